@@ -1,0 +1,1 @@
+//! The apply loop: changes from Kafka to timestamped writes in Cassandra

@@ -1,0 +1,1 @@
+//! The backfill loop: history in chunks, each at a borrowed watermark

@@ -1,0 +1,1 @@
+//! The capture loop: binlog to Kafka, in order, exactly once

@@ -1,0 +1,1 @@
+//! Cassandra: prepared timestamped writes, reads with writetimes, token scans, schema

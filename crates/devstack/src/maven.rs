@@ -1,0 +1,66 @@
+//! Jars by Maven: `dependency:copy-dependencies` of a generated project, with the machine's own
+//! Maven settings (mirror, proxy).
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cache::with_lock;
+use crate::process::run;
+use crate::{say, tools};
+
+/// A Maven artifact: group, name and version.
+pub(crate) type Artifact = (&'static str, &'static str, &'static str);
+
+/// Puts the artifacts and all they depend on into `dir/libs`.
+pub(crate) fn fetch_jars(dir: &Path, what: &str, artifacts: &[Artifact]) -> Result<()> {
+    const ATTEMPTS: u32 = 3;
+    tools::java17()?; // before Maven, which would bring a Java of its own choice
+    tools::maven()?;
+    fs::write(dir.join("pom.xml"), pom(artifacts)).context("write a pom.xml")?;
+    // Two Mavens at once may trip over each other in the local repository.
+    let lock = dir.with_file_name(".maven.lock");
+    with_lock(&lock, "using Maven", || {
+        say(&format!("fetching {what} with Maven ..."));
+        let mut attempt = 1;
+        loop {
+            let mut mvn = Command::new("mvn");
+            mvn.args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"]);
+            match run(mvn.arg("-DincludeScope=runtime").current_dir(dir)) {
+                Ok(_) => break,
+                Err(e) if attempt < ATTEMPTS => {
+                    say(&format!("Maven failed, trying again: {}", e.root_cause()));
+                    attempt += 1;
+                }
+                Err(e) => {
+                    return Err(e).context(
+                        "Maven cannot fetch the jars: check the network and the mirror or proxy in \
+                         ~/.m2/settings.xml",
+                    );
+                }
+            }
+        }
+        let jars = fs::read_dir(dir.join("libs")).context("list the fetched jars")?.count();
+        say(&format!("fetched {what}: {jars} jars"));
+        Ok(())
+    })
+}
+
+fn pom(artifacts: &[Artifact]) -> String {
+    let dependencies: String = artifacts
+        .iter()
+        .map(|(group, name, version)| {
+            format!(
+                "<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId>\
+                 <version>{version}</version></dependency>\n"
+            )
+        })
+        .collect();
+    format!(
+        "<project><modelVersion>4.0.0</modelVersion><groupId>tandem</groupId>\
+         <artifactId>devstack</artifactId><version>1</version>\n\
+         <dependencies>\n{dependencies}</dependencies></project>\n"
+    )
+}

@@ -1,0 +1,136 @@
+//! What must be on the machine: Java 17, Maven, dpkg. Missing ones are installed by apt when this
+//! runs as root; otherwise the error says the exact command.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::run;
+use crate::say;
+
+const JAVA_VERSION: u32 = 17;
+const JAVA_PACKAGE: &str = "openjdk-17-jre-headless";
+
+/// Path of a `java` of version 17, the one Cassandra 5.0 wants (Kafka takes it as well).
+pub(crate) fn java17() -> Result<PathBuf> {
+    static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut found = FOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(java) = found.as_ref() {
+        return Ok(java.clone());
+    }
+    let java = match find_java17() {
+        Some(java) => java,
+        None => {
+            install(&format!("Java {JAVA_VERSION}"), &[JAVA_PACKAGE])?;
+            find_java17().with_context(|| {
+                format!("{JAVA_PACKAGE} is installed, but no `java` of version {JAVA_VERSION} is found")
+            })?
+        }
+    };
+    *found = Some(java.clone());
+    Ok(java)
+}
+
+/// Makes sure that `mvn` can be run.
+pub(crate) fn maven() -> Result<()> {
+    require("mvn", Some("maven"))
+}
+
+/// Makes sure that `program` is on the PATH, if need be by installing `package`.
+pub(crate) fn require(program: &str, package: Option<&str>) -> Result<()> {
+    if on_path(program).is_some() {
+        return Ok(());
+    }
+    match package {
+        Some(package) => install(&format!("`{program}`"), &[package]),
+        None => bail!(
+            "`{program}` is not on the PATH: MySQL is made from Debian packages, so this needs a Debian \
+             machine; elsewhere point the three TANDEM_* variables at servers of your own"
+        ),
+    }
+}
+
+fn find_java17() -> Option<PathBuf> {
+    let home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java"));
+    let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/jvm")
+        .map(|dir| dir.flatten().map(|e| e.path().join("bin/java")).collect())
+        .unwrap_or_default();
+    installed.sort();
+    home.into_iter()
+        .chain(on_path("java"))
+        .chain(installed)
+        .filter(|java| java.is_file())
+        .find(|java| java_version(java) == Some(JAVA_VERSION))
+}
+
+fn java_version(java: &Path) -> Option<u32> {
+    let output = Command::new(java).arg("-version").output().ok()?;
+    parse_java_version(&String::from_utf8_lossy(&output.stderr))
+}
+
+/// The major version in the output of `java -version`.
+fn parse_java_version(text: &str) -> Option<u32> {
+    let quoted = text.lines().find_map(|line| line.split_once(" version \""))?.1;
+    let mut parts = quoted.split(|c: char| !c.is_ascii_digit());
+    let first = parts.next()?.parse().ok()?;
+    if first == 1 { parts.next()?.parse().ok() } else { Some(first) }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
+}
+
+fn install(what: &str, packages: &[&str]) -> Result<()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let command = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    if !nix::unistd::geteuid().is_root() || on_path("apt-get").is_none() {
+        bail!("{what} is missing. Install it: sudo apt-get update && sudo {command}");
+    }
+    say(&format!("{what} is missing: {command} ..."));
+    let apt = |args: &[&str]| {
+        // Another apt may be at work: wait for its lock rather than fail.
+        run(Command::new("apt-get")
+            .args(["-qq", "-oDPkg::Lock::Timeout=300"])
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    apt(&["update"])
+        .and_then(|_| apt(&[&["install", "-y", "--no-install-recommends"], packages].concat()))
+        .with_context(|| format!("cannot install {what}: run `apt-get update && {command}` yourself"))?;
+    Ok(())
+}
+
+/// A `java` command for a program whose jars are in `libs`, with `tmp` for its temporary files.
+pub(crate) fn java_command(libs: &Path, tmp: &Path) -> Result<Command> {
+    let mut command = Command::new(java17()?);
+    let mut tmpdir = std::ffi::OsString::from("-Djava.io.tmpdir=");
+    tmpdir.push(tmp);
+    command.arg("-cp").arg(libs.join("*")).arg(tmpdir);
+    command.arg("-XX:+PerfDisableSharedMem"); // no files in the machine's own temp folder
+    Ok(command)
+}
+
+/// How long a helper program may take.
+pub(crate) const HELPER_DEADLINE: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::parse_java_version;
+
+    #[test]
+    fn java_versions() {
+        let openjdk = "Picked up JAVA_TOOL_OPTIONS: -Dx\nopenjdk version \"17.0.15\" 2025-04-15\nOpenJDK ...";
+        assert_eq!(parse_java_version(openjdk), Some(17));
+        assert_eq!(parse_java_version("openjdk version \"25\" 2025-09-16"), Some(25));
+        assert_eq!(parse_java_version("java version \"1.8.0_402\""), Some(8));
+        assert_eq!(parse_java_version("openjdk version \"21-ea\" 2023-09-19"), Some(21));
+        assert_eq!(parse_java_version("bash: java: not found"), None);
+    }
+}

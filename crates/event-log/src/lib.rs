@@ -1,0 +1,1 @@
+//! Kafka: topics, schema store, transactional publishing, consuming, offsets and lag

@@ -1,0 +1,1 @@
+//! From a MySQL row to Cassandra mutations: plans, conversions, folding, equality, DDL

@@ -1,0 +1,86 @@
+//! Row changes.
+
+use std::sync::Arc;
+
+use crate::{Row, TableDef, Version};
+
+/// What happened to a row: the `op` of the envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// A row was inserted.
+    Create,
+    /// A row was updated and kept its primary key.
+    Update,
+    /// A row was deleted.
+    Delete,
+    /// A row was read by a backfill.
+    Read,
+}
+
+impl Op {
+    /// The envelope's letter.
+    pub fn letter(self) -> &'static str {
+        match self {
+            Self::Create => "c",
+            Self::Update => "u",
+            Self::Delete => "d",
+            Self::Read => "r",
+        }
+    }
+
+    /// The operation of an envelope's letter.
+    pub fn from_letter(letter: &str) -> Option<Self> {
+        Some(match letter {
+            "c" => Self::Create,
+            "u" => Self::Update,
+            "d" => Self::Delete,
+            "r" => Self::Read,
+            _ => return None,
+        })
+    }
+}
+
+/// Where a change came from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceInfo {
+    /// The transaction's GTID; none for a row read by a backfill.
+    pub gtid: Option<String>,
+    /// The binlog file; empty for a row read by a backfill.
+    pub file: String,
+    /// The end of the event that held the row, in bytes.
+    pub pos: u64,
+    /// The row change's number within its transaction, from 0.
+    pub row: u64,
+    /// The server that executed the transaction first.
+    pub server_id: u32,
+    /// When the transaction committed on that server (a backfill's row: when it was read), in
+    /// microseconds since the epoch.
+    pub ts_us: i64,
+}
+
+/// One row change: one record on the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The table as it was at that moment.
+    pub table: Arc<TableDef>,
+    /// What happened.
+    pub op: Op,
+    /// The row before (update, delete).
+    pub before: Option<Row>,
+    /// The row after (create, update, read).
+    pub after: Option<Row>,
+    /// The version that its cells carry in Cassandra.
+    pub version: Version,
+    /// Where it came from.
+    pub source: SourceInfo,
+}
+
+impl Change {
+    /// The row that names the key: the image after, else the image before.
+    ///
+    /// # Panics
+    /// A change without any image cannot be built by the decoder or the reader.
+    pub fn image(&self) -> &Row {
+        self.after.as_ref().or(self.before.as_ref()).expect("a change has at least one image")
+    }
+}

@@ -1,0 +1,210 @@
+//! The MySQL column types that Tandem carries.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+/// The type of a MySQL column, as far as its values need it. Its text form is MySQL's own
+/// (`information_schema.COLUMNS.COLUMN_TYPE`), without display widths, lengths and charsets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ColumnType {
+    /// TINYINT (8), SMALLINT (16), MEDIUMINT (24), INT (32), BIGINT (64).
+    Int {
+        /// Width in bits.
+        bits: u8,
+        /// Whether it was declared UNSIGNED.
+        unsigned: bool,
+    },
+    /// FLOAT.
+    Float,
+    /// DOUBLE.
+    Double,
+    /// DECIMAL(precision, scale).
+    Decimal {
+        /// All digits, up to 65.
+        precision: u8,
+        /// Digits after the point, up to 30.
+        scale: u8,
+    },
+    /// YEAR.
+    Year,
+    /// DATE.
+    Date,
+    /// TIME with a number of fraction digits.
+    Time {
+        /// Fraction digits, 0 to 6.
+        fsp: u8,
+    },
+    /// DATETIME with a number of fraction digits.
+    DateTime {
+        /// Fraction digits, 0 to 6.
+        fsp: u8,
+    },
+    /// TIMESTAMP with a number of fraction digits.
+    Timestamp {
+        /// Fraction digits, 0 to 6.
+        fsp: u8,
+    },
+    /// CHAR, VARCHAR and the TEXTs.
+    Text,
+    /// VARBINARY and the BLOBs (`None`), or BINARY(n), whose values are padded to n bytes.
+    Bytes {
+        /// The length of a BINARY column.
+        fixed: Option<u16>,
+    },
+    /// ENUM with its members in order.
+    Enum(Vec<String>),
+    /// SET with its members in order.
+    Set(Vec<String>),
+}
+
+/// A MySQL type that Tandem does not carry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("type `{0}` is not supported")]
+pub struct UnsupportedType(pub String);
+
+impl FromStr for ColumnType {
+    type Err = UnsupportedType;
+
+    fn from_str(text: &str) -> Result<Self, UnsupportedType> {
+        let unsupported = || UnsupportedType(text.to_owned());
+        let name_end = text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let name = text[..name_end].to_ascii_lowercase();
+        let rest = text[name_end..].trim_start();
+        let (arguments, attributes) = match rest.strip_prefix('(') {
+            Some(inner) => inner.rsplit_once(')').ok_or_else(unsupported)?,
+            None => ("", rest),
+        };
+        let unsigned = attributes.split_ascii_whitespace().any(|w| w.eq_ignore_ascii_case("unsigned"));
+        let int = |bits| Ok(Self::Int { bits, unsigned });
+        let fsp = || -> Result<u8, UnsupportedType> {
+            if arguments.is_empty() { Ok(0) } else { arguments.trim().parse().map_err(|_| unsupported()) }
+        };
+        match name.as_str() {
+            "tinyint" => int(8),
+            "smallint" => int(16),
+            "mediumint" => int(24),
+            "int" | "integer" => int(32),
+            "bigint" => int(64),
+            "float" => Ok(Self::Float),
+            "double" => Ok(Self::Double),
+            "decimal" | "numeric" => {
+                let mut parts = arguments.split(',').map(|p| p.trim().parse::<u8>());
+                match (parts.next(), parts.next()) {
+                    (Some(Ok(precision)), Some(Ok(scale))) => Ok(Self::Decimal { precision, scale }),
+                    (Some(Ok(precision)), None) => Ok(Self::Decimal { precision, scale: 0 }),
+                    _ => Err(unsupported()),
+                }
+            }
+            "year" => Ok(Self::Year),
+            "date" => Ok(Self::Date),
+            "time" => Ok(Self::Time { fsp: fsp()? }),
+            "datetime" => Ok(Self::DateTime { fsp: fsp()? }),
+            "timestamp" => Ok(Self::Timestamp { fsp: fsp()? }),
+            "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => Ok(Self::Text),
+            "binary" => Ok(Self::Bytes { fixed: Some(arguments.trim().parse().map_err(|_| unsupported())?) }),
+            "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Ok(Self::Bytes { fixed: None }),
+            "enum" => Ok(Self::Enum(members(arguments).ok_or_else(unsupported)?)),
+            "set" => Ok(Self::Set(members(arguments).ok_or_else(unsupported)?)),
+            _ => Err(unsupported()),
+        }
+    }
+}
+
+/// The members of `'a','it''s'`.
+fn members(text: &str) -> Option<Vec<String>> {
+    let mut out = Vec::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        if chars.next()? != '\'' {
+            return None;
+        }
+        let mut member = String::new();
+        loop {
+            match chars.next()? {
+                '\'' if chars.peek() == Some(&'\'') => {
+                    chars.next();
+                    member.push('\'');
+                }
+                '\'' => break,
+                c => member.push(c),
+            }
+        }
+        out.push(member);
+        match chars.next() {
+            None => return Some(out),
+            Some(',') => {}
+            Some(_) => return None,
+        }
+    }
+}
+
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with_fsp = |f: &mut fmt::Formatter<'_>, name: &str, fsp: u8| {
+            if fsp == 0 { f.write_str(name) } else { write!(f, "{name}({fsp})") }
+        };
+        let list = |f: &mut fmt::Formatter<'_>, name: &str, members: &[String]| {
+            write!(f, "{name}(")?;
+            for (i, member) in members.iter().enumerate() {
+                write!(f, "{}'{}'", if i == 0 { "" } else { "," }, member.replace('\'', "''"))?;
+            }
+            f.write_char(')')
+        };
+        match self {
+            Self::Int { bits, unsigned } => {
+                f.write_str(match bits {
+                    8 => "tinyint",
+                    16 => "smallint",
+                    24 => "mediumint",
+                    32 => "int",
+                    _ => "bigint",
+                })?;
+                f.write_str(if *unsigned { " unsigned" } else { "" })
+            }
+            Self::Float => f.write_str("float"),
+            Self::Double => f.write_str("double"),
+            Self::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
+            Self::Year => f.write_str("year"),
+            Self::Date => f.write_str("date"),
+            Self::Time { fsp } => with_fsp(f, "time", *fsp),
+            Self::DateTime { fsp } => with_fsp(f, "datetime", *fsp),
+            Self::Timestamp { fsp } => with_fsp(f, "timestamp", *fsp),
+            Self::Text => f.write_str("text"),
+            Self::Bytes { fixed: None } => f.write_str("blob"),
+            Self::Bytes { fixed: Some(n) } => write!(f, "binary({n})"),
+            Self::Enum(members) => list(f, "enum", members),
+            Self::Set(members) => list(f, "set", members),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mysql_spellings() {
+        for (mysql, ours) in [
+            ("tinyint(1)", "tinyint"),
+            ("int unsigned", "int unsigned"),
+            ("bigint(20) unsigned zerofill", "bigint unsigned"),
+            ("decimal(10,2)", "decimal(10,2)"),
+            ("decimal(65,30) unsigned", "decimal(65,30)"),
+            ("varchar(40)", "text"),
+            ("datetime(6)", "datetime(6)"),
+            ("timestamp", "timestamp"),
+            ("binary(16)", "binary(16)"),
+            ("varbinary(10)", "blob"),
+            ("enum('a,b','it''s','x)')", "enum('a,b','it''s','x)')"),
+            ("set('')", "set('')"),
+            ("year", "year"),
+        ] {
+            let ty: ColumnType = mysql.parse().unwrap();
+            assert_eq!(ty.to_string(), ours);
+            assert_eq!(ours.parse::<ColumnType>().unwrap(), ty);
+        }
+        for unsupported in ["json", "bit(1)", "geometry", "vector(3)", "enum()", "enum('a'", "point"] {
+            assert_eq!(unsupported.parse::<ColumnType>(), Err(UnsupportedType(unsupported.into())));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Target tables and their types.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The CQL types that Tandem writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the variants are CQL's own names
+pub enum CqlType {
+    Tinyint,
+    Smallint,
+    Int,
+    Bigint,
+    Varint,
+    Float,
+    Double,
+    Decimal,
+    Text,
+    Blob,
+    Date,
+    Timestamp,
+}
+
+impl CqlType {
+    const ALL: [(Self, &'static str); 12] = [
+        (Self::Tinyint, "tinyint"),
+        (Self::Smallint, "smallint"),
+        (Self::Int, "int"),
+        (Self::Bigint, "bigint"),
+        (Self::Varint, "varint"),
+        (Self::Float, "float"),
+        (Self::Double, "double"),
+        (Self::Decimal, "decimal"),
+        (Self::Text, "text"),
+        (Self::Blob, "blob"),
+        (Self::Date, "date"),
+        (Self::Timestamp, "timestamp"),
+    ];
+
+    /// The type's name in CQL.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(t, _)| *t == self).map_or("", |(_, n)| n)
+    }
+}
+
+impl fmt::Display for CqlType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for CqlType {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let s = if s == "varchar" { "text" } else { s };
+        Self::ALL
+            .iter()
+            .find(|(_, n)| *n == s)
+            .map(|(t, _)| *t)
+            .ok_or_else(|| format!("CQL type `{s}` is not one that Tandem writes"))
+    }
+}
+
+/// The order of a clustering column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusteringOrder {
+    /// `ASC`.
+    Ascending,
+    /// `DESC`.
+    Descending,
+}
+
+/// A column of a target table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CqlColumn {
+    /// Its name, case kept (written with double quotes in CQL).
+    pub name: String,
+    /// Its type.
+    pub ty: CqlType,
+}
+
+/// A table in Cassandra as the mapping defines it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetTable {
+    /// Its name within the keyspace, case kept.
+    pub name: String,
+    /// The partition key.
+    pub partition_key: Vec<CqlColumn>,
+    /// The clustering columns with their orders.
+    pub clustering: Vec<(CqlColumn, ClusteringOrder)>,
+    /// All other columns.
+    pub regular: Vec<CqlColumn>,
+}
+
+impl TargetTable {
+    /// Partition key, then clustering columns: the columns of a [`crate::TargetKey`].
+    pub fn key_columns(&self) -> impl Iterator<Item = &CqlColumn> {
+        self.partition_key.iter().chain(self.clustering.iter().map(|(c, _)| c))
+    }
+
+    /// How many columns the primary key has.
+    pub fn key_len(&self) -> usize {
+        self.partition_key.len() + self.clustering.len()
+    }
+}

@@ -1,0 +1,36 @@
+//! What every other crate of Tandem speaks of: values, rows, tables, changes, GTID sets, versions,
+//! watermarks and mutations.
+//!
+//! This crate does no I/O and knows no tokio, no Kafka, no MySQL driver, no Cassandra driver and no
+//! Avro. Everything in it is a plain function over values.
+//!
+//! Two invariants live here and nowhere else:
+//!
+//! - [`Minter`]: versions are strictly increasing in binlog order, one for each row change and one
+//!   for each watermark.
+//! - [`newest_borrowable`]: a watermark may be borrowed only if it is not cut and its GTID set lies
+//!   within what the server has executed.
+
+mod change;
+mod column_type;
+mod cql;
+mod decimal;
+mod gtid;
+mod mutation;
+mod position;
+mod table;
+mod value;
+mod version;
+mod watermark;
+
+pub use change::{Change, Op, SourceInfo};
+pub use column_type::{ColumnType, UnsupportedType};
+pub use cql::{ClusteringOrder, CqlColumn, CqlType, TargetTable};
+pub use decimal::{Decimal, ParseDecimalError};
+pub use gtid::{Gtid, GtidSet, ParseGtidError};
+pub use mutation::{Cell, Mutation, StoredRow, TargetKey, Write};
+pub use position::BinlogPosition;
+pub use table::{ColumnDef, TableDef, TableName};
+pub use value::{Row, Value};
+pub use version::{Minter, Version};
+pub use watermark::{Cut, Watermark, newest_borrowable};

@@ -1,0 +1,65 @@
+//! A MySQL value once it has left MySQL.
+
+use crate::Decimal;
+
+/// The cells of a row, in the order of its table's columns.
+pub type Row = Vec<Value>;
+
+/// One MySQL value without loss. The binlog decoder and the snapshot reader give the same `Value`
+/// for the same stored value, bit for bit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// A signed integer of any width, or a YEAR.
+    Int(i64),
+    /// An unsigned integer of any width.
+    UInt(u64),
+    /// FLOAT.
+    Float(f32),
+    /// DOUBLE.
+    Double(f64),
+    /// DECIMAL, with its column's scale.
+    Decimal(Decimal),
+    /// DATE: days since 1970-01-01.
+    Date(i32),
+    /// TIME: microseconds, from −838:59:59.999999 to +838:59:59.999999.
+    Time(i64),
+    /// DATETIME: microseconds since 1970-01-01T00:00:00 on a clock without a zone.
+    DateTime(i64),
+    /// TIMESTAMP: microseconds since 1970-01-01T00:00:00Z.
+    Timestamp(i64),
+    /// CHAR, VARCHAR, TEXT (decoded to UTF-8), ENUM and SET (by name).
+    Text(String),
+    /// BINARY (padded to its length), VARBINARY, BLOB.
+    Bytes(Vec<u8>),
+    /// A zero or partial date in a DATE, DATETIME or TIMESTAMP column (`0000-00-00`), as MySQL
+    /// prints it. It is no date; what it becomes in Cassandra is the mapping's decision.
+    InvalidDate(String),
+}
+
+impl Value {
+    /// Whether this is SQL NULL.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The kind of value, for error messages; never the value itself, which may be a customer's.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "NULL",
+            Self::Int(_) => "signed integer",
+            Self::UInt(_) => "unsigned integer",
+            Self::Float(_) => "FLOAT",
+            Self::Double(_) => "DOUBLE",
+            Self::Decimal(_) => "DECIMAL",
+            Self::Date(_) => "DATE",
+            Self::Time(_) => "TIME",
+            Self::DateTime(_) => "DATETIME",
+            Self::Timestamp(_) => "TIMESTAMP",
+            Self::Text(_) => "text",
+            Self::Bytes(_) => "bytes",
+            Self::InvalidDate(_) => "zero or partial date",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! MySQL: binlog stream, row decoder, table definitions, chunk and key reads, preflight

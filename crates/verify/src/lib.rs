@@ -1,0 +1,1 @@
+//! The row check, streaming and over whole tables, and the reconciler

@@ -1,0 +1,1 @@
+//! Which watermark may be borrowed now, and waiting until one is applied

@@ -1,0 +1,1 @@
+//! The bytes on the log: schemas, schema ids, rows and envelopes to and from Avro
