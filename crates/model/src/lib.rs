@@ -33,4 +33,4 @@ pub use position::BinlogPosition;
 pub use table::{ColumnDef, TableDef, TableName};
 pub use value::{Row, Value};
 pub use version::{Minter, Version};
-pub use watermark::{Cut, Watermark, newest_borrowable};
+pub use watermark::{Cut, Watermark, newest_borrowable, reached};

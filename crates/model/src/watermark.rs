@@ -1,5 +1,6 @@
 //! Watermarks: "everything up to here has been published".
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::{BinlogPosition, Gtid, GtidSet, Version};
@@ -48,18 +49,22 @@ impl Watermark {
     /// this watermark have been applied. A partition without a committed offset counts as not
     /// applied; a topic that the watermark does not know has had no changes.
     pub fn applied_in(&self, topic: &str, committed: impl Fn(usize) -> Option<i64>) -> bool {
-        self.offsets.get(topic).is_none_or(|ends| {
-            ends.iter().enumerate().all(|(p, &end)| committed(p).is_some_and(|at| at >= end))
-        })
+        self.offsets.get(topic).is_none_or(|ends| reached(ends, committed))
     }
 }
 
+/// Whether committed offsets have come to `ends`, partition by partition. A partition without a
+/// committed offset has not.
+pub fn reached(ends: &[i64], committed: impl Fn(usize) -> Option<i64>) -> bool {
+    ends.iter().enumerate().all(|(partition, &end)| committed(partition).is_some_and(|at| at >= end))
+}
+
 /// The newest watermark that may be borrowed, of `watermarks` in the order of the log.
-pub fn newest_borrowable<'a>(
-    watermarks: impl DoubleEndedIterator<Item = &'a Watermark>,
+pub fn newest_borrowable<W: Borrow<Watermark>>(
+    watermarks: impl DoubleEndedIterator<Item = W>,
     executed: &GtidSet,
-) -> Option<&'a Watermark> {
-    watermarks.rev().find(|w| w.borrowable(executed))
+) -> Option<W> {
+    watermarks.rev().find(|w| w.borrow().borrowable(executed))
 }
 
 #[cfg(test)]
