@@ -1,0 +1,79 @@
+//! What the operator writes about a table: the `[[table]]` sections of the configuration.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tandem_model::TableDef;
+
+/// `[[table]]`: one MySQL table and the Cassandra tables that it fills.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableConfig {
+    /// The MySQL table, as `database.table`.
+    pub source: String,
+    /// Its name in the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// What to do when MySQL gets a column that the plan does not know.
+    #[serde(default)]
+    pub on_new_column: OnNewColumn,
+    /// The Cassandra tables.
+    #[serde(default)]
+    pub target: Vec<TargetConfig>,
+}
+
+/// What to do when MySQL gets a column that the plan does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNewColumn {
+    /// Stop at the first change that has it.
+    #[default]
+    Halt,
+    /// Go on without it.
+    Ignore,
+    /// Add it to the target tables. Understood, and refused when the plan is made.
+    Add,
+}
+
+/// `[[table.target]]`: one Cassandra table. All columns are named as MySQL names them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetConfig {
+    /// The table's name within the keyspace, case kept.
+    pub table: String,
+    /// The columns of the partition key.
+    pub partition_key: Vec<String>,
+    /// The clustering columns, each with an optional order: `issued_at desc`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clustering_key: Vec<String>,
+    /// Columns that are not copied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omit: Vec<String>,
+    /// A filter on rows. Understood, and refused when the plan is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#where: Option<String>,
+    /// New names: MySQL column to Cassandra column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rename: BTreeMap<String, String>,
+    /// Computed columns. Understood, and refused when the plan is made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub derive: BTreeMap<String, String>,
+}
+
+/// A first configuration for `table`: one target of the same name, partitioned by the first column
+/// of the primary key and clustered by its other columns.
+pub fn same_shape(table: &TableDef) -> TableConfig {
+    let mut key = table.primary_key.iter().map(|&i| table.columns[i].name.clone());
+    let partition_key = key.by_ref().take(1).collect();
+    TableConfig {
+        source: table.name.to_string(),
+        entity: None,
+        on_new_column: OnNewColumn::Halt,
+        target: vec![TargetConfig {
+            table: table.name.table.clone(),
+            partition_key,
+            clustering_key: key.collect(),
+            ..TargetConfig::default()
+        }],
+    }
+}
