@@ -1,0 +1,136 @@
+//! How to reach Cassandra.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How many replicas must answer. A check is only sound where write + read replicas > replication
+/// factor; Tandem uses the one level for both, so `LocalOne` and `One` want a replication factor of 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// A majority of the local data centre's replicas.
+    #[default]
+    LocalQuorum,
+    /// A majority of all replicas.
+    Quorum,
+    /// One replica of the local data centre.
+    LocalOne,
+    /// One replica.
+    One,
+    /// Every replica.
+    All,
+}
+
+impl Consistency {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::LocalQuorum, "local_quorum"),
+        (Self::Quorum, "quorum"),
+        (Self::LocalOne, "local_one"),
+        (Self::One, "one"),
+        (Self::All, "all"),
+    ];
+
+    pub(crate) fn driver(self) -> scylla::statement::Consistency {
+        use scylla::statement::Consistency as Driver;
+        match self {
+            Self::LocalQuorum => Driver::LocalQuorum,
+            Self::Quorum => Driver::Quorum,
+            Self::LocalOne => Driver::LocalOne,
+            Self::One => Driver::One,
+            Self::All => Driver::All,
+        }
+    }
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::ALL.iter().find(|(c, _)| c == self).map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for Consistency {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        Self::ALL.iter().find(|(_, name)| name.eq_ignore_ascii_case(s)).map(|(c, _)| *c).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            format!("`{s}` is not a consistency level that Tandem uses: {}", names.join(", "))
+        })
+    }
+}
+
+/// What a [`crate::Target`] needs to know.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CassandraConfig {
+    /// Contact points, `host` or `host:port` (9042 without a port). The first one says which data
+    /// centre is the local one.
+    pub nodes: Vec<String>,
+    /// The keyspace of all target tables, case kept.
+    pub keyspace: String,
+    /// The user, where the cluster asks for one.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<String>,
+    /// The level of reads and writes.
+    pub consistency: Consistency,
+    /// Copies of each row in the local data centre, where Tandem creates the keyspace.
+    pub replication_factor: u32,
+    /// How long one request may take, the driver's own retries on other nodes included.
+    pub request_timeout: Duration,
+    /// How many writes, and apart from them how many reads, may be under way at once.
+    pub max_in_flight: usize,
+}
+
+impl CassandraConfig {
+    /// The defaults for these nodes and this keyspace: no user, local quorum, replication factor 3,
+    /// 10 seconds a request, 256 requests at once.
+    pub fn new(nodes: Vec<String>, keyspace: impl Into<String>) -> Self {
+        Self {
+            nodes,
+            keyspace: keyspace.into(),
+            user: None,
+            password: None,
+            consistency: Consistency::default(),
+            replication_factor: 3,
+            request_timeout: Duration::from_secs(10),
+            max_in_flight: 256,
+        }
+    }
+}
+
+impl fmt::Debug for CassandraConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CassandraConfig")
+            .field("nodes", &self.nodes)
+            .field("keyspace", &self.keyspace)
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("consistency", &self.consistency)
+            .field("replication_factor", &self.replication_factor)
+            .field("request_timeout", &self.request_timeout)
+            .field("max_in_flight", &self.max_in_flight)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consistency_names() {
+        for (level, name) in Consistency::ALL {
+            assert_eq!(name.parse(), Ok(level));
+            assert_eq!(level.to_string(), name);
+        }
+        assert_eq!("LOCAL_QUORUM".parse(), Ok(Consistency::LocalQuorum));
+        assert!("any".parse::<Consistency>().is_err());
+    }
+
+    #[test]
+    fn the_password_is_not_printed() {
+        let mut config = CassandraConfig::new(vec!["node".into()], "ks");
+        config.password = Some("hunter2".into());
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,169 @@
+//! The text of every statement.
+
+use tandem_model::{ClusteringOrder, CqlColumn, TargetTable};
+
+/// An identifier as CQL keeps its case: in double quotes, those within doubled.
+pub(crate) fn quote(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// A string literal.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// `"keyspace"."table"`.
+pub(crate) fn qualified(keyspace: &str, table: &str) -> String {
+    format!("{}.{}", quote(keyspace), quote(table))
+}
+
+fn names<'a>(columns: impl Iterator<Item = &'a CqlColumn>) -> String {
+    columns.map(|c| quote(&c.name)).collect::<Vec<_>>().join(", ")
+}
+
+fn key_equals(table: &TargetTable) -> String {
+    table.key_columns().map(|c| format!("{} = ?", quote(&c.name))).collect::<Vec<_>>().join(" AND ")
+}
+
+/// Binds the key, the regular columns, the timestamp.
+pub(crate) fn insert(keyspace: &str, table: &TargetTable) -> String {
+    let columns = names(table.key_columns().chain(&table.regular));
+    let markers = vec!["?"; table.key_len() + table.regular.len()].join(", ");
+    format!(
+        "INSERT INTO {} ({columns}) VALUES ({markers}) USING TIMESTAMP ?",
+        qualified(keyspace, &table.name)
+    )
+}
+
+/// Binds the timestamp, the key.
+pub(crate) fn delete(keyspace: &str, table: &TargetTable) -> String {
+    format!("DELETE FROM {} USING TIMESTAMP ? WHERE {}", qualified(keyspace, &table.name), key_equals(table))
+}
+
+/// Binds the key; gives the regular columns and then their writetimes. Of a table without regular
+/// columns, gives its first key column, so that a row that is there gives a row.
+pub(crate) fn select(keyspace: &str, table: &TargetTable) -> String {
+    let columns = if table.regular.is_empty() {
+        names(table.key_columns().take(1))
+    } else {
+        let writetimes = table.regular.iter().map(|c| format!("WRITETIME({})", quote(&c.name)));
+        table.regular.iter().map(|c| quote(&c.name)).chain(writetimes).collect::<Vec<_>>().join(", ")
+    };
+    format!("SELECT {columns} FROM {} WHERE {}", qualified(keyspace, &table.name), key_equals(table))
+}
+
+/// Binds the first and the last token; gives the key.
+pub(crate) fn scan(keyspace: &str, table: &TargetTable) -> String {
+    let token = format!("TOKEN({})", names(table.partition_key.iter()));
+    format!(
+        "SELECT {} FROM {} WHERE {token} >= ? AND {token} <= ?",
+        names(table.key_columns()),
+        qualified(keyspace, &table.name)
+    )
+}
+
+pub(crate) fn create_keyspace(keyspace: &str, datacenter: &str, replication_factor: u32) -> String {
+    format!(
+        "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = \
+         {{'class': 'NetworkTopologyStrategy', {}: {replication_factor}}}",
+        quote(keyspace),
+        literal(datacenter)
+    )
+}
+
+pub(crate) fn create_table(keyspace: &str, table: &TargetTable) -> String {
+    let columns: Vec<_> = table
+        .key_columns()
+        .chain(&table.regular)
+        .map(|c| format!("{} {}", quote(&c.name), c.ty.name()))
+        .collect();
+    let mut key = vec![format!("({})", names(table.partition_key.iter()))];
+    key.extend(table.clustering.iter().map(|(c, _)| quote(&c.name)));
+    let order: Vec<_> = table
+        .clustering
+        .iter()
+        .map(|(c, order)| {
+            let order = if *order == ClusteringOrder::Descending { "DESC" } else { "ASC" };
+            format!("{} {order}", quote(&c.name))
+        })
+        .collect();
+    let with = if order.is_empty() {
+        String::new()
+    } else {
+        format!(" WITH CLUSTERING ORDER BY ({})", order.join(", "))
+    };
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({})){with}",
+        qualified(keyspace, &table.name),
+        columns.join(", "),
+        key.join(", ")
+    )
+}
+
+pub(crate) fn add_column(keyspace: &str, table: &str, column: &CqlColumn) -> String {
+    format!("ALTER TABLE {} ADD {} {}", qualified(keyspace, table), quote(&column.name), column.ty.name())
+}
+
+pub(crate) fn no_default_ttl(keyspace: &str, table: &str) -> String {
+    format!("ALTER TABLE {} WITH default_time_to_live = 0", qualified(keyspace, table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_model::CqlType;
+
+    fn column(name: &str, ty: CqlType) -> CqlColumn {
+        CqlColumn { name: name.into(), ty }
+    }
+
+    fn table() -> TargetTable {
+        TargetTable {
+            name: "Invoice\"s".into(),
+            partition_key: vec![column("Account", CqlType::Bigint), column("month", CqlType::Int)],
+            clustering: vec![
+                (column("at", CqlType::Timestamp), ClusteringOrder::Descending),
+                (column("id", CqlType::Bigint), ClusteringOrder::Ascending),
+            ],
+            regular: vec![column("amount", CqlType::Decimal)],
+        }
+    }
+
+    #[test]
+    fn statements() {
+        let t = table();
+        assert_eq!(
+            insert("Ks", &t),
+            r#"INSERT INTO "Ks"."Invoice""s" ("Account", "month", "at", "id", "amount") VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?"#
+        );
+        assert_eq!(
+            delete("Ks", &t),
+            r#"DELETE FROM "Ks"."Invoice""s" USING TIMESTAMP ? WHERE "Account" = ? AND "month" = ? AND "at" = ? AND "id" = ?"#
+        );
+        assert_eq!(
+            select("Ks", &t),
+            r#"SELECT "amount", WRITETIME("amount") FROM "Ks"."Invoice""s" WHERE "Account" = ? AND "month" = ? AND "at" = ? AND "id" = ?"#
+        );
+        assert_eq!(
+            scan("Ks", &t),
+            r#"SELECT "Account", "month", "at", "id" FROM "Ks"."Invoice""s" WHERE TOKEN("Account", "month") >= ? AND TOKEN("Account", "month") <= ?"#
+        );
+        assert_eq!(
+            create_table("Ks", &t),
+            r#"CREATE TABLE IF NOT EXISTS "Ks"."Invoice""s" ("Account" bigint, "month" int, "at" timestamp, "id" bigint, "amount" decimal, PRIMARY KEY (("Account", "month"), "at", "id")) WITH CLUSTERING ORDER BY ("at" DESC, "id" ASC)"#
+        );
+    }
+
+    #[test]
+    fn a_table_without_regular_columns() {
+        let t = TargetTable { regular: vec![], clustering: vec![], ..table() };
+        assert_eq!(
+            select("k", &t),
+            r#"SELECT "Account" FROM "k"."Invoice""s" WHERE "Account" = ? AND "month" = ?"#
+        );
+        assert_eq!(
+            create_table("k", &t),
+            r#"CREATE TABLE IF NOT EXISTS "k"."Invoice""s" ("Account" bigint, "month" int, PRIMARY KEY (("Account", "month")))"#
+        );
+    }
+}

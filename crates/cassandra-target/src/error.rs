@@ -1,0 +1,312 @@
+//! What can go wrong, and which of it may pass by itself.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use scylla::errors::{
+    ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError,
+    MetadataError, NewSessionError, PrepareError, RequestAttemptError,
+};
+
+/// Why [`crate::Target::connect`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The configuration cannot be right.
+    #[error("cassandra: {0}")]
+    Config(String),
+    /// No node answered.
+    #[error(
+        "no Cassandra node answered at {}: {cause}; check `nodes`, that Cassandra is up, and that its \
+         native_transport_port can be reached from here",
+        .nodes.join(", ")
+    )]
+    Unreachable {
+        /// The contact points tried.
+        nodes: Vec<String>,
+        /// What the last one said.
+        cause: String,
+    },
+    /// The cluster wants other credentials.
+    #[error("Cassandra refused the login: {cause}; set `user` and `password` of [cassandra]")]
+    Authentication {
+        /// What Cassandra said.
+        cause: String,
+    },
+    /// The cluster has more than one data centre and none could be chosen.
+    #[error(
+        "cannot tell which of Cassandra's data centres ({}) is the local one; let the first of `nodes` be an \
+         address that a node announces (its rpc_address)",
+        .datacenters.join(", ")
+    )]
+    Datacenter {
+        /// The data centres found.
+        datacenters: Vec<String>,
+    },
+    /// The cluster does not use the Murmur3 partitioner.
+    #[error("the cluster uses {partitioner}; Tandem scans by the tokens of Murmur3Partitioner only")]
+    Partitioner {
+        /// The partitioner's class.
+        partitioner: String,
+    },
+}
+
+/// Why something about the schema failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Cassandra did not answer in time, again and again.
+    #[error("could not {action}: Cassandra does not answer: {cause}; try again when it does")]
+    Unavailable {
+        /// What was tried.
+        action: String,
+        /// What was heard last.
+        cause: String,
+    },
+    /// Cassandra refused.
+    #[error("could not {action}: {cause}")]
+    Refused {
+        /// What was tried.
+        action: String,
+        /// What Cassandra said.
+        cause: String,
+    },
+    /// A column that Tandem cannot write.
+    #[error("column `{column}` of table `{table}`: {cause}; leave it to a table that Tandem does not write")]
+    Column {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+/// Why a write cannot succeed, however often it is tried.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// [`crate::Target::prepare`] has not been given this table.
+    #[error("the table was not prepared")]
+    NotPrepared,
+    /// The key or the cells are not as many as the prepared statement has.
+    #[error("{0}; the plan and the prepared table do not agree")]
+    Shape(String),
+    /// The table or a column of it is gone.
+    #[error("Cassandra no longer has the table as it was prepared: {0}; run the schema check")]
+    SchemaChanged(String),
+    /// The user may not write there.
+    #[error("Cassandra does not let this user write: {0}; grant MODIFY on the table")]
+    Unauthorized(String),
+    /// Cassandra, or the protocol, cannot take this row.
+    #[error("Cassandra refuses the row: {0}")]
+    Row(String),
+}
+
+impl Rejection {
+    /// Whether this row alone is at fault; otherwise every write to its table would fail.
+    pub fn concerns_row(&self) -> bool {
+        matches!(self, Self::Row(_))
+    }
+}
+
+/// Mutations of one row that were refused together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedWrite {
+    /// Which of the mutations given to the write, by position.
+    pub mutations: Range<usize>,
+    /// The target table.
+    pub target: Arc<str>,
+    /// Why.
+    pub rejection: Rejection,
+}
+
+/// Some mutations can never be written; all others of the same call are durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} of the writes were refused; the first, to table `{}`: {}", .failed.len(), .failed[0].target, .failed[0].rejection)]
+pub struct WriteError {
+    /// What failed, in the order of the mutations; never empty.
+    pub failed: Vec<FailedWrite>,
+}
+
+/// Why a read failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// [`crate::Target::prepare`] has not been given this table.
+    #[error("table `{target}` was not prepared")]
+    NotPrepared {
+        /// The target table.
+        target: String,
+    },
+    /// Cassandra did not answer in time, again and again.
+    #[error("could not read table `{target}`: Cassandra does not answer: {cause}; try again when it does")]
+    Unavailable {
+        /// The target table.
+        target: String,
+        /// What was heard last.
+        cause: String,
+    },
+    /// Cassandra refused, or answered with something else than what was asked.
+    #[error("could not read table `{target}`: {cause}; run the schema check")]
+    Refused {
+        /// The target table.
+        target: String,
+        /// What Cassandra said.
+        cause: String,
+    },
+}
+
+/// What kind of failure a request met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// May pass by itself.
+    Transient(String),
+    /// Will not.
+    Permanent(Rejection),
+}
+
+impl From<&ExecutionError> for Failure {
+    fn from(error: &ExecutionError) -> Self {
+        match error {
+            ExecutionError::BadQuery(e) => Self::Permanent(Rejection::Row(e.to_string())),
+            ExecutionError::LastAttemptError(e) => e.into(),
+            ExecutionError::PrepareError(e) => e.into(),
+            e => Self::Transient(e.to_string()),
+        }
+    }
+}
+
+impl From<&PrepareError> for Failure {
+    fn from(error: &PrepareError) -> Self {
+        match error {
+            PrepareError::AllAttemptsFailed { first_attempt } => first_attempt.into(),
+            e => Self::Transient(e.to_string()),
+        }
+    }
+}
+
+impl From<&RequestAttemptError> for Failure {
+    fn from(error: &RequestAttemptError) -> Self {
+        match error {
+            RequestAttemptError::SerializationError(e) => Self::Permanent(Rejection::Row(e.to_string())),
+            RequestAttemptError::CqlRequestSerialization(e) => Self::Permanent(Rejection::Row(e.to_string())),
+            RequestAttemptError::RepreparedIdChanged { .. }
+            | RequestAttemptError::RepreparedIdMissingInBatch => Self::Permanent(Rejection::SchemaChanged(
+                "a statement got another id when prepared anew".into(),
+            )),
+            RequestAttemptError::DbError(kind, message) => database(kind, message),
+            e => Self::Transient(e.to_string()),
+        }
+    }
+}
+
+/// The error codes of the native protocol v4, section 9.
+fn database(kind: &DbError, message: &str) -> Failure {
+    match kind {
+        DbError::Unauthorized | DbError::AuthenticationError => {
+            Failure::Permanent(Rejection::Unauthorized(message.to_owned()))
+        }
+        DbError::Invalid if names_schema(message) => {
+            Failure::Permanent(Rejection::SchemaChanged(message.to_owned()))
+        }
+        DbError::SyntaxError | DbError::ConfigError | DbError::AlreadyExists { .. } => {
+            Failure::Permanent(Rejection::SchemaChanged(message.to_owned()))
+        }
+        DbError::Invalid | DbError::FunctionFailure { .. } | DbError::ProtocolError => {
+            Failure::Permanent(Rejection::Row(message.to_owned()))
+        }
+        kind => Failure::Transient(format!("{kind}: {message}")),
+    }
+}
+
+/// Whether an "invalid" answer speaks of a table or column that is not there; Cassandra has no code
+/// of its own for it.
+fn names_schema(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["unconfigured table", "does not exist", "undefined column", "unknown identifier"]
+        .iter()
+        .any(|p| message.contains(p))
+}
+
+impl ConnectError {
+    pub(crate) fn new_session(error: &NewSessionError, nodes: &[String]) -> Self {
+        if let NewSessionError::MetadataError(MetadataError::ConnectionPoolError(
+            ConnectionPoolError::Broken {
+                last_connection_error: ConnectionError::ConnectionSetupRequestError(setup),
+                ..
+            },
+        )) = error
+        {
+            match setup.get_error() {
+                ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, message) => {
+                    return Self::Authentication { cause: message.clone() };
+                }
+                ConnectionSetupRequestErrorKind::MissingAuthentication => {
+                    return Self::Authentication { cause: "it asks for a user and a password".into() };
+                }
+                _ => {}
+            }
+        }
+        Self::Unreachable { nodes: nodes.to_vec(), cause: error.to_string() }
+    }
+}
+
+impl SchemaError {
+    pub(crate) fn new(action: &str, failure: Failure) -> Self {
+        let action = action.to_owned();
+        match failure {
+            Failure::Transient(cause) => Self::Unavailable { action, cause },
+            Failure::Permanent(
+                Rejection::Shape(cause)
+                | Rejection::SchemaChanged(cause)
+                | Rejection::Unauthorized(cause)
+                | Rejection::Row(cause),
+            ) => Self::Refused { action, cause },
+            Failure::Permanent(rejection @ Rejection::NotPrepared) => {
+                Self::Refused { action, cause: rejection.to_string() }
+            }
+        }
+    }
+}
+
+impl ReadError {
+    pub(crate) fn new(target: &str, failure: Failure) -> Self {
+        let target = target.to_owned();
+        match failure {
+            Failure::Transient(cause) => Self::Unavailable { target, cause },
+            Failure::Permanent(rejection) => Self::Refused { target, cause: rejection.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classified(kind: DbError, message: &str) -> Failure {
+        (&ExecutionError::LastAttemptError(RequestAttemptError::DbError(kind, message.into()))).into()
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_will_not() {
+        let unavailable =
+            DbError::Unavailable { consistency: scylla::statement::Consistency::One, required: 1, alive: 0 };
+        for kind in [unavailable, DbError::Overloaded, DbError::IsBootstrapping, DbError::ServerError] {
+            assert!(matches!(classified(kind, ""), Failure::Transient(_)));
+        }
+        assert!(matches!(
+            Failure::from(&ExecutionError::RequestTimeout(std::time::Duration::from_secs(1))),
+            Failure::Transient(_)
+        ));
+        assert_eq!(
+            classified(DbError::Invalid, "table k.t does not exist"),
+            Failure::Permanent(Rejection::SchemaChanged("table k.t does not exist".into()))
+        );
+        assert_eq!(
+            classified(DbError::Invalid, "Key may not be empty"),
+            Failure::Permanent(Rejection::Row("Key may not be empty".into()))
+        );
+        assert_eq!(
+            classified(DbError::Unauthorized, "no"),
+            Failure::Permanent(Rejection::Unauthorized("no".into()))
+        );
+    }
+}
