@@ -1,1 +1,32 @@
-//! MySQL: binlog stream, row decoder, table definitions, chunk and key reads, preflight
+//! MySQL as a source: binlog stream and row decoder, table definitions, chunk and key reads,
+//! preflight. The only crate that knows mysql_async.
+//!
+//! - [`Mysql`]: a pool of connections, [preflight](Mysql::preflight) and table definitions.
+//! - [`BinlogStream`]: the change log, row by row, each row with the definition that its table had
+//!   when the row was written. An event that is not understood is an error, never a skip.
+//! - [`Reader`]: one connection that reads chunks, keys, the executed GTID set and the binlog's end.
+//!
+//! The stream and the reader give the same [`Value`](tandem_model::Value) for the same stored
+//! value.
+
+mod binlog;
+mod bytes;
+mod charset;
+mod client;
+mod config;
+mod error;
+mod event;
+mod preflight;
+mod reader;
+mod table_error;
+mod tables;
+mod temporal;
+
+pub use binlog::BinlogStream;
+pub use client::Mysql;
+pub use config::MysqlConfig;
+pub use error::{BinlogError, MysqlError};
+pub use event::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
+pub use preflight::{Finding, Severity};
+pub use reader::Reader;
+pub use table_error::{Refusal, TableError};

@@ -1,0 +1,83 @@
+//! How to reach the server.
+
+use std::fmt;
+use std::time::Duration;
+
+use mysql_async::{Opts, OptsBuilder};
+
+use crate::MysqlError;
+
+/// How to reach a MySQL server and how to listen to its binlog.
+#[derive(Clone)]
+pub struct MysqlConfig {
+    /// `mysql://user:password@host:port`, with the driver's own URL parameters.
+    pub url: String,
+    /// The server id of the replica that the binlog stream poses as; unique among the server's
+    /// replicas.
+    pub server_id: u32,
+    /// How often an idle server says that it is alive.
+    pub heartbeat: Duration,
+    /// How long connecting, and each small question, may take.
+    pub connect_timeout: Duration,
+}
+
+impl MysqlConfig {
+    /// A configuration with a heartbeat of 1 s and a timeout of 10 s.
+    pub fn new(url: impl Into<String>, server_id: u32) -> Self {
+        Self {
+            url: url.into(),
+            server_id,
+            heartbeat: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// The driver's options, with `setup` run on each new or reset connection.
+    pub(crate) fn options(&self, setup: Vec<String>) -> Result<OptsBuilder, MysqlError> {
+        let opts = Opts::from_url(&self.url).map_err(|e| MysqlError::Url { cause: url_problem(&e) })?;
+        Ok(OptsBuilder::from_opts(opts)
+            .prefer_socket(false)
+            .tcp_keepalive(Some(Duration::from_secs(10)))
+            .setup(setup))
+    }
+}
+
+/// What is wrong with a URL, without quoting parts of it, which may hold the password.
+fn url_problem(error: &mysql_async::UrlError) -> String {
+    use mysql_async::UrlError as E;
+    match error {
+        E::FeatureRequired { param, .. } => format!("its parameter `{param}` is not supported"),
+        E::InvalidParamValue { param, .. } => format!("the value of its parameter `{param}` is wrong"),
+        E::UnknownParameter { param } => format!("its parameter `{param}` is unknown"),
+        E::InvalidPoolConstraints { .. } => "pool_min is greater than pool_max".into(),
+        E::Parse(_) | E::Invalid | E::UnsupportedScheme { .. } => "it cannot be parsed".into(),
+    }
+}
+
+impl fmt::Debug for MysqlConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MysqlConfig")
+            .field("url", &"(not shown: holds the password)")
+            .field("server_id", &self.server_id)
+            .field("heartbeat", &self.heartbeat)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_never_shown() {
+        for url in ["mysql://u:hush@h:1", "mysql://u:hush@h:port", "mysqx://u:hush@h", "mysql://u:hush@h?x=1"]
+        {
+            let config = MysqlConfig::new(url, 7);
+            assert!(!format!("{config:?}").contains("hush"));
+            if let Err(error) = config.options(Vec::new()) {
+                assert!(!format!("{error:?} {error}").contains("hush"), "{url}");
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the binlog stream yields.
+
+use std::sync::Arc;
+
+use tandem_model::{BinlogPosition, Gtid, Row, TableDef, TableName};
+
+/// One thing that happened in the binlog.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BinlogEvent {
+    /// A transaction begins.
+    Begin {
+        /// Its GTID.
+        gtid: Gtid,
+        /// When it committed on the server that executed it first, microseconds since the epoch.
+        commit_us: i64,
+        /// That server.
+        server_id: u32,
+    },
+    /// Rows of a wanted table changed.
+    Rows(RowsEvent),
+    /// The transaction is complete.
+    Commit {
+        /// Where it ends.
+        position: BinlogPosition,
+    },
+    /// A statement that is a whole transaction of its own: DDL and administration. No `Begin` and
+    /// no `Commit` surround it.
+    Statement {
+        /// Its GTID.
+        gtid: Gtid,
+        /// When it committed on the server that executed it first, microseconds since the epoch.
+        commit_us: i64,
+        /// The default database when it ran; may be empty. For `DropDatabase`, the one dropped.
+        database: String,
+        /// The statement as the server logged it.
+        sql: String,
+        /// What it does.
+        kind: StatementKind,
+        /// The tables that it names, for `Truncate`, `Drop`, `Rename` (old and new names), `Alter`
+        /// and `Create`; empty for the others.
+        tables: Vec<TableName>,
+        /// Where it ends.
+        position: BinlogPosition,
+    },
+    /// The position moved outside a transaction: a heartbeat, a new file.
+    Idle {
+        /// Where the stream is.
+        position: BinlogPosition,
+    },
+}
+
+/// The rows of one binlog event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowsEvent {
+    /// The table as it was. Identical definitions come as the same `Arc`.
+    pub table: Arc<TableDef>,
+    /// What happened to the rows.
+    pub kind: RowsKind,
+    /// Image before and image after, each where there is one.
+    pub rows: Vec<(Option<Row>, Option<Row>)>,
+    /// Where the event ends, in bytes.
+    pub end: u64,
+    /// The file it is in.
+    pub file: String,
+}
+
+/// What happened to the rows of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowsKind {
+    /// Inserted: only images after.
+    Write,
+    /// Updated: both images.
+    Update,
+    /// Deleted: only images before.
+    Delete,
+}
+
+/// What a statement does, told by its first words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatementKind {
+    /// `TRUNCATE`.
+    Truncate,
+    /// `DROP TABLE` (never of temporary tables).
+    Drop,
+    /// `DROP DATABASE`.
+    DropDatabase,
+    /// `RENAME TABLE`, and `ALTER TABLE … RENAME`.
+    Rename,
+    /// `ALTER TABLE`.
+    Alter,
+    /// `CREATE TABLE` (never of temporary tables).
+    Create,
+    /// Changes rows without row images. The stream stops at such a statement with an error, so it
+    /// is never part of an event.
+    DataChange,
+    /// Anything else: views, indexes, accounts, …
+    Other,
+}
