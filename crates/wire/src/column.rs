@@ -1,0 +1,247 @@
+//! One cell: its Avro type, its bytes.
+
+use serde_json::{Value as Json, json};
+use tandem_model::{ColumnDef, ColumnType, Decimal, Value};
+
+use crate::WireError;
+use crate::primitive::{Reader, put_bytes, put_long};
+
+/// The Avro type of a column, without its union.
+fn plain_type(ty: &ColumnType) -> Json {
+    let decimal = |precision: u8, scale: u8| json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale});
+    match ty {
+        ColumnType::Int { bits: 64, unsigned: true } => decimal(20, 0),
+        ColumnType::Int { bits: 64, .. } | ColumnType::Int { bits: 32, unsigned: true } => json!("long"),
+        ColumnType::Int { .. } | ColumnType::Year => json!("int"),
+        ColumnType::Float => json!("float"),
+        ColumnType::Double => json!("double"),
+        ColumnType::Decimal { precision, scale } => decimal(*precision, *scale),
+        ColumnType::Date => json!({"type": "int", "logicalType": "date"}),
+        ColumnType::Time { .. } => json!("long"),
+        ColumnType::DateTime { .. } => json!({"type": "long", "logicalType": "local-timestamp-micros"}),
+        ColumnType::Timestamp { .. } => json!({"type": "long", "logicalType": "timestamp-micros"}),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => json!("string"),
+        ColumnType::Bytes { .. } => json!("bytes"),
+    }
+}
+
+/// Whether the column may hold zero and partial dates, which are no dates: those go as text.
+fn may_be_invalid(ty: &ColumnType) -> bool {
+    matches!(ty, ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. })
+}
+
+/// The Avro type of a column.
+pub(crate) fn avro_type(column: &ColumnDef) -> Json {
+    let plain = plain_type(&column.ty);
+    match (column.nullable, may_be_invalid(&column.ty)) {
+        (false, false) => plain,
+        (true, false) => json!(["null", plain]),
+        (false, true) => json!([plain, "string"]),
+        (true, true) => json!(["null", plain, "string"]),
+    }
+}
+
+/// The inclusive range of an integer type of up to 32 bits unsigned or 64 bits signed.
+fn int_range(bits: u8, unsigned: bool) -> (i64, i64) {
+    if unsigned {
+        (0, (1i64 << bits.min(62)) - 1)
+    } else if bits >= 64 {
+        (i64::MIN, i64::MAX)
+    } else {
+        (-(1i64 << (bits - 1)), (1i64 << (bits - 1)) - 1)
+    }
+}
+
+/// The most bytes that the unscaled value of a decimal of that many digits takes:
+/// `floor(digits × log2(10) / 8) + 1` in two's complement.
+fn decimal_bytes(precision: u8) -> usize {
+    (usize::from(precision) * 33220 / 10000) / 8 + 1
+}
+
+/// Writes one cell.
+pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Result<(), WireError> {
+    let does_not_fit = || WireError::DoesNotFit {
+        column: column.name.clone(),
+        ty: column.ty.to_string(),
+        kind: value.kind(),
+    };
+    let first = i64::from(column.nullable);
+    match value {
+        Value::Null if column.nullable => {
+            put_long(out, 0);
+            return Ok(());
+        }
+        Value::InvalidDate(text) if may_be_invalid(&column.ty) => {
+            put_long(out, first + 1);
+            put_bytes(out, text.as_bytes());
+            return Ok(());
+        }
+        _ if column.nullable || may_be_invalid(&column.ty) => put_long(out, first),
+        _ => {}
+    }
+    match (&column.ty, value) {
+        (&ColumnType::Int { bits, unsigned: false }, &Value::Int(v)) => {
+            let (low, high) = int_range(bits, false);
+            if v < low || v > high {
+                return Err(does_not_fit());
+            }
+            put_long(out, v);
+        }
+        (ColumnType::Int { bits: 64, unsigned: true }, &Value::UInt(v)) => {
+            let all = i128::from(v).to_be_bytes();
+            // Minimal two's complement: leading zero bytes go, as long as the sign stays.
+            let start = (0..15).find(|&i| all[i] != 0 || all[i + 1] & 0x80 != 0).unwrap_or(15);
+            put_bytes(out, &all[start..]);
+        }
+        (&ColumnType::Int { bits, unsigned: true }, &Value::UInt(v)) => {
+            if v >> bits != 0 {
+                return Err(does_not_fit());
+            }
+            put_long(out, v as i64);
+        }
+        (ColumnType::Year, &Value::Int(v)) => {
+            if !(0..=9999).contains(&v) {
+                return Err(does_not_fit());
+            }
+            put_long(out, v);
+        }
+        (ColumnType::Float, Value::Float(v)) => out.extend_from_slice(&v.to_le_bytes()),
+        (ColumnType::Double, Value::Double(v)) => out.extend_from_slice(&v.to_le_bytes()),
+        (&ColumnType::Decimal { precision, scale }, Value::Decimal(v)) => {
+            let bytes = v.unscaled_be_bytes();
+            if v.scale() != u32::from(scale) || bytes.len() > decimal_bytes(precision) {
+                return Err(does_not_fit());
+            }
+            put_bytes(out, &bytes);
+        }
+        (ColumnType::Date, &Value::Date(v)) => put_long(out, i64::from(v)),
+        (ColumnType::Time { .. }, &Value::Time(v))
+        | (ColumnType::DateTime { .. }, &Value::DateTime(v))
+        | (ColumnType::Timestamp { .. }, &Value::Timestamp(v)) => put_long(out, v),
+        (ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_), Value::Text(v)) => {
+            put_bytes(out, v.as_bytes());
+        }
+        (ColumnType::Bytes { fixed }, Value::Bytes(v)) => {
+            if fixed.is_some_and(|n| usize::from(n) != v.len()) {
+                return Err(does_not_fit());
+            }
+            put_bytes(out, v);
+        }
+        _ => return Err(does_not_fit()),
+    }
+    Ok(())
+}
+
+/// Reads one cell.
+pub(crate) fn get(reader: &mut Reader<'_>, column: &ColumnDef) -> Result<Value, WireError> {
+    let corrupt = || WireError::CorruptColumn { column: column.name.clone(), ty: column.ty.to_string() };
+    let invalid = may_be_invalid(&column.ty);
+    if column.nullable || invalid {
+        let branch = reader.long()?;
+        let branch = if column.nullable { branch } else { branch.saturating_add(1) };
+        match branch {
+            0 if column.nullable => return Ok(Value::Null),
+            1 => {}
+            2 if invalid => return Ok(Value::InvalidDate(reader.text()?.to_owned())),
+            _ => return Err(corrupt()),
+        }
+    }
+    Ok(match &column.ty {
+        ColumnType::Int { bits: 64, unsigned: true } => {
+            let bytes = reader.bytes()?;
+            match bytes {
+                [first, ..] if bytes.len() <= 9 && first & 0x80 == 0 => {
+                    let wide = bytes.iter().fold(0u128, |acc, &b| acc << 8 | u128::from(b));
+                    Value::UInt(u64::try_from(wide).map_err(|_| corrupt())?)
+                }
+                _ => return Err(corrupt()),
+            }
+        }
+        &ColumnType::Int { bits, unsigned } => {
+            let v = reader.long()?;
+            let (low, high) = int_range(bits, unsigned);
+            if v < low || v > high {
+                return Err(corrupt());
+            }
+            if unsigned { Value::UInt(v as u64) } else { Value::Int(v) }
+        }
+        ColumnType::Year => {
+            let v = reader.long()?;
+            if !(0..=9999).contains(&v) {
+                return Err(corrupt());
+            }
+            Value::Int(v)
+        }
+        ColumnType::Float => Value::Float(f32::from_le_bytes(reader.array()?)),
+        ColumnType::Double => Value::Double(f64::from_le_bytes(reader.array()?)),
+        &ColumnType::Decimal { precision, scale } => {
+            let bytes = reader.bytes()?;
+            if bytes.is_empty() || bytes.len() > decimal_bytes(precision) {
+                return Err(corrupt());
+            }
+            Value::Decimal(Decimal::from_be_bytes(bytes, u32::from(scale)))
+        }
+        ColumnType::Date => Value::Date(i32::try_from(reader.long()?).map_err(|_| corrupt())?),
+        ColumnType::Time { .. } => Value::Time(reader.long()?),
+        ColumnType::DateTime { .. } => Value::DateTime(reader.long()?),
+        ColumnType::Timestamp { .. } => Value::Timestamp(reader.long()?),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => Value::Text(reader.text()?.to_owned()),
+        ColumnType::Bytes { fixed } => {
+            let bytes = reader.bytes()?;
+            if fixed.is_some_and(|n| usize::from(n) != bytes.len()) {
+                return Err(corrupt());
+            }
+            Value::Bytes(bytes.to_vec())
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(ty: &str, nullable: bool) -> ColumnDef {
+        ColumnDef { name: "c".into(), ty: ty.parse().unwrap(), nullable }
+    }
+
+    #[test]
+    fn values_that_do_not_fit() {
+        for (ty, value) in [
+            ("tinyint", Value::Int(128)),
+            ("mediumint", Value::Int(-8_388_609)),
+            ("mediumint unsigned", Value::UInt(1 << 24)),
+            ("int unsigned", Value::UInt(1 << 32)),
+            ("int", Value::UInt(1)),
+            ("int", Value::Null),
+            ("int", Value::InvalidDate("0000-00-00".into())),
+            ("decimal(4,2)", Value::Decimal(Decimal::parse("1", 0).unwrap())),
+            ("decimal(4,2)", Value::Decimal(Decimal::parse("12345678.00", 2).unwrap())),
+            ("binary(2)", Value::Bytes(vec![1])),
+            ("year", Value::Int(-1)),
+        ] {
+            let error = put(&mut Vec::new(), &column(ty, false), &value).unwrap_err();
+            assert!(matches!(error, WireError::DoesNotFit { .. }), "{ty}");
+        }
+    }
+
+    #[test]
+    fn unsigned_bigint_bytes_are_minimal() {
+        for (value, bytes) in [
+            (0, &[2u8, 0][..]),
+            (127, &[2, 127]),
+            (128, &[4, 0, 128]),
+            (u64::MAX, &[18, 0, 255, 255, 255, 255, 255, 255, 255, 255]),
+        ] {
+            let mut out = Vec::new();
+            put(&mut out, &column("bigint unsigned", false), &Value::UInt(value)).unwrap();
+            assert_eq!(out, bytes);
+        }
+    }
+
+    #[test]
+    fn decimal_byte_bounds() {
+        for (digits, bytes) in [(1, 1), (2, 1), (3, 2), (4, 2), (9, 4), (18, 8), (20, 9), (65, 27)] {
+            assert_eq!(decimal_bytes(digits), bytes, "{digits}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Mismatches, progress of backfills, DDL statements.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ControlRecord, ControlSchema, sealed::Sealed};
+
+/// How a row of Cassandra differs from MySQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MismatchKind {
+    /// MySQL has the row, Cassandra has not.
+    Missing,
+    /// Cassandra has the row, MySQL has not.
+    Extra,
+    /// Both have the row, and cells differ.
+    Different,
+    /// A cell carries a writetime that no change and no watermark has.
+    ForeignWrite,
+}
+
+/// What has become of a mismatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MismatchState {
+    /// It was confirmed.
+    Found,
+    /// It was repaired, or checked again and found equal.
+    Resolved,
+    /// It cannot be repaired by writing the row again.
+    Unrepairable,
+}
+
+/// A confirmed difference between the stores, or what has become of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// `database.table` of the source.
+    pub table: String,
+    /// The target table's name in its keyspace.
+    pub target: String,
+    /// The source row's key as the change topics carry it, framed. Empty where the source has
+    /// no such row and never had.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub source_key: Vec<u8>,
+    /// The target key's columns, printable.
+    pub target_key: Vec<String>,
+    /// How they differ.
+    pub kind: MismatchKind,
+    /// The columns that differ.
+    pub columns: Vec<String>,
+    /// What has become of it.
+    pub state: MismatchState,
+    /// The version of W₁, the watermark below the check.
+    pub lower: i64,
+    /// The version of W₃, the watermark above the check.
+    pub upper: i64,
+    /// The writetimes found in the target row.
+    pub writetimes: Vec<i64>,
+    /// When it was confirmed, in microseconds since the epoch.
+    pub detected_at_us: i64,
+    /// The target key's columns in CQL's serialised form.
+    #[serde(with = "bytes_list")]
+    pub raw_target_key: Vec<Vec<u8>>,
+}
+
+/// How far the backfill of a table has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackfillProgress {
+    /// `database.table` of the source.
+    pub table: String,
+    /// The last key copied, framed.
+    #[serde(with = "apache_avro::serde::bytes_opt")]
+    pub last_key: Option<Vec<u8>>,
+    /// The last key to copy, framed.
+    #[serde(with = "apache_avro::serde::bytes_opt")]
+    pub upto_key: Option<Vec<u8>>,
+    /// Rows copied so far.
+    pub rows: i64,
+    /// MySQL's estimate of the rows in the table.
+    pub estimated_rows: i64,
+    /// Whether every row has been published.
+    pub done: bool,
+    /// The version of the last watermark borrowed.
+    pub version: i64,
+    /// When it began, in microseconds since the epoch.
+    pub started_at_us: i64,
+    /// When this was written, in microseconds since the epoch.
+    pub updated_at_us: i64,
+    /// Once done: for each partition of the backfill topic, the offset after its last record.
+    pub end_offsets: Vec<i64>,
+}
+
+/// A DDL statement of the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ddl {
+    /// The GTID under which it ran.
+    pub gtid: String,
+    /// The session's default database.
+    pub database: String,
+    /// The statement's text.
+    pub statement: String,
+    /// What it was classified as.
+    pub kind: String,
+    /// The tables that it names, as `database.table`.
+    pub tables: Vec<String>,
+    /// The version minted for it.
+    pub version: i64,
+    /// The binlog file.
+    pub file: String,
+    /// The end of its event in that file.
+    pub pos: i64,
+    /// When it was executed, in microseconds since the epoch.
+    pub ts_us: i64,
+}
+
+/// A list of `bytes`.
+mod bytes_list {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct One(#[serde(with = "apache_avro::serde::bytes")] Vec<u8>);
+
+    pub(super) fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter().map(|bytes| One(bytes.clone())))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
+        Ok(Vec::<One>::deserialize(deserializer)?.into_iter().map(|one| one.0).collect())
+    }
+}
+
+macro_rules! plain_record {
+    ($record:ident, $file:literal) => {
+        impl Sealed for $record {}
+
+        impl ControlRecord for $record {
+            type Fields = Self;
+
+            fn schema() -> &'static ControlSchema {
+                static SCHEMA: ControlSchema = ControlSchema::new(
+                    stringify!($record),
+                    include_str!(concat!("../../../../schemas/", $file)),
+                );
+                &SCHEMA
+            }
+
+            fn to_fields(&self) -> Self {
+                self.clone()
+            }
+
+            fn from_fields(fields: Self) -> Result<Self, String> {
+                Ok(fields)
+            }
+        }
+    };
+}
+
+plain_record!(Mismatch, "mismatch.avsc");
+plain_record!(BackfillProgress, "backfill-progress.avsc");
+plain_record!(Ddl, "ddl.avsc");

@@ -1,0 +1,91 @@
+//! What can be wrong with bytes, rows and schemas.
+
+/// A row, a record or a schema that cannot be written or read. Messages name columns and kinds of
+/// values, never the values.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The row has another number of cells than its table has columns.
+    #[error(
+        "a row of {table} has {cells} cells, its table definition {columns} columns: the definition is not the one the row was made with"
+    )]
+    CellCount {
+        /// `database.table`.
+        table: String,
+        /// Cells in the row.
+        cells: usize,
+        /// Columns in the definition.
+        columns: usize,
+    },
+    /// A value is not one of its column's type, or out of its range.
+    #[error("a {kind} does not fit column `{column}` of type {ty}")]
+    DoesNotFit {
+        /// The column.
+        column: String,
+        /// Its type as MySQL writes it.
+        ty: String,
+        /// The kind of value.
+        kind: &'static str,
+    },
+    /// A change lacks the image that its operation must have.
+    #[error("a change with op `{op}` lacks its row image `{image}`")]
+    MissingImage {
+        /// The envelope's letter.
+        op: &'static str,
+        /// `before` or `after`.
+        image: &'static str,
+    },
+    /// The record ends before its schema does.
+    #[error("the record ends in the middle of a field: it is cut short or was written with another schema")]
+    Truncated,
+    /// The record does not start with a zero byte and a schema id.
+    #[error(
+        "the record does not start with byte 0 and a schema id: it was not written in the framing of Confluent's serializers"
+    )]
+    NotFramed,
+    /// The record was written with another schema.
+    #[error("the record was written with schema {found}, it was read with schema {expected}")]
+    OtherSchema {
+        /// The reader's schema.
+        expected: u32,
+        /// The record's schema.
+        found: u32,
+    },
+    /// The bytes are no valid encoding.
+    #[error("the record is corrupt: {0}")]
+    Corrupt(&'static str),
+    /// A cell's bytes are no valid encoding of its column's type.
+    #[error("the record is corrupt: the bytes of column `{column}` are no {ty}")]
+    CorruptColumn {
+        /// The column.
+        column: String,
+        /// Its type as MySQL writes it.
+        ty: String,
+    },
+    /// The schema is not one of Tandem's.
+    #[error(
+        "the schema is not one that this release of Tandem writes ({0}): read it with the release that wrote it, or with a generic Avro reader"
+    )]
+    ForeignSchema(String),
+    /// A control record of a later release.
+    #[error(
+        "a {record} record has format {found}, this release reads formats up to {known}: upgrade this process"
+    )]
+    LaterFormat {
+        /// The record's name.
+        record: &'static str,
+        /// Its format.
+        found: i64,
+        /// The newest format known.
+        known: i64,
+    },
+    /// A control record that does not match its schema.
+    #[error("a {record} record cannot be {action}: {cause}")]
+    Control {
+        /// The record's name.
+        record: &'static str,
+        /// `written` or `read`.
+        action: &'static str,
+        /// What Avro or the model said.
+        cause: String,
+    },
+}

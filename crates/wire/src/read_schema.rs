@@ -1,0 +1,151 @@
+//! Reading what [`TableSchema`](crate::TableSchema) wrote, given the schema's JSON.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use tandem_model::{Change, ColumnDef, ColumnType, TableDef, TableName, Value};
+
+use crate::primitive::Reader;
+use crate::schema::{key_schema, value_schema};
+use crate::schema_id::{id_of, unframe};
+use crate::{WireError, column, envelope};
+
+/// Reads the envelopes of one schema.
+#[derive(Debug, Clone)]
+pub struct ReadSchema {
+    table: Arc<TableDef>,
+    id: u32,
+}
+
+/// Reads the record keys of one schema.
+#[derive(Debug, Clone)]
+pub struct ReadKeySchema {
+    table: TableName,
+    columns: Vec<ColumnDef>,
+    id: u32,
+}
+
+impl ReadSchema {
+    /// Finds the table definition in an envelope's schema. The JSON may be formatted in any way
+    /// and its keys may stand in any order, but it must say exactly what Tandem writes for that
+    /// definition: the reader is compiled from the definition.
+    pub fn parse(json: &str) -> Result<Self, WireError> {
+        let (schema, record) = parse(json)?;
+        let row = &schema["fields"][0]["type"][1];
+        let columns = columns(&row["fields"])?;
+        let primary_key = row["tandem.primary_key"]
+            .as_array()
+            .ok_or_else(|| foreign("it names no primary key"))?
+            .iter()
+            .map(|name| columns.iter().position(|c| Some(c.name.as_str()) == name.as_str()))
+            .collect::<Option<Vec<usize>>>()
+            .ok_or_else(|| foreign("its primary key has an unknown column"))?;
+        let table = TableDef { name: record.table, columns, primary_key };
+        let ours = value_schema(&table, &record.prefix, record.salt);
+        if ours != schema {
+            return Err(foreign("its fields differ"));
+        }
+        Ok(Self { table: Arc::new(table), id: id_of(&ours.to_string()) })
+    }
+
+    /// The table as it was when the records of this schema were written.
+    pub fn table(&self) -> &Arc<TableDef> {
+        &self.table
+    }
+
+    /// The schema's id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Reads a framed record of this schema.
+    pub fn decode(&self, record: &[u8]) -> Result<Change, WireError> {
+        envelope::get(unframe(record, self.id)?, &self.table)
+    }
+}
+
+impl ReadKeySchema {
+    /// Finds the key's columns in a key's schema, on the terms of [`ReadSchema::parse`].
+    pub fn parse(json: &str) -> Result<Self, WireError> {
+        let (schema, record) = parse(json)?;
+        let columns = columns(&schema["fields"])?;
+        let all: Vec<&ColumnDef> = columns.iter().collect();
+        let ours = key_schema(&record.table, &record.prefix, &all, record.salt);
+        if ours != schema {
+            return Err(foreign("its fields differ"));
+        }
+        Ok(Self { table: record.table, columns, id: id_of(&ours.to_string()) })
+    }
+
+    /// The table.
+    pub fn table(&self) -> &TableName {
+        &self.table
+    }
+
+    /// The primary key's columns in the key's order.
+    pub fn columns(&self) -> &[ColumnDef] {
+        &self.columns
+    }
+
+    /// The schema's id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Reads a framed record key: the primary key's values in the key's order.
+    pub fn decode(&self, key: &[u8]) -> Result<Vec<Value>, WireError> {
+        let mut reader = Reader::new(unframe(key, self.id)?);
+        let values: Vec<Value> =
+            self.columns.iter().map(|c| column::get(&mut reader, c)).collect::<Result<_, _>>()?;
+        reader.end()?;
+        Ok(values)
+    }
+}
+
+fn foreign(what: &str) -> WireError {
+    WireError::ForeignSchema(what.to_owned())
+}
+
+/// The properties of the outermost record.
+struct Properties {
+    table: TableName,
+    prefix: String,
+    salt: u32,
+}
+
+fn parse(json: &str) -> Result<(Json, Properties), WireError> {
+    let schema: Json = serde_json::from_str(json).map_err(|e| foreign(&e.to_string()))?;
+    let text = |name: &str| {
+        schema[name].as_str().map(str::to_owned).ok_or_else(|| foreign(&format!("it lacks `{name}`")))
+    };
+    let table = TableName::new(text("tandem.database")?, text("tandem.table")?);
+    let prefix = text("tandem.prefix")?;
+    let salt = match &schema["tandem.salt"] {
+        Json::Null => 0,
+        number => number
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or_else(|| foreign("its salt is no number"))?,
+    };
+    Ok((schema, Properties { table, prefix, salt }))
+}
+
+/// The columns of a record's fields.
+fn columns(fields: &Json) -> Result<Vec<ColumnDef>, WireError> {
+    fields
+        .as_array()
+        .ok_or_else(|| foreign("it has no row record"))?
+        .iter()
+        .map(|field| {
+            let name = field["tandem.name"].as_str().or(field["name"].as_str());
+            let name = name.ok_or_else(|| foreign("a field has no name"))?;
+            let ty = field["tandem.type"]
+                .as_str()
+                .ok_or_else(|| foreign(&format!("field `{name}` lacks `tandem.type`")))?;
+            let ty = ColumnType::from_str(ty).map_err(|e| foreign(&format!("field `{name}`: {e}")))?;
+            let nullable = field["type"][0].as_str() == Some("null");
+            Ok(ColumnDef { name: name.to_owned(), ty, nullable })
+        })
+        .collect()
+}
