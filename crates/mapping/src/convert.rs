@@ -46,18 +46,27 @@ pub fn cql_type(ty: &ColumnType) -> CqlType {
     }
 }
 
-/// Whether the same stored value gives the same bytes under both types. A DECIMAL's scale and a
-/// BINARY's padding are part of the bytes though not of the CQL type.
+/// Whether a value has the same meaning and bytes in Cassandra under both types. A DECIMAL's scale,
+/// a BINARY's padding and what a number of microseconds counts from are not part of the CQL type.
 pub(crate) fn stored_alike(a: &ColumnType, b: &ColumnType) -> bool {
-    let padding = |ty: &ColumnType| match ty {
-        ColumnType::Decimal { scale, .. } => Some(u16::from(*scale)),
-        ColumnType::Bytes { fixed } => *fixed,
-        _ => None,
+    #[derive(PartialEq)]
+    enum Form {
+        Plain,
+        Scale(u8),
+        Padded(u16),
+        Time,
+        DateTime,
+        Timestamp,
+    }
+    let form = |ty: &ColumnType| match ty {
+        ColumnType::Decimal { scale, .. } => Form::Scale(*scale),
+        ColumnType::Bytes { fixed: Some(length) } => Form::Padded(*length),
+        ColumnType::Time { .. } => Form::Time,
+        ColumnType::DateTime { .. } => Form::DateTime,
+        ColumnType::Timestamp { .. } => Form::Timestamp,
+        _ => Form::Plain,
     };
-    let microseconds = |ty: &ColumnType| {
-        matches!(ty, ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } | ColumnType::Time { .. })
-    };
-    cql_type(a) == cql_type(b) && padding(a) == padding(b) && microseconds(a) == microseconds(b)
+    cql_type(a) == cql_type(b) && form(a) == form(b)
 }
 
 /// Why a value has no CQL form.
@@ -178,4 +187,109 @@ fn signed(ty: CqlType, bytes: &[u8]) -> Option<i64> {
 
 fn microseconds(fsp: u8, bytes: &[u8]) -> Option<i64> {
     signed(CqlType::Bigint, bytes)?.checked_mul(if fsp <= 3 { 1000 } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decimal(text: &str, scale: u32) -> Value {
+        Value::Decimal(Decimal::parse(text, scale).unwrap())
+    }
+
+    /// Type, value, CQL type, its bytes.
+    fn table() -> Vec<(&'static str, Value, CqlType, Vec<u8>)> {
+        let mut rows = vec![
+            ("tinyint", Value::Int(-128), CqlType::Tinyint, vec![0x80]),
+            ("tinyint unsigned", Value::UInt(255), CqlType::Smallint, vec![0, 0xff]),
+            ("smallint", Value::Int(-2), CqlType::Smallint, vec![0xff, 0xfe]),
+            ("smallint unsigned", Value::UInt(65_535), CqlType::Int, vec![0, 0, 0xff, 0xff]),
+            ("mediumint", Value::Int(-8_388_608), CqlType::Int, vec![0xff, 0x80, 0, 0]),
+            ("mediumint unsigned", Value::UInt(16_777_215), CqlType::Int, vec![0, 0xff, 0xff, 0xff]),
+            ("int", Value::Int(i32::MIN.into()), CqlType::Int, vec![0x80, 0, 0, 0]),
+            (
+                "int unsigned",
+                Value::UInt(u32::MAX.into()),
+                CqlType::Bigint,
+                vec![0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff],
+            ),
+            ("bigint", Value::Int(i64::MIN), CqlType::Bigint, vec![0x80, 0, 0, 0, 0, 0, 0, 0]),
+            ("year", Value::Int(2155), CqlType::Int, vec![0, 0, 0x08, 0x6b]),
+            ("float", Value::Float(-1.5), CqlType::Float, vec![0xbf, 0xc0, 0, 0]),
+            ("double", Value::Double(-0.0), CqlType::Double, vec![0x80, 0, 0, 0, 0, 0, 0, 0]),
+            ("decimal(10,2)", decimal("0", 2), CqlType::Decimal, vec![0, 0, 0, 2, 0]),
+            ("decimal(10,2)", decimal("-1.28", 2), CqlType::Decimal, vec![0, 0, 0, 2, 0x80]),
+            ("decimal(10,2)", decimal("1.28", 2), CqlType::Decimal, vec![0, 0, 0, 2, 0, 0x80]),
+            ("decimal(5,0)", decimal("-1", 0), CqlType::Decimal, vec![0, 0, 0, 0, 0xff]),
+            ("date", Value::Date(0), CqlType::Date, vec![0x80, 0, 0, 0]),
+            ("date", Value::Date(-1), CqlType::Date, vec![0x7f, 0xff, 0xff, 0xff]),
+            ("time(6)", Value::Time(-1), CqlType::Bigint, vec![0xff; 8]),
+            ("datetime", Value::DateTime(1_000_000), CqlType::Timestamp, vec![0, 0, 0, 0, 0, 0, 0x03, 0xe8]),
+            ("datetime(3)", Value::DateTime(-1_000), CqlType::Timestamp, vec![0xff; 8]),
+            ("datetime(4)", Value::DateTime(-100), CqlType::Bigint, [&[0xff; 7][..], &[0x9c]].concat()),
+            ("timestamp(3)", Value::Timestamp(2_000), CqlType::Timestamp, vec![0, 0, 0, 0, 0, 0, 0, 2]),
+            ("timestamp(6)", Value::Timestamp(1), CqlType::Bigint, vec![0, 0, 0, 0, 0, 0, 0, 1]),
+            ("text", Value::Text("\u{e9}".into()), CqlType::Text, vec![0xc3, 0xa9]),
+            ("enum('a','b')", Value::Text("b".into()), CqlType::Text, vec![b'b']),
+            ("set('a','b')", Value::Text("a,b".into()), CqlType::Text, b"a,b".to_vec()),
+            ("blob", Value::Bytes(vec![]), CqlType::Blob, vec![]),
+            ("binary(2)", Value::Bytes(vec![1, 0]), CqlType::Blob, vec![1, 0]),
+        ];
+        for (value, bytes) in [
+            (0, vec![0]),
+            (1, vec![1]),
+            (127, vec![0x7f]),
+            (128, vec![0, 0x80]),
+            (255, vec![0, 0xff]),
+            (256, vec![1, 0]),
+            (u64::MAX >> 1, [&[0x7f][..], &[0xff; 7]].concat()),
+            (u64::MAX, [&[0][..], &[0xff; 8]].concat()),
+        ] {
+            rows.push(("bigint unsigned", Value::UInt(value), CqlType::Varint, bytes));
+        }
+        rows
+    }
+
+    #[test]
+    fn conversions_and_their_inverses() {
+        for (ty, value, cql, bytes) in table() {
+            let ty: ColumnType = ty.parse().unwrap();
+            assert_eq!(cql_type(&ty), cql, "{ty}");
+            assert_eq!(to_cql(&ty, &value), Ok(bytes.clone()), "{ty} {value:?}");
+            assert_eq!(from_cql(&ty, &bytes), Some(value), "{ty}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for (ty, value, unfit) in [
+            ("date", Value::InvalidDate("0000-00-00".into()), Unfit::InvalidDate),
+            ("tinyint", Value::Int(128), Unfit::Range),
+            ("smallint unsigned", Value::UInt(u64::MAX), Unfit::Range),
+            ("datetime(3)", Value::DateTime(1), Unfit::Range),
+            ("decimal(10,2)", decimal("1.0", 1), Unfit::Range),
+            ("int", Value::UInt(1), Unfit::Kind),
+            ("datetime", Value::Timestamp(0), Unfit::Kind),
+            ("text", Value::Null, Unfit::Kind),
+        ] {
+            assert_eq!(to_cql(&ty.parse().unwrap(), &value), Err(unfit), "{ty}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_another_type_are_refused() {
+        for (ty, bytes) in [
+            ("int", &[0, 0, 0][..]),
+            ("int unsigned", &[0xff; 8]),
+            ("bigint unsigned", &[]),
+            ("bigint unsigned", &[0x80]),
+            ("bigint unsigned", &[1, 0, 0, 0, 0, 0, 0, 0, 0]),
+            ("decimal(10,2)", &[0, 0, 0, 2]),
+            ("datetime", &[0x7f, 0, 0, 0, 0, 0, 0, 0]),
+            ("date", &[0]),
+            ("text", &[0xff]),
+        ] {
+            assert_eq!(from_cql(&ty.parse().unwrap(), bytes), None, "{ty} {bytes:?}");
+        }
+    }
 }

@@ -37,3 +37,48 @@ pub fn create_table(keyspace: &str, table: &TargetTable, gc_grace_seconds: u32) 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_model::CqlType;
+
+    fn column(name: &str, ty: CqlType) -> CqlColumn {
+        CqlColumn { name: name.into(), ty }
+    }
+
+    #[test]
+    fn every_part_of_a_table() {
+        let mut table = TargetTable {
+            name: "Invoices_by_account".into(),
+            partition_key: vec![column("account", CqlType::Varint), column("Month", CqlType::Int)],
+            clustering: vec![
+                (column("issued", CqlType::Timestamp), ClusteringOrder::Descending),
+                (column("id", CqlType::Bigint), ClusteringOrder::Ascending),
+            ],
+            regular: vec![column("say \"what\"", CqlType::Text)],
+        };
+        assert_eq!(
+            create_table("Billing", &table, 864_000),
+            r#"CREATE TABLE IF NOT EXISTS "Billing"."Invoices_by_account" (
+    "account" varint,
+    "Month" int,
+    "issued" timestamp,
+    "id" bigint,
+    "say ""what""" text,
+    PRIMARY KEY (("account", "Month"), "issued", "id")
+) WITH CLUSTERING ORDER BY ("issued" DESC, "id" ASC)
+  AND gc_grace_seconds = 864000;"#
+        );
+        table.clustering.clear();
+        table.regular.clear();
+        table.partition_key.truncate(1);
+        assert_eq!(
+            create_table("Billing", &table, 0),
+            r#"CREATE TABLE IF NOT EXISTS "Billing"."Invoices_by_account" (
+    "account" varint,
+    PRIMARY KEY (("account"))
+) WITH gc_grace_seconds = 0;"#
+        );
+    }
+}

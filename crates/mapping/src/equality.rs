@@ -33,3 +33,42 @@ pub fn differences(expected: Option<&[Cell]>, stored: Option<&StoredRow>) -> Opt
         (0..expected.len().max(stored.len())).filter(|&i| wanted(i) != found(i)).collect();
     if cells.is_empty() { None } else { Some(Difference::Cells(cells)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_unset_and_no_cell_are_one() {
+        let value = |v: &[u8]| Cell::Value(v.to_vec());
+        let stored = |cells: &[Option<&[u8]>]| StoredRow {
+            cells: cells.iter().map(|c| c.map(<[u8]>::to_vec)).collect(),
+            writetimes: cells.iter().map(|c| c.map(|_| 1)).collect(),
+        };
+        for (expected, stored, difference) in [
+            (None, None, None),
+            (Some(vec![]), None, Some(Difference::Missing)),
+            (None, Some(stored(&[])), Some(Difference::Extra)),
+            (Some(vec![]), Some(stored(&[])), None),
+            (Some(vec![value(b"a"), Cell::Null, Cell::Unset]), Some(stored(&[Some(b"a"), None, None])), None),
+            (
+                Some(vec![value(b""), value(b"")]),
+                Some(stored(&[Some(b""), None])),
+                Some(Difference::Cells(vec![1])),
+            ),
+            (
+                Some(vec![value(b"a"), Cell::Null, value(b"c")]),
+                Some(stored(&[Some(b"b"), Some(b""), Some(b"c")])),
+                Some(Difference::Cells(vec![0, 1])),
+            ),
+            (Some(vec![Cell::Null]), Some(stored(&[])), None),
+            (Some(vec![]), Some(stored(&[Some(b"a")])), Some(Difference::Cells(vec![0]))),
+        ] {
+            assert_eq!(
+                differences(expected.as_deref(), stored.as_ref()),
+                difference,
+                "{expected:?} {stored:?}"
+            );
+        }
+    }
+}
