@@ -85,8 +85,8 @@ fn fetch_from(archive: &str, work: &Path, root: &Path) -> Result<()> {
             run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(root))?;
         }
     }
-    let list: String = packages.iter().map(|(name, version)| format!("{name} {version}\n")).collect();
-    fs::write(root.join("packages.txt"), list).context("write the list of packages")
+    let list: Vec<String> = packages.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    fs::write(root.join("packages.txt"), list.join("\n") + "\n").context("write the list of packages")
 }
 
 /// apt with a world of its own.
@@ -115,7 +115,6 @@ impl PrivateApt {
             format!("-oDir::Cache={}", at("cache").display()),
             "-oAcquire::Retries=3".to_owned(),
             "-oAcquire::Languages=none".to_owned(),
-            "-oAPT::Update::Post-Invoke::=true".to_owned(),
         ];
         if nix::unistd::geteuid().is_root() {
             // apt's own user may not read the cache folder in root's home.

@@ -90,7 +90,7 @@ pub(crate) fn with_lock<T>(path: &Path, doing: &str, work: impl FnOnce() -> Resu
     let mut lock = fd_lock::RwLock::new(file);
     let waited = lock.try_write().is_err();
     if waited {
-        say(&format!("another process is {doing}: waiting for it"));
+        say(&format!("somebody else is {doing}: waiting"));
     }
     let guard = lock.write().with_context(|| format!("lock {}", path.display()))?;
     let result = work();

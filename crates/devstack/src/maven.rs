@@ -49,18 +49,19 @@ pub(crate) fn fetch_jars(dir: &Path, what: &str, artifacts: &[Artifact]) -> Resu
 }
 
 fn pom(artifacts: &[Artifact]) -> String {
-    let dependencies: String = artifacts
+    let dependencies: Vec<String> = artifacts
         .iter()
         .map(|(group, name, version)| {
             format!(
                 "<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId>\
-                 <version>{version}</version></dependency>\n"
+                 <version>{version}</version></dependency>"
             )
         })
         .collect();
     format!(
         "<project><modelVersion>4.0.0</modelVersion><groupId>tandem</groupId>\
          <artifactId>devstack</artifactId><version>1</version>\n\
-         <dependencies>\n{dependencies}</dependencies></project>\n"
+         <dependencies>\n{}\n</dependencies></project>\n",
+        dependencies.join("\n")
     )
 }

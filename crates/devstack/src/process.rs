@@ -39,8 +39,7 @@ pub(crate) enum Life {
 impl ProcessId {
     /// The identity of the process that has this id now, if there is one.
     pub fn of(pid: u32) -> Option<Self> {
-        let (_, start_ticks) = read_stat(pid)?;
-        Some(Self { pid, start_ticks })
+        Some(Self { pid, start_ticks: read_stat(pid)?.start_ticks })
     }
 
     /// The calling process.
@@ -55,8 +54,9 @@ impl ProcessId {
 
     pub(crate) fn life(self) -> Life {
         match read_stat(self.pid) {
-            Some((state, ticks)) if ticks == self.start_ticks => match state {
-                'Z' | 'X' => Life::Gone,
+            Some(stat) if stat.start_ticks == self.start_ticks => match stat.state {
+                // While other threads are still going, the process holds its ports and files.
+                'Z' | 'X' if stat.threads <= 1 => Life::Gone,
                 'T' => Life::Stopped,
                 _ => Life::Running,
             },
@@ -88,16 +88,26 @@ impl ProcessId {
     }
 }
 
-/// State letter and start time from `/proc/<pid>/stat`.
-fn read_stat(pid: u32) -> Option<(char, u64)> {
+/// What is used of `/proc/<pid>/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    threads: u32,
+    start_ticks: u64,
+}
+
+fn read_stat(pid: u32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-fn parse_stat(stat: &str) -> Option<(char, u64)> {
+fn parse_stat(stat: &str) -> Option<Stat> {
     // The command's name stands in parentheses and may hold anything, parentheses as well.
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        threads: fields.get(17)?.parse().ok()?,
+        start_ticks: fields.get(19)?.parse().ok()?,
+    })
 }
 
 /// Starts a server: in a process group of its own (a Ctrl-C in the terminal does not reach it), no
@@ -119,8 +129,7 @@ pub(crate) fn spawn_daemon(mut command: Command, log: &Path) -> Result<(Child, P
 /// Runs a command to its end and returns stdout; failure carries the end of its output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{program}`"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{program}`"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(stdout);
@@ -187,8 +196,8 @@ mod tests {
 
     #[test]
     fn stat_with_parentheses_in_the_name() {
-        let stat = "42 (a) b (c)) T 1 42 42 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 987654 1 2 3";
-        assert_eq!(parse_stat(stat), Some(('T', 987_654)));
+        let stat = "42 (a) b (c)) T 1 42 42 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 5 0 987654 1 2 3";
+        assert_eq!(parse_stat(stat), Some(Stat { state: 'T', threads: 5, start_ticks: 987_654 }));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -22,15 +21,12 @@ pub(crate) fn java17() -> Result<PathBuf> {
     if let Some(java) = found.as_ref() {
         return Ok(java.clone());
     }
-    let java = match find_java17() {
-        Some(java) => java,
-        None => {
-            install(&format!("Java {JAVA_VERSION}"), &[JAVA_PACKAGE])?;
-            find_java17().with_context(|| {
-                format!("{JAVA_PACKAGE} is installed, but no `java` of version {JAVA_VERSION} is found")
-            })?
-        }
-    };
+    if find_java17().is_none() {
+        install(&format!("Java {JAVA_VERSION}"), &[JAVA_PACKAGE])?;
+    }
+    let java = find_java17().with_context(|| {
+        format!("{JAVA_PACKAGE} is installed, but no `java` of version {JAVA_VERSION} is found")
+    })?;
     *found = Some(java.clone());
     Ok(java)
 }
@@ -81,9 +77,7 @@ fn parse_java_version(text: &str) -> Option<u32> {
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 fn install(what: &str, packages: &[&str]) -> Result<()> {
@@ -116,9 +110,6 @@ pub(crate) fn java_command(libs: &Path, tmp: &Path) -> Result<Command> {
     command.arg("-XX:+PerfDisableSharedMem"); // no files in the machine's own temp folder
     Ok(command)
 }
-
-/// How long a helper program may take.
-pub(crate) const HELPER_DEADLINE: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests {

@@ -1,2 +1,48 @@
-//! `cargo xtask`.
-fn main() {}
+//! `cargo xtask`: everything a developer runs around Tandem.
+
+mod stack;
+mod test_cmd;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Runs real MySQL, Kafka and Cassandra, and the tests against them.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the three servers and print what to export: eval "$(cargo xtask up)"
+    Up(stack::UpArgs),
+    /// Stop the servers of an instance
+    Down(stack::DownArgs),
+    /// Show the servers of all instances
+    Status(stack::StatusArgs),
+    /// Run all tests against fresh servers
+    Test(test_cmd::TestArgs),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Up(args) => stack::up(&args),
+        Command::Down(args) => stack::down(&args),
+        Command::Status(args) => stack::status(&args),
+        Command::Test(args) => test_cmd::test(&args),
+    }
+}
