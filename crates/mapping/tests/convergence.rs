@@ -227,7 +227,7 @@ fn deliveries() -> impl Strategy<Value = (TablePlan, History, Vec<Vec<Mutation>>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn any_order_ends_in_the_last_row((plan, history, writes) in deliveries()) {
