@@ -70,7 +70,7 @@ impl Cassandra {
         let jmx = self.ports().get(2).copied().unwrap_or_default().to_string();
         let mut command = java(&self.home, self.dir())?;
         command.args(JVM_OPTIONS.lines().filter(|l| l.starts_with("--")));
-        command.arg(yaml_property(self.dir()));
+        command.arg(yaml_property(self.dir())).arg(logback_property(self.dir()));
         command.args(["-Xmx128m", "org.apache.cassandra.tools.NodeTool", "-h", "127.0.0.1", "-p", &jmx]);
         command.args(args);
         Ok(command)
@@ -105,6 +105,10 @@ fn yaml_property(dir: &Path) -> String {
     property
 }
 
+fn logback_property(dir: &Path) -> String {
+    format!("-Dlogback.configurationFile={}", dir.join("logback.xml").display())
+}
+
 struct CassandraRecipe {
     home: PathBuf,
 }
@@ -133,7 +137,7 @@ impl Recipe for CassandraRecipe {
         command.args(["-Dcassandra.skip_wait_for_gossip_to_settle=0", "-Dcassandra.ring_delay_ms=100"]);
         command.arg(yaml_property(dir));
         command.arg(format!("-Dcassandra.storagedir={}", dir.join("data").display()));
-        command.arg(format!("-Dlogback.configurationFile={}", dir.join("logback.xml").display()));
+        command.arg(logback_property(dir));
         command.arg(format!("-Dcassandra.jmx.local.port={}", ports[2]));
         command.arg("org.apache.cassandra.service.CassandraDaemon");
         Ok(command)

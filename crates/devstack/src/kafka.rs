@@ -133,6 +133,9 @@ impl Recipe for KafkaRecipe {
         );
         for (key, value) in [
             ("auto.create.topics.enable", "false"),
+            // A killed broker may come back only when its old registration has expired (9 s by default).
+            ("broker.heartbeat.interval.ms", "500"),
+            ("broker.session.timeout.ms", "3000"),
             ("default.replication.factor", "1"),
             ("group.initial.rebalance.delay.ms", "0"),
             ("offsets.topic.replication.factor", "1"),

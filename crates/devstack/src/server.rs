@@ -294,10 +294,12 @@ impl Server {
     /// Alive, paused, down; and if alive, whether it answers.
     pub fn condition(&self) -> Condition {
         let mut inner = self.lock();
+        if inner.life() == Life::Running && self.probe(&inner).is_ok() {
+            return Condition::Ready;
+        }
         match inner.life() {
             Life::Gone => Condition::Down,
             Life::Stopped => Condition::Paused,
-            Life::Running if self.probe(&inner).is_ok() => Condition::Ready,
             Life::Running => Condition::Silent,
         }
     }

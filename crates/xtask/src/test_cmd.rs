@@ -27,8 +27,9 @@ pub(crate) struct TestArgs {
 }
 
 pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
+    let given = Endpoints::from_env()?; // before the build: it may be an error
     let tandem = build_tandem()?;
-    let endpoints = if let Some(given) = Endpoints::from_env()? {
+    let endpoints = if let Some(given) = given {
         given
     } else {
         remove_instance(INSTANCE)?;
