@@ -6,10 +6,9 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use tandem_model::{Change, ColumnDef, ColumnType, TableDef, TableName, Value};
 
-use crate::primitive::Reader;
-use crate::schema::{key_schema, value_schema};
+use crate::schema::{get_key, key_schema, value_schema};
 use crate::schema_id::{id_of, unframe};
-use crate::{WireError, column, envelope};
+use crate::{WireError, envelope};
 
 /// Reads the envelopes of one schema.
 #[derive(Debug, Clone)]
@@ -95,11 +94,7 @@ impl ReadKeySchema {
 
     /// Reads a framed record key: the primary key's values in the key's order.
     pub fn decode(&self, key: &[u8]) -> Result<Vec<Value>, WireError> {
-        let mut reader = Reader::new(unframe(key, self.id)?);
-        let values: Vec<Value> =
-            self.columns.iter().map(|c| column::get(&mut reader, c)).collect::<Result<_, _>>()?;
-        reader.end()?;
-        Ok(values)
+        get_key(self.columns.iter(), unframe(key, self.id)?)
     }
 }
 

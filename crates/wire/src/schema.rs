@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
-use tandem_model::{Change, ColumnDef, Row, TableDef, TableName};
+use tandem_model::{Change, ColumnDef, Row, TableDef, TableName, Value};
 
-use crate::schema_id::{id_of, put_frame};
+use crate::primitive::Reader;
+use crate::schema_id::{id_of, put_frame, unframe};
 use crate::{WireError, column, envelope, names};
 
 /// The version of the envelope's shape, kept in each schema as `tandem.format`.
@@ -86,6 +87,16 @@ impl TableSchema {
         &self.value_json
     }
 
+    /// The subject of this schema's envelopes on a topic.
+    pub fn value_subject(&self, topic: &str) -> String {
+        value_subject(topic)
+    }
+
+    /// The subject of this schema's keys on a topic.
+    pub fn key_subject(&self, topic: &str) -> String {
+        key_subject(topic)
+    }
+
     /// Appends the framed record key of a row of this table. On an error `out` is as it was.
     pub fn encode_key(&self, row: &Row, out: &mut Vec<u8>) -> Result<(), WireError> {
         let start = out.len();
@@ -99,7 +110,35 @@ impl TableSchema {
     fn put_key(&self, row: &Row, out: &mut Vec<u8>) -> Result<(), WireError> {
         check_cells(&self.table, row)?;
         put_frame(out, self.key_id);
-        self.table.primary_key.iter().try_for_each(|&i| column::put(out, &self.table.columns[i], &row[i]))
+        self.key_columns().zip(&self.table.primary_key).try_for_each(|(c, &i)| column::put(out, c, &row[i]))
+    }
+
+    /// Appends the framed record key of a primary key's values, in the key's order. On an error
+    /// `out` is as it was.
+    pub fn encode_key_values(&self, key: &[Value], out: &mut Vec<u8>) -> Result<(), WireError> {
+        if key.len() != self.table.primary_key.len() {
+            return Err(WireError::CellCount {
+                table: format!("the primary key of {}", self.table.name),
+                cells: key.len(),
+                columns: self.table.primary_key.len(),
+            });
+        }
+        let start = out.len();
+        put_frame(out, self.key_id);
+        let result = self.key_columns().zip(key).try_for_each(|(c, value)| column::put(out, c, value));
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+
+    /// Reads a framed record key of this schema: the primary key's values in the key's order.
+    pub fn decode_key(&self, key: &[u8]) -> Result<Vec<Value>, WireError> {
+        get_key(self.key_columns(), unframe(key, self.key_id)?)
+    }
+
+    fn key_columns(&self) -> impl Iterator<Item = &ColumnDef> {
+        self.table.primary_key.iter().map(|&i| &self.table.columns[i])
     }
 
     /// Appends the framed envelope of a change of this table (the change's own `table` is not
@@ -113,6 +152,17 @@ impl TableSchema {
         }
         result
     }
+}
+
+/// Reads a key without its frame.
+pub(crate) fn get_key<'a>(
+    columns: impl Iterator<Item = &'a ColumnDef>,
+    bytes: &[u8],
+) -> Result<Vec<Value>, WireError> {
+    let mut reader = Reader::new(bytes);
+    let values = columns.map(|c| column::get(&mut reader, c)).collect::<Result<_, _>>()?;
+    reader.end()?;
+    Ok(values)
 }
 
 /// Refuses a row with another number of cells than the table has columns.

@@ -7,8 +7,10 @@ mod watermark;
 
 use std::sync::OnceLock;
 
+use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Avro;
-use apache_avro::{Schema, from_avro_datum, from_value, to_avro_datum, to_value};
+use apache_avro::writer::datum::GenericDatumWriter;
+use apache_avro::{Schema, from_value, to_value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -91,7 +93,10 @@ pub fn encode_control<R: ControlRecord>(record: &R) -> Result<Vec<u8>, WireError
     let value = Avro::Record(fields).resolve(avro).map_err(|e| failed(e.to_string()))?;
     let mut out = Vec::new();
     put_frame(&mut out, *id);
-    out.extend(to_avro_datum(avro, value).map_err(|e| failed(e.to_string()))?);
+    GenericDatumWriter::builder(avro)
+        .build()
+        .and_then(|writer| writer.write_value_ref(&mut out, &value))
+        .map_err(|e| failed(e.to_string()))?;
     Ok(out)
 }
 
@@ -112,7 +117,10 @@ pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
         });
     }
     let mut rest = bytes;
-    let value = from_avro_datum(avro, &mut rest, None).map_err(|e| failed(e.to_string()))?;
+    let value = GenericDatumReader::builder(avro)
+        .build()
+        .and_then(|reader| reader.read_value(&mut rest))
+        .map_err(|e| failed(e.to_string()))?;
     if !rest.is_empty() {
         return Err(WireError::Corrupt("bytes follow its last field"));
     }
@@ -129,4 +137,35 @@ pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
     fields.remove(0);
     let fields = from_value::<R::Fields>(&Avro::Record(fields)).map_err(|e| failed(e.to_string()))?;
     R::from_fields(fields).map_err(failed)
+}
+
+macro_rules! named {
+    ($(#[$encode_doc:meta] $encode:ident, #[$decode_doc:meta] $decode:ident, $record:ty;)*) => {
+        $(
+            #[$encode_doc]
+            pub fn $encode(record: &$record) -> Vec<u8> {
+                encode_control(record).expect("its fields are those of its schema, a test writes each kind")
+            }
+
+            #[$decode_doc]
+            pub fn $decode(record: &[u8]) -> Result<$record, WireError> {
+                decode_control(record)
+            }
+        )*
+    };
+}
+
+named! {
+    /// A framed watermark.
+    encode_watermark,
+    /// Reads a framed watermark.
+    decode_watermark, tandem_model::Watermark;
+    /// A framed progress record.
+    encode_backfill_progress,
+    /// Reads a framed progress record.
+    decode_backfill_progress, BackfillProgress;
+    /// A framed DDL record.
+    encode_ddl,
+    /// Reads a framed DDL record.
+    decode_ddl, Ddl;
 }
