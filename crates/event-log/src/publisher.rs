@@ -1,0 +1,311 @@
+//! Publishing in Kafka transactions.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::util::Timeout;
+use tokio::sync::oneshot;
+
+use crate::client::{Health, log, report};
+use crate::error::may_pass;
+use crate::producer::ping_broker;
+use crate::{BoxError, EndOffsets, KafkaConfig, OutRecord, PublishError};
+
+/// How long a start may take to end what an older publisher left behind.
+const INIT: Duration = Duration::from_secs(30);
+
+/// librdkafka's own `flush` looks for acknowledgements every 100 ms; polling for them this often
+/// makes a transaction cost some 10 ms.
+const POLL: Duration = Duration::from_micros(500);
+
+type Finish = Box<dyn FnOnce(&EndOffsets) -> Result<Vec<OutRecord>, BoxError> + Send>;
+
+/// Publishes batches of records, each in a Kafka transaction: all of a batch becomes visible to
+/// readers of committed records, or nothing.
+///
+/// Only one publisher with a given transactional id can publish: a new one's start fences every
+/// older one, wherever it runs, and aborts what it had under way.
+pub struct TransactionalPublisher {
+    commands: Sender<Command>,
+    turn: tokio::sync::Mutex<()>,
+    health: Arc<Health>,
+}
+
+struct Command {
+    records: Vec<OutRecord>,
+    finish: Finish,
+    reply: oneshot::Sender<Result<EndOffsets, PublishError>>,
+}
+
+impl TransactionalPublisher {
+    /// Takes over the transactional id. When this returns, no older publisher can commit any more,
+    /// and what one had committed is visible.
+    pub async fn start(config: &KafkaConfig, transactional_id: &str) -> Result<Self, PublishError> {
+        let health = Arc::new(Health::default());
+        let (config, id, seen) = (config.clone(), transactional_id.to_owned(), Arc::clone(&health));
+        let worker = tokio::task::spawn_blocking(move || {
+            ping_broker(&config)?;
+            let context = Deliveries { state: Mutex::default(), health: seen };
+            let producer: BaseProducer<Deliveries> = config
+                .producer(&[
+                    ("transactional.id", &id),
+                    ("transaction.timeout.ms", "60000"),
+                    ("message.timeout.ms", "50000"),
+                ])
+                .create_with_context(context)
+                .map_err(|e| PublishError::Config(e.to_string()))?;
+            let worker = Worker { producer, id };
+            worker.producer.init_transactions(INIT).map_err(|e| worker.judge(&e))?;
+            Ok(worker)
+        })
+        .await
+        .unwrap_or(Err(PublishError::Closed))?;
+        let (commands, orders) = channel();
+        std::thread::Builder::new()
+            .name("kafka-publisher".into())
+            .spawn(move || worker.run(&orders))
+            .map_err(|e| PublishError::Config(format!("no thread could be started: {e}")))?;
+        Ok(Self { commands, turn: tokio::sync::Mutex::new(()), health })
+    }
+
+    /// Publishes `records` in one transaction. When all have been acknowledged, `finish` gets the
+    /// offset after the last record of each partition written to, and makes the transaction's last
+    /// records from it. Gives the offsets with these included.
+    ///
+    /// Any error means that nothing of the batch is visible and nothing of it will be, with one
+    /// exception, [`PublishError::Failed`]. Dropping the future does not stop the transaction; one
+    /// that is published after it waits for its end.
+    pub async fn publish(
+        &self,
+        records: Vec<OutRecord>,
+        finish: impl FnOnce(&EndOffsets) -> Result<Vec<OutRecord>, BoxError> + Send + 'static,
+    ) -> Result<EndOffsets, PublishError> {
+        let _turn = self.turn.lock().await;
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(Command { records, finish: Box::new(finish), reply })
+            .map_err(|_| PublishError::Closed)?;
+        answer.await.unwrap_or(Err(PublishError::Closed))
+    }
+
+    /// The last thing that went wrong with Kafka, until something goes right.
+    pub fn last_error(&self) -> Option<String> {
+        self.health.last()
+    }
+}
+
+/// What became of the records of the transaction under way. Each record's opaque is the number of
+/// its topic and partition.
+struct Deliveries {
+    state: Mutex<DeliveryState>,
+    health: Arc<Health>,
+}
+
+#[derive(Default)]
+struct DeliveryState {
+    ends: Vec<i64>,
+    failed: Option<(String, KafkaError)>,
+}
+
+impl Deliveries {
+    fn lock(&self) -> MutexGuard<'_, DeliveryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        report(&self.health, &error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, place: usize) {
+        let mut state = self.lock();
+        match result {
+            Ok(message) => {
+                if let Some(end) = state.ends.get_mut(place) {
+                    *end = (*end).max(message.offset() + 1);
+                }
+            }
+            Err((error, message)) => {
+                if state.failed.is_none() {
+                    state.failed = Some((message.topic().to_owned(), error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// Numbers topics and partitions in the order of their first record.
+#[derive(Default)]
+struct Places {
+    numbers: HashMap<(Arc<str>, i32), usize>,
+}
+
+impl Places {
+    fn number(&mut self, record: &OutRecord) -> usize {
+        let next = self.numbers.len();
+        *self.numbers.entry((Arc::clone(&record.topic), record.partition)).or_insert(next)
+    }
+}
+
+struct Worker {
+    producer: BaseProducer<Deliveries>,
+    id: String,
+}
+
+impl Worker {
+    fn run(self, orders: &Receiver<Command>) {
+        loop {
+            match orders.recv_timeout(Duration::from_millis(100)) {
+                Ok(Command { records, finish, reply }) => {
+                    let outcome = self.transaction(records, finish);
+                    if outcome.is_ok() {
+                        self.producer.context().health.ok();
+                    }
+                    let _ = reply.send(outcome);
+                }
+                Err(RecvTimeoutError::Timeout) => self.producer.poll(Duration::ZERO),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn transaction(&self, records: Vec<OutRecord>, finish: Finish) -> Result<EndOffsets, PublishError> {
+        *self.producer.context().lock() = DeliveryState::default();
+        self.producer.begin_transaction().map_err(|e| self.judge(&e))?;
+        let mut places = Places::default();
+        let sent = self
+            .send(&records, &mut places)
+            .and_then(|()| finish(&self.ends(&places)).map_err(PublishError::Finish))
+            .and_then(|last| self.send(&last, &mut places));
+        // The records' memory is not needed for the commit.
+        drop(records);
+        if let Err(error) = sent {
+            return Err(self.abort(error));
+        }
+        self.commit()?;
+        Ok(self.ends(&places))
+    }
+
+    /// Sends records and waits until each is acknowledged.
+    fn send(&self, records: &[OutRecord], places: &mut Places) -> Result<(), PublishError> {
+        for record in records {
+            let place = places.number(record);
+            {
+                let mut state = self.producer.context().lock();
+                if state.ends.len() <= place {
+                    state.ends.resize(place + 1, 0);
+                }
+            }
+            let mut kafka = record.to_kafka(place);
+            while let Err((error, back)) = self.producer.send(kafka) {
+                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                    return Err(self.judge(&error));
+                }
+                kafka = back;
+                self.producer.poll(POLL);
+            }
+        }
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(POLL);
+            if self.producer.context().lock().failed.is_some() {
+                break;
+            }
+        }
+        match self.producer.context().lock().failed.take() {
+            None => Ok(()),
+            Some((topic, error)) => Err(match self.judge(&error) {
+                PublishError::Aborted { cause, retriable } => PublishError::Aborted {
+                    cause: format!("a record for topic `{topic}` was not written: {cause}"),
+                    retriable,
+                },
+                other => other,
+            }),
+        }
+    }
+
+    fn ends(&self, places: &Places) -> EndOffsets {
+        let state = self.producer.context().lock();
+        places
+            .numbers
+            .iter()
+            .map(|((topic, partition), &number)| ((Arc::clone(topic), *partition), state.ends[number]))
+            .collect()
+    }
+
+    fn commit(&self) -> Result<(), PublishError> {
+        loop {
+            let Err(error) = self.producer.commit_transaction(Timeout::Never) else { return Ok(()) };
+            match &error {
+                KafkaError::Transaction(e) if e.is_retriable() => {}
+                KafkaError::Transaction(e) if e.txn_requires_abort() => {
+                    return Err(self.abort(self.judge(&error)));
+                }
+                _ => {
+                    return Err(match self.judge(&error) {
+                        PublishError::Aborted { cause, .. } => PublishError::Failed(cause),
+                        other => other,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Aborts, and gives the error to report.
+    fn abort(&self, error: PublishError) -> PublishError {
+        if matches!(error, PublishError::Fenced { .. } | PublishError::Failed(_)) {
+            return error;
+        }
+        // What is not yet written need not be; its acknowledgements must be taken out of the queue,
+        // or the abort waits for them.
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(POLL);
+        }
+        loop {
+            match self.producer.abort_transaction(INIT) {
+                Ok(()) => return error,
+                Err(KafkaError::Transaction(e)) if e.is_retriable() => {}
+                Err(failed) => {
+                    return match self.judge(&failed) {
+                        PublishError::Aborted { cause, .. } => PublishError::Failed(cause),
+                        other => other,
+                    };
+                }
+            }
+        }
+    }
+
+    /// What an error means for the publisher.
+    fn judge(&self, error: &KafkaError) -> PublishError {
+        use RDKafkaErrorCode as Code;
+        let fenced = |code| matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch);
+        if let Some((code, text)) = self.producer.client().fatal_error() {
+            return if fenced(code) { self.fenced() } else { PublishError::Failed(text) };
+        }
+        if error.rdkafka_error_code().is_some_and(fenced) {
+            return self.fenced();
+        }
+        PublishError::Aborted { cause: error.to_string(), retriable: may_pass(error) }
+    }
+
+    fn fenced(&self) -> PublishError {
+        PublishError::Fenced { id: self.id.clone() }
+    }
+}
