@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer runs around Tandem.
 
+mod demo;
 mod stack;
 mod test_cmd;
 
@@ -24,6 +25,10 @@ enum Command {
     Down(stack::DownArgs),
     /// Show the servers of all instances
     Status(stack::StatusArgs),
+    /// Migrate a live database before your eyes
+    Demo(demo::DemoArgs),
+    /// Compare MySQL with Cassandra by plain SELECT and plain CQL
+    Compare(demo::CompareArgs),
     /// Run all tests against fresh servers
     Test(test_cmd::TestArgs),
 }
@@ -43,6 +48,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Up(args) => stack::up(&args),
         Command::Down(args) => stack::down(&args),
         Command::Status(args) => stack::status(&args),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Compare(args) => demo::compare(&args),
         Command::Test(args) => test_cmd::test(&args),
     }
 }

@@ -1,0 +1,43 @@
+//! `cargo xtask demo`: one command migrates a real, live database from MySQL to Cassandra and shows
+//! that both hold the same in the end. `cargo xtask compare` is its last step alone.
+//!
+//! Tandem is a black box here: a binary with a command line, a configuration file and `/metrics`.
+//! Nothing in this module uses a crate of Tandem beside `tandem-devstack`.
+
+mod args;
+mod canonical;
+mod compare;
+mod config;
+mod corrupt;
+mod diff;
+mod dump;
+mod dump_traffic;
+mod metrics;
+mod place;
+mod plausible;
+mod process;
+mod report;
+mod run;
+mod sample;
+mod sample_traffic;
+mod stores;
+mod traffic;
+mod ui;
+mod watch;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+pub(crate) use args::DemoArgs;
+pub(crate) use compare::{CompareArgs, command as compare};
+pub(crate) use run::command as demo;
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")
+}

@@ -1,0 +1,207 @@
+//! The report at the end: for a person on stdout, for a program as JSON.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Map, Value as Json, json};
+
+use super::compare::{Comparison, thousands};
+use super::corrupt::Corruption;
+use super::metrics::Metrics;
+use super::process::Mismatches;
+use super::traffic::Counts;
+
+/// The kill.
+#[derive(Debug, Clone)]
+pub(crate) struct Kill {
+    pub(crate) pid: u32,
+    /// Rows backfilled then, and in all.
+    pub(crate) at: (u64, u64),
+    /// From the start of the new process until it answered that it was ready.
+    pub(crate) ready_after: Duration,
+}
+
+/// Everything the demo saw.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) comparison: Comparison,
+    /// Over all lives of the process.
+    pub(crate) metrics: Metrics,
+    /// After the backfill, until the traffic ended.
+    pub(crate) steady: Metrics,
+    pub(crate) traffic: Counts,
+    pub(crate) corruptions: Vec<Corruption>,
+    pub(crate) mismatches: Mismatches,
+    pub(crate) kill: Option<Kill>,
+    /// Phases and how long they took.
+    pub(crate) phases: Vec<(&'static str, Duration)>,
+    pub(crate) folder: PathBuf,
+}
+
+impl Report {
+    /// What `--json` writes.
+    pub(crate) fn to_json(&self) -> Json {
+        let latency = |m: &Metrics| json!({ "p50": round(m.latency_ms(0.5)), "p99": round(m.latency_ms(0.99)), "measured": m.measured() });
+        let mut whole = latency(&self.metrics);
+        whole["steady"] = latency(&self.steady);
+        let seconds: Map<String, Json> = self
+            .phases
+            .iter()
+            .map(|(name, took)| ((*name).to_owned(), json!(round(Some(took.as_secs_f64())))))
+            .collect();
+        json!({
+            "equal": self.comparison.equal(),
+            "tables": self.comparison.tables_json(),
+            "latency_ms": whole,
+            "mismatches": {
+                "corrupted": self.corruptions.len(),
+                "found": self.mismatches.found,
+                "repaired": self.mismatches.resolved,
+                "unrepairable": self.mismatches.unrepairable,
+            },
+            "killed": self.kill.is_some(),
+            "kill": self.kill.as_ref().map(|k| json!({
+                "pid": k.pid,
+                "backfilled_rows": k.at.0,
+                "of_rows": k.at.1,
+                "ready_again_seconds": round(Some(k.ready_after.as_secs_f64())),
+            })),
+            "events": {
+                "captured": self.metrics.counter("tandem_capture_rows_total"),
+                "applied": self.metrics.counter("tandem_apply_rows_total"),
+                "verified": self.metrics.counter("tandem_verify_rows_total"),
+            },
+            "traffic": {
+                "rows": self.traffic.rows,
+                "statements": self.traffic.by_kind,
+                "refused": self.traffic.refused,
+            },
+            "seconds": seconds,
+        })
+    }
+
+    /// Prints it.
+    pub(crate) fn print(&self) {
+        println!();
+        println!("What happened");
+        let mut facts = Table::new();
+        facts.load_preset(presets::UTF8_FULL_CONDENSED);
+        for (name, value) in self.facts() {
+            facts.add_row([name, value]);
+        }
+        println!("{facts}");
+        let mut traffic = Table::new();
+        traffic.load_preset(presets::UTF8_FULL_CONDENSED);
+        traffic.set_header(["traffic on MySQL", "times"]);
+        for (kind, times) in &self.traffic.by_kind {
+            traffic.add_row([(*kind).to_owned(), thousands(*times)]);
+        }
+        for (reason, times) in &self.traffic.refused {
+            traffic.add_row([format!("refused by MySQL: {reason}"), thousands(*times)]);
+        }
+        if let Some(column) = traffic.column_mut(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        println!("{traffic}");
+        if !self.corruptions.is_empty() {
+            println!("Changed in Cassandra behind Tandem's back, found by verification, repaired:");
+            for corruption in &self.corruptions {
+                println!("  {}: {}", corruption.table, corruption.what);
+            }
+        }
+        println!(
+            "Latency is from the commit in MySQL to Cassandra's acknowledgement, as Tandem's own histogram has it \
+             (looked at shortly before the kill and at the end, interpolated within a bucket)."
+        );
+        println!("Configuration and log: {}", self.folder.display());
+        println!();
+        println!("Both stores, read with plain SELECT and plain CQL");
+        self.comparison.print();
+    }
+
+    fn facts(&self) -> Vec<(String, String)> {
+        let fact = |name: &str, value: String| (name.to_owned(), value);
+        let counter = |name| thousands(self.metrics.counter(name));
+        let mut facts = vec![
+            fact("rows changed by traffic", thousands(self.traffic.rows)),
+            fact("row changes captured", counter("tandem_capture_rows_total")),
+            fact("rows applied, with the backfill", counter("tandem_apply_rows_total")),
+            fact("rows verified", counter("tandem_verify_rows_total")),
+            fact("latency after the backfill", latency_text(&self.steady)),
+            fact("latency in all, with the outage", latency_text(&self.metrics)),
+            fact(
+                "mismatches",
+                format!(
+                    "{} made, {} found, {} repaired, {} open",
+                    self.corruptions.len(),
+                    self.mismatches.found,
+                    self.mismatches.resolved,
+                    self.mismatches.open
+                ),
+            ),
+        ];
+        facts.push(match &self.kill {
+            Some(kill) => fact(
+                "killed with SIGKILL",
+                format!(
+                    "process {} at {} of {} rows backfilled; ready again after {:.1} s",
+                    kill.pid,
+                    thousands(kill.at.0),
+                    thousands(kill.at.1),
+                    kill.ready_after.as_secs_f64()
+                ),
+            ),
+            None => fact("killed with SIGKILL", "no".to_owned()),
+        });
+        let phases: Vec<String> =
+            self.phases.iter().map(|(name, took)| format!("{name} {:.1} s", took.as_secs_f64())).collect();
+        facts.push(fact("time", phases.join(", ")));
+        facts
+    }
+}
+
+fn latency_text(metrics: &Metrics) -> String {
+    match (metrics.latency_ms(0.5), metrics.latency_ms(0.99)) {
+        (Some(p50), Some(p99)) => {
+            format!("p50 {p50:.1} ms, p99 {p99:.1} ms ({} changes)", thousands(metrics.measured()))
+        }
+        _ => "nothing measured".to_owned(),
+    }
+}
+
+/// To a thousandth.
+fn round(value: Option<f64>) -> Option<f64> {
+    value.map(|v| (v * 1000.0).round() / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_what_was_promised() {
+        let metrics = Metrics::parse(
+            "tandem_apply_latency_seconds_bucket{le=\"0.1\"} 2\ntandem_capture_rows_total 7\n",
+        );
+        let report = Report {
+            comparison: Comparison::default(),
+            metrics,
+            steady: Metrics::default(),
+            traffic: Counts::default(),
+            corruptions: vec![],
+            mismatches: Mismatches { found: 2, resolved: 2, ..Mismatches::default() },
+            kill: None,
+            phases: vec![("backfill", Duration::from_millis(1500))],
+            folder: PathBuf::new(),
+        };
+        let json = report.to_json();
+        assert_eq!(json["equal"], true);
+        assert_eq!(json["latency_ms"]["p50"], 50.0);
+        assert_eq!(json["latency_ms"]["steady"]["p50"], Json::Null);
+        assert_eq!(json["mismatches"]["repaired"], 2);
+        assert_eq!(json["killed"], false);
+        assert_eq!(json["events"]["captured"], 7);
+        assert_eq!(json["seconds"]["backfill"], 1.5);
+    }
+}

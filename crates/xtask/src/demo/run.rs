@@ -1,0 +1,313 @@
+//! The demo from beginning to end.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use mysql_async::Conn;
+use tandem_devstack::Endpoints;
+
+use super::args::DemoArgs;
+use super::compare::{compare, thousands};
+use super::config::Config;
+use super::corrupt::{Quiet, corrupt};
+use super::dump_traffic::DumpTraffic;
+use super::place::{Place, nodes};
+use super::process::{self, Tandem};
+use super::report::{Kill, Report};
+use super::sample::{self, Size};
+use super::sample_traffic::SampleTraffic;
+use super::traffic::{Traffic, Workload};
+use super::ui::Ui;
+use super::watch::Watch;
+use super::{dump, stores};
+
+/// Target tables in which rows are corrupted.
+const CORRUPTED_TABLES: usize = 3;
+/// Latency is measured at least so long after the backfill.
+const STEADY: Duration = Duration::from_secs(10);
+/// Rows a second of traffic under `--stay`.
+const STAY_RATE: u64 = 20;
+
+/// `cargo xtask demo`.
+pub(crate) fn command(args: &DemoArgs) -> Result<ExitCode> {
+    let ui = Ui::new();
+    let runtime = super::runtime()?;
+    ui.phase("building tandem");
+    let binary = runtime.block_on(process::binary(args.bin.as_deref())).context("building tandem")?;
+    ui.phase("starting MySQL, Kafka and Cassandra");
+    let servers = Endpoints::from_env_or_up("demo").context("starting the servers")?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = Demo::run(args, &ui, &servers, binary) => outcome,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    });
+    let outcome = match outcome {
+        Ok(end) => runtime.block_on(finish(args, &ui, &servers, end)),
+        Err(error) => Err(error),
+    };
+    drop(runtime);
+    let teardown = stop_servers(args, &ui, servers, matches!(outcome, Ok(true)));
+    let equal = outcome?;
+    teardown?;
+    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is there when the report is made.
+struct End<'a> {
+    report: Report,
+    watch: Watch<'a>,
+    database: String,
+    workload: Workload,
+    _lock: Conn,
+}
+
+/// Prints the report, stays if asked to, and stops tandem. Returns whether both stores are equal.
+async fn finish(args: &DemoArgs, ui: &Ui, servers: &Endpoints, mut end: End<'_>) -> Result<bool> {
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&end.report.to_json()).context("write the report as JSON")?;
+        std::fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+    }
+    end.report.print();
+    if args.stay {
+        let traffic = Traffic::start(&servers.mysql_url, &end.database, end.workload, STAY_RATE);
+        ui.phase("staying: traffic goes on; Ctrl-C ends it");
+        for (name, value) in servers.env() {
+            ui.note(&format!("{name}={value}"));
+        }
+        ui.note(&format!("http://127.0.0.1:{}/metrics", end.watch.port));
+        ui.note(&format!("configuration and log: {}", end.report.folder.display()));
+        loop {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => break,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    end.watch.tandem.check()?;
+                    traffic.check()?;
+                }
+            }
+        }
+        traffic.stop().await?;
+    }
+    end.watch.tandem.terminate().await.context("stopping tandem")?;
+    Ok(end.report.comparison.equal())
+}
+
+/// Servers that the demo started go with it; after a failure their data stays on the disk.
+fn stop_servers(args: &DemoArgs, ui: &Ui, servers: Endpoints, success: bool) -> Result<()> {
+    let Some(stack) = servers.stack else { return Ok(()) };
+    let name = stack.name().to_owned();
+    if args.keep_data {
+        ui.note(&format!("the servers keep running; to stop them: cargo xtask down --name {name} --remove"));
+        return Ok(());
+    }
+    ui.phase("stopping the servers");
+    if success {
+        stack.remove()
+    } else {
+        stack.down()?;
+        ui.note(&format!("their data stays in {}", stack.dir().display()));
+        Ok(())
+    }
+}
+
+/// The demo's state while it runs.
+struct Demo<'a> {
+    args: &'a DemoArgs,
+    ui: &'a Ui,
+    servers: &'a Endpoints,
+    place: Place,
+    phases: Vec<(&'static str, Duration)>,
+    phase_begun: Instant,
+}
+
+/// The filled database.
+struct Source {
+    workload: Workload,
+    quiet: Quiet,
+    rows: u64,
+}
+
+impl<'a> Demo<'a> {
+    async fn run(
+        args: &'a DemoArgs,
+        ui: &'a Ui,
+        servers: &'a Endpoints,
+        binary: std::path::PathBuf,
+    ) -> Result<End<'a>> {
+        let place = Place::new(args.database.as_deref())?;
+        let mut demo = Self { args, ui, servers, place, phases: Vec::new(), phase_begun: Instant::now() };
+        demo.ui.note(&format!("configuration and log: {}", demo.place.folder.display()));
+        let lock = demo.place.claim(servers, |text| ui.note(text)).await.context("preparing the servers")?;
+        demo.phase(
+            "data",
+            if args.sql.is_some() { "loading the SQL dump" } else { "creating the sample database" },
+        );
+        let source = demo.fill().await.context("filling MySQL")?;
+        demo.ui.note(&format!("{} rows in database {}", thousands(source.rows), demo.place.database));
+        let tandem = Tandem::new(binary, demo.place.config(), demo.place.log());
+        demo.phase("mapping", "mapping: tandem.toml, checks, target tables");
+        demo.map(&tandem).await.context("making the mapping")?;
+        let config = Config::load(&demo.place.config())?;
+        let watch = Watch::new(ui, tandem, demo.place.port);
+        demo.migrate(source, config, watch, lock).await
+    }
+
+    fn phase(&mut self, name: &'static str, title: &str) {
+        self.close_phase();
+        self.phases.push((name, Duration::ZERO));
+        self.ui.phase(title);
+    }
+
+    fn close_phase(&mut self) {
+        if let Some((_, took)) = self.phases.last_mut() {
+            *took = self.phase_begun.elapsed();
+        }
+        self.phase_begun = Instant::now();
+    }
+
+    /// Fills MySQL with the sample or the dump.
+    async fn fill(&self) -> Result<Source> {
+        let mut conn = stores::mysql(&self.servers.mysql_url).await?;
+        let database = &self.place.database;
+        let source = if let Some(path) = &self.args.sql {
+            let size = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?.len();
+            let bar = self.ui.bar(size);
+            let statements = dump::load(&mut conn, path, database, |at, of| bar.set(at, of, "bytes")).await?;
+            drop(bar);
+            self.ui.note(&format!("{} statements run", thousands(statements)));
+            let (traffic, reserved) = DumpTraffic::prepare(&mut conn, database).await?;
+            let rows = stores::count_rows(&mut conn, database).await?;
+            Source { workload: Workload::Dump(traffic), quiet: Quiet::Rows(reserved), rows }
+        } else {
+            let size = Size::of(self.args.rows);
+            let about = size.accounts + size.invoices * 4 + size.payments;
+            let bar = self.ui.bar(about);
+            let rows = sample::create(&mut conn, database, size, |n, table| bar.set(n, about, table)).await?;
+            Source { workload: Workload::Sample(SampleTraffic::new(size)), quiet: Quiet::Multiples, rows }
+        };
+        let _ = conn.disconnect().await;
+        Ok(source)
+    }
+
+    /// Writes `tandem.toml`, has it checked, and creates the target tables.
+    async fn map(&self, tandem: &Tandem) -> Result<()> {
+        let minute = Duration::from_mins(1);
+        let path = self.place.config();
+        let text = if self.args.sql.is_some() {
+            self.init(tandem).await?;
+            let written =
+                std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            self.place.set_listen(&written)?
+        } else {
+            let mapping = sample::MAPPING.replace("{db}", &self.place.database);
+            format!("{}{mapping}", self.place.head(self.servers)?)
+        };
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        tandem.cli(&["schema", "apply"], minute).await?;
+        tandem.cli(&["check"], minute).await?;
+        Ok(())
+    }
+
+    /// `tandem init`: a target of the same shape for every table.
+    async fn init(&self, tandem: &Tandem) -> Result<()> {
+        let (nodes, out) = (nodes(self.servers).join(","), self.place.config());
+        let mut command = tandem.command();
+        command
+            .args(["init", "--mysql-url", &self.servers.mysql_url])
+            .args(["--kafka-brokers", &self.servers.kafka_brokers])
+            .args(["--cassandra-nodes", &nodes])
+            .args(["--database", &self.place.database])
+            .args(["--keyspace", &self.place.keyspace])
+            .args(["--prefix", &self.place.prefix])
+            .arg("--out")
+            .arg(out);
+        process::output(command, "tandem init", Duration::from_mins(1)).await?;
+        Ok(())
+    }
+
+    /// From the first row to the report.
+    async fn migrate(
+        mut self,
+        source: Source,
+        config: Config,
+        mut watch: Watch<'a>,
+        lock: Conn,
+    ) -> Result<End<'a>> {
+        let Source { workload, quiet, rows } = source;
+        let (args, ui) = (self.args, self.ui);
+        let traffic = Traffic::start(&self.servers.mysql_url, &self.place.database, workload, args.rate);
+        self.phase("backfill", "backfill, while the traffic goes on");
+        let mut kill = None;
+        if args.no_kill {
+            watch.start().await.context("starting tandem")?;
+        } else {
+            let (pid, at) =
+                watch.start_and_kill(rows, &traffic).await.context("the backfill, before the kill")?;
+            let (done, all) = (thousands(at.0), thousands(at.1));
+            ui.phase(&format!("kill -9 of process {pid}, at {done} of {all} rows backfilled"));
+            let ready_after = watch.start().await.context("starting tandem again")?;
+            ui.note(&format!("ready again after {:.1} s", ready_after.as_secs_f64()));
+            kill = Some(Kill { pid, at, ready_after });
+        }
+        watch.until_backfilled(rows, args.rate.max(100), &traffic).await?;
+        let steady_from = watch.present().clone();
+
+        self.phase(
+            "verification",
+            "changing rows in Cassandra behind Tandem's back, and verifying everything",
+        );
+        let steady_begun = Instant::now();
+        let corruptions = corrupt(&config, &quiet, CORRUPTED_TABLES).await.context("corrupting rows")?;
+        if corruptions.is_empty() {
+            ui.note("no row could be set aside to be corrupted: the tables are too small");
+        }
+        for corruption in &corruptions {
+            ui.note(&format!("{}: {}", corruption.table, corruption.what));
+        }
+        let verified = watch.verify(rows).await?;
+        let verified: serde_json::Value = serde_json::from_str(&verified)
+            .context("`tandem verify --json` printed something else than JSON")?;
+        ui.note(&format!(
+            "verified: {} rows checked, {} mismatches",
+            verified["checked"], verified["mismatches"]
+        ));
+        let wanted = corruptions.len() as u64;
+        let mismatches = watch.until_repaired(wanted, &traffic).await?;
+        if mismatches.found > wanted {
+            ui.note(&format!("{} mismatches found, but {wanted} were made", mismatches.found));
+        }
+
+        if args.rate > 0 && steady_begun.elapsed() < STEADY {
+            self.phase("steady", "a while of traffic, to measure the latency");
+            tokio::time::sleep(STEADY.saturating_sub(steady_begun.elapsed())).await;
+        }
+        self.phase("drain", "stopping the traffic, waiting until everything is applied");
+        let (counts, workload) = traffic.stop().await?;
+        ui.note(&format!("the traffic changed {} rows", thousands(counts.rows)));
+        watch.until_drained(rows + counts.rows).await?;
+
+        self.phase("comparison", "comparing both stores");
+        let bar = ui.bar(0);
+        let comparison =
+            compare(&config, |table| bar.message(table)).await.context("comparing both stores")?;
+        drop(bar);
+        watch.look().await?;
+        self.close_phase();
+        let report = Report {
+            comparison,
+            metrics: watch.metrics(),
+            steady: watch.present().clone().since(&steady_from),
+            traffic: counts,
+            corruptions,
+            mismatches,
+            kill,
+            phases: self.phases,
+            folder: self.place.folder.clone(),
+        };
+        if report.traffic.rows == 0 && args.rate > 0 {
+            bail!("the traffic changed no row: the demo would show nothing");
+        }
+        Ok(End { report, watch, database: self.place.database, workload, _lock: lock })
+    }
+}
