@@ -1,1 +1,159 @@
+//! Reading bytes with every bound checked.
 
+use tandem_model::TableName;
+
+/// The bytes ended too early or hold something that cannot be; the text says what.
+pub(crate) type Problem = String;
+
+/// Why an event cannot be carried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Its bytes make no sense.
+    Malformed(Problem),
+    /// It is understood, and cannot be carried.
+    Unsupported {
+        /// Why.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The rows of one table cannot be carried.
+    OfTable {
+        /// The table.
+        table: TableName,
+        /// Why.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+impl Fault {
+    pub(crate) fn unsupported(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Unsupported { problem: problem.into(), remedy: remedy.into() }
+    }
+
+    /// The same with the table's name in it.
+    pub(crate) fn of_table(self, table: &TableName) -> Self {
+        match self {
+            Self::Malformed(problem) => Self::Malformed(format!("table {table}: {problem}")),
+            Self::Unsupported { problem, remedy } => Self::OfTable { table: table.clone(), problem, remedy },
+            named @ Self::OfTable { .. } => named,
+        }
+    }
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        Self::Malformed(problem)
+    }
+}
+
+/// A cursor over the bytes of an event.
+#[derive(Debug, Clone)]
+pub(crate) struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Everything that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    pub(crate) fn take(&mut self, n: usize) -> Result<&'a [u8], Problem> {
+        let Some((taken, rest)) = self.rest.split_at_checked(n) else {
+            return Err(format!("it ends {} bytes too early", n - self.rest.len()));
+        };
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Problem> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, Problem> {
+        Ok(self.take(1)?[0])
+    }
+
+    pub(crate) fn sid(&mut self) -> Result<[u8; 16], Problem> {
+        self.array()
+    }
+
+    pub(crate) fn f32(&mut self) -> Result<f32, Problem> {
+        Ok(f32::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn f64(&mut self) -> Result<f64, Problem> {
+        Ok(f64::from_le_bytes(self.array()?))
+    }
+
+    /// A little-endian unsigned integer of up to 8 bytes.
+    pub(crate) fn uint(&mut self, bytes: usize) -> Result<u64, Problem> {
+        let mut out = [0; 8];
+        out[..bytes].copy_from_slice(self.take(bytes)?);
+        Ok(u64::from_le_bytes(out))
+    }
+
+    /// A little-endian two's complement integer of 1 to 8 bytes.
+    pub(crate) fn int(&mut self, bytes: usize) -> Result<i64, Problem> {
+        let shift = 64 - 8 * bytes as u32;
+        Ok((self.uint(bytes)? << shift) as i64 >> shift)
+    }
+
+    /// A big-endian unsigned integer of up to 8 bytes.
+    pub(crate) fn uint_be(&mut self, bytes: usize) -> Result<u64, Problem> {
+        Ok(self.take(bytes)?.iter().fold(0, |sum, &b| sum << 8 | u64::from(b)))
+    }
+
+    /// The protocol's length-encoded integer.
+    pub(crate) fn lenenc(&mut self) -> Result<u64, Problem> {
+        match self.u8()? {
+            first @ 0..=250 => Ok(first.into()),
+            252 => self.uint(2),
+            253 => self.uint(3),
+            254 => self.uint(8),
+            _ => Err("it holds a length that is none".into()),
+        }
+    }
+
+    /// A length-encoded integer as the length of something that lies within these bytes.
+    pub(crate) fn length(&mut self) -> Result<usize, Problem> {
+        usize::try_from(self.lenenc()?).map_err(|_| "it holds a length beyond memory".into())
+    }
+
+    /// Bytes after their length-encoded length.
+    pub(crate) fn lenenc_bytes(&mut self) -> Result<&'a [u8], Problem> {
+        let n = self.length()?;
+        self.take(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers() {
+        assert_eq!(Cursor::new(&[0xff, 0xff, 0x7f]).int(3), Ok(0x7f_ffff));
+        assert_eq!(Cursor::new(&[0x00, 0x00, 0x80]).int(3), Ok(-0x80_0000));
+        assert_eq!(Cursor::new(&[0xff; 8]).int(8), Ok(-1));
+        assert_eq!(Cursor::new(&[0xff; 8]).uint(8), Ok(u64::MAX));
+        assert_eq!(Cursor::new(&[1, 2, 3]).uint_be(3), Ok(0x01_0203));
+        assert_eq!(Cursor::new(&[253, 1, 0, 1]).lenenc(), Ok(65_537));
+        assert!(Cursor::new(&[251]).lenenc().is_err());
+        assert!(Cursor::new(&[1]).uint(2).is_err());
+        assert!(Cursor::new(&[254, 255, 255, 255, 255, 255, 255, 255, 255]).lenenc_bytes().is_err());
+    }
+}

@@ -1,1 +1,91 @@
+//! The character sets whose columns are carried, decoded to UTF-8.
 
+use std::collections::HashMap;
+
+use crate::bytes::Problem;
+
+/// A character set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Charset {
+    /// utf8mb4 and utf8mb3: UTF-8 both.
+    Utf8,
+    /// ascii.
+    Ascii,
+    /// latin1, which in MySQL is Windows-1252.
+    Latin1,
+    /// No character set: bytes.
+    Binary,
+}
+
+/// What Windows-1252 has from 0x80 to 0x9f. MySQL maps its five undefined bytes to the C1 controls
+/// of the same number.
+const LATIN1_80_9F: [char; 32] = [
+    '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}',
+    '\u{2030}', '\u{160}', '\u{2039}', '\u{152}', '\u{8d}', '\u{17d}', '\u{8f}', '\u{90}', '\u{2018}',
+    '\u{2019}', '\u{201c}', '\u{201d}', '\u{2022}', '\u{2013}', '\u{2014}', '\u{2dc}', '\u{2122}', '\u{161}',
+    '\u{203a}', '\u{153}', '\u{9d}', '\u{17e}', '\u{178}',
+];
+
+impl Charset {
+    /// The character set of MySQL's name for it.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "utf8mb4" | "utf8mb3" | "utf8" => Self::Utf8,
+            "ascii" => Self::Ascii,
+            "latin1" => Self::Latin1,
+            "binary" => Self::Binary,
+            _ => return None,
+        })
+    }
+
+    /// Bytes of this character set as text.
+    pub(crate) fn decode(self, bytes: &[u8]) -> Result<String, Problem> {
+        match self {
+            Self::Utf8 | Self::Binary => std::str::from_utf8(bytes)
+                .map(ToOwned::to_owned)
+                .map_err(|_| "the bytes are no valid UTF-8".into()),
+            Self::Ascii | Self::Latin1 if bytes.is_ascii() => Self::Utf8.decode(bytes),
+            Self::Ascii => Err("the bytes are no valid ASCII".into()),
+            Self::Latin1 => Ok(bytes
+                .iter()
+                .map(|&b| match b {
+                    0x80..=0x9f => LATIN1_80_9F[usize::from(b - 0x80)],
+                    b => char::from(b),
+                })
+                .collect()),
+        }
+    }
+}
+
+/// The character set of each collation id, as the server lists them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Collations {
+    names: HashMap<u64, String>,
+}
+
+impl Collations {
+    pub(crate) fn new(rows: impl IntoIterator<Item = (u64, String)>) -> Self {
+        Self { names: rows.into_iter().collect() }
+    }
+
+    /// The character set of a collation id, or the name of one that is not supported.
+    pub(crate) fn charset(&self, collation: u64) -> Result<Charset, String> {
+        match self.names.get(&collation) {
+            Some(name) => Charset::from_name(name).ok_or_else(|| name.clone()),
+            None => Err(format!("of the unknown collation {collation}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latin1_is_windows_1252() {
+        assert_eq!(Charset::Latin1.decode(&[b'a', 0x80, 0x81, 0xe9]).unwrap(), "a\u{20ac}\u{81}é");
+        assert!(Charset::Ascii.decode(&[0x80]).is_err());
+        assert!(Charset::Utf8.decode(&[0xff]).is_err());
+        assert_eq!(Charset::Utf8.decode("😀".as_bytes()).unwrap(), "😀");
+    }
+}

@@ -1,12 +1,26 @@
 //! Reads of MySQL's state over one connection.
 
-use mysql_async::Conn;
-use tandem_model::{BinlogPosition, GtidSet, Row, TableDef, TableName, Value};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Column, Conn, Error, ServerError, Value as Raw};
+use tandem_model::{BinlogPosition, ColumnDef, GtidSet, Row, TableDef, TableName, Value};
 
 use crate::MysqlError;
 use crate::client::Server;
+use crate::query::{chunk, keys as key_query, max_key, range_parameters};
+use crate::values::{from_result, is_of_type, parameter};
+
+/// How long one read of rows may take.
+const READ: Duration = Duration::from_mins(2);
+
+/// Keys asked for in one statement at most.
+const KEYS: usize = 128;
 
 /// One connection that reads. Each call is a read view of its own, opened after the call was made.
+/// After [`MysqlError::Lost`], or where a call was cancelled, take a new reader.
 #[derive(Debug)]
 pub struct Reader {
     conn: Conn,
@@ -20,23 +34,45 @@ impl Reader {
 
     /// The transactions that the server has executed: a lower bound of what the next read sees.
     pub async fn executed(&mut self) -> Result<GtidSet, MysqlError> {
-        unimplemented!()
+        let doing = "asking for the executed GTID set";
+        let question = self.conn.query_first::<String, _>("SELECT @@GLOBAL.gtid_executed");
+        let text = self.server.answer(self.server.timeout, doing, question).await?.unwrap_or_default();
+        text.parse().map_err(|_| unexpected(doing))
     }
 
     /// The end of the binlog: an upper bound of what the last read saw.
     pub async fn binlog_end(&mut self) -> Result<BinlogPosition, MysqlError> {
-        unimplemented!()
+        let doing = "asking for the end of the binlog (SHOW BINARY LOG STATUS)";
+        let question = async {
+            match self.conn.query_first::<mysql_async::Row, _>("SHOW BINARY LOG STATUS").await {
+                // Older than 8.2.
+                Err(Error::Server(ServerError { code: 1064, .. })) => {
+                    self.conn.query_first("SHOW MASTER STATUS").await
+                }
+                answer => answer,
+            }
+        };
+        let row = self.server.answer(self.server.timeout, doing, question).await?;
+        let cell = |i: usize| row.as_ref().and_then(|r| r.get_opt::<String, _>(i)).and_then(Result::ok);
+        match (cell(0), cell(1).and_then(|pos| pos.parse().ok())) {
+            (Some(file), Some(pos)) => Ok(BinlogPosition { file, pos }),
+            _ => Err(unexpected(doing)),
+        }
     }
 
     /// The server's clock, microseconds since the epoch.
     pub async fn clock_us(&mut self) -> Result<i64, MysqlError> {
-        unimplemented!()
+        let doing = "asking for the server's clock";
+        let sql = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)";
+        let question = self.conn.query_first::<i64, _>(sql);
+        self.server.answer(self.server.timeout, doing, question).await?.ok_or_else(|| unexpected(doing))
     }
 
     /// The greatest primary key, in the key's order; `None` for an empty table.
     pub async fn max_key(&mut self, table: &TableDef) -> Result<Option<Vec<Value>>, MysqlError> {
-        let _ = table;
-        unimplemented!()
+        let columns: Vec<_> = table.primary_key.iter().map(|&i| &table.columns[i]).collect();
+        let mut rows = self.rows(&table.name, &columns, &max_key(table), Vec::new()).await?;
+        Ok(rows.pop())
     }
 
     /// Up to `limit` rows in primary key order: those with keys greater than `after` (all, if
@@ -48,24 +84,146 @@ impl Reader {
         upto: &[Value],
         limit: usize,
     ) -> Result<Vec<Row>, MysqlError> {
-        let _ = (table, after, upto, limit);
-        unimplemented!()
+        let mut params = Vec::new();
+        for bound in after.into_iter().chain([upto]) {
+            params.extend(range_parameters(&key_parameters(table, bound)?));
+        }
+        let columns: Vec<_> = table.columns.iter().collect();
+        self.rows(&table.name, &columns, &chunk(table, after.is_some(), limit), params).await
     }
 
     /// The rows of these keys, in the order of the keys; `None` where there is no row with exactly
-    /// that key (one that is equal only to a collation is another key).
+    /// that key (one that is equal only to a collation is another key). More than 128 keys are read
+    /// by several statements, each with a read view of its own.
     pub async fn read_keys(
         &mut self,
         table: &TableDef,
         keys: &[Vec<Value>],
     ) -> Result<Vec<Option<Row>>, MysqlError> {
-        let _ = (table, keys);
-        unimplemented!()
+        let columns: Vec<_> = table.columns.iter().collect();
+        let mut out = Vec::with_capacity(keys.len());
+        for some in keys.chunks(KEYS) {
+            // Rounded up to a power of two by asking for the last key again, so that few different
+            // statements are prepared.
+            let n = some.len().next_power_of_two();
+            let mut params = Vec::with_capacity(n * table.primary_key.len());
+            for key in some.iter().chain(some.last().into_iter().cycle()).take(n) {
+                params.extend(key_parameters(table, key)?);
+            }
+            let rows = self.rows(&table.name, &columns, &key_query(table, n), params).await?;
+            let mut by_key: HashMap<u64, Vec<Row>> = HashMap::with_capacity(rows.len());
+            for row in rows {
+                by_key.entry(key_hash(&table.key_of(&row))).or_default().push(row);
+            }
+            out.extend(some.iter().map(|key| {
+                by_key
+                    .get(&key_hash(key))
+                    .into_iter()
+                    .flatten()
+                    .find(|row| table.key_of(row) == *key)
+                    .cloned()
+            }));
+        }
+        Ok(out)
     }
 
     /// The optimizer's estimate of a table's rows.
     pub async fn approximate_rows(&mut self, table: &TableName) -> Result<u64, MysqlError> {
-        let _ = table;
-        unimplemented!()
+        let question = self.conn.exec_first::<Option<u64>, _, _>(
+            "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
+            (&table.database, &table.table),
+        );
+        let doing = format!("estimating the rows of {table}");
+        Ok(self.server.answer(self.server.timeout, &doing, question).await?.flatten().unwrap_or(0))
+    }
+
+    /// The rows of a query whose columns are these.
+    async fn rows(
+        &mut self,
+        table: &TableName,
+        columns: &[&ColumnDef],
+        sql: &str,
+        params: Vec<Raw>,
+    ) -> Result<Vec<Row>, MysqlError> {
+        let conn = &mut self.conn;
+        let question = async {
+            // Over the binary protocol even without parameters: FLOATs come rounded as text.
+            let mut result = conn.exec_iter(sql, params).await?;
+            let found: Vec<Column> = result.columns_ref().to_vec();
+            let rows: Vec<mysql_async::Row> = result.collect().await?;
+            Ok::<_, Error>((found, rows))
+        };
+        let changed = |problem: String| MysqlError::TableChanged { table: table.clone(), problem };
+        let (found, rows) =
+            match self.server.answer(READ, &format!("reading rows of {table}"), question).await {
+                Err(MysqlError::Server { code: 1054, .. }) => {
+                    return Err(changed("a column is gone or has another name".into()));
+                }
+                Err(MysqlError::Server { code: 1146 | 1049, .. }) => {
+                    return Err(changed("it is gone".into()));
+                }
+                answer => answer?,
+            };
+        if let Some((_, column)) = found.iter().zip(columns).find(|(f, c)| !is_of_type(f, &c.ty)) {
+            return Err(changed(format!("column `{}` has another type", column.name)));
+        }
+        rows.into_iter()
+            .map(|row| {
+                row.unwrap()
+                    .into_iter()
+                    .zip(columns)
+                    .map(|(raw, column)| {
+                        from_result(raw, &column.ty).map_err(|problem| MysqlError::BadValue {
+                            table: table.clone(),
+                            column: column.name.clone(),
+                            problem,
+                        })
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+}
+
+/// A key's values as parameters.
+fn key_parameters(table: &TableDef, key: &[Value]) -> Result<Vec<Raw>, MysqlError> {
+    let bad = |column: &str, problem: &str| MysqlError::BadValue {
+        table: table.name.clone(),
+        column: column.to_owned(),
+        problem: problem.to_owned(),
+    };
+    if key.len() != table.primary_key.len() {
+        return Err(bad("(primary key)", "a key has another number of columns than the primary key"));
+    }
+    key.iter()
+        .zip(&table.primary_key)
+        .map(|(value, &i)| {
+            parameter(value).ok_or_else(|| bad(&table.columns[i].name, "MySQL cannot hold the key's value"))
+        })
+        .collect()
+}
+
+/// A hash of a key; keys that are equal have equal hashes. FLOAT and DOUBLE are never in keys.
+fn key_hash(key: &[Value]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for value in key {
+        match value {
+            Value::Null | Value::Float(_) | Value::Double(_) => {}
+            Value::Int(n) | Value::Time(n) | Value::DateTime(n) | Value::Timestamp(n) => n.hash(&mut hasher),
+            Value::UInt(n) => n.hash(&mut hasher),
+            Value::Decimal(decimal) => decimal.hash(&mut hasher),
+            Value::Date(days) => days.hash(&mut hasher),
+            Value::Text(text) | Value::InvalidDate(text) => text.hash(&mut hasher),
+            Value::Bytes(bytes) => bytes.hash(&mut hasher),
+        }
+    }
+    hasher.finish()
+}
+
+fn unexpected(doing: &str) -> MysqlError {
+    MysqlError::Server {
+        code: 0,
+        message: "the answer has an unexpected form".into(),
+        doing: doing.to_owned(),
     }
 }

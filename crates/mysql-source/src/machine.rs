@@ -1,0 +1,368 @@
+//! From raw events to [`BinlogEvent`]s: where we are, which transaction is open, which tables are
+//! mapped. No I/O.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tandem_model::{BinlogPosition, TableName};
+
+use crate::bytes::{Cursor, Fault};
+use crate::charset::Collations;
+use crate::rows::RowsHead;
+use crate::statement::{Query, classify};
+use crate::table_map::{Head, Plan, split_id};
+use crate::transaction::{Opened, QueryText};
+use crate::{BinlogError, BinlogEvent, RowsEvent, RowsKind, StatementKind};
+
+/// Of a raw event's header, what matters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header {
+    pub(crate) kind: u8,
+    /// Seconds since the epoch.
+    pub(crate) timestamp: u32,
+    pub(crate) server_id: u32,
+    /// The lower 32 bits of where the event ends in its file; 0 for events made up for the stream.
+    pub(crate) log_pos: u32,
+}
+
+/// Whether a table's rows are wanted.
+pub(crate) type Wanted = Box<dyn Fn(&TableName) -> bool + Send>;
+
+pub(crate) struct Machine {
+    wanted: Wanted,
+    collations: Collations,
+    at: BinlogPosition,
+    state: State,
+    maps: HashMap<u64, Mapped>,
+    plans: HashMap<TableName, (Vec<u8>, Arc<Plan>)>,
+}
+
+enum State {
+    Outside,
+    /// A GTID has come, and not yet what it is the GTID of.
+    Opened(Opened),
+    Inside,
+}
+
+/// A TABLE_MAP event's bytes after the id, and the plan if the table is wanted.
+struct Mapped {
+    bytes: Vec<u8>,
+    plan: Option<Arc<Plan>>,
+}
+
+/// The type code of a heartbeat, whose body is the name of the file that its position is in.
+const HEARTBEAT: u8 = 27;
+
+fn file_name(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|_| Fault::Malformed("the file's name is no valid UTF-8".into()))
+}
+
+/// Table ids that are remembered at most; the server gives a table a new one now and then.
+const MAPS: usize = 4096;
+
+/// The names of event types (`Log_event_type`), for messages.
+fn kind_name(kind: u8) -> String {
+    let name = match kind {
+        2 => "QUERY",
+        4 => "ROTATE",
+        5 => "INTVAR",
+        13 => "RAND",
+        14 => "USER_VAR",
+        16 => "XID",
+        17 => "BEGIN_LOAD_QUERY",
+        18 => "EXECUTE_LOAD_QUERY",
+        19 => "TABLE_MAP",
+        23..=25 => "rows (version 1)",
+        26 => "INCIDENT",
+        27 | 41 => "HEARTBEAT",
+        30 => "WRITE_ROWS",
+        31 => "UPDATE_ROWS",
+        32 => "DELETE_ROWS",
+        33 => "GTID",
+        34 => "ANONYMOUS_GTID",
+        38 => "XA_PREPARE",
+        39 => "PARTIAL_UPDATE_ROWS",
+        40 => "TRANSACTION_PAYLOAD",
+        42 => "GTID_TAGGED",
+        other => return format!("number {other}"),
+    };
+    name.to_owned()
+}
+
+const STATEMENT_BASED: &str = "SET GLOBAL binlog_format = ROW, let every session connect anew, and copy the \
+                               tables anew";
+const RESYNC: &str = "copy the tables anew, beginning after this position";
+
+impl Machine {
+    pub(crate) fn new(wanted: Wanted, collations: Collations) -> Self {
+        Self {
+            wanted,
+            collations,
+            at: BinlogPosition::default(),
+            state: State::Outside,
+            maps: HashMap::new(),
+            plans: HashMap::new(),
+        }
+    }
+
+    /// Where the last event ended.
+    pub(crate) fn position(&self) -> &BinlogPosition {
+        &self.at
+    }
+
+    /// Takes the next raw event.
+    pub(crate) fn feed(&mut self, header: &Header, body: &[u8]) -> Result<Option<BinlogEvent>, BinlogError> {
+        if header.kind != HEARTBEAT {
+            self.move_to(header.log_pos);
+        }
+        self.event(header, body).map_err(|fault| self.error(header.kind, fault))
+    }
+
+    /// An error about the event that was just fed.
+    pub(crate) fn error(&self, kind: u8, fault: Fault) -> BinlogError {
+        let (event, at) = (kind_name(kind), self.at.to_string());
+        match fault {
+            Fault::Malformed(problem) => BinlogError::Malformed { event, at, problem },
+            Fault::Unsupported { problem, remedy } => BinlogError::Unsupported { event, at, problem, remedy },
+            Fault::OfTable { table, problem, remedy } => BinlogError::Table { table, at, problem, remedy },
+        }
+    }
+
+    /// Moves within the file. The wire has only 32 bits; a file grows larger by a large transaction.
+    fn move_to(&mut self, log_pos: u32) {
+        if log_pos == 0 {
+            return;
+        }
+        let mut pos = self.at.pos & !0xffff_ffff | u64::from(log_pos);
+        if pos + (1 << 31) < self.at.pos {
+            pos += 1 << 32;
+        }
+        self.at.pos = self.at.pos.max(pos);
+    }
+
+    fn event(&mut self, header: &Header, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
+        match header.kind {
+            2 => self.query(QueryText::read(body, &self.collations)?),
+            16 => self.commit(),
+            19 => self.table_map(body),
+            30 => self.rows(body, RowsKind::Write),
+            31 => self.rows(body, RowsKind::Update),
+            32 => self.rows(body, RowsKind::Delete),
+            33 => match self.state {
+                State::Outside => {
+                    self.state = State::Opened(Opened::read(body, header.timestamp, header.server_id)?);
+                    Ok(None)
+                }
+                _ => Err(Fault::Malformed("a transaction begins before the last one has ended".into())),
+            },
+            4 => {
+                self.outside("a new file begins")?;
+                let mut cursor = Cursor::new(body);
+                let pos = cursor.uint(8)?;
+                self.at = BinlogPosition { file: file_name(cursor.rest())?.to_owned(), pos };
+                Ok(self.idle())
+            }
+            HEARTBEAT => {
+                let file = file_name(body)?;
+                if file == self.at.file {
+                    self.move_to(header.log_pos);
+                } else {
+                    self.outside("a new file begins")?;
+                    self.at = BinlogPosition { file: file.to_owned(), pos: header.log_pos.into() };
+                }
+                Ok(self.idle())
+            }
+            41 => {
+                self.heartbeat_2(body)?;
+                Ok(self.idle())
+            }
+            // STOP, FORMAT_DESCRIPTION and PREVIOUS_GTIDS frame a file.
+            3 | 15 | 35 => Ok(self.idle()),
+            // IGNORABLE, ROWS_QUERY (the statement as a comment), and a change of members of a group.
+            28 | 29 | 37 => Ok(None),
+            5 | 13 | 14 | 17 | 18 => Err(Fault::unsupported(
+                "it belongs to a statement that changes rows without row images",
+                STATEMENT_BASED,
+            )),
+            23..=25 => Err(Fault::unsupported(
+                "rows are written in an old form",
+                "SET GLOBAL log_bin_use_v1_row_events = OFF and copy the tables anew",
+            )),
+            26 => Err(Fault::unsupported("the server says that it may have lost changes here", RESYNC)),
+            34 => Err(Fault::unsupported(
+                "the transaction has no GTID",
+                "SET GLOBAL gtid_mode = ON and copy the tables anew",
+            )),
+            38 => Err(Fault::unsupported(
+                "rows of an XA transaction are logged before anyone knows whether it commits",
+                "do not use XA transactions on the source; copy the tables anew, beginning after this position",
+            )),
+            39 => Err(Fault::unsupported(
+                "it holds parts of JSON documents",
+                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and copy the tables \
+                 anew",
+            )),
+            40 => Err(Fault::unsupported(
+                "the transaction is compressed",
+                "SET GLOBAL binlog_transaction_compression = OFF, let every session connect anew, and copy the \
+                 tables anew",
+            )),
+            42 => Err(Fault::unsupported(
+                "the GTID has a tag",
+                "do not SET gtid_next with a tag on the source; copy the tables anew",
+            )),
+            _ => Err(Fault::unsupported(
+                "this type of event is not known",
+                "use a version of Tandem that knows this version of MySQL",
+            )),
+        }
+    }
+
+    /// The position, if there is one and no transaction is open.
+    fn idle(&self) -> Option<BinlogEvent> {
+        let outside = matches!(self.state, State::Outside) && !self.at.file.is_empty();
+        outside.then(|| BinlogEvent::Idle { position: self.at.clone() })
+    }
+
+    fn outside(&self, what: &str) -> Result<(), Fault> {
+        match self.state {
+            State::Outside => Ok(()),
+            _ => Err(Fault::Malformed(format!("{what} inside a transaction"))),
+        }
+    }
+
+    /// HEARTBEAT version 2: fields of type, length and value; 1 is the file's name, 2 the position.
+    fn heartbeat_2(&mut self, body: &[u8]) -> Result<(), Fault> {
+        let mut cursor = Cursor::new(body);
+        while !cursor.is_empty() {
+            let kind = cursor.u8()?;
+            if kind == 0 {
+                break;
+            }
+            let mut field = Cursor::new(cursor.lenenc_bytes()?);
+            if kind == 2 {
+                self.at.pos = self.at.pos.max(field.lenenc()?);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<Option<BinlogEvent>, Fault> {
+        match self.state {
+            State::Inside => {
+                self.state = State::Outside;
+                if self.maps.len() > MAPS {
+                    self.maps.clear();
+                }
+                Ok(Some(BinlogEvent::Commit { position: self.at.clone() }))
+            }
+            _ => Err(Fault::Malformed("a transaction ends that has not begun".into())),
+        }
+    }
+
+    fn query(&mut self, text: QueryText) -> Result<Option<BinlogEvent>, Fault> {
+        let query = classify(&text.sql, &text.database);
+        match (&self.state, query) {
+            (State::Outside, _) => Err(Fault::unsupported(
+                "a statement has no GTID",
+                "SET GLOBAL gtid_mode = ON and copy the tables anew",
+            )),
+            (State::Opened(_), Query::Begin | Query::CreateAndRows) => Ok(self.begin()),
+            (State::Inside, Query::Commit) => self.commit(),
+            (State::Inside, Query::Savepoint | Query::CreateAndRows | Query::Temporary) => Ok(None),
+            (State::Inside, Query::Rollback) => Err(Fault::unsupported(
+                "a transaction that was rolled back has changed tables that are not transactional",
+                "convert the tables to ENGINE=InnoDB and copy them anew",
+            )),
+            (_, Query::Xa) => Err(Fault::unsupported(
+                "rows of an XA transaction are logged before anyone knows whether it commits",
+                "do not use XA transactions on the source; copy the tables anew, beginning after this position",
+            )),
+            (_, Query::Other { kind: StatementKind::DataChange, .. }) => {
+                Err(Fault::unsupported("a statement changes rows without row images", STATEMENT_BASED))
+            }
+            (State::Inside, _) => Err(Fault::unsupported("a statement stands inside a transaction", RESYNC)),
+            (State::Opened(_), Query::Other { kind, tables, dropped }) => {
+                Ok(self.statement(text, kind, tables, dropped))
+            }
+            (State::Opened(_), _) => Ok(self.statement(text, StatementKind::Other, Vec::new(), None)),
+        }
+    }
+
+    fn begin(&mut self) -> Option<BinlogEvent> {
+        match std::mem::replace(&mut self.state, State::Inside) {
+            State::Opened(Opened { gtid, commit_us, server_id }) => {
+                Some(BinlogEvent::Begin { gtid, commit_us, server_id })
+            }
+            State::Outside | State::Inside => None,
+        }
+    }
+
+    fn statement(
+        &mut self,
+        text: QueryText,
+        kind: StatementKind,
+        tables: Vec<TableName>,
+        dropped: Option<String>,
+    ) -> Option<BinlogEvent> {
+        match std::mem::replace(&mut self.state, State::Outside) {
+            State::Opened(Opened { gtid, commit_us, .. }) => Some(BinlogEvent::Statement {
+                gtid,
+                commit_us,
+                database: dropped.unwrap_or(text.database),
+                sql: text.sql,
+                kind,
+                tables,
+                position: self.at.clone(),
+            }),
+            State::Outside | State::Inside => None,
+        }
+    }
+
+    fn table_map(&mut self, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
+        let (id, bytes) = split_id(body)?;
+        if self.maps.get(&id).is_some_and(|known| known.bytes == bytes) {
+            return Ok(None);
+        }
+        let head = Head::read(body)?;
+        let plan = if (self.wanted)(&head.name) {
+            match self.plans.get(&head.name) {
+                Some((same, plan)) if same == bytes => Some(Arc::clone(plan)),
+                _ => {
+                    let name = head.name.clone();
+                    let plan = Arc::new(head.plan(&self.collations).map_err(|fault| fault.of_table(&name))?);
+                    self.plans.insert(name, (bytes.to_vec(), Arc::clone(&plan)));
+                    Some(plan)
+                }
+            }
+        } else {
+            None
+        };
+        self.maps.insert(id, Mapped { bytes: bytes.to_vec(), plan });
+        Ok(None)
+    }
+
+    fn rows(&mut self, body: &[u8], kind: RowsKind) -> Result<Option<BinlogEvent>, Fault> {
+        if !matches!(self.state, State::Inside) {
+            return Err(Fault::Malformed("rows stand outside a transaction".into()));
+        }
+        let head = RowsHead::read(body)?;
+        if head.is_dummy() {
+            return Ok(None);
+        }
+        let Some(mapped) = self.maps.get(&head.table_id) else {
+            return Err(Fault::Malformed("its rows are of a table that has not been mapped".into()));
+        };
+        let Some(plan) = &mapped.plan else {
+            return Ok(None);
+        };
+        let rows = head.rows(plan, kind).map_err(|fault| fault.of_table(&plan.table.name))?;
+        Ok(Some(BinlogEvent::Rows(RowsEvent {
+            table: Arc::clone(&plan.table),
+            kind,
+            rows,
+            end: self.at.pos,
+            file: self.at.file.clone(),
+        })))
+    }
+}

@@ -1,0 +1,330 @@
+//! What a statement does, told by its first words. This is no SQL parser: it is for the log of
+//! schema changes, not for the decoding of rows.
+
+use tandem_model::TableName;
+
+use crate::StatementKind;
+
+/// What a QUERY event means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Query {
+    Begin,
+    Commit,
+    Rollback,
+    /// SAVEPOINT, RELEASE SAVEPOINT, ROLLBACK TO: what is undone has left the binlog already.
+    Savepoint,
+    Xa,
+    /// CREATE TABLE … SELECT: `CREATE TABLE … START TRANSACTION`, rows, and an XID.
+    CreateAndRows,
+    /// Concerns temporary tables only.
+    Temporary,
+    Other {
+        kind: StatementKind,
+        tables: Vec<TableName>,
+        /// The database of a DROP DATABASE.
+        dropped: Option<String>,
+    },
+}
+
+/// Classifies a statement that ran with this default database.
+pub(crate) fn classify(sql: &str, database: &str) -> Query {
+    match sql {
+        "BEGIN" => return Query::Begin,
+        "COMMIT" => return Query::Commit,
+        _ => {}
+    }
+    let mut tokens = Tokens { rest: sql };
+    let other = |kind, tables| Query::Other { kind, tables, dropped: None };
+    let first = tokens.word();
+    match first.as_str() {
+        "BEGIN" => Query::Begin,
+        "START" if tokens.word() == "TRANSACTION" => Query::Begin,
+        "COMMIT" => Query::Commit,
+        "ROLLBACK" => match tokens.word().as_str() {
+            "TO" => Query::Savepoint,
+            "WORK" if tokens.word() == "TO" => Query::Savepoint,
+            _ => Query::Rollback,
+        },
+        "SAVEPOINT" | "RELEASE" => Query::Savepoint,
+        "XA" => Query::Xa,
+        "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "LOAD" | "WITH" | "CALL" | "DO" | "SELECT" => {
+            other(StatementKind::DataChange, Vec::new())
+        }
+        "TRUNCATE" => {
+            tokens.skip(&["TABLE"]);
+            other(StatementKind::Truncate, tokens.table(database).into_iter().collect())
+        }
+        "RENAME" => match tokens.word().as_str() {
+            "TABLE" | "TABLES" => {
+                let mut tables = Vec::new();
+                while let Some(table) = tokens.table(database) {
+                    tables.push(table);
+                    if !tokens.skip(&["TO"]) && !tokens.sign(',') {
+                        break;
+                    }
+                }
+                other(StatementKind::Rename, tables)
+            }
+            _ => other(StatementKind::Other, Vec::new()),
+        },
+        "ALTER" => match tokens.word().as_str() {
+            "TABLE" => alter(&mut tokens, database),
+            _ => other(StatementKind::Other, Vec::new()),
+        },
+        "DROP" => match tokens.word().as_str() {
+            "TEMPORARY" => Query::Temporary,
+            "TABLE" | "TABLES" => {
+                tokens.skip(&["IF", "EXISTS"]);
+                let mut tables = Vec::new();
+                while let Some(table) = tokens.table(database) {
+                    tables.push(table);
+                    if !tokens.sign(',') {
+                        break;
+                    }
+                }
+                other(StatementKind::Drop, tables)
+            }
+            "DATABASE" | "SCHEMA" => {
+                tokens.skip(&["IF", "EXISTS"]);
+                let dropped = tokens.name();
+                Query::Other { kind: StatementKind::DropDatabase, tables: Vec::new(), dropped }
+            }
+            _ => other(StatementKind::Other, Vec::new()),
+        },
+        "CREATE" => match tokens.word().as_str() {
+            "TEMPORARY" => Query::Temporary,
+            "TABLE" if sql.trim_end().to_ascii_uppercase().ends_with(" START TRANSACTION") => {
+                Query::CreateAndRows
+            }
+            "TABLE" => {
+                tokens.skip(&["IF", "NOT", "EXISTS"]);
+                other(StatementKind::Create, tokens.table(database).into_iter().collect())
+            }
+            _ => other(StatementKind::Other, Vec::new()),
+        },
+        _ => other(StatementKind::Other, Vec::new()),
+    }
+}
+
+/// `ALTER TABLE x …`, which renames where one of its clauses is `RENAME [TO | AS] y`.
+fn alter(tokens: &mut Tokens<'_>, database: &str) -> Query {
+    let mut tables: Vec<_> = tokens.table(database).into_iter().collect();
+    let mut kind = StatementKind::Alter;
+    let (mut depth, mut clause_begins) = (0, true);
+    loop {
+        let token = tokens.next();
+        match &token {
+            Token::End => break,
+            Token::Sign('(') => depth += 1,
+            Token::Sign(')') => depth -= 1,
+            Token::Word(word)
+                if depth == 0
+                    && clause_begins
+                    && word.eq_ignore_ascii_case("RENAME")
+                    && !["COLUMN", "INDEX", "KEY"].iter().any(|w| tokens.skip(&[w])) =>
+            {
+                if !tokens.skip(&["TO"]) {
+                    tokens.skip(&["AS"]);
+                }
+                tables.extend(tokens.table(database));
+                kind = StatementKind::Rename;
+            }
+            _ => {}
+        }
+        clause_begins = depth == 0 && token == Token::Sign(',');
+    }
+    Query::Other { kind, tables, dropped: None }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token<'a> {
+    Word(&'a str),
+    Quoted(String),
+    Literal,
+    Sign(char),
+    End,
+}
+
+/// The tokens of a statement. Comments are left out, but what stands in `/*! … */` is executed by
+/// MySQL, and so it is read here.
+#[derive(Clone)]
+struct Tokens<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Tokens<'a> {
+    fn skip_blanks(&mut self) {
+        loop {
+            self.rest = self.rest.trim_start();
+            let line = self.rest.starts_with('#')
+                || self
+                    .rest
+                    .strip_prefix("--")
+                    .is_some_and(|r| r.is_empty() || r.starts_with([' ', '\t', '\n']));
+            if line {
+                self.rest = self.rest.split_once('\n').map_or("", |(_, rest)| rest);
+            } else if let Some(executed) = self.rest.strip_prefix("/*!") {
+                self.rest = executed.trim_start_matches(|c: char| c.is_ascii_digit());
+            } else if let Some(after) = self.rest.strip_prefix("*/") {
+                self.rest = after;
+            } else if let Some(comment) = self.rest.strip_prefix("/*") {
+                self.rest = comment.split_once("*/").map_or("", |(_, rest)| rest);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn next(&mut self) -> Token<'a> {
+        self.skip_blanks();
+        let Some(first) = self.rest.chars().next() else {
+            return Token::End;
+        };
+        if let '`' | '"' | '\'' = first {
+            let mut text = String::new();
+            let mut chars = self.rest.char_indices().skip(1).peekable();
+            let mut end = self.rest.len();
+            while let Some((at, c)) = chars.next() {
+                if c == first {
+                    if chars.next_if(|(_, c)| *c == first).is_none() {
+                        end = at + c.len_utf8();
+                        break;
+                    }
+                } else if c == '\\' && first != '`' {
+                    chars.next();
+                    continue;
+                }
+                text.push(c);
+            }
+            self.rest = &self.rest[end..];
+            return if first == '\'' { Token::Literal } else { Token::Quoted(text) };
+        }
+        let word = |c: char| c.is_alphanumeric() || c == '_' || c == '$' || !c.is_ascii();
+        let end = self.rest.find(|c| !word(c)).unwrap_or(self.rest.len());
+        if end == 0 {
+            self.rest = &self.rest[first.len_utf8()..];
+            return Token::Sign(first);
+        }
+        let (text, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Token::Word(text)
+    }
+
+    /// The next word in upper case; empty where something else follows.
+    fn word(&mut self) -> String {
+        match self.next() {
+            Token::Word(word) => word.to_ascii_uppercase(),
+            _ => String::new(),
+        }
+    }
+
+    /// Goes past these words where they follow.
+    fn skip(&mut self, words: &[&str]) -> bool {
+        let mut ahead = self.clone();
+        if words.iter().all(|w| matches!(ahead.next(), Token::Word(found) if found.eq_ignore_ascii_case(w))) {
+            *self = ahead;
+            return true;
+        }
+        false
+    }
+
+    /// Goes past this sign where it follows.
+    fn sign(&mut self, sign: char) -> bool {
+        let mut ahead = self.clone();
+        if ahead.next() == Token::Sign(sign) {
+            *self = ahead;
+            return true;
+        }
+        false
+    }
+
+    /// A name, quoted or not.
+    fn name(&mut self) -> Option<String> {
+        match self.next() {
+            Token::Word(word) => Some(word.to_owned()),
+            Token::Quoted(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// A table's name, with or without its database.
+    fn table(&mut self, database: &str) -> Option<TableName> {
+        let first = self.name()?;
+        if self.sign('.') {
+            return Some(TableName::new(first, self.name()?));
+        }
+        Some(TableName::new(database, first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements() {
+        use StatementKind as K;
+        for (sql, kind, tables) in [
+            ("TRUNCATE x", K::Truncate, "d.x"),
+            ("truncate table `a`.`x y` /* xid=1 */", K::Truncate, "a.x y"),
+            ("TRUNCATE `table`", K::Truncate, "d.table"),
+            ("DROP TABLE `a`.`x` /* generated by server */", K::Drop, "a.x"),
+            ("drop table if exists x, `b`.\"y\" , z cascade", K::Drop, "d.x b.y d.z"),
+            ("DROP INDEX i ON x", K::Other, ""),
+            ("DROP VIEW v", K::Other, ""),
+            ("RENAME TABLE a TO b, c.d TO `e`.`f`", K::Rename, "d.a d.b c.d e.f"),
+            ("RENAME USER a TO b", K::Other, ""),
+            ("ALTER TABLE x ADD COLUMN `rename` int, DROP c", K::Alter, "d.x"),
+            ("ALTER TABLE a.x ADD k INT DEFAULT (f(1, rename)), RENAME TO y", K::Rename, "a.x d.y"),
+            ("alter table x rename y", K::Rename, "d.x d.y"),
+            ("alter table x rename as `q``q`.y", K::Rename, "d.x q`q.y"),
+            ("ALTER TABLE x RENAME COLUMN a TO b, RENAME INDEX i TO j", K::Alter, "d.x"),
+            ("ALTER TABLE x COMMENT 'it''s, RENAME TO y'", K::Alter, "d.x"),
+            ("ALTER USER u IDENTIFIED BY 'x'", K::Other, ""),
+            ("CREATE TABLE IF NOT EXISTS x (i int)", K::Create, "d.x"),
+            ("CREATE DATABASE x", K::Other, ""),
+            ("-- hello\n# there\n/* you */ INSERT INTO x VALUES (1)", K::DataChange, ""),
+            ("/*+ hint */ with c as (select 1) delete from x", K::DataChange, ""),
+            ("/*!50003 DROP*/ TABLE x", K::Drop, "d.x"),
+            ("GRANT ALL ON *.* TO u", K::Other, ""),
+            ("TRUNCATE", K::Truncate, ""),
+            ("DROP TABLE `unclosed", K::Drop, "d.unclosed"),
+            ("", K::Other, ""),
+        ] {
+            let Query::Other { kind: found, tables: named, dropped: None } = classify(sql, "d") else {
+                panic!("{sql}");
+            };
+            assert_eq!(found, kind, "{sql}");
+            assert_eq!(named.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), tables, "{sql}");
+        }
+    }
+
+    #[test]
+    fn transactions() {
+        for (sql, query) in [
+            ("BEGIN", Query::Begin),
+            ("begin /* x */", Query::Begin),
+            ("START TRANSACTION", Query::Begin),
+            ("COMMIT", Query::Commit),
+            ("ROLLBACK", Query::Rollback),
+            ("ROLLBACK TO `s`", Query::Savepoint),
+            ("rollback work to savepoint s", Query::Savepoint),
+            ("SAVEPOINT `s`", Query::Savepoint),
+            ("RELEASE SAVEPOINT s", Query::Savepoint),
+            ("XA START X'61',X'',1", Query::Xa),
+            ("CREATE TABLE `a`.`c` (\n  `id` int\n) START TRANSACTION", Query::CreateAndRows),
+            ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `t`", Query::Temporary),
+            ("CREATE TEMPORARY TABLE t (i int)", Query::Temporary),
+        ] {
+            assert_eq!(classify(sql, "d"), query, "{sql}");
+        }
+        assert_eq!(
+            classify("DROP DATABASE IF EXISTS `a b`", ""),
+            Query::Other {
+                kind: StatementKind::DropDatabase,
+                tables: Vec::new(),
+                dropped: Some("a b".into())
+            }
+        );
+    }
+}

@@ -1,0 +1,307 @@
+//! TABLE_MAP events: what a table looked like, and from that a plan of how to read its rows.
+
+use std::sync::Arc;
+
+use tandem_model::{ColumnDef, ColumnType, TableDef, TableName};
+
+use crate::bytes::{Cursor, Fault, Problem};
+use crate::charset::{Charset, Collations};
+use crate::metadata::Metadata;
+
+/// How to read the rows of one table.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) table: Arc<TableDef>,
+    /// One for each column of the table.
+    pub(crate) decoders: Vec<Decoder>,
+}
+
+/// How one column's value lies in a row image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decoder {
+    Int {
+        bytes: u8,
+        unsigned: bool,
+    },
+    Float,
+    Double,
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
+    Year,
+    Date,
+    Time {
+        fsp: u8,
+    },
+    DateTime {
+        fsp: u8,
+    },
+    Timestamp {
+        fsp: u8,
+    },
+    /// A length of so many bytes, then text.
+    Text {
+        length_bytes: u8,
+        charset: Charset,
+    },
+    /// A length of so many bytes, then bytes, to be padded with zeros to `fixed`.
+    Bytes {
+        length_bytes: u8,
+        fixed: u16,
+    },
+    Enum {
+        bytes: u8,
+    },
+    Set {
+        bytes: u8,
+    },
+}
+
+/// The beginning of a TABLE_MAP event.
+pub(crate) struct Head<'a> {
+    pub(crate) name: TableName,
+    /// What follows the name.
+    pub(crate) rest: Cursor<'a>,
+}
+
+/// The id of a TABLE_MAP event's table, and everything after it: what makes two maps identical.
+pub(crate) fn split_id(body: &[u8]) -> Result<(u64, &[u8]), Problem> {
+    let mut cursor = Cursor::new(body);
+    Ok((cursor.uint(6)?, cursor.rest()))
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn read(body: &'a [u8]) -> Result<Self, Problem> {
+        let mut cursor = Cursor::new(body);
+        cursor.take(8)?;
+        let mut name = || -> Result<String, Problem> {
+            let length = usize::from(cursor.u8()?);
+            let text = utf8(cursor.take(length)?)?;
+            cursor.take(1)?;
+            Ok(text)
+        };
+        let name = TableName { database: name()?, table: name()? };
+        Ok(Self { name, rest: cursor })
+    }
+
+    /// The plan for the rows of this table.
+    pub(crate) fn plan(self, collations: &Collations) -> Result<Plan, Fault> {
+        let mut cursor = self.rest;
+        let count = cursor.length()?;
+        let types = cursor.take(count)?;
+        let mut type_metadata = Cursor::new(cursor.lenenc_bytes()?);
+        let nullable = cursor.take(count.div_ceil(8))?;
+        let metadata = Metadata::read(cursor)?;
+        let Some(names) = &metadata.names else {
+            return Err(Fault::unsupported(
+                "the binlog does not hold the names of its columns",
+                "SET GLOBAL binlog_row_metadata = FULL, then start anew from a copy of the tables or from a \
+                 GTID set after the change",
+            ));
+        };
+        if names.len() != count {
+            return Err(Fault::Malformed("it has not as many column names as columns".into()));
+        }
+        if let Some(column) = metadata.prefix {
+            let column = names.get(column).map_or("?".into(), |n| String::from_utf8_lossy(n));
+            return Err(Fault::unsupported(
+                format!("its primary key holds only a prefix of column `{column}`"),
+                "make the primary key hold the whole column, or leave the table out",
+            ));
+        }
+
+        let mut classes = Classes::default();
+        let mut columns = Vec::with_capacity(count);
+        let mut decoders = Vec::with_capacity(count);
+        for (i, (&code, name)) in types.iter().zip(names).enumerate() {
+            let name = utf8(name)?;
+            let (ty, decoder) = column(code, &mut type_metadata, &metadata, &mut classes, collations)
+                .map_err(|fault| match fault {
+                    Fault::Unsupported { problem, remedy } => {
+                        Fault::unsupported(format!("column `{name}` has {problem}"), remedy)
+                    }
+                    other => other,
+                })?;
+            columns.push(ColumnDef { name, ty, nullable: nullable[i / 8] >> (i % 8) & 1 == 1 });
+            decoders.push(decoder);
+        }
+
+        let primary_key = metadata.primary_key.unwrap_or_default();
+        if primary_key.iter().any(|&i| i >= count) {
+            return Err(Fault::Malformed("its primary key names a column that it has not".into()));
+        }
+        if primary_key.is_empty() {
+            return Err(Fault::unsupported(
+                "it has no primary key",
+                "ALTER TABLE … ADD PRIMARY KEY and copy it anew, or leave the table out",
+            ));
+        }
+        Ok(Plan { table: Arc::new(TableDef { name: self.name, columns, primary_key }), decoders })
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<String, Problem> {
+    Charset::Utf8.decode(bytes).map_err(|_| "it holds a name that is no valid UTF-8".into())
+}
+
+/// How many columns of each class have been seen: the metadata counts within classes.
+#[derive(Default)]
+struct Classes {
+    numeric: usize,
+    text: usize,
+    enum_or_set: usize,
+    enums: usize,
+    sets: usize,
+}
+
+/// Takes a class's next number.
+fn next(counter: &mut usize) -> usize {
+    *counter += 1;
+    *counter - 1
+}
+
+/// The type of a column from its type code (`enum_field_types`) and metadata, and how to read it.
+fn column(
+    code: u8,
+    type_metadata: &mut Cursor<'_>,
+    metadata: &Metadata<'_>,
+    classes: &mut Classes,
+    collations: &Collations,
+) -> Result<(ColumnType, Decoder), Fault> {
+    let mut integer = |bytes: u8| -> Result<_, Fault> {
+        let unsigned = metadata.unsigned(next(&mut classes.numeric))?;
+        Ok((ColumnType::Int { bits: bytes * 8, unsigned }, Decoder::Int { bytes, unsigned }))
+    };
+    Ok(match code {
+        1 => integer(1)?,
+        2 => integer(2)?,
+        9 => integer(3)?,
+        3 => integer(4)?,
+        8 => integer(8)?,
+        4 | 5 => {
+            next(&mut classes.numeric);
+            match type_metadata.u8()? {
+                4 if code == 4 => (ColumnType::Float, Decoder::Float),
+                8 if code == 5 => (ColumnType::Double, Decoder::Double),
+                _ => return Err(Fault::Malformed("it has a FLOAT or DOUBLE of an unknown size".into())),
+            }
+        }
+        246 => {
+            next(&mut classes.numeric);
+            let (precision, scale) = (type_metadata.u8()?, type_metadata.u8()?);
+            (ColumnType::Decimal { precision, scale }, Decoder::Decimal { precision, scale })
+        }
+        13 => {
+            next(&mut classes.numeric);
+            (ColumnType::Year, Decoder::Year)
+        }
+        10 => (ColumnType::Date, Decoder::Date),
+        19 => {
+            let fsp = type_metadata.u8()?;
+            (ColumnType::Time { fsp }, Decoder::Time { fsp })
+        }
+        18 => {
+            let fsp = type_metadata.u8()?;
+            (ColumnType::DateTime { fsp }, Decoder::DateTime { fsp })
+        }
+        17 => {
+            let fsp = type_metadata.u8()?;
+            (ColumnType::Timestamp { fsp }, Decoder::Timestamp { fsp })
+        }
+        // VARCHAR and VARBINARY: the greatest length in bytes.
+        15 => {
+            let length_bytes = if type_metadata.uint(2)? > 255 { 2 } else { 1 };
+            text_or_bytes(length_bytes, 0, metadata, classes, collations)?
+        }
+        // BLOB and TEXT: how many bytes the length takes.
+        252 => {
+            let length_bytes = type_metadata.u8()?;
+            if !(1..=4).contains(&length_bytes) {
+                return Err(Fault::Malformed("it has a BLOB with an impossible length".into()));
+            }
+            text_or_bytes(length_bytes, 0, metadata, classes, collations)?
+        }
+        254 => string(type_metadata, metadata, classes, collations)?,
+        other => {
+            let name = match other {
+                16 => "BIT".to_owned(),
+                242 => "VECTOR".to_owned(),
+                245 => "JSON".to_owned(),
+                255 => "GEOMETRY".to_owned(),
+                other => format!("number {other} in the binlog"),
+            };
+            return Err(Fault::unsupported(
+                format!("the type {name}, which is not supported"),
+                "drop the column or leave the table out",
+            ));
+        }
+    })
+}
+
+/// STRING: CHAR and BINARY, and by the real type in its metadata, ENUM and SET. A length above
+/// 255 has its two highest bits inverted in the real type.
+fn string(
+    type_metadata: &mut Cursor<'_>,
+    metadata: &Metadata<'_>,
+    classes: &mut Classes,
+    collations: &Collations,
+) -> Result<(ColumnType, Decoder), Fault> {
+    let (high, low) = (type_metadata.u8()?, type_metadata.u8()?);
+    let (real, length) = if high & 0x30 == 0x30 {
+        (high, u16::from(low))
+    } else {
+        (high | 0x30, u16::from(low) | u16::from(high & 0x30 ^ 0x30) << 4)
+    };
+    match real {
+        254 => text_or_bytes(if length > 255 { 2 } else { 1 }, length, metadata, classes, collations),
+        247 | 248 => {
+            let collation = metadata.members.of(next(&mut classes.enum_or_set))?;
+            let charset = charset(collations, collation)?;
+            let lists = if real == 247 {
+                metadata.enums.get(next(&mut classes.enums))
+            } else {
+                metadata.sets.get(next(&mut classes.sets))
+            };
+            let members = lists
+                .ok_or_else(|| Fault::Malformed("its metadata lacks the members of an ENUM or SET".into()))?
+                .iter()
+                .map(|member| charset.decode(member))
+                .collect::<Result<Vec<_>, _>>()?;
+            let bytes = low;
+            match (real, bytes) {
+                (247, 1 | 2) => Ok((ColumnType::Enum(members), Decoder::Enum { bytes })),
+                (248, 1..=8) => Ok((ColumnType::Set(members), Decoder::Set { bytes })),
+                _ => Err(Fault::Malformed("it has an ENUM or SET of an impossible size".into())),
+            }
+        }
+        other => Err(Fault::Malformed(format!("it has a string of the unknown real type {other}"))),
+    }
+}
+
+/// A column that is text or bytes by its collation. `fixed` is the length of a CHAR or BINARY.
+fn text_or_bytes(
+    length_bytes: u8,
+    fixed: u16,
+    metadata: &Metadata<'_>,
+    classes: &mut Classes,
+    collations: &Collations,
+) -> Result<(ColumnType, Decoder), Fault> {
+    let collation = metadata.text.of(next(&mut classes.text))?;
+    Ok(match charset(collations, collation)? {
+        Charset::Binary => (
+            ColumnType::Bytes { fixed: (fixed > 0).then_some(fixed) },
+            Decoder::Bytes { length_bytes, fixed },
+        ),
+        charset => (ColumnType::Text, Decoder::Text { length_bytes, charset }),
+    })
+}
+
+fn charset(collations: &Collations, collation: u64) -> Result<Charset, Fault> {
+    collations.charset(collation).map_err(|name| {
+        Fault::unsupported(
+            format!("the character set {name}, which is not supported"),
+            "convert the column to utf8mb4 or leave the table out",
+        )
+    })
+}

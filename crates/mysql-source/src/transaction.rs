@@ -1,0 +1,142 @@
+//! GTID and QUERY events.
+
+use tandem_model::Gtid;
+
+use crate::bytes::{Cursor, Problem};
+use crate::charset::{Charset, Collations};
+
+/// A transaction's beginning, from a GTID event (`Gtid_event`, untagged).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) gtid: Gtid,
+    /// When it committed on the server that executed it first; on servers older than 8.0.1, which
+    /// do not write that, the event's own time in whole seconds.
+    pub(crate) commit_us: i64,
+    pub(crate) server_id: u32,
+}
+
+impl Opened {
+    pub(crate) fn read(body: &[u8], timestamp: u32, server_id: u32) -> Result<Self, Problem> {
+        let mut cursor = Cursor::new(body);
+        cursor.u8()?;
+        let gtid = Gtid::from_sid(&cursor.sid()?, cursor.uint(8)?);
+        let mut commit_us = 0;
+        // The type of the logical timestamps and the two of them, then the commit times.
+        if !cursor.is_empty() && cursor.u8()? == 2 {
+            cursor.take(16)?;
+            if !cursor.is_empty() {
+                // The highest bit says that the original commit time differs and follows.
+                let immediate = cursor.uint(7)?;
+                commit_us = if immediate >> 55 == 1 { cursor.uint(7)? } else { immediate };
+                if commit_us == 0 {
+                    commit_us = immediate & ((1 << 55) - 1);
+                }
+            }
+        }
+        if commit_us == 0 {
+            commit_us = u64::from(timestamp) * 1_000_000;
+        }
+        Ok(Self { gtid, commit_us: commit_us as i64, server_id })
+    }
+}
+
+/// A statement, from a QUERY event.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct QueryText {
+    pub(crate) database: String,
+    pub(crate) sql: String,
+}
+
+impl QueryText {
+    pub(crate) fn read(body: &[u8], collations: &Collations) -> Result<Self, Problem> {
+        let mut cursor = Cursor::new(body);
+        cursor.take(8)?;
+        let database_length = usize::from(cursor.u8()?);
+        cursor.take(2)?;
+        let variables_length = cursor.uint(2)? as usize;
+        let variables = cursor.take(variables_length)?;
+        let database = String::from_utf8_lossy(cursor.take(database_length)?).into_owned();
+        cursor.take(1)?;
+        let charset = client_collation(variables).and_then(|id| collations.charset(id).ok());
+        let text = cursor.rest();
+        let sql = match charset {
+            Some(Charset::Latin1) => Charset::Latin1.decode(text)?,
+            _ => String::from_utf8_lossy(text).into_owned(),
+        };
+        Ok(Self { database, sql })
+    }
+}
+
+/// The collation that the client spoke, from the status variables. Those that the server writes
+/// before it are walked through (`Query_event_status_vars`).
+fn client_collation(variables: &[u8]) -> Option<u64> {
+    let mut cursor = Cursor::new(variables);
+    while !cursor.is_empty() {
+        match cursor.u8().ok()? {
+            0 | 3 => cursor.take(4).ok()?,
+            1 => cursor.take(8).ok()?,
+            5 | 6 => {
+                let length = cursor.u8().ok()?;
+                cursor.take(length.into()).ok()?
+            }
+            4 => return cursor.uint(2).ok(),
+            _ => return None,
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gtid_event(immediate: &[u8]) -> Vec<u8> {
+        let mut body = vec![1];
+        body.extend_from_slice(&[0x11; 16]);
+        body.extend_from_slice(&7u64.to_le_bytes());
+        if !immediate.is_empty() {
+            body.push(2);
+            body.extend_from_slice(&[0; 16]);
+            body.extend_from_slice(immediate);
+        }
+        body
+    }
+
+    #[test]
+    fn commit_times() {
+        let at = |immediate: &[u8]| Opened::read(&gtid_event(immediate), 5, 1).unwrap().commit_us;
+        assert_eq!(at(&[1, 2, 0, 0, 0, 0, 0]), 0x201);
+        assert_eq!(at(&[1, 2, 0, 0, 0, 0, 0x80, 9, 0, 0, 0, 0, 0, 0]), 9);
+        assert_eq!(at(&[1, 2, 0, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0]), 0x201);
+        assert_eq!(at(&[]), 5_000_000);
+        let opened = Opened::read(&gtid_event(&[1; 7]), 5, 3).unwrap();
+        assert_eq!(opened.gtid.to_string(), "11111111-1111-1111-1111-111111111111:7");
+        assert_eq!(opened.server_id, 3);
+    }
+
+    #[test]
+    fn statements_in_the_clients_charset() {
+        let mut body = vec![0; 8];
+        body.extend_from_slice(&[1, 0, 0]);
+        let variables =
+            [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 6, 3, b's', b't', b'd', 4, 8, 0, 8, 0, 8, 0];
+        body.extend_from_slice(&(variables.len() as u16).to_le_bytes());
+        body.extend_from_slice(&variables);
+        body.extend_from_slice(b"d\0DROP TABLE \xe9");
+        let collations = Collations::new([(8, "latin1".to_owned())]);
+        let query = QueryText::read(&body, &collations).unwrap();
+        assert_eq!(query, QueryText { database: "d".into(), sql: "DROP TABLE é".into() });
+        for end in 0..45 {
+            let _ = QueryText::read(&body[..end.min(body.len())], &collations);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Opened::read(&bytes, 0, 0);
+            let _ = QueryText::read(&bytes, &Collations::default());
+        }
+    }
+}
