@@ -19,6 +19,7 @@ mod process;
 mod report;
 mod run;
 mod sample;
+mod sample_schema;
 mod sample_traffic;
 mod stores;
 mod traffic;

@@ -20,7 +20,7 @@ use super::sample_traffic::SampleTraffic;
 use super::traffic::{Traffic, Workload};
 use super::ui::Ui;
 use super::watch::Watch;
-use super::{dump, stores};
+use super::{dump, sample_schema, stores};
 
 /// Target tables in which rows are corrupted.
 const CORRUPTED_TABLES: usize = 3;
@@ -73,7 +73,8 @@ async fn finish(args: &DemoArgs, ui: &Ui, servers: &Endpoints, mut end: End<'_>)
     if args.stay {
         let traffic = Traffic::start(&servers.mysql_url, &end.database, end.workload, STAY_RATE);
         ui.phase("staying: traffic goes on; Ctrl-C ends it");
-        for (name, value) in servers.env() {
+        // Addresses of other people's servers may hold a password.
+        for (name, value) in servers.env().into_iter().filter(|_| servers.stack.is_some()) {
             ui.note(&format!("{name}={value}"));
         }
         ui.note(&format!("http://127.0.0.1:{}/metrics", end.watch.port));
@@ -200,7 +201,7 @@ impl<'a> Demo<'a> {
                 std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
             self.place.set_listen(&written)?
         } else {
-            let mapping = sample::MAPPING.replace("{db}", &self.place.database);
+            let mapping = sample_schema::MAPPING.replace("{db}", &self.place.database);
             format!("{}{mapping}", self.place.head(self.servers)?)
         };
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;

@@ -7,7 +7,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Value};
 use rand::Rng as _;
 
-use super::sample::{ACCOUNT, Generator, INVOICE, LINE, PAYMENT, QUIET, Size, insert};
+use super::sample::{Generator, QUIET, Size, insert};
+use super::sample_schema::{ACCOUNT, INVOICE, LINE, PAYMENT};
 use super::traffic::{Step, run};
 
 /// The keys that are in use and those handed out next.
