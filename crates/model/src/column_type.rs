@@ -110,7 +110,8 @@ impl FromStr for ColumnType {
     }
 }
 
-/// The members of `'a','it''s'`.
+/// The members of `'a','it''s'`. MySQL doubles quotes here and writes a backslash before a
+/// backslash, and line ends and NUL as `\n`, `\r`, `\0` (`append_unescaped` in its source).
 fn members(text: &str) -> Option<Vec<String>> {
     let mut out = Vec::new();
     let mut chars = text.chars().peekable();
@@ -126,6 +127,12 @@ fn members(text: &str) -> Option<Vec<String>> {
                     member.push('\'');
                 }
                 '\'' => break,
+                '\\' => member.push(match chars.next()? {
+                    'n' => '\n',
+                    'r' => '\r',
+                    '0' => '\0',
+                    c => c,
+                }),
                 c => member.push(c),
             }
         }
@@ -146,7 +153,18 @@ impl fmt::Display for ColumnType {
         let list = |f: &mut fmt::Formatter<'_>, name: &str, members: &[String]| {
             write!(f, "{name}(")?;
             for (i, member) in members.iter().enumerate() {
-                write!(f, "{}'{}'", if i == 0 { "" } else { "," }, member.replace('\'', "''"))?;
+                f.write_str(if i == 0 { "'" } else { ",'" })?;
+                for c in member.chars() {
+                    match c {
+                        '\'' => f.write_str("''")?,
+                        '\\' => f.write_str("\\\\")?,
+                        '\n' => f.write_str("\\n")?,
+                        '\r' => f.write_str("\\r")?,
+                        '\0' => f.write_str("\\0")?,
+                        c => f.write_char(c)?,
+                    }
+                }
+                f.write_char('\'')?;
             }
             f.write_char(')')
         };
@@ -197,12 +215,15 @@ mod tests {
             ("varbinary(10)", "blob"),
             ("enum('a,b','it''s','x)')", "enum('a,b','it''s','x)')"),
             ("set('')", "set('')"),
+            (r"enum('back\\slash','n\n','r\r','z\0')", r"enum('back\\slash','n\n','r\r','z\0')"),
             ("year", "year"),
         ] {
             let ty: ColumnType = mysql.parse().unwrap();
             assert_eq!(ty.to_string(), ours);
             assert_eq!(ours.parse::<ColumnType>().unwrap(), ty);
         }
+        let escaped: ColumnType = r"enum('a\\b','c\nd')".parse().unwrap();
+        assert_eq!(escaped, ColumnType::Enum(vec!["a\\b".into(), "c\nd".into()]));
         for unsupported in ["json", "bit(1)", "geometry", "vector(3)", "enum()", "enum('a'", "point"] {
             assert_eq!(unsupported.parse::<ColumnType>(), Err(UnsupportedType(unsupported.into())));
         }

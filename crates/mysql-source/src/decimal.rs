@@ -112,7 +112,9 @@ mod tests {
         tail.as_bytes().chunks(9).for_each(|c| group(std::str::from_utf8(c).unwrap()));
         fraction.as_bytes().chunks(9).for_each(|c| group(std::str::from_utf8(c).unwrap()));
         if negative {
-            out.iter_mut().for_each(|b| *b = !*b);
+            for b in &mut out {
+                *b = !*b;
+            }
         }
         out[0] ^= 0x80;
         out

@@ -23,6 +23,21 @@ pub enum MysqlError {
         /// The account's name.
         user: String,
     },
+    /// The server asks for a method of authentication that the driver does not have. For accounts
+    /// that do not exist it makes one up.
+    #[error(
+        "MySQL at {address} asks the user `{user}` for the authentication method {plugin}, which is not \
+         supported: check that the account exists for this host, and ALTER USER … IDENTIFIED WITH \
+         caching_sha2_password BY …"
+    )]
+    AuthPlugin {
+        /// `host:port`.
+        address: String,
+        /// The account's name.
+        user: String,
+        /// The method.
+        plugin: String,
+    },
     /// No connection could be made, or not within the time.
     #[error("MySQL at {address} cannot be reached: {cause}; check host, port, firewall and that mysqld runs")]
     Unreachable {
@@ -116,6 +131,9 @@ impl MysqlError {
         match error {
             Error::Server(ServerError { code: 1044 | 1045 | 1698, .. }) => {
                 Self::AccessDenied { address: address.to_owned(), user: user.to_owned() }
+            }
+            Error::Driver(DriverError::UnknownAuthPlugin { name }) => {
+                Self::AuthPlugin { address: address.to_owned(), user: user.to_owned(), plugin: name }
             }
             error @ Error::Server(_) => Self::while_doing(error, address, "connecting"),
             other => Self::Unreachable { address: address.to_owned(), cause: cause_of(&other) },

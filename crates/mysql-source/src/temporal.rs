@@ -272,9 +272,9 @@ mod tests {
             let magnitude = micros.unsigned_abs();
             let (seconds, fraction) = (magnitude / 1_000_000, magnitude % 1_000_000);
             let (bytes, per_unit) = fraction_layout(fsp).unwrap();
-            let whole = (seconds / 3600) << 12 | (seconds / 60 % 60) << 6 | seconds % 60;
-            let stored = if per_unit == 0 { 0 } else { fraction / per_unit };
-            let packed = (whole << (8 * bytes) | stored) as i64;
+            let whole = ((seconds / 3600) << 12) | ((seconds / 60 % 60) << 6) | (seconds % 60);
+            let stored = fraction.checked_div(per_unit).unwrap_or(0);
+            let packed = ((whole << (8 * bytes)) | stored) as i64;
             let packed = if micros < 0 { -packed } else { packed } + (0x80_0000i64 << (8 * bytes));
             prop_assert_eq!(time(&packed.to_be_bytes()[5 - bytes..], fsp), micros);
         }
