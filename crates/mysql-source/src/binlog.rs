@@ -198,7 +198,8 @@ fn sids(set: &GtidSet) -> Option<Vec<Sid<'static>>> {
             for byte in &mut bytes {
                 *byte = (digits.next()?? << 4 | digits.next()??) as u8;
             }
-            let intervals = runs.iter().map(|&(first, last)| GnoInterval::new(first, last + 1)).collect();
+            let intervals =
+                runs.iter().map(|&(first, last)| GnoInterval::new(first, last.saturating_add(1))).collect();
             Some(Sid::new(bytes).with_intervals(intervals))
         })
         .collect()

@@ -134,8 +134,8 @@ impl Machine {
             return;
         }
         let mut pos = self.at.pos & !0xffff_ffff | u64::from(log_pos);
-        if pos + (1 << 31) < self.at.pos {
-            pos += 1 << 32;
+        if pos.saturating_add(1 << 31) < self.at.pos {
+            pos = pos.saturating_add(1 << 32);
         }
         self.at.pos = self.at.pos.max(pos);
     }
@@ -366,3 +366,6 @@ impl Machine {
         })))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! Events made by hand, by MySQL's formats.
+
+use proptest::prelude::*;
+use tandem_model::{ColumnType, Row, Value};
+
+use super::*;
+
+const GTID: u8 = 33;
+const QUERY: u8 = 2;
+const XID: u8 = 16;
+const TABLE_MAP: u8 = 19;
+const WRITE: u8 = 30;
+const UPDATE: u8 = 31;
+
+fn machine() -> Machine {
+    let collations = [(8, "latin1"), (63, "binary"), (255, "utf8mb4"), (13, "sjis")]
+        .map(|(id, name)| (id, name.to_owned()));
+    let mut machine =
+        Machine::new(Box::new(|table| table.table.starts_with("wanted")), Collations::new(collations));
+    let idle = feed(&mut machine, 4, 0, &rotate(4, "binlog.000001")).unwrap();
+    assert_eq!(idle, Some(BinlogEvent::Idle { position: at("binlog.000001", 4) }));
+    machine
+}
+
+fn at(file: &str, pos: u64) -> BinlogPosition {
+    BinlogPosition { file: file.into(), pos }
+}
+
+fn feed(
+    machine: &mut Machine,
+    kind: u8,
+    log_pos: u32,
+    body: &[u8],
+) -> Result<Option<BinlogEvent>, BinlogError> {
+    machine.feed(&Header { kind, timestamp: 1, server_id: 9, log_pos }, body)
+}
+
+fn rotate(pos: u64, file: &str) -> Vec<u8> {
+    [&pos.to_le_bytes()[..], file.as_bytes()].concat()
+}
+
+fn gtid() -> Vec<u8> {
+    [&[0][..], &[0x11; 16], &5u64.to_le_bytes(), &[2], &[0; 16], &[7, 0, 0, 0, 0, 0, 0]].concat()
+}
+
+fn query(sql: &str) -> Vec<u8> {
+    [&[0; 8][..], &[1, 0, 0, 0, 0], b"d\0", sql.as_bytes()].concat()
+}
+
+fn field(kind: u8, value: &[u8]) -> Vec<u8> {
+    [&[kind, value.len() as u8], value].concat()
+}
+
+/// `(id INT UNSIGNED, name VARCHAR(40), bin BINARY(3), e ENUM('a', 'b'), t TIME(2))`, key (name, id).
+fn table_map(id: u8, table: &str) -> Vec<u8> {
+    let metadata = [
+        field(1, &[0x80]),
+        field(2, &[252, 255, 0, 1, 63]),
+        field(4, b"\x02id\x04name\x03bin\x01e\x01t"),
+        field(6, b"\x02\x01a\x01b"),
+        field(8, &[1, 0]),
+        field(10, &[8]),
+        field(12, &[0xf8]),
+    ]
+    .concat();
+    [
+        &[id, 0, 0, 0, 0, 0, 1, 0, 1][..],
+        b"d\0",
+        &[table.len() as u8],
+        table.as_bytes(),
+        &[0, 5, 3, 15, 254, 254, 19, 7, 160, 0, 254, 3, 247, 1, 2, 0b11010],
+        &metadata,
+    ]
+    .concat()
+}
+
+fn rows_head(table_id: u8, bitmaps: &[u8]) -> Vec<u8> {
+    [&[table_id, 0, 0, 0, 0, 0, 1, 0, 2, 0, 5], bitmaps].concat()
+}
+
+const ROW: &[u8] = &[0, 1, 0, 0, 0x80, 2, b'h', b'i', 1, 0xff, 2, 0x7f, 0xff, 0xff, 0x9d];
+const NULLS: &[u8] = &[0b11010, 2, 0, 0, 0, 0];
+
+fn row() -> Row {
+    vec![
+        Value::UInt(0x8000_0001),
+        Value::Text("hi".into()),
+        Value::Bytes(vec![0xff, 0, 0]),
+        Value::Text("b".into()),
+        Value::Time(-990_000),
+    ]
+}
+
+/// A row with NULLs where the columns are nullable, except the binary one.
+fn nulls() -> Row {
+    vec![Value::UInt(2), Value::Null, Value::Bytes(vec![0; 3]), Value::Null, Value::Null]
+}
+
+fn begin(machine: &mut Machine) {
+    assert_eq!(feed(machine, GTID, 100, &gtid()), Ok(None));
+    assert!(matches!(
+        feed(machine, QUERY, 200, &query("BEGIN")),
+        Ok(Some(BinlogEvent::Begin { commit_us: 7, server_id: 9, .. }))
+    ));
+}
+
+#[test]
+fn a_transaction() {
+    let mut machine = machine();
+    begin(&mut machine);
+    assert_eq!(feed(&mut machine, 29, 220, b"\x05hello"), Ok(None));
+    assert_eq!(feed(&mut machine, TABLE_MAP, 250, &table_map(1, "wanted")), Ok(None));
+    assert_eq!(feed(&mut machine, TABLE_MAP, 270, &table_map(2, "other")), Ok(None));
+    let write = [&rows_head(1, &[0x1f]), ROW, NULLS].concat();
+    let Ok(Some(BinlogEvent::Rows(rows))) = feed(&mut machine, WRITE, 300, &write) else { panic!() };
+    assert_eq!((rows.kind, rows.end, rows.file.as_str()), (RowsKind::Write, 300, "binlog.000001"));
+    assert_eq!(rows.rows, [(None, Some(row())), (None, Some(nulls()))]);
+    assert_eq!(rows.table.primary_key, [1, 0]);
+    assert_eq!(rows.table.columns[3].ty, ColumnType::Enum(vec!["a".into(), "b".into()]));
+    let nullable: Vec<_> = rows.table.columns.iter().map(|c| c.nullable).collect();
+    assert_eq!(nullable, [false, true, false, true, true]);
+
+    let update = [&rows_head(1, &[0x1f, 0x1f]), ROW, NULLS].concat();
+    let Ok(Some(BinlogEvent::Rows(updated))) = feed(&mut machine, UPDATE, 400, &update) else { panic!() };
+    assert_eq!(updated.rows, [(Some(row()), Some(nulls()))]);
+    assert_eq!(feed(&mut machine, WRITE, 450, &[&rows_head(2, &[0x1f]), ROW].concat()), Ok(None));
+    assert_eq!(feed(&mut machine, 27, 450, b"binlog.000001"), Ok(None));
+    assert_eq!(
+        feed(&mut machine, XID, 500, &[0; 8]),
+        Ok(Some(BinlogEvent::Commit { position: at("binlog.000001", 500) }))
+    );
+
+    // The same definition under another id is the same Arc; another definition is not.
+    begin(&mut machine);
+    feed(&mut machine, TABLE_MAP, 550, &table_map(7, "wanted")).unwrap();
+    let again = [&rows_head(7, &[0x1f]), ROW].concat();
+    let Ok(Some(BinlogEvent::Rows(again))) = feed(&mut machine, WRITE, 600, &again) else { panic!() };
+    assert!(Arc::ptr_eq(&again.table, &rows.table));
+    assert!(matches!(feed(&mut machine, QUERY, 700, &query("COMMIT")), Ok(Some(BinlogEvent::Commit { .. }))));
+}
+
+#[test]
+fn positions() {
+    let mut machine = machine();
+    let idle = |file: &str, pos| Ok(Some(BinlogEvent::Idle { position: at(file, pos) }));
+    assert_eq!(feed(&mut machine, 15, 0, &[]), idle("binlog.000001", 4));
+    assert_eq!(feed(&mut machine, 35, 158, &[]), idle("binlog.000001", 158));
+    assert_eq!(feed(&mut machine, 27, u32::MAX - 9, b"binlog.000001"), idle("binlog.000001", 0xffff_fff6));
+    assert_eq!(feed(&mut machine, 27, 50, b"binlog.000001"), idle("binlog.000001", 0x1_0000_0032));
+    let beyond =
+        [&field(1, b"binlog.000001")[..], &[2, 9, 254], &0x2_0000_0000u64.to_le_bytes(), &[0]].concat();
+    assert_eq!(feed(&mut machine, 41, 0, &beyond), idle("binlog.000001", 0x2_0000_0000));
+    assert_eq!(feed(&mut machine, 4, 77, &rotate(4, "binlog.000002")), idle("binlog.000002", 4));
+    assert_eq!(feed(&mut machine, 27, 158, b"binlog.000003"), idle("binlog.000003", 158));
+}
+
+#[test]
+fn statements_are_whole_transactions() {
+    let mut machine = machine();
+    feed(&mut machine, GTID, 100, &gtid()).unwrap();
+    let statement = feed(&mut machine, QUERY, 200, &query("TRUNCATE TABLE x")).unwrap().unwrap();
+    let BinlogEvent::Statement { kind, tables, position, commit_us: 7, database, .. } = statement else {
+        panic!("{statement:?}");
+    };
+    assert_eq!((kind, position, database.as_str()), (StatementKind::Truncate, at("binlog.000001", 200), "d"));
+    assert_eq!(tables, [TableName::new("d", "x")]);
+
+    feed(&mut machine, GTID, 300, &gtid()).unwrap();
+    let created = feed(&mut machine, QUERY, 350, &query("CREATE TABLE x (id int) START TRANSACTION"));
+    assert!(matches!(created, Ok(Some(BinlogEvent::Begin { .. }))));
+    assert!(matches!(feed(&mut machine, XID, 400, &[]), Ok(Some(BinlogEvent::Commit { .. }))));
+}
+
+#[test]
+fn what_is_refused_says_where_and_what_to_do() {
+    let refused = |machine: &mut Machine, kind, body: &[u8], text: &str| {
+        let error = feed(machine, kind, 777, body).unwrap_err().to_string();
+        assert!(error.contains("binlog.000001:777") && error.contains(text), "{error}");
+    };
+    let row_event = [&rows_head(1, &[0x1f]), ROW].concat();
+
+    refused(&mut machine(), WRITE, &row_event, "outside a transaction");
+    refused(&mut machine(), XID, &[], "has not begun");
+    refused(&mut machine(), QUERY, &query("BEGIN"), "gtid_mode");
+    for (kind, text) in [
+        (5, "binlog_format"),
+        (13, "binlog_format"),
+        (14, "binlog_format"),
+        (18, "binlog_format"),
+        (24, "log_bin_use_v1_row_events"),
+        (26, "INCIDENT"),
+        (34, "gtid_mode"),
+        (38, "XA"),
+        (39, "binlog_row_value_options"),
+        (40, "binlog_transaction_compression"),
+        (42, "tag"),
+        (99, "number 99"),
+    ] {
+        refused(&mut machine(), kind, &[], text);
+    }
+    let in_transaction = |kind, body: &[u8], text: &str| {
+        let mut machine = machine();
+        begin(&mut machine);
+        feed(&mut machine, TABLE_MAP, 250, &table_map(1, "wanted")).unwrap();
+        refused(&mut machine, kind, body, text);
+    };
+    in_transaction(GTID, &gtid(), "before the last one has ended");
+    in_transaction(4, &rotate(4, "binlog.000001"), "inside a transaction");
+    in_transaction(QUERY, &query("INSERT INTO x VALUES (1)"), "binlog_format = ROW");
+    in_transaction(QUERY, &query("DROP TABLE x"), "inside a transaction");
+    in_transaction(QUERY, &query("ROLLBACK"), "InnoDB");
+    in_transaction(QUERY, &query("XA START x'00'"), "XA");
+    in_transaction(WRITE, &[&rows_head(9, &[0x1f]), ROW].concat(), "not been mapped");
+    in_transaction(WRITE, &[&rows_head(1, &[0x0f]), ROW].concat(), "binlog_row_image = FULL");
+    in_transaction(UPDATE, &[&rows_head(1, &[0x1f, 0x1e]), ROW].concat(), "binlog_row_image = FULL");
+    in_transaction(WRITE, &[&rows_head(1, &[0x1f]), &ROW[..9]].concat(), "column `bin`");
+
+    // Without names, with a prefix in the key, without a key, and with types that are not carried.
+    let map = table_map(1, "wanted");
+    let names = map.windows(2).position(|w| w == b"id").unwrap() - 3;
+    in_transaction(TABLE_MAP, &map[..names], "binlog_row_metadata = FULL");
+    let key = map.windows(4).position(|w| w == [8, 2, 1, 0]).unwrap();
+    let prefix = [&map[..key], &[9, 4, 0, 0, 1, 5], &map[key + 4..]].concat();
+    in_transaction(TABLE_MAP, &prefix, "prefix of column `name`");
+    let keyless = [&map[..key], &map[key + 4..]].concat();
+    in_transaction(TABLE_MAP, &keyless, "table d.wanted");
+    let mut unknown = map.clone();
+    *unknown.last_mut().unwrap() = 0;
+    let unknown = [&unknown[..], &field(77, &[])].concat();
+    in_transaction(TABLE_MAP, &unknown, "unknown field 77");
+    let types = map.windows(5).position(|w| w == [3, 15, 254, 254, 19]).unwrap();
+    for (code, name) in [(245, "`id` has the type JSON"), (16, "BIT"), (255, "GEOMETRY"), (242, "VECTOR")] {
+        let mut map = map.clone();
+        map[types] = code;
+        in_transaction(TABLE_MAP, &map, name);
+        map = table_map(1, "other");
+        map[types - 1] = code;
+        let mut machine = machine();
+        begin(&mut machine);
+        assert_eq!(feed(&mut machine, TABLE_MAP, 250, &map), Ok(None), "not of tables that are not wanted");
+    }
+}
+
+#[test]
+fn savepoints_and_temporary_tables_are_passed_over() {
+    let mut machine = machine();
+    begin(&mut machine);
+    for sql in ["SAVEPOINT `s`", "ROLLBACK TO `s`", "DROP TEMPORARY TABLE IF EXISTS x"] {
+        assert_eq!(feed(&mut machine, QUERY, 300, &query(sql)), Ok(None));
+    }
+    let dummy = [0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 2, 0, 0];
+    assert_eq!(feed(&mut machine, WRITE, 300, &dummy), Ok(None));
+}
+
+#[test]
+fn events_that_end_too_early_are_errors() {
+    let map = table_map(1, "wanted");
+    for end in 0..map.len() {
+        let mut machine = machine();
+        begin(&mut machine);
+        let cut = feed(&mut machine, TABLE_MAP, 250, &map[..end]);
+        // Only the last field, which is not needed, may be missing.
+        assert!(cut.is_err() || end == map.len() - 3 || end == map.len() - 6, "{end}");
+    }
+    let mut machine = machine();
+    begin(&mut machine);
+    feed(&mut machine, TABLE_MAP, 250, &map).unwrap();
+    let head = rows_head(1, &[0x1f]);
+    let write = [&head, ROW, NULLS].concat();
+    for end in 0..write.len() {
+        let whole_rows = end == head.len() || end == head.len() + ROW.len();
+        assert_eq!(feed(&mut machine, WRITE, 300, &write[..end]).is_ok(), whole_rows, "{end}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn damaged_events_never_panic(
+        damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6),
+        values in proptest::collection::vec(any::<u8>(), 0..60),
+        kind in 0u8..45,
+    ) {
+        let mut machine = machine();
+        begin(&mut machine);
+        let mut map = table_map(1, "wanted");
+        for (at, byte) in &damage {
+            let at = at.index(map.len());
+            map[at] = *byte;
+        }
+        let _ = feed(&mut machine, TABLE_MAP, 250, &map);
+        let _ = feed(&mut machine, WRITE, 300, &[&rows_head(1, &[0x1f]), &values[..]].concat());
+        let _ = feed(&mut machine, UPDATE, 300, &[&rows_head(1, &[0x1f, 0x1f]), &values[..]].concat());
+        let _ = feed(&mut machine, kind, 300, &values);
+    }
+}
