@@ -581,7 +581,7 @@ async fn examined(source: &mut Source, table: &str) -> anyhow::Result<u64> {
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(SUM_ROWS_EXAMINED), 0) AS UNSIGNED) FROM
          performance_schema.events_statements_summary_by_digest
-         WHERE DIGEST_TEXT LIKE 'SELECT%FROM `{}` . `{table}` WHERE%'",
+         WHERE DIGEST_TEXT LIKE 'EXECUTE SELECT%FROM `{}` . `{table}` WHERE%'",
         source.database
     );
     Ok(source.writer.query_first(sql).await?.unwrap_or(0))

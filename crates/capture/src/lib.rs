@@ -1,1 +1,26 @@
-//! The capture loop: binlog to Kafka, in order, exactly once
+//! The capture loop: MySQL's binlog to Kafka, in order, exactly once.
+//!
+//! ```text
+//! binlog events ──► Assembler ──► batch ──► one Kafka transaction
+//!                   (versions,              (the batch's changes, then its watermark)
+//!                    records)
+//! ```
+//!
+//! Invariants:
+//!
+//! - Only the [`Assembler`] mints versions: one for each row change, one for each watermark, in
+//!   binlog order, from nothing but the last watermark and the binlog.
+//! - A watermark is published in the same Kafka transaction as the changes it speaks of, after all
+//!   of them. It is the only checkpoint: whatever was published without one was never committed.
+//! - Any failure drops everything in memory and starts again from the last committed watermark.
+//!   A restart after a crash and a restart after an aborted transaction are the same code.
+//! - A MySQL transaction larger than a batch is cut. Its watermark says how many of its row changes
+//!   are out, and they are skipped without minting when the transaction is read again.
+
+mod assembler;
+mod metrics;
+mod run;
+
+pub use assembler::{AssembleError, Assembler, Batch, Outline};
+pub use metrics::Metrics;
+pub use run::{Capture, CaptureConfig, CaptureError};

@@ -16,7 +16,7 @@ use crate::schema::{ActualColumn, ActualTable, Finding, compare};
 use crate::{cql, retry};
 
 /// A schema change waits for every node to agree, which may take longer than any request.
-const DDL_TIMEOUT: Duration = Duration::from_secs(60);
+const DDL_TIMEOUT: Duration = Duration::from_mins(1);
 
 const KEYSPACE: &str = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
 const TABLE: &str = "SELECT flags, default_time_to_live, gc_grace_seconds FROM system_schema.tables \

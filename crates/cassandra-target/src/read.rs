@@ -68,15 +68,15 @@ fn stored(row: &[Option<&[u8]>], regular: usize) -> Result<StoredRow, Failure> {
         return Err(unexpected("a row has another number of columns than its table"));
     }
     let (cells, writetimes) = row.split_at(regular);
-    let writetime = |cell: &Option<&[u8]>| match cell {
+    let writetime = |cell: Option<&[u8]>| match cell {
         None => Ok(None),
-        Some(bytes) => <[u8; 8]>::try_from(*bytes)
+        Some(bytes) => <[u8; 8]>::try_from(bytes)
             .map(|b| Some(i64::from_be_bytes(b)))
             .map_err(|_| unexpected("a writetime is not a bigint")),
     };
     Ok(StoredRow {
         cells: cells.iter().map(|c| c.map(<[u8]>::to_vec)).collect(),
-        writetimes: writetimes.iter().map(writetime).collect::<Result<_, _>>()?,
+        writetimes: writetimes.iter().copied().map(writetime).collect::<Result<_, _>>()?,
     })
 }
 

@@ -116,7 +116,7 @@ mod tests {
         assert!(tries > 1);
 
         let mut tries = 0;
-        let outcome = bounded(Duration::from_secs(60), || {
+        let outcome = bounded(Duration::from_mins(1), || {
             tries += 1;
             let now = tries;
             async move { if now < 3 { Err(Failure::Transient("down".into())) } else { Ok(now) } }

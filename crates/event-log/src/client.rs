@@ -1,7 +1,7 @@
 //! What all clients share: librdkafka's log, its errors, its end.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -91,8 +91,11 @@ pub(crate) fn ping<C: ConsumerContext>(
     match consumer.fetch_metadata(Some(&format!("{}.schemas", config.prefix)), PING) {
         Ok(_) => Ok(()),
         Err(error) => {
-            // The log and error events that say why wait in the client's queue.
-            let _ = consumer.poll(Duration::ZERO);
+            // The events that say why wait in the client's queue.
+            let began = Instant::now();
+            while health.last().is_none() && began.elapsed() < Duration::from_millis(300) {
+                let _ = consumer.poll(Duration::from_millis(20));
+            }
             let cause = health.last().unwrap_or_else(|| error.to_string());
             Err(ConsumeError::Unreachable { brokers: config.brokers.clone(), cause })
         }

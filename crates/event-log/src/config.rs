@@ -35,7 +35,7 @@ impl KafkaConfig {
             prefix: prefix.into(),
             partitions: 6,
             replication: 1,
-            retention: Duration::from_secs(7 * 24 * 3600),
+            retention: Duration::from_hours(7 * 24),
             properties: BTreeMap::new(),
         }
     }

@@ -83,12 +83,12 @@ impl State {
     }
 
     /// The offsets that moved since they were committed last.
-    pub(crate) fn to_commit(&mut self, only: impl Fn(&str, i32) -> bool) -> TopicPartitionList {
+    pub(crate) fn take_commit(&mut self, only: impl Fn(&str, i32) -> bool) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (topic, partitions) in &mut self.partitions {
             for (&partition, progress) in partitions {
                 if only(topic, partition)
-                    && let Some(offset) = progress.to_commit()
+                    && let Some(offset) = progress.take_commit()
                     && list.add_partition_offset(topic, partition, Offset::Offset(offset)).is_err()
                 {
                     progress.commit_failed();
@@ -278,7 +278,7 @@ pub(crate) fn note_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, sha
 
 /// Commits what has moved.
 fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared, mode: CommitMode) {
-    let list = shared.lock().to_commit(|_, _| true);
+    let list = shared.lock().take_commit(|_, _| true);
     if list.count() > 0
         && let Err(error) = consumer.commit(&list, mode)
     {

@@ -195,7 +195,7 @@ impl GroupContext {
             let done = self
                 .shared
                 .lock()
-                .to_commit(|topic, partition| list.find_partition(topic, partition).is_some());
+                .take_commit(|topic, partition| list.find_partition(topic, partition).is_some());
             if done.count() > 0
                 && let Err(error) = consumer.commit(&done, CommitMode::Sync)
             {

@@ -1,13 +1,14 @@
 //! Where a consumer group stands, seen from outside.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::{EndsElsewhere, LogContext, REQUEST, blocking, created, partition_count};
+use crate::error::may_pass;
 use crate::{ConsumeError, KafkaConfig};
 
 /// Asks for the committed offsets of a group without joining it.
@@ -40,17 +41,13 @@ impl GroupOffsets {
             let _ = consumer.poll(Duration::ZERO);
             let mut list = TopicPartitionList::new();
             for topic in &topics {
-                let known = partitions.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
-                let count = match known {
-                    Some(count) => count,
-                    None => {
-                        let count = partition_count(&consumer, topic)?;
-                        partitions
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .insert(topic.clone(), count);
-                        count
-                    }
+                let known = lock(&partitions).get(topic).copied();
+                let count = if let Some(count) = known {
+                    count
+                } else {
+                    let count = partition_count(&consumer, topic)?;
+                    lock(&partitions).insert(topic.clone(), count);
+                    count
                 };
                 for partition in 0..count {
                     list.add_partition(topic, partition);
@@ -59,7 +56,17 @@ impl GroupOffsets {
             if list.count() == 0 {
                 return Ok(HashMap::new());
             }
-            let answer = consumer.committed_offsets(list, REQUEST).map_err(failed)?;
+            // Which broker coordinates the group may be settled only now: such errors pass at once.
+            let began = Instant::now();
+            let answer = loop {
+                match consumer.committed_offsets(list.clone(), REQUEST) {
+                    Ok(answer) => break answer,
+                    Err(error) if may_pass(&error) && began.elapsed() < REQUEST => {
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                    Err(error) => return Err(failed(error)),
+                }
+            };
             let mut committed = HashMap::with_capacity(answer.count());
             for element in answer.elements() {
                 element.error().map_err(failed)?;
@@ -73,4 +80,8 @@ impl GroupOffsets {
         })
         .await
     }
+}
+
+fn lock(partitions: &Mutex<HashMap<String, i32>>) -> MutexGuard<'_, HashMap<String, i32>> {
+    partitions.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -78,7 +78,7 @@ impl Progress {
 
     /// The offset to commit, if it has moved since the last commit; from now on it counts as
     /// committed.
-    pub(crate) fn to_commit(&mut self) -> Option<i64> {
+    pub(crate) fn take_commit(&mut self) -> Option<i64> {
         let safe = self.safe();
         if self.committed == Some(safe) {
             return None;
@@ -101,22 +101,22 @@ mod tests {
     #[test]
     fn markers_are_passed_once_all_is_done() {
         let mut progress = Progress::new(10, Some(10), None);
-        assert_eq!(progress.to_commit(), None);
+        assert_eq!(progress.take_commit(), None);
         assert!(progress.deliver(10) && progress.deliver(11));
         progress.at(13); // a marker at 12
         assert_eq!(progress.safe(), 10);
         progress.done(11);
-        assert_eq!(progress.to_commit(), None);
+        assert_eq!(progress.take_commit(), None);
         progress.done(10);
-        assert_eq!(progress.to_commit(), Some(13));
-        assert_eq!(progress.to_commit(), None);
+        assert_eq!(progress.take_commit(), Some(13));
+        assert_eq!(progress.take_commit(), None);
         progress.commit_failed();
-        assert_eq!(progress.to_commit(), Some(13));
+        assert_eq!(progress.take_commit(), Some(13));
     }
 
     #[test]
     fn a_partition_without_a_committed_offset_commits_its_start() {
-        assert_eq!(Progress::new(0, None, None).to_commit(), Some(0));
+        assert_eq!(Progress::new(0, None, None).take_commit(), Some(0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 use tokio::sync::oneshot;
@@ -25,6 +25,9 @@ const INIT: Duration = Duration::from_secs(30);
 /// librdkafka's own `flush` looks for acknowledgements every 100 ms; polling for them this often
 /// makes a transaction cost some 10 ms.
 const POLL: Duration = Duration::from_micros(500);
+
+/// How long one step of an abort may wait while acknowledgements are to come.
+const ABORT_STEP: Duration = Duration::from_millis(50);
 
 type Finish = Box<dyn FnOnce(&EndOffsets) -> Result<Vec<OutRecord>, BoxError> + Send>;
 
@@ -272,14 +275,13 @@ impl Worker {
         if matches!(error, PublishError::Fenced { .. } | PublishError::Failed(_)) {
             return error;
         }
-        // What is not yet written need not be; its acknowledgements must be taken out of the queue,
-        // or the abort waits for them.
-        self.producer.purge(PurgeConfig::default().queue().inflight());
-        while self.producer.in_flight_count() > 0 {
-            self.producer.poll(POLL);
-        }
+        // librdkafka drops what it has not sent yet and waits for what it has: the acknowledgements
+        // must be taken out of its queue in between, or the abort never ends. (Purging by hand
+        // instead makes it purge once more later, into the next transaction.)
         loop {
-            match self.producer.abort_transaction(INIT) {
+            let waiting = self.producer.in_flight_count() > 0;
+            self.producer.poll(POLL);
+            match self.producer.abort_transaction(if waiting { ABORT_STEP } else { INIT }) {
                 Ok(()) => return error,
                 Err(KafkaError::Transaction(e)) if e.is_retriable() => {}
                 Err(failed) => {

@@ -14,6 +14,7 @@ mod equality;
 mod error;
 mod fold;
 mod plan;
+mod print;
 mod rows;
 
 pub use compile::compile_all;
@@ -24,4 +25,5 @@ pub use equality::{Difference, differences};
 pub use error::{PlanError, PlanProblem, Problem, RowError};
 pub use fold::fold;
 pub use plan::{TablePlan, TargetPlan};
+pub use print::printable;
 pub use rows::ExpectedRow;

@@ -28,8 +28,7 @@ impl Decimal {
     pub fn parse(text: &str, scale: u32) -> Result<Self, ParseDecimalError> {
         let (negative, digits) = match text.as_bytes() {
             [b'-', rest @ ..] => (true, rest),
-            [b'+', rest @ ..] => (false, rest),
-            rest => (false, rest),
+            [b'+', rest @ ..] | rest => (false, rest),
         };
         let (whole, fraction) = match digits.iter().position(|&b| b == b'.') {
             Some(dot) => (&digits[..dot], &digits[dot + 1..]),

@@ -96,3 +96,19 @@ pub enum StatementKind {
     /// Anything else: views, indexes, accounts, …
     Other,
 }
+
+impl StatementKind {
+    /// The statement's first words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Truncate => "TRUNCATE",
+            Self::Drop => "DROP TABLE",
+            Self::DropDatabase => "DROP DATABASE",
+            Self::Rename => "RENAME TABLE",
+            Self::Alter => "ALTER TABLE",
+            Self::Create => "CREATE TABLE",
+            Self::DataChange => "a change of rows",
+            Self::Other => "other",
+        }
+    }
+}

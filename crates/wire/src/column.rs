@@ -11,13 +11,14 @@ fn plain_type(ty: &ColumnType) -> Json {
     let decimal = |precision: u8, scale: u8| json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale});
     match ty {
         ColumnType::Int { bits: 64, unsigned: true } => decimal(20, 0),
-        ColumnType::Int { bits: 64, .. } | ColumnType::Int { bits: 32, unsigned: true } => json!("long"),
+        ColumnType::Int { bits: 64, .. }
+        | ColumnType::Int { bits: 32, unsigned: true }
+        | ColumnType::Time { .. } => json!("long"),
         ColumnType::Int { .. } | ColumnType::Year => json!("int"),
         ColumnType::Float => json!("float"),
         ColumnType::Double => json!("double"),
         ColumnType::Decimal { precision, scale } => decimal(*precision, *scale),
         ColumnType::Date => json!({"type": "int", "logicalType": "date"}),
-        ColumnType::Time { .. } => json!("long"),
         ColumnType::DateTime { .. } => json!({"type": "long", "logicalType": "local-timestamp-micros"}),
         ColumnType::Timestamp { .. } => json!({"type": "long", "logicalType": "timestamp-micros"}),
         ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => json!("string"),

@@ -1,0 +1,241 @@
+//! The loop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tandem_event_log::{
+    Admin, ChangeTopic, ConsumeError, KafkaConfig, OutRecord, Producer, PublishError, SchemaStore, Topics,
+};
+use tandem_model::{Change, Op, SourceInfo, TableDef, Value};
+use tandem_mysql_source::{Mysql, MysqlError, Reader};
+use tandem_watermarks::{WatermarkError, Watermarks};
+use tandem_wire::control::BackfillProgress;
+use tandem_wire::{TableSchema, WireError};
+use tokio_util::sync::CancellationToken;
+
+use crate::progress::progress_record;
+use crate::{Metrics, ProgressError, read_progress};
+
+/// First and longest pause before a table's backfill goes on after an error that may pass.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// How the backfill works.
+#[derive(Debug, Clone)]
+pub struct BackfillConfig {
+    /// Rows in a chunk, at most.
+    pub chunk_rows: usize,
+    /// Rows a second, at most; none: as fast as it goes.
+    pub max_rows_per_second: Option<u32>,
+}
+
+/// Why the backfill stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum BackfillError {
+    /// A query to MySQL.
+    #[error(transparent)]
+    Mysql(#[from] MysqlError),
+    /// No watermark to borrow.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkError),
+    /// Publishing.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Reading Kafka.
+    #[error(transparent)]
+    Consume(#[from] ConsumeError),
+    /// Reading how far the backfill had come.
+    #[error(transparent)]
+    Progress(#[from] ProgressError),
+    /// A row does not fit its table's schema.
+    #[error("backfill of {table}: {source}")]
+    Encode {
+        /// The table.
+        table: String,
+        /// What does not fit.
+        source: WireError,
+    },
+}
+
+impl BackfillError {
+    /// Whether going on from the last progress may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Mysql(error) | Self::Watermark(WatermarkError::Mysql(error)) => error.is_transient(),
+            Self::Watermark(WatermarkError::Late { .. }) => true,
+            Self::Publish(error) => error.is_retriable(),
+            Self::Consume(error) | Self::Progress(ProgressError::Consume(error)) => error.is_retriable(),
+            Self::Watermark(_) | Self::Progress(ProgressError::Decode(_)) | Self::Encode { .. } => false,
+        }
+    }
+}
+
+/// Everything one backfill needs.
+pub struct Backfill {
+    /// The source.
+    pub mysql: Mysql,
+    /// The log.
+    pub kafka: KafkaConfig,
+    /// Where schemas are registered before their first use.
+    pub schemas: SchemaStore,
+    /// What may be borrowed.
+    pub watermarks: Watermarks,
+    /// The tables to copy.
+    pub tables: Vec<Arc<TableDef>>,
+    /// How to work.
+    pub config: BackfillConfig,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Backfill {
+    /// Copies every table that is not yet done, one after the other, and returns when all are.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), BackfillError> {
+        tokio::select! {
+            outcome = self.all_tables() => outcome,
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+
+    async fn all_tables(&self) -> Result<(), BackfillError> {
+        let producer = Producer::start(&self.kafka).await?;
+        for table in &self.tables {
+            let mut pause = BACKOFF.0;
+            loop {
+                let chunks = self.metrics.chunks.get();
+                match self.table(&producer, table).await {
+                    Ok(()) => break,
+                    Err(error) if error.is_transient() => {
+                        if self.metrics.chunks.get() > chunks {
+                            pause = BACKOFF.0;
+                        }
+                        tracing::warn!(%error, table = %table.name, "the backfill pauses and goes on from its last chunk");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(BACKOFF.1);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn table(&self, producer: &Producer, table: &Arc<TableDef>) -> Result<(), BackfillError> {
+        let name = table.name.to_string();
+        let encode = |source| BackfillError::Encode { table: name.clone(), source };
+        let known = read_progress(&self.kafka).await?.remove(&name);
+        if known.as_ref().is_some_and(|p| p.done) {
+            return Ok(());
+        }
+        let topics = Topics::new(&self.kafka.prefix);
+        let topic_name = topics.backfill(&table.name);
+        let admin = Admin::connect(&self.kafka).await?;
+        let partitions = admin.partitions(&topic_name).await?;
+        let schema = Arc::new(TableSchema::new(Arc::clone(table), &self.kafka.prefix));
+        self.schemas.register(&schema.key_subject(&topic_name), schema.key_id(), schema.key_json()).await?;
+        self.schemas
+            .register(&schema.value_subject(&topic_name), schema.value_id(), schema.value_json())
+            .await?;
+        let topic = ChangeTopic::new(topic_name.clone(), partitions, Arc::clone(&schema));
+        let mut reader = self.mysql.reader().await?;
+
+        let mut progress = match known {
+            Some(progress) => progress,
+            None => self.begin(&mut reader, &schema).await?,
+        };
+        let key = |bytes: &Option<Vec<u8>>| {
+            bytes.as_ref().map(|k| schema.decode_key(k)).transpose().map_err(encode)
+        };
+        let upto: Option<Vec<Value>> = key(&progress.upto_key)?;
+        let mut after: Option<Vec<Value>> = key(&progress.last_key)?;
+        if after.is_some() {
+            tracing::info!(table = name, rows = progress.rows, "the backfill goes on where it was");
+        }
+        while let (false, Some(upto)) = (progress.done, &upto) {
+            let began = Instant::now();
+            let watermark = self.watermarks.borrow(&mut reader).await?;
+            let rows = reader.read_chunk(table, after.as_deref(), upto, self.config.chunk_rows).await?;
+            let (count, read_at) = (rows.len(), now_us());
+            if let Some(last) = rows.last() {
+                let last = table.key_of(last);
+                let mut bytes = Vec::new();
+                schema.encode_key_values(&last, &mut bytes).map_err(encode)?;
+                progress.last_key = Some(bytes);
+                after = Some(last);
+            }
+            let records: Vec<OutRecord> = rows
+                .into_iter()
+                .map(|row| {
+                    topic.record(&Change {
+                        table: Arc::clone(table),
+                        op: Op::Read,
+                        before: None,
+                        after: Some(row),
+                        version: watermark.version,
+                        source: SourceInfo { ts_us: read_at, ..SourceInfo::default() },
+                    })
+                })
+                .collect::<Result<_, _>>()
+                .map_err(encode)?;
+            producer.send(records).await?;
+            progress.rows += count as i64;
+            progress.version = watermark.version.0;
+            progress.updated_at_us = now_us();
+            progress.done = count < self.config.chunk_rows;
+            if progress.done {
+                progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
+            }
+            producer.send(vec![progress_record(&self.kafka, &table.name, &progress)]).await?;
+            self.metrics.rows.inc_by(count as u64);
+            self.metrics.chunks.inc();
+            if let Some(limit) = self.config.max_rows_per_second {
+                let least = Duration::from_secs_f64(count as f64 / f64::from(limit.max(1)));
+                tokio::time::sleep(least.saturating_sub(began.elapsed())).await;
+            }
+        }
+        if upto.is_none() {
+            progress.done = true;
+            progress.end_offsets = vec![0; partitions as usize];
+            producer.send(vec![progress_record(&self.kafka, &table.name, &progress)]).await?;
+        }
+        self.metrics.tables_done.inc();
+        tracing::info!(table = name, rows = progress.rows, "the backfill of this table is published");
+        Ok(())
+    }
+
+    /// The first progress of a table: its upper end, read after a watermark was borrowed.
+    async fn begin(
+        &self,
+        reader: &mut Reader,
+        schema: &TableSchema,
+    ) -> Result<BackfillProgress, BackfillError> {
+        let table = schema.table();
+        let name = table.name.to_string();
+        let watermark = self.watermarks.borrow(reader).await?;
+        let upto_key = match reader.max_key(table).await? {
+            None => None,
+            Some(key) => {
+                let mut bytes = Vec::new();
+                schema
+                    .encode_key_values(&key, &mut bytes)
+                    .map_err(|source| BackfillError::Encode { table: name.clone(), source })?;
+                Some(bytes)
+            }
+        };
+        Ok(BackfillProgress {
+            last_key: None,
+            upto_key,
+            rows: 0,
+            estimated_rows: reader.approximate_rows(&table.name).await? as i64,
+            done: false,
+            version: watermark.version.0,
+            started_at_us: now_us(),
+            updated_at_us: now_us(),
+            end_offsets: Vec::new(),
+            table: name,
+        })
+    }
+}
+
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}

@@ -1,0 +1,405 @@
+//! From binlog events to batches of records: minting, cutting, resuming. No I/O.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use tandem_event_log::{ChangeTopic, OutRecord, Topics};
+use tandem_model::{
+    BinlogPosition, Change, Cut, Gtid, GtidSet, Minter, Op, Row, SourceInfo, TableDef, TableName, Watermark,
+};
+use tandem_mysql_source::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
+use tandem_wire::control::{Ddl, encode_ddl};
+use tandem_wire::{TableSchema, WireError};
+
+/// Why capture cannot go on at some place of the binlog. All of these are fatal: a restart meets
+/// the same event again.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// A row does not fit its table's schema.
+    #[error("{table} at {position}: {source}")]
+    Encode {
+        /// The table.
+        table: TableName,
+        /// Where in the binlog.
+        position: BinlogPosition,
+        /// What does not fit.
+        source: WireError,
+    },
+    /// A statement took away rows of a mapped table, or the table itself, without row changes.
+    #[error(
+        "`{kind}` on {table} in transaction {gtid} at {position} cannot be carried to Cassandra: \
+         the table's rows there are left as they were. Either take the table out of tandem.toml, or drop its \
+         target tables and start the migration anew under another kafka.prefix"
+    )]
+    TableGone {
+        /// TRUNCATE, DROP or RENAME.
+        kind: &'static str,
+        /// The mapped table.
+        table: TableName,
+        /// The transaction.
+        gtid: Gtid,
+        /// The end of the statement's event.
+        position: BinlogPosition,
+    },
+    /// A table without a primary key came in the binlog.
+    #[error(
+        "{table} at {position} has no primary key (any more); add one and start the migration of this table anew"
+    )]
+    NoPrimaryKey {
+        /// The table.
+        table: TableName,
+        /// Where in the binlog.
+        position: BinlogPosition,
+    },
+    /// MySQL's clock is far ahead of this machine's.
+    #[error(
+        "transaction {gtid} was committed {ahead_s} s ahead of this machine's clock. Its time would raise every \
+         later version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start again"
+    )]
+    ClockAhead {
+        /// The transaction.
+        gtid: Gtid,
+        /// By how many seconds.
+        ahead_s: i64,
+    },
+    /// The transaction that the last watermark cut does not come next.
+    #[error(
+        "the last watermark lies inside transaction {cut}, but the server's next one is {found}: this server has \
+         lost transactions that were already published. Point mysql.url at the server that has them"
+    )]
+    CutMissing {
+        /// The transaction that is partly published.
+        cut: Gtid,
+        /// What came instead.
+        found: Gtid,
+    },
+    /// The stream's events came in an order that no binlog has.
+    #[error("unexpected event at {0}: a row or an end of a transaction outside of one")]
+    OutOfOrder(BinlogPosition),
+}
+
+/// What one Kafka transaction carries before its watermark.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The changes (and DDL records), in order.
+    pub records: Vec<OutRecord>,
+    /// Schemas that its records are the first to use.
+    pub schemas: Vec<Arc<TableSchema>>,
+    /// Row changes in it.
+    pub rows: u64,
+    /// Transactions that ended in it.
+    pub transactions: u64,
+}
+
+/// The MySQL transaction being read.
+struct Open {
+    gtid: Gtid,
+    commit_us: i64,
+    server_id: u32,
+    /// Row changes seen so far, published before or now.
+    rows: u64,
+    /// Row changes that were published before a restart.
+    skip: u64,
+}
+
+/// A table definition with what belongs to each of its records.
+struct Known {
+    table: Arc<TableDef>,
+    topic: ChangeTopic,
+}
+
+/// What the assembler needs to know besides the watermark that it resumes from.
+#[derive(Debug, Clone)]
+pub struct Outline {
+    /// The mapped tables.
+    pub tables: HashSet<TableName>,
+    /// The names of the topics.
+    pub topics: Topics,
+    /// The prefix of the schemas' names.
+    pub prefix: String,
+    /// How many partitions each change topic has.
+    pub partitions: HashMap<String, i32>,
+    /// How far, in microseconds, a commit time may lie ahead of this machine's clock.
+    pub max_clock_ahead_us: i64,
+}
+
+/// Turns binlog events into records and watermarks.
+pub struct Assembler {
+    outline: Outline,
+    source: String,
+    minter: Minter,
+    gtid_set: GtidSet,
+    position: BinlogPosition,
+    clock_us: i64,
+    open: Option<Open>,
+    /// The cut of the watermark that was resumed from, until its transaction comes again.
+    resumed: Option<Cut>,
+    /// By the address of the definition: the stream gives the same `Arc` for the same table map,
+    /// and each entry holds it, so that its address is not used again.
+    known: HashMap<usize, Known>,
+    batch: Batch,
+    bytes: usize,
+}
+
+impl Assembler {
+    /// Goes on after `last`.
+    pub fn resume(outline: Outline, last: &Watermark) -> Self {
+        Self {
+            outline,
+            source: last.source.clone(),
+            minter: Minter::after(last.version),
+            gtid_set: last.gtid_set.clone(),
+            position: last.position.clone(),
+            clock_us: last.clock_us,
+            open: None,
+            resumed: last.cut.clone(),
+            known: HashMap::new(),
+            batch: Batch::default(),
+            bytes: 0,
+        }
+    }
+
+    /// Whether nothing has been put into the batch yet.
+    pub fn is_empty(&self) -> bool {
+        self.batch.records.is_empty()
+    }
+
+    /// The bytes of the batch's keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Records in the batch.
+    pub fn len(&self) -> usize {
+        self.batch.records.len()
+    }
+
+    /// Whether a MySQL transaction is under way.
+    pub fn in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Takes in the next event. `now_us` is this machine's clock, only used to refuse commit times
+    /// that lie far ahead of it.
+    pub fn on_event(&mut self, event: BinlogEvent, now_us: i64) -> Result<(), AssembleError> {
+        match event {
+            BinlogEvent::Begin { gtid, commit_us, server_id } => {
+                self.begin(gtid, commit_us, server_id, now_us)
+            }
+            BinlogEvent::Rows(rows) => self.rows(rows),
+            BinlogEvent::Commit { position } => {
+                let open = self.open.take().ok_or_else(|| AssembleError::OutOfOrder(position.clone()))?;
+                self.end_of_transaction(&open.gtid, open.commit_us, position);
+                Ok(())
+            }
+            BinlogEvent::Statement { gtid, commit_us, database, sql, kind, tables, position } => {
+                self.refuse_lost_table(&gtid, kind, &database, &tables, &position)?;
+                if tables.iter().any(|t| self.outline.tables.contains(t)) {
+                    let ddl = Ddl {
+                        gtid: gtid.to_string(),
+                        database,
+                        statement: sql,
+                        kind: kind.name().to_owned(),
+                        tables: tables.iter().map(ToString::to_string).collect(),
+                        version: self.minter.first_of_transaction(commit_us).0,
+                        file: position.file.clone(),
+                        pos: position.pos as i64,
+                        ts_us: commit_us,
+                    };
+                    tracing::warn!(
+                        gtid = ddl.gtid, kind = ddl.kind, tables = ?ddl.tables,
+                        "the schema of a mapped table changed; values that the statement itself changed are not \
+                         row changes and are not carried"
+                    );
+                    self.batch.records.push(OutRecord {
+                        topic: self.outline.topics.ddl().into(),
+                        partition: 0,
+                        key: self.source.clone().into_bytes(),
+                        value: Some(encode_ddl(&ddl)),
+                        version: Some(self.minter.last()),
+                        timestamp_ms: Some(commit_us / 1000),
+                    });
+                }
+                self.end_of_transaction(&gtid, commit_us, position);
+                Ok(())
+            }
+            BinlogEvent::Idle { position } => {
+                if self.open.is_none() {
+                    self.position = position;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the batch. `clock_us` is MySQL's clock if it was just asked, which is done only when
+    /// the binlog is read to its end.
+    ///
+    /// The watermark's offsets are not known yet: they are those of the records once published.
+    pub fn take(&mut self, clock_us: Option<i64>) -> (Batch, Watermark) {
+        self.clock_us = self.clock_us.max(clock_us.unwrap_or(i64::MIN));
+        let cut = match &self.open {
+            Some(open) if open.rows.max(open.skip) > 0 => {
+                Some(Cut { gtid: open.gtid.clone(), rows: open.rows.max(open.skip) })
+            }
+            // The transaction that was cut before a restart has not come again yet: it is still cut.
+            _ => self.resumed.clone(),
+        };
+        self.bytes = 0;
+        let watermark = Watermark {
+            source: self.source.clone(),
+            gtid_set: self.gtid_set.clone(),
+            position: self.position.clone(),
+            version: self.minter.watermark(self.clock_us),
+            offsets: BTreeMap::new(),
+            cut,
+            clock_us: self.clock_us,
+        };
+        (std::mem::take(&mut self.batch), watermark)
+    }
+
+    fn begin(
+        &mut self,
+        gtid: Gtid,
+        commit_us: i64,
+        server_id: u32,
+        now_us: i64,
+    ) -> Result<(), AssembleError> {
+        if commit_us - now_us > self.outline.max_clock_ahead_us {
+            return Err(AssembleError::ClockAhead { gtid, ahead_s: (commit_us - now_us) / 1_000_000 });
+        }
+        if self.open.is_some() {
+            return Err(AssembleError::OutOfOrder(self.position.clone()));
+        }
+        let skip = match self.resumed.take() {
+            Some(cut) if cut.gtid == gtid => cut.rows,
+            Some(cut) => return Err(AssembleError::CutMissing { cut: cut.gtid, found: gtid }),
+            None => 0,
+        };
+        self.open = Some(Open { gtid, commit_us, server_id, rows: 0, skip });
+        Ok(())
+    }
+
+    fn end_of_transaction(&mut self, gtid: &Gtid, commit_us: i64, position: BinlogPosition) {
+        self.gtid_set.insert(gtid);
+        self.clock_us = self.clock_us.max(commit_us);
+        self.position = position;
+        self.batch.transactions += 1;
+    }
+
+    fn refuse_lost_table(
+        &self,
+        gtid: &Gtid,
+        kind: StatementKind,
+        database: &str,
+        tables: &[TableName],
+        position: &BinlogPosition,
+    ) -> Result<(), AssembleError> {
+        let mapped = &self.outline.tables;
+        let lost = match kind {
+            StatementKind::Truncate | StatementKind::Drop | StatementKind::Rename => {
+                tables.iter().find(|t| mapped.contains(t))
+            }
+            StatementKind::DropDatabase => mapped.iter().find(|t| t.database == database),
+            StatementKind::Alter
+            | StatementKind::Create
+            | StatementKind::DataChange
+            | StatementKind::Other => None,
+        };
+        match lost {
+            None => Ok(()),
+            Some(table) => Err(AssembleError::TableGone {
+                kind: kind.name(),
+                table: table.clone(),
+                gtid: gtid.clone(),
+                position: position.clone(),
+            }),
+        }
+    }
+
+    fn rows(&mut self, event: RowsEvent) -> Result<(), AssembleError> {
+        let RowsEvent { table, kind, rows, end, file } = event;
+        let at = BinlogPosition { file, pos: end };
+        let known = self.know(&table, &at)?;
+        for (before, after) in rows {
+            match (kind, before, after) {
+                (RowsKind::Write, _, Some(after)) => {
+                    self.change(known, Op::Create, None, Some(after), &at)?
+                }
+                (RowsKind::Delete, Some(before), _) => {
+                    self.change(known, Op::Delete, Some(before), None, &at)?
+                }
+                // A change of the primary key is two row changes, each in its own key's partition.
+                (RowsKind::Update, Some(before), Some(after)) if !table.same_key(&before, &after) => {
+                    self.change(known, Op::Delete, Some(before), None, &at)?;
+                    self.change(known, Op::Create, None, Some(after), &at)?;
+                }
+                (RowsKind::Update, before @ Some(_), after @ Some(_)) => {
+                    self.change(known, Op::Update, before, after, &at)?;
+                }
+                _ => return Err(AssembleError::OutOfOrder(at)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The key of `known` for this definition, made at its first sight.
+    fn know(&mut self, table: &Arc<TableDef>, at: &BinlogPosition) -> Result<usize, AssembleError> {
+        let address = Arc::as_ptr(table) as usize;
+        if !self.known.contains_key(&address) {
+            if table.primary_key.is_empty() {
+                return Err(AssembleError::NoPrimaryKey { table: table.name.clone(), position: at.clone() });
+            }
+            let schema = Arc::new(TableSchema::new(Arc::clone(table), &self.outline.prefix));
+            let topic = self.outline.topics.changes(&table.name);
+            let partitions = self.outline.partitions.get(&topic).copied().unwrap_or(1);
+            self.batch.schemas.push(Arc::clone(&schema));
+            let topic = ChangeTopic::new(topic, partitions, schema);
+            self.known.insert(address, Known { table: Arc::clone(table), topic });
+        }
+        Ok(address)
+    }
+
+    fn change(
+        &mut self,
+        known: usize,
+        op: Op,
+        before: Option<Row>,
+        after: Option<Row>,
+        at: &BinlogPosition,
+    ) -> Result<(), AssembleError> {
+        let open = self.open.as_mut().ok_or_else(|| AssembleError::OutOfOrder(at.clone()))?;
+        let row = open.rows;
+        open.rows += 1;
+        if row < open.skip {
+            return Ok(());
+        }
+        let version =
+            if row == 0 { self.minter.first_of_transaction(open.commit_us) } else { self.minter.further() };
+        let known = &self.known[&known];
+        let change = Change {
+            table: Arc::clone(&known.table),
+            op,
+            before,
+            after,
+            version,
+            source: SourceInfo {
+                gtid: Some(open.gtid.to_string()),
+                file: at.file.clone(),
+                pos: at.pos,
+                row,
+                server_id: open.server_id,
+                ts_us: open.commit_us,
+            },
+        };
+        let record = known.topic.record(&change).map_err(|source| AssembleError::Encode {
+            table: known.table.name.clone(),
+            position: at.clone(),
+            source,
+        })?;
+        self.bytes += record.key.len() + record.value.as_ref().map_or(0, Vec::len);
+        self.batch.records.push(record);
+        self.batch.rows += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! What capture tells about itself.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Counters and gauges of one capture. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    pub(crate) rows: Counter<u64, AtomicU64>,
+    pub(crate) bytes: Counter<u64, AtomicU64>,
+    pub(crate) transactions: Counter<u64, AtomicU64>,
+    pub(crate) watermarks: Counter<u64, AtomicU64>,
+    pub(crate) restarts: Counter<u64, AtomicU64>,
+    pub(crate) connected: Gauge<i64, AtomicI64>,
+    pub(crate) last_event_us: Gauge<i64, AtomicI64>,
+}
+
+impl Metrics {
+    /// Registers everything under `tandem_capture_…`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("tandem_capture");
+        registry.register("rows", "Row changes published in committed transactions", self.rows.clone());
+        registry.register("bytes", "Bytes of keys and values published", self.bytes.clone());
+        registry.register("transactions", "MySQL transactions published", self.transactions.clone());
+        registry.register("watermarks", "Watermarks published", self.watermarks.clone());
+        registry.register("restarts", "Times capture went back to its last watermark", self.restarts.clone());
+        registry.register("connected", "1 while the binlog is being read", self.connected.clone());
+        registry.register(
+            "last_event_timestamp_microseconds",
+            "When the last binlog event, a heartbeat included, came in",
+            self.last_event_us.clone(),
+        );
+    }
+
+    /// Whether the binlog is being read now.
+    pub fn is_connected(&self) -> bool {
+        self.connected.get() == 1
+    }
+}

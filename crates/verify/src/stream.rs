@@ -1,0 +1,173 @@
+//! Streaming verification: the rows that change, seconds behind apply.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tandem_event_log::{InRecord, KafkaConfig, Producer, SchemaStore};
+use tandem_mapping::TablePlan;
+use tandem_model::TableDef;
+use tandem_mysql_source::Reader;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::check::{CheckError, CheckedTable, Checker, Outcome};
+use crate::events;
+use crate::pending::Pending;
+
+/// Keys that may wait at once, over all tables. More are left out, counted, and left to the next
+/// full verification.
+const ROOM: usize = 500_000;
+
+/// Keys checked together.
+const BATCH: usize = 500;
+
+/// First and longest pause after an error that may pass.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Checks every key that changes. It begins with the changes after the watermark from which its
+/// tracker started: what changed while nobody verified is checked by the next full verification.
+pub struct Stream {
+    /// Checks.
+    pub checker: Checker,
+    /// The mapped tables.
+    pub tables: Vec<Arc<CheckedTable>>,
+    /// Where schemas are looked up.
+    pub schemas: SchemaStore,
+    /// The log.
+    pub kafka: KafkaConfig,
+}
+
+/// What the task that takes changes in and the one that checks them share.
+struct Shared {
+    pending: Mutex<Vec<Pending>>,
+    more: Notify,
+}
+
+impl Stream {
+    /// Checks changed keys, as the checker's tracker feeds them, until `stop`.
+    pub async fn run(
+        &self,
+        feed: mpsc::Receiver<Vec<InRecord>>,
+        stop: CancellationToken,
+    ) -> Result<(), CheckError> {
+        let shared = Shared {
+            pending: Mutex::new(self.tables.iter().map(|_| Pending::default()).collect()),
+            more: Notify::new(),
+        };
+        tokio::select! {
+            ended = self.take_in(feed, &shared) => ended,
+            ended = self.check_all(&shared) => ended,
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+
+    /// Decodes changes into pending keys, with the target keys that their images name.
+    async fn take_in(
+        &self,
+        mut feed: mpsc::Receiver<Vec<InRecord>>,
+        shared: &Shared,
+    ) -> Result<(), CheckError> {
+        let by_topic: HashMap<&str, usize> =
+            self.tables.iter().enumerate().map(|(i, t)| (t.topic.as_str(), i)).collect();
+        let mut plans: HashMap<u32, Arc<TablePlan>> = HashMap::new();
+        while let Some(records) = feed.recv().await {
+            for record in records {
+                let (Some(&number), Some(key), Some(value)) =
+                    (by_topic.get(record.topic.as_ref()), &record.key, &record.value)
+                else {
+                    continue;
+                };
+                let id = tandem_wire::schema_id(value)?;
+                let schema = self.schemas.get(id).await?;
+                let change = schema.decode(value)?;
+                let plan =
+                    plans.entry(id).or_insert_with(|| plan_for(&self.tables[number].plan, schema.table()));
+                let images = [&change.before, &change.after];
+                let mut targets = Vec::new();
+                for image in images.into_iter().flatten() {
+                    targets.extend(plan.target_keys(image)?.into_iter().enumerate());
+                }
+                let mut pending = lock(&shared.pending);
+                let room = pending.iter().map(Pending::len).sum::<usize>() < ROOM;
+                let source_key = change.table.key_of(change.image());
+                if !pending[number].add(key, source_key, targets.into_iter(), room) {
+                    self.checker.metrics.skipped.inc();
+                }
+            }
+            shared.more.notify_one();
+        }
+        // The tracker has ended; its error reaches whoever waits for it in a check.
+        std::future::pending().await
+    }
+
+    async fn check_all(&self, shared: &Shared) -> Result<(), CheckError> {
+        let producer = Producer::start(&self.kafka).await?;
+        let mut reader: Option<Reader> = None;
+        let mut pause = BACKOFF.0;
+        loop {
+            let work = {
+                let mut pending = lock(&shared.pending);
+                let left: usize = pending.iter().map(Pending::len).sum();
+                self.checker.metrics.pending.set(left as i64);
+                pending.iter_mut().zip(&self.tables).find_map(|(p, table)| {
+                    let suspects = p.take(BATCH);
+                    (!suspects.is_empty()).then(|| (Arc::clone(table), suspects))
+                })
+            };
+            let Some((table, suspects)) = work else {
+                shared.more.notified().await;
+                continue;
+            };
+            loop {
+                let checked = async {
+                    let mut connected = match reader.take() {
+                        Some(reader) => reader,
+                        None => self.checker.mysql.reader().await?,
+                    };
+                    let outcomes = self.checker.settle(&mut connected, &table, &suspects).await?;
+                    let mut records = Vec::new();
+                    for (suspect, outcome) in suspects.iter().zip(&outcomes) {
+                        if let Outcome::Mismatch(confirmed) = outcome {
+                            for event in events::found(&table, &suspect.key, confirmed)? {
+                                self.checker.metrics.mismatches.get_or_create(&event.kind.into()).inc();
+                                records.push(events::record(&self.kafka, &event)?);
+                            }
+                        }
+                    }
+                    if !records.is_empty() {
+                        tracing::warn!(table = %table.source().name, rows = records.len(), "mismatches confirmed");
+                        producer.send(records).await?;
+                    }
+                    Ok::<_, CheckError>(connected)
+                };
+                match checked.await {
+                    Ok(connected) => {
+                        reader = Some(connected);
+                        pause = BACKOFF.0;
+                        break;
+                    }
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(%error, "streaming verification pauses and checks these keys again");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(BACKOFF.1);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// The plan for records of a schema; where it does not fit (apply stops there and says why), the
+/// table's own plan.
+fn plan_for(base: &Arc<TablePlan>, table: &Arc<TableDef>) -> Arc<TablePlan> {
+    if base.source() == table {
+        return Arc::clone(base);
+    }
+    base.adapt(table).map_or_else(|_| Arc::clone(base), Arc::new)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

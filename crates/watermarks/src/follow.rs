@@ -1,0 +1,130 @@
+//! Follows the watermark topic.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_event_log::{ConsumeError, KafkaConfig, TailReader, Topics, read_last};
+use tandem_model::{BinlogPosition, Watermark, newest_borrowable};
+use tandem_mysql_source::{MysqlError, Reader};
+use tokio::sync::watch;
+
+/// How many watermarks are remembered. A reader's server is at most a few transactions behind the
+/// newest one; a thousand watermarks are minutes.
+const REMEMBERED: usize = 1000;
+
+/// Why no watermark could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum WatermarkError {
+    /// Reading the topic failed.
+    #[error("reading the watermark topic: {0}")]
+    Consume(#[from] ConsumeError),
+    /// A record of the topic could not be read.
+    #[error("a record of the watermark topic could not be decoded: {0}")]
+    Decode(String),
+    /// Asking MySQL failed.
+    #[error(transparent)]
+    Mysql(#[from] MysqlError),
+    /// No watermark came in time.
+    #[error(
+        "no watermark {what} within {}s: is `capture` running and reading this server's binlog?",
+        waited.as_secs()
+    )]
+    Late {
+        /// Which watermark was waited for.
+        what: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// The task that follows the topic has ended.
+    #[error("the watermark topic is no longer followed")]
+    Ended,
+}
+
+/// The watermarks of one source, newest last, as they appear on the log. Cheap to clone.
+#[derive(Clone)]
+pub struct Watermarks {
+    seen: watch::Receiver<VecDeque<Arc<Watermark>>>,
+    patience: Duration,
+}
+
+impl Watermarks {
+    /// Starts to follow `<prefix>.watermarks` from its last record on. `patience` bounds every wait
+    /// for a watermark.
+    pub async fn follow(config: &KafkaConfig, patience: Duration) -> Result<Self, WatermarkError> {
+        let topic = Topics::new(&config.prefix).watermarks();
+        let start = read_last(config, &topic, 0).await?.map_or(0, |r| r.offset);
+        let mut reader = TailReader::start(config, vec![(topic, 0, start)]).await?;
+        let (sender, seen) = watch::channel(VecDeque::new());
+        tokio::spawn(async move {
+            // Ends with the last receiver, or with the first record that cannot be read: waiters
+            // then see `Ended` instead of an old watermark for ever.
+            while !sender.is_closed() {
+                let records = match reader.next_batch(500, Duration::from_millis(500)).await {
+                    Ok(records) => records,
+                    Err(error) => {
+                        tracing::error!(%error, "following the watermark topic failed");
+                        return;
+                    }
+                };
+                let mut fresh = Vec::with_capacity(records.len());
+                for record in &records {
+                    let Some(value) = &record.value else { continue };
+                    match tandem_wire::control::decode_watermark(value) {
+                        Ok(watermark) => fresh.push(Arc::new(watermark)),
+                        Err(error) => {
+                            tracing::error!(%error, offset = record.offset, "a watermark could not be decoded");
+                            return;
+                        }
+                    }
+                }
+                if !fresh.is_empty() {
+                    sender.send_modify(|seen| {
+                        seen.extend(fresh);
+                        let excess = seen.len().saturating_sub(REMEMBERED);
+                        seen.drain(..excess);
+                    });
+                }
+            }
+        });
+        Ok(Self { seen, patience })
+    }
+
+    /// The newest watermark seen, cut or not.
+    pub fn newest(&self) -> Option<Arc<Watermark>> {
+        self.seen.borrow().back().cloned()
+    }
+
+    /// The newest watermark that may be borrowed for what `reader` reads next. Asks the server on
+    /// the reader's own connection; whatever the caller reads must be read after this.
+    pub async fn borrow(&self, reader: &mut Reader) -> Result<Arc<Watermark>, WatermarkError> {
+        let executed = reader.executed().await?;
+        self.wait("that the server has executed", |seen| newest_borrowable(seen.iter().cloned(), &executed))
+            .await
+    }
+
+    /// The first watermark that covers `end` of the binlog: an upper bound of whatever was read
+    /// before `end` was asked for.
+    pub async fn covering(&self, end: &BinlogPosition) -> Result<Arc<Watermark>, WatermarkError> {
+        self.wait(&format!("that covers {end}"), |seen| seen.iter().find(|w| w.covers(end)).cloned()).await
+    }
+
+    async fn wait(
+        &self,
+        what: &str,
+        find: impl Fn(&VecDeque<Arc<Watermark>>) -> Option<Arc<Watermark>>,
+    ) -> Result<Arc<Watermark>, WatermarkError> {
+        let mut seen = self.seen.clone();
+        let found = tokio::time::timeout(self.patience, async {
+            loop {
+                if let Some(watermark) = find(&seen.borrow_and_update()) {
+                    return Ok(watermark);
+                }
+                seen.changed().await.map_err(|_| WatermarkError::Ended)?;
+            }
+        });
+        found
+            .await
+            .unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: self.patience }))
+    }
+}
