@@ -324,10 +324,10 @@ impl Assembler {
         for (before, after) in rows {
             match (kind, before, after) {
                 (RowsKind::Write, _, Some(after)) => {
-                    self.change(known, Op::Create, None, Some(after), &at)?
+                    self.change(known, Op::Create, None, Some(after), &at)?;
                 }
                 (RowsKind::Delete, Some(before), _) => {
-                    self.change(known, Op::Delete, Some(before), None, &at)?
+                    self.change(known, Op::Delete, Some(before), None, &at)?;
                 }
                 // A change of the primary key is two row changes, each in its own key's partition.
                 (RowsKind::Update, Some(before), Some(after)) if !table.same_key(&before, &after) => {
