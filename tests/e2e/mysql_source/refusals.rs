@@ -1,0 +1,56 @@
+//! What cannot be carried is refused.
+
+use tandem_model::TableDef;
+use tandem_mysql_source::{BinlogError, Refusal, Severity, TableError};
+
+use super::Source;
+
+#[tokio::test]
+async fn what_cannot_be_carried_is_refused() -> anyhow::Result<()> {
+    let Some(mut source) = Source::new("refused").await? else { return Ok(()) };
+    let errors: Vec<_> =
+        source.mysql.preflight().await?.into_iter().filter(|f| f.severity == Severity::Error).collect();
+    assert_eq!(errors, []);
+
+    source.sql("CREATE TABLE parent (id INT PRIMARY KEY)").await?;
+    source
+        .sql(
+            "CREATE TABLE bad (e ENUM('a') NOT NULL, p VARCHAR(300) NOT NULL, j JSON, g POINT, bits BIT(3),
+             s VARCHAR(9) CHARACTER SET sjis, PRIMARY KEY (e, p(10))) ENGINE=MyISAM",
+        )
+        .await?;
+    source.sql("CREATE TABLE keyless (a INT)").await?;
+    source.sql("CREATE VIEW v AS SELECT 1 AS one").await?;
+    let refused = |result: Result<TableDef, TableError>| match result {
+        Err(TableError::Refused { refusals, .. }) => refusals,
+        other => panic!("{other:?}"),
+    };
+    let refusals = refused(source.mysql.table_def(&source.table("bad")).await);
+    assert_eq!(refusals.len(), 7, "{refusals:?}");
+    assert!(matches!(
+        refused(source.mysql.table_def(&source.table("keyless")).await)[..],
+        [Refusal::NoPrimaryKey(_)]
+    ));
+    assert!(matches!(refused(source.mysql.table_def(&source.table("v")).await)[..], [Refusal::NotATable(_)]));
+    assert_eq!(refused(source.mysql.table_def(&source.table("none")).await), [Refusal::NoSuchTable]);
+    let listed = source.mysql.list_tables(&source.database).await?;
+    assert_eq!(listed, ["bad", "keyless", "parent"].map(|t| source.table(t)));
+
+    // Rows of wanted tables only; the stream stays at the error.
+    source.sql("CREATE TABLE j (id INT PRIMARY KEY, doc JSON)").await?;
+    let mut stream = source.stream("j").await?;
+    source.sql("INSERT INTO j VALUES (1, '{}')").await?;
+    let error = source.upto_now(&mut stream).await.unwrap_err().to_string();
+    assert!(error.contains("`doc` has the type JSON") && error.contains(".j "), "{error}");
+    assert!(matches!(stream.next().await, Err(BinlogError::Table { .. })));
+    drop(stream);
+
+    source.sql("CREATE TABLE i (id INT PRIMARY KEY, a INT, b INT)").await?;
+    source.sql("INSERT INTO i VALUES (1, 2, 3)").await?;
+    let mut stream = source.stream("i").await?;
+    source.sql("SET SESSION binlog_row_image = MINIMAL").await?;
+    source.sql("UPDATE i SET a = 5").await?;
+    let error = source.upto_now(&mut stream).await.unwrap_err().to_string();
+    assert!(error.contains("binlog_row_image = FULL"), "{error}");
+    source.drop().await
+}

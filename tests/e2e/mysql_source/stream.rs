@@ -1,0 +1,117 @@
+//! The stream knows where it is, and what statements do.
+
+use std::sync::Arc;
+
+use tandem_model::{TableName, Value};
+use tandem_mysql_source::{BinlogEvent, BinlogStream, RowsKind, StatementKind};
+
+use super::{Source, position, rows};
+
+#[tokio::test]
+async fn the_stream_knows_where_it_is() -> anyhow::Result<()> {
+    let Some(mut source) = Source::new("position").await? else { return Ok(()) };
+    source.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(9))").await?;
+    source.sql("CREATE TABLE unwanted (id INT PRIMARY KEY, j JSON)").await?;
+    let mut stream = source.stream("t").await?;
+
+    let before = source.reader.clock_us().await?;
+    source.sql("INSERT INTO unwanted VALUES (1, '{}')").await?;
+    source.sql("BEGIN").await?;
+    source.sql("INSERT INTO t VALUES (1, 'a')").await?;
+    source.sql("SAVEPOINT s").await?;
+    source.sql("INSERT INTO t VALUES (2, 'undone')").await?;
+    source.sql("ROLLBACK TO s").await?;
+    source.sql("INSERT INTO unwanted VALUES (2, '{}')").await?;
+    source.sql("INSERT INTO t VALUES (3, 'b'), (4, 'c')").await?;
+    source.sql("COMMIT").await?;
+    let events = source.upto_now(&mut stream).await?;
+    let after = source.reader.clock_us().await?;
+    // Of all transactions on the server, the one with our rows.
+    let first_rows = events.iter().position(|e| matches!(e, BinlogEvent::Rows(_))).expect("there are rows");
+    let [begin, one, two, commit] = &events[first_rows - 1..first_rows + 3] else { panic!("{events:?}") };
+    let BinlogEvent::Begin { commit_us, .. } = begin else { panic!("{begin:?}") };
+    assert!((before..=after).contains(commit_us), "{before} {commit_us} {after}");
+    let count = |event: &BinlogEvent| match event {
+        BinlogEvent::Rows(rows) => rows.rows.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([count(one), count(two)], [1, 2]);
+    assert!(matches!(commit, BinlogEvent::Commit { .. }));
+    let positions: Vec<_> = events.iter().filter_map(position).collect();
+    assert!(positions.is_sorted());
+    let (one, two) = match &rows(events)[..] {
+        [one, two] => (Arc::clone(&one.table), Arc::clone(&two.table)),
+        other => panic!("{other:?}"),
+    };
+    assert!(Arc::ptr_eq(&one, &two), "the same definition comes as the same Arc");
+
+    // A new file, and nothing written into it: the stream arrives there all the same.
+    source.sql("FLUSH BINARY LOGS").await?;
+    source.upto_now(&mut stream).await?;
+
+    // Another definition is another Arc, and the rows come with it.
+    source.sql("ALTER TABLE t ADD COLUMN w INT NOT NULL DEFAULT 7 FIRST").await?;
+    source.sql("INSERT INTO t VALUES (7, 5, 'd')").await?;
+    let changed = rows(source.upto_now(&mut stream).await?).remove(0);
+    assert_eq!(changed.table.columns.len(), 3);
+    assert_eq!(changed.rows, [(None, Some(vec![Value::Int(7), Value::Int(5), Value::Text("d".into())]))]);
+
+    // The stream opened from what has been executed begins after it.
+    let executed = source.reader.executed().await?;
+    source.sql("DELETE FROM t WHERE id = 5").await?;
+    drop(stream);
+    let mut stream = BinlogStream::open(&source.config, &executed, |t| t.table == "t").await?;
+    let deleted = rows(source.upto_now(&mut stream).await?);
+    assert_eq!(deleted.len(), 1);
+    assert_eq!(deleted[0].kind, RowsKind::Delete);
+    source.drop().await
+}
+
+#[tokio::test]
+async fn statements_name_their_tables() -> anyhow::Result<()> {
+    let Some(mut source) = Source::new("ddl").await? else { return Ok(()) };
+    let mut stream = source.stream("ctas").await?;
+    let d = source.database.clone();
+    for sql in [
+        "CREATE TABLE a (id INT PRIMARY KEY)".to_owned(),
+        "CREATE TEMPORARY TABLE a (i INT)".to_owned(),
+        "DROP TEMPORARY TABLE a".to_owned(),
+        "RENAME TABLE a TO `b c`".to_owned(),
+        format!("TRUNCATE {d}.`b c`"),
+        "ALTER TABLE `b c` ADD COLUMN v INT, RENAME TO e".to_owned(),
+        "INSERT INTO e VALUES (1, 2)".to_owned(),
+        "CREATE TABLE ctas (PRIMARY KEY (id)) SELECT id FROM e".to_owned(),
+        "DROP TABLE IF EXISTS e, nothing".to_owned(),
+        "CREATE VIEW w AS SELECT * FROM ctas".to_owned(),
+        format!("DROP DATABASE {d}"),
+    ] {
+        source.sql(&sql).await?;
+    }
+    let events = source.upto_now(&mut stream).await?;
+    let mine = |name: &str| TableName::new(&d, name);
+    let statements: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            BinlogEvent::Statement { kind, tables, database, .. } if *database == d => {
+                Some((*kind, tables.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        statements,
+        [
+            (StatementKind::Create, vec![mine("a")]),
+            (StatementKind::Rename, vec![mine("a"), mine("b c")]),
+            (StatementKind::Truncate, vec![mine("b c")]),
+            (StatementKind::Rename, vec![mine("b c"), mine("e")]),
+            (StatementKind::Drop, vec![mine("e"), mine("nothing")]),
+            (StatementKind::Other, vec![]),
+            (StatementKind::DropDatabase, vec![]),
+        ]
+    );
+    let ctas = rows(events);
+    assert_eq!(ctas.len(), 1);
+    assert_eq!(ctas[0].rows, [(None, Some(vec![Value::Int(1)]))]);
+    Ok(())
+}
