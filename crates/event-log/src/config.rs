@@ -66,9 +66,11 @@ impl KafkaConfig {
             ("enable.auto.offset.store", "false"),
             ("isolation.level", "read_committed"),
             ("auto.offset.reset", "error"),
-            ("partition.assignment.strategy", "cooperative-sticky"),
+            // Not cooperative: there a member without partitions closes without leaving (librdkafka
+            // 2.12), and the group waits for its session to time out.
+            ("partition.assignment.strategy", "roundrobin"),
             ("session.timeout.ms", "10000"),
-            ("heartbeat.interval.ms", "2000"),
+            ("heartbeat.interval.ms", "1000"),
             ("fetch.wait.max.ms", "100"),
             ("fetch.queue.backoff.ms", "10"),
             ("queued.max.messages.kbytes", "16384"),

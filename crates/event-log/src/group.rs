@@ -185,7 +185,7 @@ impl GroupContext {
             }
         }
         drop(state);
-        consumer.incremental_assign(list)
+        consumer.assign(list)
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
@@ -213,7 +213,7 @@ impl GroupContext {
             state.revoke(topic, partition, position);
         }
         drop(state);
-        consumer.incremental_unassign(list)
+        consumer.unassign()
     }
 }
 

@@ -1,0 +1,443 @@
+//! The log against a real Kafka (`TANDEM_KAFKA_BROKERS`): what is visible when, who may publish,
+//! where consumers stand.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tandem_event_log::{
+    Admin, Cleanup, ConsumeError, GroupConsumer, GroupOffsets, InRecord, KafkaConfig, OutRecord, Producer,
+    PublishError, SchemaStore, TailReader, TopicSpec, Topics, TransactionalPublisher, read_all, read_last,
+};
+use tandem_model::{ColumnDef, TableDef, TableName, Version};
+use tandem_wire::TableSchema;
+
+/// A configuration with a prefix of this test's own; `None` (and the test is skipped) without a server.
+fn config() -> Option<KafkaConfig> {
+    let Ok(brokers) = std::env::var("TANDEM_KAFKA_BROKERS") else {
+        eprintln!("skipped: TANDEM_KAFKA_BROKERS is not set");
+        return None;
+    };
+    Some(KafkaConfig::new(brokers, format!("evlog-{:08x}", rand::random::<u32>())))
+}
+
+async fn topic(config: &KafkaConfig, partitions: i32) -> (Admin, String) {
+    let admin = Admin::connect(config).await.unwrap();
+    let name = format!("{}.t", config.prefix);
+    let spec = TopicSpec { name: name.clone(), partitions, cleanup: Cleanup::KeepAll };
+    let ensured = admin.ensure_topics(&[spec]).await.unwrap();
+    assert_eq!((ensured[0].partitions, ensured[0].created), (partitions, true));
+    (admin, name)
+}
+
+fn record(topic: &str, partition: i32, text: &str) -> OutRecord {
+    OutRecord {
+        topic: topic.into(),
+        partition,
+        key: text.as_bytes().to_vec(),
+        value: Some(text.as_bytes().to_vec()),
+        version: Some(Version(7)),
+        timestamp_ms: None,
+    }
+}
+
+fn texts(records: &[InRecord]) -> Vec<String> {
+    records.iter().map(|r| String::from_utf8(r.value.clone().unwrap()).unwrap()).collect()
+}
+
+/// Reads until `count` records have come.
+async fn take(reader: &mut TailReader, count: usize) -> Vec<InRecord> {
+    let mut all = Vec::new();
+    let began = Instant::now();
+    while all.len() < count {
+        assert!(began.elapsed() < Duration::from_secs(20), "only {} of {count} records came", all.len());
+        all.extend(reader.next_batch(1000, Duration::from_millis(200)).await.unwrap());
+    }
+    all
+}
+
+/// Polls until it is so.
+async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !so().await {
+        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_visible_whole_or_never() {
+    let Some(config) = config() else { return };
+    let (admin, topic) = topic(&config, 2).await;
+    let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
+    let mut reader =
+        TailReader::start(&config, vec![(topic.clone(), 0, 0), (topic.clone(), 1, 0)]).await.unwrap();
+
+    let batch = (0..100).map(|i| record(&topic, i % 2, &format!("first {i}"))).collect();
+    let of = topic.clone();
+    let ends = publisher
+        .publish(batch, move |ends| {
+            // The watermark's record is made from the offsets of the records before it.
+            assert_eq!(ends[&(of.as_str().into(), 0)], 50);
+            assert_eq!(ends[&(of.as_str().into(), 1)], 50);
+            Ok(vec![record(&of, 1, "last")])
+        })
+        .await
+        .unwrap();
+    assert_eq!(ends.into_values().collect::<Vec<_>>(), [50, 51]);
+    let read = take(&mut reader, 101).await;
+    assert_eq!(read.len(), 101);
+    assert_eq!(read[0].version, Some(Version(7)));
+
+    let batch = (0..100).map(|i| record(&topic, i % 2, &format!("aborted {i}"))).collect();
+    let error = publisher.publish(batch, |_| Err("no watermark".into())).await.unwrap_err();
+    assert!(matches!(&error, PublishError::Finish(e) if e.to_string() == "no watermark"), "{error}");
+    assert!(!error.is_retriable());
+
+    // Too large for any topic: refused by the client, and the transaction with it.
+    let mut huge = record(&topic, 0, "huge");
+    huge.value = Some(vec![0; 70 << 20]);
+    let error = publisher.publish(vec![record(&topic, 0, "with a huge one"), huge], |_| Ok(vec![])).await;
+    assert!(matches!(error, Err(PublishError::Aborted { retriable: false, .. })), "{error:?}");
+
+    // The publisher goes on, and offsets go on behind the aborted records.
+    let ends = publisher.publish(vec![record(&topic, 0, "after")], |_| Ok(vec![])).await.unwrap();
+    assert!(ends[&(topic.as_str().into(), 0)] > 100);
+    assert_eq!(texts(&take(&mut reader, 1).await), ["after"]);
+    assert_eq!(reader.next_batch(10, Duration::from_millis(300)).await.unwrap(), []);
+
+    // What was read reaches the end, markers and aborted records included.
+    let ends = admin.end_offsets(&topic, 2).await.unwrap();
+    for (partition, end) in ends.into_iter().enumerate() {
+        eventually("consumed to the end", async || {
+            let _ = reader.next_batch(1, Duration::from_millis(1)).await.unwrap();
+            reader.consumed_to(&topic, partition as i32) == Some(end)
+        })
+        .await;
+    }
+    assert_eq!(reader.consumed_to(&topic, 2), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_costs_milliseconds() {
+    let Some(config) = config() else { return };
+    let (_admin, topic) = topic(&config, 1).await;
+    let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
+    let mut times = Vec::new();
+    for i in 0..50 {
+        let began = Instant::now();
+        let batch = vec![record(&topic, 0, &i.to_string())];
+        publisher.publish(batch, |_| Ok(vec![])).await.unwrap();
+        times.push(began.elapsed());
+    }
+    times.sort();
+    eprintln!("one transaction: median {:?}, 90th percentile {:?}", times[25], times[45]);
+    // librdkafka's own flush would take 100 ms each.
+    assert!(times[25] < Duration::from_millis(60), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_publisher_fences_the_old_one() {
+    let Some(config) = config() else { return };
+    let (_admin, topic) = topic(&config, 1).await;
+    let old = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
+    old.publish(vec![record(&topic, 0, "old")], |_| Ok(vec![])).await.unwrap();
+    let new = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
+    let error = old.publish(vec![record(&topic, 0, "too late")], |_| Ok(vec![])).await.unwrap_err();
+    assert!(matches!(error, PublishError::Fenced { .. }), "{error}");
+    assert!(!error.is_retriable());
+    let error = old.publish(vec![record(&topic, 0, "too late")], |_| Ok(vec![])).await.unwrap_err();
+    assert!(matches!(error, PublishError::Fenced { .. }), "{error}");
+    new.publish(vec![record(&topic, 0, "new")], |_| Ok(vec![])).await.unwrap();
+    assert_eq!(texts(&read_all(&config, &topic).await.unwrap()), ["old", "new"]);
+}
+
+/// The committed offsets of a topic's partitions.
+async fn committed(offsets: &GroupOffsets, topic: &str, partitions: i32) -> Vec<Option<i64>> {
+    let all = offsets.committed(&[topic.to_owned()]).await.unwrap();
+    (0..partitions).map(|p| all[&(topic.to_owned(), p)]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_commits_what_is_done_and_reaches_the_end() {
+    let Some(config) = config() else { return };
+    let (admin, topic) = topic(&config, 3).await;
+    let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
+    // Partition 2 stays empty.
+    for round in 0..3 {
+        let batch = (0..10).map(|i| record(&topic, i % 2, &format!("{round}/{i}"))).collect();
+        publisher.publish(batch, |_| Ok(vec![])).await.unwrap();
+    }
+    publisher.publish(vec![record(&topic, 0, "aborted")], |_| Err("no".into())).await.unwrap_err();
+
+    let group = format!("{}.group", config.prefix);
+    let offsets = GroupOffsets::new(&config, &group).unwrap();
+    assert_eq!(committed(&offsets, &topic, 3).await, [None; 3]);
+    let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+    let mut records = Vec::new();
+    while records.len() < 30 {
+        records.extend(consumer.next_batch(7, Duration::from_secs(10)).await.unwrap());
+    }
+    // Assigned, nothing done: the start is committed, and no more.
+    eventually("the start is committed", async || committed(&offsets, &topic, 3).await == [Some(0); 3]).await;
+
+    // All but the fourth of partition 0 are done: it is what is committed there.
+    let fourth = records.iter().filter(|r| r.partition == 0).nth(3).unwrap().clone();
+    let others: Vec<InRecord> = records.iter().filter(|r| **r != fourth).cloned().collect();
+    consumer.done(&others).unwrap();
+    let ends = admin.end_offsets(&topic, 3).await.unwrap();
+    assert_eq!(ends[2], 0);
+    let so_far = [Some(fourth.offset), Some(ends[1]), Some(0)];
+    eventually("the offset of the first undone record is committed", async || {
+        committed(&offsets, &topic, 3).await == so_far
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(committed(&offsets, &topic, 3).await, so_far);
+
+    // With the last one done, the group stands at the end: no lag is left, markers or not.
+    consumer.done(&[fourth]).unwrap();
+    let all: Vec<Option<i64>> = ends.iter().copied().map(Some).collect();
+    eventually("the end is committed", async || committed(&offsets, &topic, 3).await == all).await;
+    consumer.close().await;
+    assert_eq!(committed(&offsets, &topic, 3).await, all);
+
+    // The next member of the group gets nothing old, and what comes then.
+    let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+    assert_eq!(consumer.next_batch(10, Duration::from_millis(1500)).await.unwrap(), []);
+    publisher.publish(vec![record(&topic, 2, "later")], |_| Ok(vec![])).await.unwrap();
+    assert_eq!(texts(&consumer.next_batch(10, Duration::from_secs(10)).await.unwrap()), ["later"]);
+    assert_eq!(consumer.last_error(), None);
+    // Not done, so it comes again.
+    consumer.close().await;
+    let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+    assert_eq!(texts(&consumer.next_batch(10, Duration::from_secs(10)).await.unwrap()), ["later"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_come_and_go_and_nothing_is_skipped() {
+    let Some(config) = config() else { return };
+    let (admin, topic) = topic(&config, 6).await;
+    let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
+    let group = format!("{}.group", config.prefix);
+    let publishing = async {
+        for round in 0..60 {
+            let batch = (0..60).map(|i| record(&topic, i % 6, &format!("{round}/{i}"))).collect();
+            publisher.publish(batch, |_| Ok(vec![])).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // Each member forgets what it has in hand when it goes.
+    let member = async |delay: u64, lives: u64, seen: &mut BTreeSet<String>| {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(lives) {
+            let records = consumer.next_batch(20, Duration::from_millis(50)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if began.elapsed() < Duration::from_millis(lives) {
+                seen.extend(texts(&records));
+                consumer.done(&records).unwrap();
+            }
+        }
+        consumer.close().await;
+    };
+    let (mut a, mut b, mut c) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    tokio::join!(publishing, member(0, 9000, &mut a), member(700, 3000, &mut b), member(1200, 3500, &mut c));
+    eprintln!("members did {}, {} and {} records", a.len(), b.len(), c.len());
+    assert!(!b.is_empty() && !c.is_empty());
+    a.extend(b);
+    a.extend(c);
+    assert_eq!(a.len(), 3600);
+    let offsets = GroupOffsets::new(&config, &group).unwrap();
+    let ends: Vec<Option<i64>> = admin.end_offsets(&topic, 6).await.unwrap().into_iter().map(Some).collect();
+    assert_eq!(committed(&offsets, &topic, 6).await, ends);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_is_waited_for() {
+    let Some(config) = config() else { return };
+    let (_admin, topic) = topic(&config, 2).await;
+    let producer = Producer::start(&config).await.unwrap();
+    let filler = "x".repeat(1000);
+    let count = 60_000;
+    for chunk in 0..count / 2000 {
+        let batch = (0..2000).map(|i| record(&topic, i % 2, &format!("{chunk}/{i} {filler}"))).collect();
+        producer.send(batch).await.unwrap();
+    }
+    let group = format!("{}.group", config.prefix);
+    let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+    let mut last: HashMap<i32, i64> = HashMap::new();
+    let mut seen = 0;
+    while seen < count {
+        let records = consumer.next_batch(5000, Duration::from_secs(10)).await.unwrap();
+        assert!(!records.is_empty(), "{seen} of {count} records came");
+        if seen == 0 {
+            // Long enough for the partitions to be paused.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        for record in &records {
+            let last = last.entry(record.partition).or_insert(-1);
+            assert_eq!(record.offset, *last + 1);
+            *last = record.offset;
+        }
+        seen += records.len() as i32;
+        consumer.done(&records).unwrap();
+    }
+    consumer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_its_own_place() {
+    let Some(config) = config() else { return };
+    let (_admin, topic) = topic(&config, 1).await;
+    let producer = Producer::start(&config).await.unwrap();
+    let batch = (0..10).map(|i| record(&topic, 0, &i.to_string())).collect();
+    assert_eq!(producer.send(batch).await.unwrap(), (0..10).collect::<Vec<i64>>());
+
+    let group = format!("{}.place", config.prefix);
+    let mut reader = TailReader::start_as(&config, &group, vec![(topic.clone(), 0, 4)]).await.unwrap();
+    assert_eq!(reader.consumed_to(&topic, 0), Some(4));
+    let first = reader.next_batch(3, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(texts(&first)[0], "4");
+    let at = 4 + first.len() as i64;
+    assert_eq!(reader.consumed_to(&topic, 0), Some(at));
+    reader.commit(vec![(topic.clone(), 0, at)]).await.unwrap();
+    let offsets = GroupOffsets::new(&config, &group).unwrap();
+    assert_eq!(committed(&offsets, &topic, 1).await, [Some(at)]);
+
+    let mut reader = TailReader::start(&config, vec![(topic.clone(), 0, 11)]).await.unwrap();
+    let error = loop {
+        match reader.next_batch(10, Duration::from_secs(1)).await {
+            Ok(records) => assert_eq!(records, []),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ConsumeError::OffsetOutOfRange(_)), "{error}");
+    assert!(matches!(reader.next_batch(10, Duration::from_secs(1)).await, Err(ConsumeError::Closed)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_record_is_a_committed_one() {
+    let Some(config) = config() else { return };
+    let (_admin, topic) = topic(&config, 1).await;
+    assert_eq!(read_last(&config, &topic, 0).await.unwrap(), None);
+    assert_eq!(read_all(&config, &topic).await.unwrap(), []);
+    let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
+    let aborted = |count: usize| {
+        let batch: Vec<OutRecord> = (0..count).map(|i| record(&topic, 0, &format!("aborted {i}"))).collect();
+        publisher.publish(batch, |_| Err("no".into()))
+    };
+    aborted(20).await.unwrap_err();
+    assert_eq!(read_last(&config, &topic, 0).await.unwrap(), None);
+    let batch = (0..3).map(|i| record(&topic, 0, &i.to_string())).collect();
+    publisher.publish(batch, |_| Ok(vec![])).await.unwrap();
+    assert_eq!(texts(&[read_last(&config, &topic, 0).await.unwrap().unwrap()]), ["2"]);
+    aborted(1000).await.unwrap_err();
+    for _ in 0..20 {
+        aborted(1).await.unwrap_err();
+    }
+    let last = read_last(&config, &topic, 0).await.unwrap().unwrap();
+    assert_eq!((texts(&[last.clone()])[0].as_str(), last.version), ("2", Some(Version(7))));
+    assert_eq!(texts(&read_all(&config, &topic).await.unwrap()), ["0", "1", "2"]);
+    let missing = read_all(&config, &format!("{topic}.missing")).await.unwrap_err();
+    assert!(matches!(missing, ConsumeError::NoTopic(_)), "{missing}");
+}
+
+fn table(name: &str) -> Arc<TableDef> {
+    let column =
+        |name: &str, ty: &str| ColumnDef { name: name.into(), ty: ty.parse().unwrap(), nullable: false };
+    Arc::new(TableDef {
+        name: TableName::new("shop", name),
+        columns: vec![column("id", "bigint"), column("name", "text")],
+        primary_key: vec![0],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_are_known_everywhere() {
+    let Some(config) = config() else { return };
+    let writer = SchemaStore::open(&config).await.unwrap();
+    let reader = SchemaStore::open(&config).await.unwrap();
+    let topic = Topics::new(&config.prefix).changes(&table("orders").name);
+
+    // Asked for before it is there.
+    let schema = TableSchema::new(table("orders"), &config.prefix);
+    let waiting = tokio::spawn({
+        let (reader, id) = (reader.clone(), schema.value_id());
+        async move { reader.get(id).await.unwrap() }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let registered = writer.register_table(&topic, &schema).await.unwrap();
+    assert_eq!((registered.value_id(), registered.salt()), (schema.value_id(), 0));
+    assert_eq!(waiting.await.unwrap().table(), &table("orders"));
+    assert_eq!(reader.json(schema.value_id()).as_deref(), Some(schema.value_json()));
+
+    // Both register the same once more: nothing is written.
+    let count = read_all(&config, &Topics::new(&config.prefix).schemas()).await.unwrap().len();
+    assert_eq!(count, 2);
+    for store in [&writer, &reader] {
+        store.register_table(&topic, &schema).await.unwrap();
+    }
+    assert_eq!(read_all(&config, &Topics::new(&config.prefix).schemas()).await.unwrap().len(), 2);
+
+    // Another table whose id is taken gets a salt.
+    let other = TableSchema::new(table("items"), &config.prefix);
+    writer.register("elsewhere", other.value_id(), "{\"type\":\"string\"}").await.unwrap();
+    let taken = reader.register("items-value", other.value_id(), other.value_json()).await;
+    assert!(matches!(taken, Err(ConsumeError::SchemaCollision { .. })), "{taken:?}");
+    let salted = reader.register_table("items", &other).await.unwrap();
+    assert_eq!(salted.salt(), 1);
+    assert_eq!(writer.get(salted.value_id()).await.unwrap().table(), &table("items"));
+
+    // One that starts later has them all.
+    let late = SchemaStore::open(&config).await.unwrap();
+    assert!(late.json(salted.key_id()).is_some() && late.json(schema.key_id()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_made_once() {
+    let Some(mut config) = config() else { return };
+    config.partitions = 2;
+    let admin = Admin::connect(&config).await.unwrap();
+    let specs = Topics::new(&config.prefix).specs(&config, &[TableName::new("shop", "a-b")]);
+    let made = admin.ensure_topics(&specs).await.unwrap();
+    assert!(made.iter().all(|t| t.created));
+    config.partitions = 5;
+    let specs = Topics::new(&config.prefix).specs(&config, &[TableName::new("shop", "a-b")]);
+    let found = admin.ensure_topics(&specs).await.unwrap();
+    assert!(found.iter().all(|t| !t.created));
+    let counts: BTreeMap<&str, i32> = found.iter().map(|t| (t.name.as_str(), t.partitions)).collect();
+    assert_eq!(counts[Topics::new(&config.prefix).changes(&TableName::new("shop", "a-b")).as_str()], 2);
+    let missing = admin.partitions(&format!("{}.missing", config.prefix)).await;
+    assert!(matches!(missing, Err(ConsumeError::NoTopic(_))), "{missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_address_is_told() {
+    // A port that nobody listens on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = KafkaConfig::new(format!("127.0.0.1:{port}"), "nowhere");
+    let began = Instant::now();
+    let (admin, publisher, producer, group, tail, last) = tokio::join!(
+        Admin::connect(&config),
+        TransactionalPublisher::start(&config, "id"),
+        Producer::start(&config),
+        GroupConsumer::start(&config, "group", &[]),
+        TailReader::start(&config, vec![]),
+        read_last(&config, "topic", 0),
+    );
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let messages = [
+        admin.err().unwrap().to_string(),
+        publisher.err().unwrap().to_string(),
+        producer.err().unwrap().to_string(),
+        group.err().unwrap().to_string(),
+        tail.err().unwrap().to_string(),
+        last.err().unwrap().to_string(),
+    ];
+    for message in messages {
+        assert!(message.starts_with("no Kafka broker answered at 127.0.0.1:"), "{message}");
+        assert!(message.contains("refused"), "{message}");
+    }
+}
