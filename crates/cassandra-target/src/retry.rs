@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use crate::error::Failure;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Pauses that double up to 10 seconds; each is cut by a random part of up to a half, so that many
+/// Pauses that double up to 2 seconds; each is cut by a random part of up to a half, so that many
 /// writers do not come back at once.
 #[derive(Debug)]
 pub(crate) struct Backoff {
