@@ -53,10 +53,10 @@ fn int_range(bits: u8, unsigned: bool) -> (i64, i64) {
     }
 }
 
-/// The most bytes that the unscaled value of a decimal of that many digits takes:
-/// `floor(digits × log2(10) / 8) + 1` in two's complement.
+/// The most bytes that the unscaled value of a decimal of that many digits takes: `10^digits` has
+/// `floor(digits × log2(10)) + 1` bits, and two's complement needs one more.
 fn decimal_bytes(precision: u8) -> usize {
-    (usize::from(precision) * 33220 / 10000) / 8 + 1
+    (usize::from(precision) * 33220 / 10000 + 2).div_ceil(8)
 }
 
 /// Writes one cell.
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn decimal_byte_bounds() {
-        for (digits, bytes) in [(1, 1), (2, 1), (3, 2), (4, 2), (9, 4), (18, 8), (20, 9), (65, 27)] {
+        for (digits, bytes) in [(1, 1), (2, 1), (3, 2), (4, 2), (7, 4), (9, 4), (18, 8), (20, 9), (65, 28)] {
             assert_eq!(decimal_bytes(digits), bytes, "{digits}");
         }
     }

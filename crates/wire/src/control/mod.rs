@@ -169,3 +169,134 @@ named! {
     /// Reads a framed DDL record.
     decode_ddl, Ddl;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitive::put_long;
+    use std::collections::BTreeMap;
+    use tandem_model::{BinlogPosition, Cut, Version, Watermark};
+
+    const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn watermark() -> Watermark {
+        Watermark {
+            source: "shop".into(),
+            gtid_set: format!("{SERVER}:1-7:9").parse().unwrap(),
+            position: BinlogPosition { file: "binlog.000003".into(), pos: 1 << 40 },
+            version: Version(1_700_000_000_000_000),
+            offsets: BTreeMap::from([("t.a.b".into(), vec![0, 17]), ("t.a.c".into(), vec![])]),
+            cut: None,
+            clock_us: -3,
+        }
+    }
+
+    fn mismatch() -> Mismatch {
+        Mismatch {
+            table: "shop.orders".into(),
+            target: "orders".into(),
+            source_key: vec![0, 1, 255],
+            target_key: vec!["1".into(), "é".into()],
+            kind: MismatchKind::ForeignWrite,
+            columns: vec!["amount".into()],
+            state: MismatchState::Unrepairable,
+            lower: 1,
+            upper: 2,
+            writetimes: vec![i64::MIN, 3],
+            detected_at_us: 4,
+            raw_target_key: vec![vec![], vec![0, 255]],
+        }
+    }
+
+    fn progress() -> BackfillProgress {
+        BackfillProgress {
+            table: "shop.orders".into(),
+            last_key: None,
+            upto_key: Some(vec![0, 1]),
+            rows: 1,
+            estimated_rows: 2,
+            done: true,
+            version: 3,
+            started_at_us: 4,
+            updated_at_us: 5,
+            end_offsets: vec![6, 7],
+        }
+    }
+
+    fn ddl() -> Ddl {
+        Ddl {
+            gtid: format!("{SERVER}:5"),
+            database: "shop".into(),
+            statement: "ALTER TABLE orders ADD x INT".into(),
+            kind: "other".into(),
+            tables: vec!["shop.orders".into()],
+            version: 1,
+            file: "binlog.000001".into(),
+            pos: 2,
+            ts_us: 3,
+        }
+    }
+
+    /// Reads back, refuses every shortened record, and refuses a later format.
+    fn check<R: ControlRecord + PartialEq + std::fmt::Debug>(record: &R) {
+        let bytes = encode_control(record).unwrap();
+        assert_eq!(schema_id(&bytes).unwrap(), R::schema().id());
+        assert_eq!(&decode_control::<R>(&bytes).unwrap(), record);
+        for len in 0..bytes.len() {
+            assert!(decode_control::<R>(&bytes[..len]).is_err(), "{len}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(decode_control::<R>(&longer).is_err());
+        // A later release: another schema, its format first.
+        let mut later = vec![0, 0, 0, 0, 1];
+        put_long(&mut later, 2);
+        later.extend_from_slice(b"whatever comes then");
+        let error = decode_control::<R>(&later).unwrap_err();
+        assert!(matches!(error, WireError::LaterFormat { found: 2, known: 1, .. }), "{error}");
+        // Another kind of record.
+        later[5] = 2;
+        assert!(matches!(decode_control::<R>(&later), Err(WireError::OtherSchema { .. })));
+    }
+
+    #[test]
+    fn records_round_trip() {
+        check(&watermark());
+        let gtid = format!("{SERVER}:blue:8").parse().unwrap();
+        check(&Watermark { cut: Some(Cut { gtid, rows: 12 }), ..watermark() });
+        check(&Watermark { gtid_set: "".parse().unwrap(), offsets: BTreeMap::new(), ..watermark() });
+        check(&mismatch());
+        check(&progress());
+        check(&BackfillProgress { last_key: Some(vec![]), upto_key: None, ..progress() });
+        check(&ddl());
+        assert_eq!(decode_watermark(&encode_watermark(&watermark())).unwrap(), watermark());
+        let bytes = encode_backfill_progress(&progress());
+        assert_eq!(decode_backfill_progress(&bytes).unwrap(), progress());
+        assert_eq!(decode_ddl(&encode_ddl(&ddl())).unwrap(), ddl());
+    }
+
+    /// Ids of the schemas in `schemas/`: they change only with a new format.
+    #[test]
+    fn ids_are_stable() {
+        let ids = [Watermark::schema(), Mismatch::schema(), BackfillProgress::schema(), Ddl::schema()]
+            .map(|schema| (schema.name(), schema.id()));
+        assert_eq!(
+            ids,
+            [
+                ("Watermark", 997_064_998),
+                ("Mismatch", 1_870_037_673),
+                ("BackfillProgress", 717_373_501),
+                ("Ddl", 752_239_750)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_huge_length_allocates_nothing() {
+        let mut bytes = encode_control(&ddl()).unwrap();
+        let tail = bytes.len().min(6);
+        bytes.truncate(tail);
+        put_long(&mut bytes, 1 << 50);
+        assert!(decode_control::<Ddl>(&bytes).is_err());
+    }
+}
