@@ -7,7 +7,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::client::{EndsElsewhere, LogContext, REQUEST, blocking, created, partition_count, ping};
+use crate::client::{
+    EndsElsewhere, LogContext, REQUEST, blocking, created, partition_count, patiently, ping,
+};
 use crate::config::MAX_BATCH_BYTES;
 use crate::{Cleanup, ConsumeError, KafkaConfig, TopicSpec};
 
@@ -179,7 +181,15 @@ pub(crate) fn list_offsets<C: ConsumerContext>(
     for (topic, partition) in partitions {
         list.add_partition_offset(topic, *partition, which).map_err(failed)?;
     }
-    let answer = consumer.offsets_for_times(list, REQUEST).map_err(failed)?;
+    patiently(|| {
+        let answer = consumer.offsets_for_times(list.clone(), REQUEST).map_err(failed)?;
+        offsets_in(&answer, partitions)
+    })
+}
+
+/// The offsets of an answer, in the order of `partitions`.
+fn offsets_in(answer: &TopicPartitionList, partitions: &[(String, i32)]) -> Result<Vec<i64>, ConsumeError> {
+    let failed = |e| ConsumeError::request("asking for the ends of partitions", &e);
     partitions
         .iter()
         .map(|(topic, partition)| {

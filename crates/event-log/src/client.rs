@@ -107,9 +107,10 @@ pub(crate) fn partition_count<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
 ) -> Result<i32, ConsumeError> {
-    let metadata = consumer
-        .fetch_metadata(Some(topic), REQUEST)
-        .map_err(|e| ConsumeError::request(format!("asking for the partitions of `{topic}`"), &e))?;
+    let doing = || format!("asking for the partitions of `{topic}`");
+    let metadata = patiently(|| {
+        consumer.fetch_metadata(Some(topic), REQUEST).map_err(|e| ConsumeError::request(doing(), &e))
+    })?;
     let known = metadata.topics().iter().find(|t| t.name() == topic);
     match known {
         Some(topic) if topic.error().is_none() && !topic.partitions().is_empty() => {
@@ -131,6 +132,20 @@ fn is_missing(code: RDKafkaErrorCode) -> bool {
 /// A client refused its configuration.
 pub(crate) fn created<T>(client: KafkaResult<T>) -> Result<T, ConsumeError> {
     client.map_err(|e| ConsumeError::Config(e.to_string()))
+}
+
+/// Asks again, for about [`REQUEST`], where the answer is an error that passes by itself: brokers
+/// that have just started know neither leaders nor coordinators, and clients learn of new ones late.
+pub(crate) fn patiently<T>(mut ask: impl FnMut() -> Result<T, ConsumeError>) -> Result<T, ConsumeError> {
+    let began = Instant::now();
+    loop {
+        match ask() {
+            Err(error) if error.is_retriable() && began.elapsed() < REQUEST => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// Runs librdkafka's blocking calls off the async threads.

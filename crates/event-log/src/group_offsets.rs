@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::client::{EndsElsewhere, LogContext, REQUEST, blocking, created, partition_count};
-use crate::error::may_pass;
+use crate::client::{EndsElsewhere, LogContext, REQUEST, blocking, created, partition_count, patiently};
 use crate::{ConsumeError, KafkaConfig};
 
 /// Asks for the committed offsets of a group without joining it.
@@ -56,27 +55,19 @@ impl GroupOffsets {
             if list.count() == 0 {
                 return Ok(HashMap::new());
             }
-            // Which broker coordinates the group may be settled only now: such errors pass at once.
-            let began = Instant::now();
-            let answer = loop {
-                match consumer.committed_offsets(list.clone(), REQUEST) {
-                    Ok(answer) => break answer,
-                    Err(error) if may_pass(&error) && began.elapsed() < REQUEST => {
-                        std::thread::sleep(Duration::from_millis(50));
-                    }
-                    Err(error) => return Err(failed(error)),
+            patiently(|| {
+                let answer = consumer.committed_offsets(list.clone(), REQUEST).map_err(failed)?;
+                let mut committed = HashMap::with_capacity(answer.count());
+                for element in answer.elements() {
+                    element.error().map_err(failed)?;
+                    let offset = match element.offset() {
+                        Offset::Offset(offset) => Some(offset),
+                        _ => None,
+                    };
+                    committed.insert((element.topic().to_owned(), element.partition()), offset);
                 }
-            };
-            let mut committed = HashMap::with_capacity(answer.count());
-            for element in answer.elements() {
-                element.error().map_err(failed)?;
-                let offset = match element.offset() {
-                    Offset::Offset(offset) => Some(offset),
-                    _ => None,
-                };
-                committed.insert((element.topic().to_owned(), element.partition()), offset);
-            }
-            Ok(committed)
+                Ok(committed)
+            })
         })
         .await
     }
