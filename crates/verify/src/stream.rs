@@ -97,8 +97,9 @@ impl Stream {
             }
             shared.more.notify_one();
         }
-        // The tracker has ended; its error reaches whoever waits for it in a check.
-        std::future::pending().await
+        // Only a tracker that has ended closes the feed. Waiting for the next check to meet its error
+        // would be a silent stall where nothing is left to check.
+        Err(self.checker.tracker.failure().await.into())
     }
 
     async fn check_all(&self, shared: &Shared) -> Result<(), CheckError> {

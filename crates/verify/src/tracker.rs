@@ -98,6 +98,15 @@ impl ChangeTracker {
         }
     }
 
+    /// Waits until following the topics has failed, and says why.
+    pub async fn failure(&self) -> TrackerError {
+        let mut moved = self.moved.clone();
+        match moved.wait_for(Option::is_some).await.map(|error| error.clone()) {
+            Ok(Some(error)) => error,
+            Ok(None) | Err(_) => TrackerError(Arc::new(ConsumeError::Closed)),
+        }
+    }
+
     /// The newest change of a key seen so far. `key` is the framed key of its records.
     pub fn last_change(&self, topic: &str, key: &[u8]) -> Option<Version> {
         lock(&self.state).last.get(topic).and_then(|keys| keys.get(unframed(key))).copied()
@@ -163,6 +172,20 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_tracker_that_has_ended_is_told_to_all_who_wait() {
+        let (sender, moved) = watch::channel(None);
+        let tracker = ChangeTracker { state: Arc::default(), moved };
+        lock(&tracker.state).consumed.insert("t".into(), vec![0]);
+        sender.send_replace(Some(TrackerError(Arc::new(ConsumeError::NoTopic("t".into())))));
+        drop(sender);
+        let bound = Duration::from_secs(10);
+        let failure = tokio::time::timeout(bound, tracker.failure()).await.unwrap().to_string();
+        let waiter = tokio::time::timeout(bound, tracker.seen("t", &[1])).await.unwrap().unwrap_err();
+        assert_eq!(failure, waiter.to_string());
+        assert!(failure.contains('t'));
+    }
 
     fn record(offset: i64, key: &[u8], version: i64) -> InRecord {
         let mut framed = vec![0; 5];
