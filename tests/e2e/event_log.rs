@@ -173,7 +173,7 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
     let group = format!("{}.group", config.prefix);
     let offsets = GroupOffsets::new(&config, &group).unwrap();
     assert_eq!(committed(&offsets, &topic, 3).await, [None; 3]);
-    let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+    let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     let mut records = Vec::new();
     while records.len() < 30 {
         records.extend(consumer.next_batch(7, Duration::from_secs(10)).await.unwrap());
@@ -203,14 +203,14 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
     assert_eq!(committed(&offsets, &topic, 3).await, all);
 
     // The next member of the group gets nothing old, and what comes then.
-    let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+    let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     assert_eq!(consumer.next_batch(10, Duration::from_millis(1500)).await.unwrap(), []);
     publisher.publish(vec![record(&topic, 2, "later")], |_| Ok(vec![])).await.unwrap();
     assert_eq!(texts(&consumer.next_batch(10, Duration::from_secs(10)).await.unwrap()), ["later"]);
     assert_eq!(consumer.last_error(), None);
     // Not done, so it comes again.
     consumer.close().await;
-    let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+    let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     assert_eq!(texts(&consumer.next_batch(10, Duration::from_secs(10)).await.unwrap()), ["later"]);
 }
 
@@ -230,7 +230,7 @@ async fn members_come_and_go_and_nothing_is_skipped() {
     // Each member forgets what it has in hand when it goes.
     let member = async |delay: u64, lives: u64, seen: &mut BTreeSet<String>| {
         tokio::time::sleep(Duration::from_millis(delay)).await;
-        let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+        let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(lives) {
             let records = consumer.next_batch(20, Duration::from_millis(50)).await.unwrap();
@@ -266,7 +266,7 @@ async fn a_slow_reader_is_waited_for() {
         producer.send(batch).await.unwrap();
     }
     let group = format!("{}.group", config.prefix);
-    let mut consumer = GroupConsumer::start(&config, &group, &[topic.clone()]).await.unwrap();
+    let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     let mut last: HashMap<i32, i64> = HashMap::new();
     let mut seen = 0;
     while seen < count {
@@ -338,7 +338,7 @@ async fn the_last_record_is_a_committed_one() {
         aborted(1).await.unwrap_err();
     }
     let last = read_last(&config, &topic, 0).await.unwrap().unwrap();
-    assert_eq!((texts(&[last.clone()])[0].as_str(), last.version), ("2", Some(Version(7))));
+    assert_eq!((texts(std::slice::from_ref(&last))[0].as_str(), last.version), ("2", Some(Version(7))));
     assert_eq!(texts(&read_all(&config, &topic).await.unwrap()), ["0", "1", "2"]);
     let missing = read_all(&config, &format!("{topic}.missing")).await.unwrap_err();
     assert!(matches!(missing, ConsumeError::NoTopic(_)), "{missing}");

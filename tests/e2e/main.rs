@@ -4,4 +4,6 @@
 // A test fails by panicking, and builds its statements as it reads best.
 #![allow(clippy::unwrap_used, clippy::format_collect)]
 
+mod cassandra_target;
+mod event_log;
 mod mysql_source;
