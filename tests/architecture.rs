@@ -48,6 +48,13 @@ fn directions() {
         ("tandem-event-log", &["model", "wire"]),
         ("tandem-cassandra-target", &["model"]),
         ("tandem-watermarks", &["model", "wire", "mysql-source", "event-log"]),
+        ("tandem-capture", &["model", "wire", "mysql-source", "event-log"]),
+        ("tandem-backfill", &["model", "wire", "mysql-source", "event-log", "watermarks"]),
+        ("tandem-apply", &["model", "wire", "mapping", "event-log", "cassandra-target"]),
+        (
+            "tandem-verify",
+            &["model", "wire", "mapping", "mysql-source", "event-log", "cassandra-target", "watermarks"],
+        ),
         ("tandem-devstack", &[]),
         ("tandem-xtask", &["devstack"]),
     ] {
