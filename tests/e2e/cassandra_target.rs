@@ -16,7 +16,7 @@ fn config(test: &str) -> Option<CassandraConfig> {
     };
     let nodes = nodes.split(',').map(str::to_owned).collect();
     let mut config = CassandraConfig::new(nodes, format!("Target_{test}_{:08x}", rand::random::<u32>()));
-    config.replication_factor = 1;
+    config.replication_factor = Some(1);
     Some(config)
 }
 

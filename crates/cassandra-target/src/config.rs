@@ -73,8 +73,9 @@ pub struct CassandraConfig {
     pub password: Option<String>,
     /// The level of reads and writes.
     pub consistency: Consistency,
-    /// Copies of each row in the local data centre, where Tandem creates the keyspace.
-    pub replication_factor: u32,
+    /// Copies of each row in the local data centre, where Tandem creates the keyspace. Without one:
+    /// 3, or as many as the data centre has nodes where there are fewer.
+    pub replication_factor: Option<u32>,
     /// How long one request may take, the driver's own retries on other nodes included.
     pub request_timeout: Duration,
     /// How many writes, and apart from them how many reads, may be under way at once.
@@ -82,8 +83,8 @@ pub struct CassandraConfig {
 }
 
 impl CassandraConfig {
-    /// The defaults for these nodes and this keyspace: no user, local quorum, replication factor 3,
-    /// 10 seconds a request, 256 requests at once.
+    /// The defaults for these nodes and this keyspace: no user, local quorum, 10 seconds a request, 256
+    /// requests at once.
     pub fn new(nodes: Vec<String>, keyspace: impl Into<String>) -> Self {
         Self {
             nodes,
@@ -91,7 +92,7 @@ impl CassandraConfig {
             user: None,
             password: None,
             consistency: Consistency::default(),
-            replication_factor: 3,
+            replication_factor: None,
             request_timeout: Duration::from_secs(10),
             max_in_flight: 256,
         }

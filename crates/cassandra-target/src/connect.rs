@@ -83,13 +83,15 @@ impl Target {
             .map_err(|e| ConnectError::new_session(&e, &config.nodes))?;
         check_partitioner(&session, config).await?;
         let datacenter = local_datacenter(&session, &config.nodes[0]).await?;
+        let replication_factor =
+            config.replication_factor.unwrap_or_else(|| default_replication(&session, &datacenter));
         let policy = DefaultPolicy::builder().prefer_datacenter(datacenter.clone()).token_aware(true).build();
         handle.map_to_another_profile(handle.pointee_to_builder().load_balancing_policy(policy).build());
         Ok(Self {
             inner: Arc::new(Inner {
                 session,
                 keyspace: config.keyspace.clone(),
-                replication_factor: config.replication_factor,
+                replication_factor,
                 request_timeout: config.request_timeout,
                 datacenter,
                 tables: Tables::default(),
@@ -113,7 +115,8 @@ impl Target {
         &self.inner.datacenter
     }
 
-    pub(crate) fn replication_factor(&self) -> u32 {
+    /// Copies of each row in a keyspace that Tandem creates.
+    pub fn replication_factor(&self) -> u32 {
         self.inner.replication_factor
     }
 
@@ -156,7 +159,7 @@ fn check(config: &CassandraConfig) -> Result<(), ConnectError> {
     {
         return fault("`keyspace` must have 1 to 48 letters, digits or underscores");
     }
-    if config.replication_factor == 0 || config.max_in_flight == 0 || config.request_timeout.is_zero() {
+    if config.replication_factor == Some(0) || config.max_in_flight == 0 || config.request_timeout.is_zero() {
         return fault("`replication_factor`, `max_in_flight` and `request_timeout` must be above 0");
     }
     Ok(())
@@ -192,6 +195,13 @@ async fn local_datacenter(session: &Session, first: &str) -> Result<String, Conn
         tokio::net::lookup_host((first, DEFAULT_PORT)).await.map(Iterator::collect).unwrap_or_default()
     };
     choose_datacenter(&nodes, &addresses)
+}
+
+/// As many copies as production wants, or as there are nodes.
+fn default_replication(session: &Session, datacenter: &str) -> u32 {
+    let state = session.get_cluster_state();
+    let nodes = state.get_nodes_info().iter().filter(|n| n.datacenter.as_deref() == Some(datacenter));
+    (nodes.count() as u32).clamp(1, 3)
 }
 
 fn choose_datacenter(nodes: &[(SocketAddr, String)], first: &[SocketAddr]) -> Result<String, ConnectError> {

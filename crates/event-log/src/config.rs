@@ -19,7 +19,7 @@ pub struct KafkaConfig {
     pub prefix: String,
     /// Partitions of a new change topic.
     pub partitions: i32,
-    /// Replicas of a new topic.
+    /// Replicas of a new topic; −1: as many as the brokers' `default.replication.factor`.
     pub replication: i32,
     /// How long new change topics keep records.
     pub retention: Duration,
@@ -28,13 +28,13 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// 6 partitions, 1 replica, 7 days.
+    /// 6 partitions, the brokers' number of replicas, 7 days.
     pub fn new(brokers: impl Into<String>, prefix: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
             prefix: prefix.into(),
             partitions: 6,
-            replication: 1,
+            replication: -1,
             retention: Duration::from_hours(7 * 24),
             properties: BTreeMap::new(),
         }

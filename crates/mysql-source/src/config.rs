@@ -12,6 +12,8 @@ use crate::MysqlError;
 pub struct MysqlConfig {
     /// `mysql://user:password@host:port`, with the driver's own URL parameters.
     pub url: String,
+    /// The password, where it does not stand in the URL.
+    pub password: Option<String>,
     /// The server id of the replica that the binlog stream poses as; unique among the server's
     /// replicas.
     pub server_id: u32,
@@ -26,6 +28,7 @@ impl MysqlConfig {
     pub fn new(url: impl Into<String>, server_id: u32) -> Self {
         Self {
             url: url.into(),
+            password: None,
             server_id,
             heartbeat: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(10),
@@ -35,7 +38,9 @@ impl MysqlConfig {
     /// The driver's options, with `setup` run on each new or reset connection.
     pub(crate) fn options(&self, setup: Vec<String>) -> Result<OptsBuilder, MysqlError> {
         let opts = Opts::from_url(&self.url).map_err(|e| MysqlError::Url { cause: url_problem(&e) })?;
+        let password = self.password.clone().or_else(|| opts.pass().map(str::to_owned));
         Ok(OptsBuilder::from_opts(opts)
+            .pass(password)
             .prefer_socket(false)
             .tcp_keepalive(Some(Duration::from_secs(10)))
             .setup(setup))

@@ -1,17 +1,41 @@
-//! `tandem.toml`.
+//! `tandem.toml`: one file for every role. Unknown keys are refused, so that a misspelt one is not
+//! a setting that silently does nothing.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
+use tandem_apply::ApplyConfig;
+use tandem_backfill::BackfillConfig;
+use tandem_capture::CaptureConfig;
+use tandem_cassandra_target::CassandraConfig;
+use tandem_event_log::KafkaConfig;
 use tandem_mapping::TableConfig;
+use tandem_model::TableName;
+use tandem_mysql_source::MysqlConfig;
 
-/// The configuration file. Unknown keys are refused.
+use crate::secret::Secret;
+
+/// The configuration file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) mysql: MysqlSection,
+    pub(crate) kafka: KafkaSection,
     pub(crate) cassandra: CassandraSection,
+    #[serde(default)]
+    pub(crate) http: HttpSection,
+    #[serde(default)]
+    capture: CaptureSection,
+    #[serde(default)]
+    apply: ApplySection,
+    #[serde(default)]
+    backfill: BackfillSection,
+    #[serde(default)]
+    verify: VerifySection,
     #[serde(default)]
     pub(crate) table: Vec<TableConfig>,
 }
@@ -20,31 +44,307 @@ pub(crate) struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MysqlSection {
-    pub(crate) url: String,
+    url: String,
+    password: Option<Secret>,
+    /// The replica id that the binlog is read under; made from the prefix if absent.
+    server_id: Option<u32>,
+}
+
+/// `[kafka]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KafkaSection {
+    brokers: String,
+    #[serde(default = "default_prefix")]
+    prefix: String,
+    partitions: Option<i32>,
+    replication: Option<i32>,
+    retention_hours: Option<u64>,
+    /// librdkafka's properties, for every client.
+    #[serde(default)]
+    properties: BTreeMap<String, String>,
+    /// The same, with values that are kept elsewhere.
+    #[serde(default)]
+    secrets: BTreeMap<String, Secret>,
 }
 
 /// `[cassandra]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CassandraSection {
-    pub(crate) keyspace: String,
+    nodes: Vec<String>,
+    keyspace: String,
+    user: Option<String>,
+    password: Option<Secret>,
+    consistency: Option<String>,
+    replication_factor: Option<u32>,
+    request_timeout_seconds: Option<u64>,
+    max_in_flight: Option<usize>,
+}
+
+/// `[http]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HttpSection {
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CaptureSection {
+    max_records: usize,
+    max_bytes: usize,
+    watermark_interval_ms: u64,
+    max_clock_ahead_seconds: u64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ApplySection {
+    max_records: usize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BackfillSection {
+    chunk_rows: usize,
+    max_rows_per_second: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct VerifySection {
+    watermark_patience_seconds: u64,
+}
+
+fn default_prefix() -> String {
+    "tandem".to_owned()
+}
+
+impl Default for HttpSection {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+    }
+}
+
+impl Default for CaptureSection {
+    fn default() -> Self {
+        Self {
+            max_records: 5000,
+            max_bytes: 8 << 20,
+            watermark_interval_ms: 500,
+            max_clock_ahead_seconds: 60,
+        }
+    }
+}
+
+impl Default for ApplySection {
+    fn default() -> Self {
+        Self { max_records: 2000 }
+    }
+}
+
+impl Default for BackfillSection {
+    fn default() -> Self {
+        Self { chunk_rows: 2000, max_rows_per_second: None }
+    }
+}
+
+impl Default for VerifySection {
+    fn default() -> Self {
+        Self { watermark_patience_seconds: 60 }
+    }
 }
 
 impl Config {
-    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+    /// Reads the file at `path`.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {} (`tandem init` writes a first one)", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
     }
+
+    fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.table.is_empty() {
+            bail!("it maps no table: add a [[table]] section");
+        }
+        let zero = [
+            ("capture.max_records", self.capture.max_records == 0),
+            ("capture.max_bytes", self.capture.max_bytes == 0),
+            ("capture.watermark_interval_ms", self.capture.watermark_interval_ms == 0),
+            ("apply.max_records", self.apply.max_records == 0),
+            ("backfill.chunk_rows", self.backfill.chunk_rows == 0),
+            ("backfill.max_rows_per_second", self.backfill.max_rows_per_second == Some(0)),
+            ("verify.watermark_patience_seconds", self.verify.watermark_patience_seconds == 0),
+            ("kafka.partitions", self.kafka.partitions.is_some_and(|n| n < 1)),
+            ("kafka.replication", self.kafka.replication.is_some_and(|n| n < 1)),
+            ("kafka.retention_hours", self.kafka.retention_hours == Some(0)),
+            ("mysql.server_id", self.mysql.server_id == Some(0)),
+        ];
+        if let Some((key, _)) = zero.iter().find(|(_, zero)| *zero) {
+            bail!("{key} must be above 0");
+        }
+        // The watermark promises at least one a second when idle.
+        if self.capture.watermark_interval_ms > 1000 {
+            bail!("capture.watermark_interval_ms must be at most 1000");
+        }
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '.';
+        let prefix = &self.kafka.prefix;
+        if prefix.is_empty() || prefix.len() > 64 || !prefix.chars().all(legal) {
+            bail!("kafka.prefix must have 1 to 64 of Kafka's characters: letters, digits, `.`, `_`, `-`");
+        }
+        Ok(())
+    }
+
+    /// The mapped tables, in the order of the file.
+    pub(crate) fn tables(&self) -> Result<Vec<TableName>> {
+        let parse = |t: &TableConfig| {
+            t.source.parse().map_err(|e| {
+                anyhow::anyhow!("[[table]] source = {:?}: {e} (as in \"shop.orders\")", t.source)
+            })
+        };
+        self.table.iter().map(parse).collect()
+    }
+
+    pub(crate) fn mysql(&self) -> Result<MysqlConfig> {
+        let server_id = self.mysql.server_id.unwrap_or_else(|| default_server_id(&self.kafka.prefix));
+        let mut config = MysqlConfig::new(&self.mysql.url, server_id);
+        config.password = reveal(self.mysql.password.as_ref(), "mysql.password")?;
+        Ok(config)
+    }
+
+    pub(crate) fn kafka(&self) -> Result<KafkaConfig> {
+        let section = &self.kafka;
+        let mut config = KafkaConfig::new(&section.brokers, &section.prefix);
+        config.partitions = section.partitions.unwrap_or(config.partitions);
+        config.replication = section.replication.unwrap_or(config.replication);
+        config.retention = section.retention_hours.map_or(config.retention, Duration::from_hours);
+        config.properties = section.properties.clone();
+        for (key, secret) in &section.secrets {
+            let value = secret.reveal().with_context(|| format!("kafka.secrets.\"{key}\""))?;
+            config.properties.insert(key.clone(), value);
+        }
+        Ok(config)
+    }
+
+    pub(crate) fn cassandra(&self) -> Result<CassandraConfig> {
+        let section = &self.cassandra;
+        let mut config = CassandraConfig::new(section.nodes.clone(), &section.keyspace);
+        config.user.clone_from(&section.user);
+        config.password = reveal(section.password.as_ref(), "cassandra.password")?;
+        if let Some(level) = &section.consistency {
+            config.consistency =
+                level.parse().map_err(anyhow::Error::msg).context("cassandra.consistency")?;
+        }
+        config.replication_factor = section.replication_factor;
+        config.request_timeout =
+            section.request_timeout_seconds.map_or(config.request_timeout, Duration::from_secs);
+        config.max_in_flight = section.max_in_flight.unwrap_or(config.max_in_flight);
+        Ok(config)
+    }
+
+    /// The name under which the source's watermarks are kept: one source a log.
+    pub(crate) fn capture(&self) -> Result<CaptureConfig> {
+        Ok(CaptureConfig {
+            source: "mysql".to_owned(),
+            tables: self.tables()?,
+            max_records: self.capture.max_records,
+            max_bytes: self.capture.max_bytes,
+            idle: Duration::from_millis(self.capture.watermark_interval_ms),
+            max_clock_ahead: Duration::from_secs(self.capture.max_clock_ahead_seconds),
+        })
+    }
+
+    pub(crate) fn apply(&self) -> ApplyConfig {
+        ApplyConfig { max_records: self.apply.max_records }
+    }
+
+    pub(crate) fn backfill(&self) -> BackfillConfig {
+        BackfillConfig {
+            chunk_rows: self.backfill.chunk_rows,
+            max_rows_per_second: self.backfill.max_rows_per_second,
+        }
+    }
+
+    /// How long a watermark is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_secs(self.verify.watermark_patience_seconds)
+    }
+}
+
+fn reveal(secret: Option<&Secret>, key: &'static str) -> Result<Option<String>> {
+    secret.map(Secret::reveal).transpose().context(key)
+}
+
+/// A replica id of one's own for each prefix: two readers of one id push each other out, which two
+/// captures of one prefix should do and two migrations should not. FNV-1a, above the small numbers
+/// that people give their replicas.
+fn default_server_id(prefix: &str) -> u32 {
+    let hash = prefix.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    0x4000_0000 | (hash & 0x3fff_ffff)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const SMALLEST: &str = "[mysql]\nurl = 'mysql://h'\n[kafka]\nbrokers = 'b'\n[cassandra]\nnodes = ['n']\n\
+                            keyspace = 'k'\n[[table]]\nsource = 'd.t'\n";
+
+    fn error(text: &str) -> String {
+        format!("{:#}", Config::parse(text).unwrap_err())
+    }
+
     #[test]
-    fn an_unknown_key_is_refused_by_name() {
-        let text = "[mysql]\nurl = 'mysql://h'\n[cassandra]\nkeyspace = 'k'\nkeyspaze = 'k'\n";
-        let error = toml::from_str::<Config>(text).unwrap_err().to_string();
-        assert!(error.contains("keyspaze"), "{error}");
+    fn the_smallest_file_is_enough() {
+        let config = Config::parse(SMALLEST).unwrap();
+        assert_eq!(config.kafka().unwrap().prefix, "tandem");
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:9464");
+        assert!(config.capture().unwrap().idle <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name_in_every_section() {
+        for section in ["mysql", "kafka", "cassandra"] {
+            let header = format!("[{section}]\n");
+            let text = SMALLEST.replace(&header, &format!("{header}misspelt = 1\n"));
+            assert!(error(&text).contains("misspelt"), "{section}");
+        }
+        for section in ["http", "capture", "apply", "backfill", "verify", "nonsense"] {
+            let text = format!("[{section}]\nmisspelt = 1\n{SMALLEST}");
+            let error = error(&text);
+            assert!(error.contains("misspelt") || error.contains("nonsense"), "{section}: {error}");
+        }
+        assert!(error(&format!("{SMALLEST}misspelt = 1\n")).contains("misspelt"));
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_key() {
+        for (section, key, value) in [
+            ("capture", "max_records", "0"),
+            ("capture", "watermark_interval_ms", "1001"),
+            ("backfill", "max_rows_per_second", "0"),
+            ("apply", "max_records", "0"),
+        ] {
+            let message = error(&format!("[{section}]\n{key} = {value}\n{SMALLEST}"));
+            assert!(message.contains(&format!("{section}.{key}")), "{message}");
+        }
+        let prefix = SMALLEST.replace("[kafka]\n", "[kafka]\nprefix = 'a b'\n");
+        assert!(error(&prefix).contains("kafka.prefix"));
+        assert!(error(SMALLEST.split("[[table]]").next().unwrap()).contains("[[table]]"));
+        let source = Config::parse(&SMALLEST.replace("'d.t'", "'t'")).unwrap();
+        assert!(source.tables().unwrap_err().to_string().contains("\"t\""));
+    }
+
+    #[test]
+    fn each_prefix_reads_the_binlog_under_an_id_of_its_own() {
+        assert_ne!(default_server_id("a"), default_server_id("b"));
+        assert!(default_server_id("") > 1 << 30);
     }
 }

@@ -109,6 +109,13 @@ impl Watermarks {
         self.wait(&format!("that covers {end}"), |seen| seen.iter().find(|w| w.covers(end)).cloned()).await
     }
 
+    /// The newest watermark that knows the ends of all these change topics: where a follower of
+    /// them may begin. One from before a table was mapped does not know its topic.
+    pub async fn knowing(&self, topics: &[String]) -> Result<Arc<Watermark>, WatermarkError> {
+        let knows = |w: &&Arc<Watermark>| topics.iter().all(|t| w.offsets.contains_key(t));
+        self.wait("that knows every change topic", |seen| seen.iter().rev().find(knows).cloned()).await
+    }
+
     async fn wait(
         &self,
         what: &str,

@@ -1,0 +1,235 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::roles::Role;
+
+/// What the long-lived roles log: Tandem's own doings, the libraries' troubles. The Cassandra
+/// driver's warnings speak of every retry of its own.
+const ROLES_LOG: &str = "info,scylla=error,mysql_async=warn,rdkafka=warn";
+/// What commands log besides what they print.
+const COMMANDS_LOG: &str = "warn,scylla=error";
+
+/// Moves a live dataset from MySQL to Apache Cassandra without downtime.
+///
+/// A first migration: `tandem init` writes tandem.toml from MySQL's schema, `tandem schema apply`
+/// creates the tables in Cassandra, `tandem check` says what stands in the way, `tandem run`
+/// migrates, `tandem status` says how far it is, and `tandem verify --full` compares everything.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args)]
+pub(crate) struct LogArgs {
+    /// How log lines are written, on stderr
+    #[arg(long, global = true, env = "TANDEM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What is logged, such as `info` or `warn,tandem_capture=debug`
+    #[arg(long, global = true, env = "TANDEM_LOG", value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Write a first tandem.toml, and the CQL of its tables, from a MySQL database's schema
+    Init(InitArgs),
+    /// Check both stores, Kafka and the mapping, and name everything that stands in the way
+    Check {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Show or create the Cassandra tables of the mapping
+    Schema {
+        #[command(subcommand)]
+        command: SchemaCommand,
+    },
+    /// Run every role in one process: capture, apply, backfill, verify, reconcile
+    Run(RunArgs),
+    /// Run capture: publish MySQL's changes to Kafka
+    Capture(RunArgs),
+    /// Run apply: write the changes in Kafka to Cassandra
+    Apply(RunArgs),
+    /// Run the backfill: publish the rows that were there before, then end
+    Backfill(RunArgs),
+    /// Compare both stores: each changed row, for ever, or every row once with --full
+    Verify {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Compare every row of every table once, while changes go on, and report
+        #[arg(long)]
+        full: bool,
+        #[command(flatten)]
+        json: JsonArg,
+        /// With --full: end with status 1 if mismatches were found
+        #[arg(long, requires = "full")]
+        exit_code: bool,
+    },
+    /// Run reconcile: repair confirmed mismatches from MySQL
+    Reconcile(RunArgs),
+    /// Say how far the migration is: lag, rows, backfill, mismatches
+    Status {
+        #[command(flatten)]
+        config: ConfigArg,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ConfigArg {
+    /// The configuration
+    #[arg(long, short, default_value = "tandem.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct JsonArg {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// Where to serve /metrics, /healthz and /readyz, instead of [http] listen
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Args)]
+pub(crate) struct InitArgs {
+    /// MySQL, as mysql://user:password@host:3306
+    #[arg(long, env = "TANDEM_MYSQL_URL")]
+    pub(crate) mysql_url: String,
+    /// Kafka's brokers, as host:9092,host:9092
+    #[arg(long, env = "TANDEM_KAFKA_BROKERS")]
+    pub(crate) kafka_brokers: String,
+    /// Cassandra's contact points, as host:9042,host:9042
+    #[arg(long, env = "TANDEM_CASSANDRA_NODES", value_delimiter = ',')]
+    pub(crate) cassandra_nodes: Vec<String>,
+    /// The MySQL database to migrate
+    #[arg(long)]
+    pub(crate) database: String,
+    /// Leave a table of it out; may be given several times
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) exclude: Vec<String>,
+    /// The Cassandra keyspace, by default the database's name in small letters
+    #[arg(long)]
+    pub(crate) keyspace: Option<String>,
+    /// The first part of the names of all topics and groups
+    #[arg(long, default_value = "tandem")]
+    pub(crate) prefix: String,
+    /// Where to write; the CQL goes beside it as schema.cql
+    #[arg(long, default_value = "tandem.toml", value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SchemaCommand {
+    /// Print the CQL of the keyspace's tables
+    Show {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+    /// Create the keyspace and the tables that are not there; change nothing that is
+    Apply {
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+}
+
+impl Command {
+    /// Whether it runs roles until it is told to stop.
+    pub(crate) fn is_long_lived(&self) -> bool {
+        match self {
+            Self::Run(_) | Self::Capture(_) | Self::Apply(_) | Self::Backfill(_) | Self::Reconcile(_) => true,
+            Self::Verify { full, .. } => !full,
+            Self::Init(_) | Self::Check { .. } | Self::Schema { .. } | Self::Status { .. } => false,
+        }
+    }
+
+    /// The roles that it runs, if it is one that runs any.
+    pub(crate) fn roles(&self) -> &'static [Role] {
+        match self {
+            Self::Run(_) => &[Role::Capture, Role::Apply, Role::Backfill, Role::Verify, Role::Reconcile],
+            Self::Capture(_) => &[Role::Capture],
+            Self::Apply(_) => &[Role::Apply],
+            Self::Backfill(_) => &[Role::Backfill],
+            Self::Verify { full: false, .. } => &[Role::Verify],
+            Self::Reconcile(_) => &[Role::Reconcile],
+            Self::Verify { .. }
+            | Self::Init(_)
+            | Self::Check { .. }
+            | Self::Schema { .. }
+            | Self::Status { .. } => &[],
+        }
+    }
+}
+
+impl LogArgs {
+    /// Starts logging to stderr.
+    pub(crate) fn start(&self, long_lived: bool) {
+        let default = if long_lived { ROLES_LOG } else { COMMANDS_LOG };
+        let filter = EnvFilter::new(self.log.as_deref().unwrap_or(default));
+        let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Text => logger.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+            LogFormat::Json => logger.json().init(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn long_lived_commands_are_those_with_roles() {
+        for arguments in [
+            &["run"][..],
+            &["capture"],
+            &["apply"],
+            &["backfill"],
+            &["reconcile"],
+            &["verify"],
+            &["verify", "--full"],
+            &["status"],
+            &["check"],
+            &["schema", "show"],
+        ] {
+            let cli = Cli::try_parse_from([&["tandem"], arguments].concat()).unwrap();
+            assert_eq!(cli.command.is_long_lived(), !cli.command.roles().is_empty(), "{arguments:?}");
+        }
+    }
+}

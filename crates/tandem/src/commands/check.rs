@@ -1,0 +1,28 @@
+//! `tandem check`: everything that stands in the way, at once.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::config::Config;
+use crate::servers::inspect;
+
+/// Checks and prints. Status 1 if something must be mended first.
+pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
+    let problems = inspect(config, true).await?.problems;
+    let fatal = problems.iter().filter(|p| p.fatal).count();
+    if json {
+        let report = serde_json::json!({ "ready": fatal == 0, "problems": problems });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        for problem in &problems {
+            eprintln!("{}: {problem}", if problem.fatal { "error" } else { "warning" });
+        }
+        if fatal == 0 {
+            println!("ready: {} tables can be migrated", config.table.len());
+        } else {
+            eprintln!("not ready: {fatal} to mend");
+        }
+    }
+    Ok(if fatal == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

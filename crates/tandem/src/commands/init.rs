@@ -1,0 +1,132 @@
+//! `tandem init`: a first configuration, with a table of the same shape for each of MySQL's.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use tandem_event_log::KafkaConfig;
+use tandem_mapping::{TableConfig, compile_all, create_table, same_shape};
+use tandem_mysql_source::{Mysql, MysqlConfig, TableError};
+
+use crate::cli::InitArgs;
+use crate::config::Config;
+use crate::servers::gc_grace_seconds;
+
+/// Any replica id will do: no binlog is read here.
+const SERVER_ID: u32 = 1;
+
+/// Cassandra's longest keyspace name.
+const KEYSPACE: usize = 48;
+
+#[derive(Serialize)]
+struct Tables<'a> {
+    table: &'a [TableConfig],
+}
+
+/// Writes `tandem.toml` and `schema.cql`.
+pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
+    let schema_cql = args.out.with_file_name("schema.cql");
+    for path in [&args.out, &schema_cql] {
+        if path.exists() && !args.force {
+            bail!("{} is there already: give --force to overwrite it, or another --out", path.display());
+        }
+    }
+    let mysql = Mysql::connect(&MysqlConfig::new(&args.mysql_url, SERVER_ID)).await?;
+    let names = mysql.list_tables(&args.database).await?;
+    if names.is_empty() {
+        bail!("database {} has no tables, or the account may not see them", args.database);
+    }
+    if let Some(unknown) = args.exclude.iter().find(|e| !names.iter().any(|n| n.table == **e)) {
+        bail!("--exclude {unknown}: database {} has no such table", args.database);
+    }
+    let (mut tables, mut refused) = (Vec::new(), Vec::new());
+    for name in names.iter().filter(|n| !args.exclude.contains(&n.table)) {
+        match mysql.table_def(name).await {
+            Ok(table) => tables.push(Arc::new(table)),
+            Err(TableError::Refused { table, refusals }) => {
+                refused.extend(refusals.iter().map(|r| format!("table {table}: {r}")));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if !refused.is_empty() {
+        bail!(
+            "these tables cannot be migrated as they are:\n{}\nMend them, or leave each out with --exclude TABLE",
+            refused.join("\n")
+        );
+    }
+    let configs: Vec<TableConfig> = tables.iter().map(|t| same_shape(t)).collect();
+    let plans = compile_all(&configs, &tables)
+        .with_context(|| "a table cannot be mapped in its own shape (leave it out with --exclude TABLE)")?;
+
+    let keyspace = args.keyspace.clone().unwrap_or_else(|| keyspace_for(&args.database));
+    let text = config_text(args, &keyspace, &configs)?;
+    let kafka = KafkaConfig::new(&args.kafka_brokers, &args.prefix);
+    let mut cql = String::from("-- What `tandem schema apply` creates, once the keyspace is there.\n");
+    for target in plans.iter().flat_map(|p| p.targets()) {
+        let statement = create_table(&keyspace, target.table(), gc_grace_seconds(&kafka));
+        let _ = write!(cql, "\n{};\n", statement.trim_end().trim_end_matches(';'));
+    }
+    write(&args.out, &text)?;
+    write(&schema_cql, &cql)?;
+    Config::load(&args.out).context("what was just written cannot be read back")?;
+    println!("wrote {} ({} tables) and {}", args.out.display(), configs.len(), schema_cql.display());
+    println!("next: edit it, then `tandem schema apply`, `tandem check`, `tandem run`");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A keyspace's name has letters, digits and underscores, 48 at most, and begins with a letter.
+fn keyspace_for(database: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let name: String = database.chars().map(plain).collect();
+    let mut name =
+        if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("db_{name}") };
+    name.truncate(KEYSPACE);
+    name
+}
+
+fn config_text(args: &InitArgs, keyspace: &str, configs: &[TableConfig]) -> Result<String> {
+    let nodes: Vec<toml::Value> = args.cassandra_nodes.iter().map(|n| n.trim().into()).collect();
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let mut text = format!(
+        "# Written by `tandem init` from database {}.\n\n\
+         [mysql]\n\
+         # A password may stand elsewhere: password = \"env:NAME\" or \"file:PATH\".\n\
+         url = {}\n\n\
+         [kafka]\n\
+         brokers = {}\n\
+         prefix = {}\n\n\
+         [cassandra]\n\
+         nodes = {}\n\
+         keyspace = {}\n\n\
+         # Each MySQL table, and the Cassandra tables that it fills. A table may have several targets:\n\
+         # add one for each query, with the source's key somewhere in its own key.\n\n",
+        args.database.escape_default(),
+        quoted(&args.mysql_url),
+        quoted(&args.kafka_brokers),
+        quoted(&args.prefix),
+        toml::Value::Array(nodes),
+        quoted(keyspace),
+    );
+    text.push_str(&toml::to_string(&Tables { table: configs }).context("writing the mapping")?);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keyspaces_have_legal_names() {
+        assert_eq!(keyspace_for("Chinook"), "chinook");
+        assert_eq!(keyspace_for("2nd-shop"), "db_2nd_shop");
+        assert_eq!(keyspace_for(&"ü".repeat(60)).len(), 48);
+    }
+}

@@ -1,0 +1,39 @@
+//! The commands, one module each.
+
+mod check;
+pub(crate) mod checking;
+mod init;
+mod schema;
+mod status;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::Command;
+use crate::config::Config;
+use crate::roles;
+
+/// Runs a command to its end.
+pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
+    let roles = command.roles();
+    match command {
+        Command::Init(args) => init::run(&args).await,
+        Command::Check { config, json } => check::run(&Config::load(&config.config)?, json.json).await,
+        Command::Schema { command } => schema::run(command).await,
+        Command::Status { config, json } => status::run(&Config::load(&config.config)?, json.json).await,
+        Command::Verify { run, full: true, json, exit_code } => {
+            verify::run(&Config::load(&run.config.config)?, json.json, exit_code).await
+        }
+        Command::Run(run)
+        | Command::Capture(run)
+        | Command::Apply(run)
+        | Command::Backfill(run)
+        | Command::Verify { run, .. }
+        | Command::Reconcile(run) => {
+            roles::run(&Config::load(&run.config.config)?, roles, run.listen).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

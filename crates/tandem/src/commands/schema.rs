@@ -1,0 +1,73 @@
+//! `tandem schema`: the Cassandra tables of the mapping.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use tandem_cassandra_target::Target;
+use tandem_mapping::{TablePlan, compile_all, create_table};
+use tandem_mysql_source::Mysql;
+
+use crate::cli::SchemaCommand;
+use crate::config::Config;
+use crate::servers::{gc_grace_seconds, target_tables};
+
+/// Shows or creates them.
+pub(crate) async fn run(command: SchemaCommand) -> Result<ExitCode> {
+    match command {
+        SchemaCommand::Show { config } => show(&Config::load(&config.config)?).await,
+        SchemaCommand::Apply { config } => apply(&Config::load(&config.config)?).await,
+    }
+}
+
+async fn show(config: &Config) -> Result<ExitCode> {
+    let (keyspace, seconds) = (config.cassandra()?.keyspace, gc_grace_seconds(&config.kafka()?));
+    for table in target_tables(&plans(config).await?) {
+        println!("{};\n", create_table(&keyspace, &table, seconds).trim_end().trim_end_matches(';'));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn apply(config: &Config) -> Result<ExitCode> {
+    let tables = target_tables(&plans(config).await?);
+    let target = Target::connect(&config.cassandra()?).await?;
+    if !target.keyspace_exists().await? {
+        target.create_keyspace().await?;
+        println!(
+            "created keyspace {} (replication factor {})",
+            target.keyspace(),
+            target.replication_factor()
+        );
+    }
+    let seconds = gc_grace_seconds(&config.kafka()?);
+    for table in &tables {
+        if target.gc_grace(&table.name).await?.is_some() {
+            println!("table {} is there", table.name);
+        } else {
+            target.execute_ddl(&create_table(target.keyspace(), table, seconds)).await?;
+            println!("created table {}", table.name);
+        }
+    }
+    let findings = target.check_schema(&tables).await?;
+    if !findings.is_empty() {
+        let lines: Vec<String> = findings
+            .iter()
+            .map(|f| {
+                let remedy = f.mend.as_ref().map(|m| format!("\n  remedy: {m}")).unwrap_or_default();
+                format!("table {}: {}{remedy}", f.table, f.problem)
+            })
+            .collect();
+        bail!("tables that were there before are not as the mapping wants them:\n{}", lines.join("\n"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn plans(config: &Config) -> Result<Vec<Arc<TablePlan>>> {
+    let mysql = Mysql::connect(&config.mysql()?).await?;
+    let mut tables = Vec::new();
+    for name in config.tables()? {
+        tables.push(Arc::new(mysql.table_def(&name).await?));
+    }
+    let plans = compile_all(&config.table, &tables).context("the mapping")?;
+    Ok(plans.into_iter().map(Arc::new).collect())
+}

@@ -1,0 +1,312 @@
+//! `tandem status`: how far the migration is, from the log alone, whatever runs or does not.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use serde::Serialize;
+use tandem_backfill::read_progress;
+use tandem_event_log::{Admin, ConsumeError, GroupOffsets, KafkaConfig, TailReader, Topics, read_last};
+use tandem_model::Watermark;
+use tandem_verify::{MismatchCounts, count_mismatches};
+use tandem_wire::control::{BackfillProgress, decode_watermark};
+
+use crate::config::Config;
+
+/// Capture publishes a watermark at least once a second; older than this it is not running.
+const FRESH: f64 = 10.0;
+
+/// How long the oldest record that is not applied is looked for.
+const OLDEST: Duration = Duration::from_secs(5);
+
+#[derive(Serialize)]
+struct Status {
+    source: Option<Source>,
+    tables: Vec<TableStatus>,
+    lag: Lag,
+    mismatches: Mismatches,
+    ready: bool,
+    why_not_ready: Vec<String>,
+}
+
+/// What capture has published.
+#[derive(Serialize)]
+struct Source {
+    gtid_set: String,
+    file: String,
+    position: u64,
+    version: i64,
+    /// Seconds since the newest watermark's clock.
+    watermark_age_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct TableStatus {
+    name: String,
+    topic: String,
+    /// Records of the change topic, applied and in all, since its beginning. Markers of Kafka's
+    /// transactions count too.
+    published: i64,
+    applied: i64,
+    /// Records of the change topic and of the backfill topic that are not applied yet.
+    lag_records: i64,
+    backfill: Backfill,
+}
+
+#[derive(Serialize)]
+struct Backfill {
+    rows: i64,
+    estimated_rows: i64,
+    /// Every row is on the log. Whether it is applied is what `lag_records` says.
+    done: bool,
+}
+
+#[derive(Serialize)]
+struct Lag {
+    records: i64,
+    /// How old the oldest change is that is not in Cassandra yet: the older of the oldest record
+    /// that is not applied and the newest watermark. Absent while no watermark was ever published.
+    seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Mismatches {
+    found: u64,
+    resolved: u64,
+    unrepairable: u64,
+    open: u64,
+}
+
+impl From<MismatchCounts> for Mismatches {
+    fn from(counts: MismatchCounts) -> Self {
+        let MismatchCounts { found, resolved, unrepairable, open } = counts;
+        Self { found, resolved, unrepairable, open }
+    }
+}
+
+/// Prints the status.
+pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
+    let status = status(config).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print(&status);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One partition's ends: where it begins, what is committed, where it ends.
+struct Partition {
+    first: i64,
+    committed: Option<i64>,
+    end: i64,
+}
+
+impl Partition {
+    fn applied(&self) -> i64 {
+        self.committed.unwrap_or(self.first).max(self.first)
+    }
+
+    fn lag(&self) -> i64 {
+        (self.end - self.applied()).max(0)
+    }
+}
+
+async fn status(config: &Config) -> Result<Status> {
+    let kafka = config.kafka()?;
+    let topics = Topics::new(&kafka.prefix);
+    let admin = Admin::connect(&kafka).await?;
+    let source = match read_last(&kafka, &topics.watermarks(), 0).await {
+        Ok(record) => record.and_then(|r| r.value).map(|v| decode_watermark(&v)).transpose()?,
+        Err(ConsumeError::NoTopic(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let started = source.is_some();
+    let progress = if started { read_progress(&kafka).await? } else { HashMap::new() };
+    let mismatches = if started { count_mismatches(&kafka).await? } else { MismatchCounts::default() };
+    let group = GroupOffsets::new(&kafka, &topics.apply_group())?;
+    let mut behind = Vec::new();
+    let mut tables = Vec::new();
+    for name in config.tables()? {
+        let topic = topics.changes(&name);
+        let changes = partitions(&admin, &group, &topic).await?;
+        let backfill_topic = topics.backfill(&name);
+        let backfill = partitions(&admin, &group, &backfill_topic).await?;
+        for (topic, partitions) in [(&topic, &changes), (&backfill_topic, &backfill)] {
+            let lagging = partitions.iter().enumerate().filter(|(_, p)| p.lag() > 0);
+            behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied())));
+        }
+        tables.push(TableStatus {
+            published: changes.iter().map(|p| p.end - p.first).sum(),
+            applied: changes.iter().map(|p| p.applied() - p.first).sum(),
+            lag_records: changes.iter().chain(&backfill).map(Partition::lag).sum(),
+            backfill: Backfill::of(progress.get(&name.to_string())),
+            name: name.to_string(),
+            topic,
+        });
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+    let age = |us: i64| (now - us).max(0) as f64 / 1e6;
+    let oldest = oldest(&kafka, behind).await?.map(|ms| age(ms * 1000));
+    let seconds = source.as_ref().map(|w| oldest.unwrap_or(0.0).max(age(w.clock_us)));
+    let lag = Lag { records: tables.iter().map(|t| t.lag_records).sum(), seconds };
+    let mut status = Status {
+        source: source.map(|w| Source::of(&w, age(w.clock_us))),
+        tables,
+        lag,
+        mismatches: mismatches.into(),
+        ready: false,
+        why_not_ready: Vec::new(),
+    };
+    status.why_not_ready = status.missing();
+    status.ready = status.why_not_ready.is_empty();
+    Ok(status)
+}
+
+async fn partitions(admin: &Admin, group: &GroupOffsets, topic: &str) -> Result<Vec<Partition>> {
+    let count = match admin.partitions(topic).await {
+        Ok(count) => count,
+        Err(ConsumeError::NoTopic(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    // Committed before the ends: in the other order, what is applied in between would look like less
+    // than nothing to do.
+    let committed = group.committed(&[topic.to_owned()]).await?;
+    let first = admin.first_offsets(topic, count).await?;
+    let end = admin.end_offsets(topic, count).await?;
+    Ok((0..count)
+        .zip(first.into_iter().zip(end))
+        .map(|(number, (first, end))| {
+            let committed = committed.get(&(topic.to_owned(), number)).copied().flatten();
+            Partition { first, committed, end }
+        })
+        .collect())
+}
+
+/// The earliest timestamp, in milliseconds, of the first records at these places.
+async fn oldest(kafka: &KafkaConfig, places: Vec<(String, i32, i64)>) -> Result<Option<i64>> {
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let began = Instant::now();
+    let mut missing: BTreeMap<(String, i32), ()> =
+        places.iter().map(|(t, p, _)| ((t.clone(), *p), ())).collect();
+    let mut reader = TailReader::start(kafka, places).await?;
+    let mut oldest: Option<i64> = None;
+    while !missing.is_empty() && began.elapsed() < OLDEST {
+        let batch = reader.next_batch(10_000, Duration::from_millis(300)).await?;
+        // What comes without any record is markers only.
+        if batch.is_empty() {
+            break;
+        }
+        for record in batch {
+            if missing.remove(&(record.topic.to_string(), record.partition)).is_some() {
+                oldest = oldest.into_iter().chain(record.timestamp_ms).min();
+            }
+        }
+    }
+    Ok(oldest)
+}
+
+impl Source {
+    fn of(watermark: &Watermark, age: f64) -> Self {
+        Self {
+            gtid_set: watermark.gtid_set.to_string(),
+            file: watermark.position.file.clone(),
+            position: watermark.position.pos,
+            version: watermark.version.0,
+            watermark_age_seconds: age,
+        }
+    }
+}
+
+impl Backfill {
+    fn of(progress: Option<&BackfillProgress>) -> Self {
+        let (rows, estimated_rows) = progress.map_or((0, 0), |p| (p.rows, p.estimated_rows));
+        Self { rows, estimated_rows, done: progress.is_some_and(|p| p.done) }
+    }
+}
+
+impl Status {
+    /// What keeps Cassandra from holding what MySQL holds, up to the lag.
+    fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        match &self.source {
+            None => missing.push("capture has not begun".to_owned()),
+            Some(source) if source.watermark_age_seconds > FRESH => {
+                let age = source.watermark_age_seconds;
+                missing.push(format!("capture's newest watermark is {age:.0} s old: is it running?"));
+            }
+            Some(_) => {}
+        }
+        let open: Vec<&str> =
+            self.tables.iter().filter(|t| !t.backfill.done).map(|t| t.name.as_str()).collect();
+        if !open.is_empty() {
+            missing.push(format!("the backfill of {} is not complete", open.join(", ")));
+        }
+        if self.lag.seconds.is_some_and(|s| s > FRESH) {
+            missing.push(format!("apply is {:.0} s behind", self.lag.seconds.unwrap_or_default()));
+        }
+        if self.mismatches.open > 0 {
+            missing.push(format!("{} mismatches are open", self.mismatches.open));
+        }
+        missing
+    }
+}
+
+fn print(status: &Status) {
+    match &status.source {
+        None => println!("capture has not begun"),
+        Some(s) => println!(
+            "captured up to {} ({}:{}), {:.1} s ago",
+            s.gtid_set, s.file, s.position, s.watermark_age_seconds
+        ),
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["table", "backfill", "published", "applied", "lag"]);
+    for t in &status.tables {
+        let backfill = match &t.backfill {
+            b if b.done => format!("{} rows, done", b.rows),
+            b if b.estimated_rows == 0 => "not begun".to_owned(),
+            b => format!("{} of about {} rows", b.rows, b.estimated_rows.max(b.rows)),
+        };
+        table.add_row([
+            t.name.clone(),
+            backfill,
+            t.published.to_string(),
+            t.applied.to_string(),
+            t.lag_records.to_string(),
+        ]);
+    }
+    println!("{table}");
+    let seconds = status.lag.seconds.map_or("unknown".to_owned(), |s| format!("{s:.1} s"));
+    println!("lag: {} records, {seconds}", status.lag.records);
+    let m = &status.mismatches;
+    println!(
+        "mismatches: {} found, {} resolved, {} unrepairable, {} open",
+        m.found, m.resolved, m.unrepairable, m.open
+    );
+    if status.ready {
+        println!("ready: Cassandra holds what MySQL holds");
+    } else {
+        println!("not ready: {}", status.why_not_ready.join("; "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_nobody_applied_lags_by_all_it_holds() {
+        let at = |first, committed, end| Partition { first, committed, end }.lag();
+        assert_eq!(at(0, None, 7), 7);
+        assert_eq!(at(5, None, 7), 2);
+        assert_eq!(at(0, Some(4), 7), 3);
+        assert_eq!(at(5, Some(4), 7), 2);
+        assert_eq!(at(0, Some(9), 7), 0);
+    }
+}

@@ -1,0 +1,91 @@
+//! `tandem verify --full`: every row of every table, once.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use indicatif::{ProgressBar, ProgressStyle};
+use tandem_backfill::read_progress;
+use tandem_event_log::Topics;
+use tandem_verify::{Scan, ScanReport};
+use tandem_watermarks::Watermarks;
+
+use super::checking;
+use crate::config::Config;
+use crate::servers::{Servers, target_tables};
+
+/// Verifies and prints what was found.
+pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<ExitCode> {
+    let servers = Servers::connect(config, true).await?;
+    if let Some(target) = &servers.target {
+        target.prepare(&target_tables(&servers.plans)).await?;
+    }
+    let progress = read_progress(&servers.kafka).await?;
+    let watermarks = Watermarks::follow(&servers.kafka, config.patience()).await?;
+    let metrics = tandem_verify::Metrics::default();
+    let (checker, tables) = checking::checker(&servers, &watermarks, &metrics, None).await?;
+    let scan = Scan { checker, tables, kafka: servers.kafka.clone() };
+
+    let rows: u64 = servers
+        .plans
+        .iter()
+        .map(|p| {
+            let rows = progress.get(&p.source().name.to_string()).map_or(0, |p| p.rows.max(0) as u64);
+            rows * (1 + p.targets().len() as u64)
+        })
+        .sum();
+    let bar = ProgressBar::new(rows).with_style(ProgressStyle::with_template(
+        "{bar:30} {human_pos}/{human_len} rows, {per_sec}, ETA {eta}  {msg}",
+    )?);
+    let topics = Topics::new(&servers.kafka.prefix);
+    let (mut before, mut current, mut name) = (0, 0, String::new());
+    let report = scan
+        .run(
+            &progress,
+            |table| topics.backfill(&table.source().name),
+            |table| {
+                if table.name != name {
+                    before += current;
+                    name.clone_from(&table.name);
+                    bar.set_message(name.clone());
+                }
+                current = table.mysql_rows + table.target_rows;
+                bar.set_position(before + current);
+            },
+        )
+        .await?;
+    bar.finish_and_clear();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    let failed = exit_code && report.mismatches + report.undecided > 0;
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print(report: &ScanReport) {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["table", "MySQL rows", "Cassandra rows", "mismatches", "undecided"]);
+    for t in &report.tables {
+        table.add_row([
+            t.name.clone(),
+            t.mysql_rows.to_string(),
+            t.target_rows.to_string(),
+            t.mismatches.to_string(),
+            t.undecided.to_string(),
+        ]);
+    }
+    println!("{table}");
+    match (report.mismatches, report.undecided) {
+        (0, 0) => println!("{} rows checked, both stores agree", report.checked),
+        (found, 0) => {
+            println!("{} rows checked, {found} mismatches (they are on the mismatch topic)", report.checked)
+        }
+        (found, open) => println!(
+            "{} rows checked, {found} mismatches, {open} rows kept changing and were not decided: verify again",
+            report.checked
+        ),
+    }
+}

@@ -1,0 +1,205 @@
+//! Connecting to the three servers, and everything that is checked before a role starts.
+//!
+//! What stands in the way is collected, not met one at a time: `tandem check` shows it all at once,
+//! and the roles refuse to start with the same words.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use tandem_cassandra_target::Target;
+use tandem_event_log::{Admin, KafkaConfig};
+use tandem_mapping::{TablePlan, compile_all};
+use tandem_model::TargetTable;
+use tandem_mysql_source::{Mysql, Severity, TableError};
+
+use crate::config::Config;
+
+/// Something that stands in the way of a migration.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Problem {
+    /// `mysql`, `kafka`, `cassandra` or `mapping`.
+    pub(crate) part: &'static str,
+    /// The setting or the table; empty where it is the whole.
+    pub(crate) what: String,
+    pub(crate) problem: String,
+    /// The statement that mends it, where there is one apart from the problem's own words.
+    pub(crate) remedy: Option<String>,
+    /// Whether it must be mended before anything starts.
+    pub(crate) fatal: bool,
+}
+
+impl Problem {
+    fn fatal(part: &'static str, what: impl Into<String>, problem: impl fmt::Display) -> Self {
+        Self { part, what: what.into(), problem: problem.to_string(), remedy: None, fatal: true }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.part)?;
+        if !self.what.is_empty() {
+            write!(f, "{}: ", self.what)?;
+        }
+        f.write_str(&self.problem)?;
+        if let Some(remedy) = &self.remedy {
+            write!(f, "\n  remedy: {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the checks reached. A part is absent if it could not be reached, or was not asked for.
+pub(crate) struct Inspection {
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) mysql: Option<Mysql>,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) target: Option<Target>,
+    pub(crate) plans: Vec<Arc<TablePlan>>,
+}
+
+/// The servers and the compiled mapping, all checked.
+pub(crate) struct Servers {
+    pub(crate) mysql: Mysql,
+    pub(crate) kafka: KafkaConfig,
+    pub(crate) admin: Admin,
+    pub(crate) target: Option<Target>,
+    pub(crate) plans: Vec<Arc<TablePlan>>,
+}
+
+impl Servers {
+    /// Connects and checks; an error names every problem. `cassandra` is whether it is needed.
+    pub(crate) async fn connect(config: &Config, cassandra: bool) -> Result<Self> {
+        let found = inspect(config, cassandra).await?;
+        for warning in found.problems.iter().filter(|p| !p.fatal) {
+            tracing::warn!(part = warning.part, what = warning.what, "{}", warning.problem);
+        }
+        let fatal: Vec<String> = found.problems.iter().filter(|p| p.fatal).map(ToString::to_string).collect();
+        match (found.mysql, found.admin) {
+            (Some(mysql), Some(admin)) if fatal.is_empty() => {
+                Ok(Self { mysql, kafka: config.kafka()?, admin, target: found.target, plans: found.plans })
+            }
+            _ => bail!("{}", fatal.join("\n")),
+        }
+    }
+}
+
+/// Connects to everything and looks at everything that can be looked at. An error is one of the
+/// configuration itself.
+pub(crate) async fn inspect(config: &Config, cassandra: bool) -> Result<Inspection> {
+    let (mysql, kafka) = (config.mysql()?, config.kafka()?);
+    let cassandra = if cassandra { Some(config.cassandra()?) } else { None };
+    let mut found =
+        Inspection { problems: Vec::new(), mysql: None, admin: None, target: None, plans: Vec::new() };
+    let (mysql, admin, target) = tokio::join!(Mysql::connect(&mysql), Admin::connect(&kafka), async {
+        match &cassandra {
+            Some(cassandra) => Target::connect(cassandra).await.map(Some),
+            None => Ok(None),
+        }
+    });
+    match mysql {
+        Ok(mysql) => {
+            inspect_mysql(config, &mysql, &mut found).await?;
+            found.mysql = Some(mysql);
+        }
+        Err(error) => found.problems.push(Problem::fatal("mysql", "", error)),
+    }
+    match admin {
+        Ok(admin) => found.admin = Some(admin),
+        Err(error) => found.problems.push(Problem::fatal("kafka", "", error)),
+    }
+    match target {
+        Ok(Some(target)) => {
+            inspect_cassandra(&kafka, &target, &mut found).await;
+            found.target = Some(target);
+        }
+        Ok(None) => {}
+        Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+    }
+    Ok(found)
+}
+
+async fn inspect_mysql(config: &Config, mysql: &Mysql, found: &mut Inspection) -> Result<()> {
+    match mysql.preflight().await {
+        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
+            part: "mysql",
+            what: f.setting,
+            problem: f.problem,
+            remedy: Some(f.remedy),
+            fatal: f.severity == Severity::Error,
+        })),
+        Err(error) => {
+            found.problems.push(Problem::fatal("mysql", "", error));
+            return Ok(());
+        }
+    }
+    let (mut configs, mut tables) = (Vec::new(), Vec::new());
+    for (name, table) in config.tables()?.iter().zip(&config.table) {
+        match mysql.table_def(name).await {
+            Ok(def) => {
+                configs.push(table.clone());
+                tables.push(Arc::new(def));
+            }
+            Err(TableError::Refused { table, refusals }) => found
+                .problems
+                .extend(refusals.iter().map(|r| Problem::fatal("mysql", format!("table {table}"), r))),
+            Err(error) => found.problems.push(Problem::fatal("mysql", format!("table {name}"), error)),
+        }
+    }
+    match compile_all(&configs, &tables) {
+        Ok(plans) => found.plans = plans.into_iter().map(Arc::new).collect(),
+        Err(error) => {
+            found.problems.extend(error.problems.iter().map(|p| Problem::fatal("mapping", String::new(), p)))
+        }
+    }
+    Ok(())
+}
+
+async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Inspection) {
+    let tables = target_tables(&found.plans);
+    match target.check_schema(&tables).await {
+        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
+            part: "cassandra",
+            what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },
+            problem: f.problem,
+            remedy: f.mend.map(|cql| format!("{cql}; (`tandem schema apply` does it)")),
+            fatal: true,
+        })),
+        Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+    }
+    for table in &tables {
+        match target.gc_grace(&table.name).await {
+            Ok(Some(grace)) if grace <= kafka.retention => found.problems.push(Problem {
+                part: "cassandra",
+                what: format!("table {}", table.name),
+                problem: format!(
+                    "gc_grace_seconds is {}, not above the {} s for which Kafka keeps changes: a change written \
+                     again after its row's tombstone is gone would bring a deleted row back",
+                    grace.as_secs(),
+                    kafka.retention.as_secs()
+                ),
+                remedy: Some(format!(
+                    "ALTER TABLE \"{}\".\"{}\" WITH gc_grace_seconds = {}",
+                    target.keyspace(),
+                    table.name,
+                    gc_grace_seconds(kafka)
+                )),
+                fatal: true,
+            }),
+            Ok(_) => {}
+            Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+        }
+    }
+}
+
+/// Every Cassandra table of the mapping.
+pub(crate) fn target_tables(plans: &[Arc<TablePlan>]) -> Vec<TargetTable> {
+    plans.iter().flat_map(|p| p.targets()).map(|t| t.table().clone()).collect()
+}
+
+/// Tombstones must outlive every older write still under way: three days above Kafka's retention,
+/// for chunks and repairs that were read before and are written late.
+pub(crate) fn gc_grace_seconds(kafka: &KafkaConfig) -> u32 {
+    (kafka.retention.as_secs() + 3 * 24 * 3600) as u32
+}
