@@ -6,4 +6,7 @@
 
 mod cassandra_target;
 mod event_log;
+mod migration;
 mod mysql_source;
+mod refusals;
+mod support;

@@ -69,7 +69,7 @@ impl KafkaConfig {
             // Not cooperative: there a member without partitions closes without leaving (librdkafka
             // 2.12), and the group waits for its session to time out.
             ("partition.assignment.strategy", "roundrobin"),
-            ("session.timeout.ms", "10000"),
+            ("session.timeout.ms", "6000"),
             ("heartbeat.interval.ms", "1000"),
             ("fetch.wait.max.ms", "100"),
             ("fetch.queue.backoff.ms", "10"),

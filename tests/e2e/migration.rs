@@ -1,0 +1,179 @@
+//! Whole migrations by the real binary.
+
+use std::process::Command;
+
+use mysql_async::prelude::Queryable;
+use serde_json::Value as Json;
+use tandem_devstack::Kafka;
+
+use crate::support::{Migration, Running, Servers, finish};
+
+const TABLES: [&str; 2] = [
+    "CREATE TABLE orders (id BIGINT PRIMARY KEY, customer INT NOT NULL, note VARCHAR(100), \
+     amount DECIMAL(12,2) NOT NULL)",
+    "INSERT INTO orders WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) \
+     SELECT i, i % 7, IF(i % 3, CONCAT('note ', i), NULL), i / 100 FROM n",
+];
+
+const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\n\
+    [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\nrename = { amount = \"total\" }\n\
+    [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id desc\"]\n";
+
+/// A migration of `orders` whose every row is in Cassandra.
+async fn migrated(servers: Servers, test: &str) -> anyhow::Result<(Migration, Running)> {
+    let mut migration = Migration::new(servers, test, &TABLES).await?;
+    migration.configure("", MAPPING)?;
+    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["check"]).await?;
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    Ok((migration, running))
+}
+
+/// The independent comparison, as `cargo xtask compare` runs it.
+async fn compare(migration: &Migration) -> anyhow::Result<(bool, Json)> {
+    let xtask = std::env::var_os("TANDEM_XTASK_BIN").expect("`cargo xtask test` sets it");
+    let json = migration.folder.path().join("compare.json");
+    let mut command = Command::new(xtask);
+    command.arg("compare").arg("--config").arg(migration.config()).arg("--json").arg(&json);
+    let done = finish(command).await?;
+    let text = std::fs::read_to_string(&json)
+        .map_err(|e| anyhow::anyhow!("no comparison ({e}): {} {}", done.stdout, done.stderr))?;
+    Ok((done.success, serde_json::from_str(&text)?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_comparison_names_a_wrong_cell_a_missing_and_an_extra_row() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let (migration, running) = migrated(servers, "compare").await?;
+    running.terminate().await?;
+    let (equal, report) = compare(&migration).await?;
+    assert!(equal && report["equal"] == true, "{report:#}");
+
+    let cassandra = migration.cassandra().await?;
+    for statement in [
+        "UPDATE orders SET note = 'forged' WHERE id = 17",
+        "DELETE FROM by_customer WHERE customer = 3 AND id = 10",
+        "INSERT INTO by_customer (customer, id, note, amount) VALUES (99, 100001, 'extra', 1.5)",
+    ] {
+        cassandra.query_unpaged(statement, ()).await?;
+    }
+    let (equal, report) = compare(&migration).await?;
+    assert!(!equal && report["equal"] == false, "{report:#}");
+    let text = report.to_string();
+    for named in ["forged", "17", "customer=3 id=10", "customer=99 id=100001"] {
+        assert!(text.contains(named), "{named} is not named: {report:#}");
+    }
+    let differing: u64 =
+        report["tables"].as_array().unwrap().iter().map(|t| t["differing"].as_u64().unwrap()).sum();
+    assert_eq!(differing, 3, "{report:#}");
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_changes_are_found_named_and_repaired() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let (mut migration, mut running) = migrated(servers, "repair").await?;
+    let verified: Json =
+        serde_json::from_str(&migration.succeed(&["verify", "--full", "--json", "--exit-code"]).await?)?;
+    assert_eq!((&verified["mismatches"], &verified["undecided"]), (&0.into(), &0.into()));
+    // Both walks have seen every row: MySQL's once, Cassandra's in two tables.
+    assert_eq!(verified["checked"], 1500);
+
+    let cassandra = migration.cassandra().await?;
+    for statement in [
+        "UPDATE orders SET note = 'forged' WHERE id = 17",
+        "DELETE FROM by_customer WHERE customer = 3 AND id = 10",
+        "INSERT INTO by_customer (customer, id, note, amount) VALUES (99, 100001, 'extra', 1.5)",
+    ] {
+        cassandra.query_unpaged(statement, ()).await?;
+    }
+    let found = migration.tandem(&["verify", "--full", "--json", "--exit-code"]).await?;
+    assert!(!found.success, "{}", found.stdout);
+    let verified: Json = serde_json::from_str(&found.stdout)?;
+    assert_eq!(verified["mismatches"], 3, "{verified:#}");
+    migration
+        .until(&mut running, "every mismatch to be repaired", |s| {
+            s["mismatches"]["resolved"] == 3 && s["mismatches"]["open"] == 0
+        })
+        .await?;
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+    let (equal, report) = compare(&migration).await?;
+    assert!(equal, "{report:#}");
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_goes_on_where_it_was() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let (mut migration, mut running) = migrated(servers, "killed").await?;
+    running.kill()?;
+    for statement in [
+        "UPDATE orders SET note = NULL, customer = customer + 1 WHERE id % 5 = 0",
+        "DELETE FROM orders WHERE id % 11 = 0",
+        "UPDATE orders SET id = id + 1000000 WHERE id % 13 = 0",
+        "INSERT INTO orders VALUES (700, 1, 'new', 0.01), (701, 2, NULL, 0)",
+    ] {
+        migration.mysql.query_drop(statement).await?;
+    }
+    let before = migration.status().await?;
+    let mut running = migration.start(&["run"])?;
+    let after = migration.drained(&mut running).await?;
+    assert!(after["source"]["version"].as_i64() > before["source"]["version"].as_i64());
+    // What was copied is not copied again.
+    assert_eq!(after["tables"][0]["backfill"]["rows"], 500);
+    assert_eq!(after["mismatches"]["found"], 0, "{after:#}");
+    running.terminate().await?;
+    let (equal, report) = compare(&migration).await?;
+    assert!(equal, "{report:#}");
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafkas_own_tool_sees_the_lag_go_to_zero() -> anyhow::Result<()> {
+    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let kafka = Kafka::ephemeral()?;
+    servers.brokers = kafka.brokers();
+    let mut migration = Migration::new(servers, "lag", &TABLES).await?;
+    migration.configure("", MAPPING)?;
+    migration.succeed(&["schema", "apply"]).await?;
+    let group = format!("{}.apply", migration.prefix);
+    let described = async || {
+        let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+        let tool = kafka.tool(class, &["--describe", "--group", &group])?;
+        Ok::<_, anyhow::Error>(lag(&finish(tool).await?.stdout))
+    };
+
+    // Changes without anybody who applies them: the group, which has once consumed, lags.
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+    let mut capture = migration.start(&["capture"])?;
+    migration.mysql.query_drop("UPDATE orders SET note = 'again'").await?;
+    migration.until(&mut capture, "the lag to show", |s| s["lag"]["records"].as_i64() >= Some(500)).await?;
+    let (partitions, behind) = described().await?;
+    assert!(partitions > 0 && behind >= 500, "{partitions} partitions, {behind} records behind");
+    capture.terminate().await?;
+
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    // Six partitions: three of changes, three of the backfill.
+    assert_eq!(described().await?, (6, 0));
+    running.terminate().await?;
+    migration.drop().await
+}
+
+/// Partitions, and the sum of their lag, in the tool's table: GROUP TOPIC PARTITION CURRENT-OFFSET
+/// LOG-END-OFFSET LAG …
+fn lag(table: &str) -> (usize, i64) {
+    let lags: Vec<i64> = table
+        .lines()
+        .filter_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            columns.get(2)?.parse::<i32>().ok()?;
+            Some(columns.get(5)?.parse::<i64>().unwrap_or(i64::MAX / 1000))
+        })
+        .collect();
+    (lags.len(), lags.iter().sum())
+}

@@ -1,0 +1,109 @@
+//! What is wrong is said in one clear error, with its remedy, and ends the process with a status
+//! other than zero.
+
+use tandem_devstack::{Mysql, MysqlOptions};
+
+use crate::support::{Finished, Migration, Servers};
+
+const MAPPING: &str =
+    "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
+const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT)";
+
+/// Both the roles and the check refuse, in the same words.
+async fn refused(migration: &Migration, words: &[&str]) -> anyhow::Result<()> {
+    for command in ["run", "check"] {
+        let Finished { success, stderr, .. } = migration.tandem(&[command]).await?;
+        assert!(!success, "{command} went on: {stderr}");
+        let errors: Vec<&str> = stderr.lines().filter(|l| l.starts_with("error:")).collect();
+        assert_eq!(errors.len(), 1, "{command}: not one error: {stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "{command}: {word:?} is not in: {stderr}");
+        }
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    Ok(())
+}
+
+async fn prepared(test: &str, statements: &[&str]) -> anyhow::Result<Option<Migration>> {
+    let Some(servers) = Servers::from_env() else { return Ok(None) };
+    let migration = Migration::new(servers, test, statements).await?;
+    migration.configure("", MAPPING)?;
+    Ok(Some(migration))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password() -> anyhow::Result<()> {
+    let Some(mut migration) = prepared("password", &[TABLE]).await? else { return Ok(()) };
+    migration.succeed(&["schema", "apply"]).await?;
+    let right = migration.servers.mysql_url.clone();
+    let (user, host) = right.split_once('@').expect("the URL names a user");
+    assert!(user.ends_with("root"), "the servers of the tests have a root without a password");
+    migration.servers.mysql_url = format!("{user}:not-the-password@{host}");
+    migration.configure("", MAPPING)?;
+    refused(&migration, &["mysql:", "root", "password"]).await?;
+    let said = migration.tandem(&["run"]).await?.stderr;
+    assert!(!said.contains("not-the-password"), "{said}");
+    migration.servers.mysql_url = right;
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_kafka() -> anyhow::Result<()> {
+    let Some(mut migration) = prepared("nokafka", &[TABLE]).await? else { return Ok(()) };
+    migration.succeed(&["schema", "apply"]).await?;
+    // The discard port: nobody listens there.
+    migration.servers.brokers = "127.0.0.1:9".into();
+    migration.configure("", MAPPING)?;
+    refused(&migration, &["kafka:", "127.0.0.1:9", "is Kafka up", "[kafka] brokers"]).await?;
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_a_primary_key() -> anyhow::Result<()> {
+    let table = "CREATE TABLE t (id INT NOT NULL, v INT)";
+    let Some(migration) = prepared("nokey", &[table]).await? else { return Ok(()) };
+    // Its Cassandra table cannot be made either, so only the keyspace is there.
+    let applied = migration.tandem(&["schema", "apply"]).await?;
+    assert!(!applied.success && applied.stderr.contains("ADD PRIMARY KEY"), "{}", applied.stderr);
+    let cassandra = crate::support::session(&migration.servers).await?;
+    let create = format!(
+        "CREATE KEYSPACE \"{}\" WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
+        migration.keyspace
+    );
+    cassandra.query_unpaged(create, ()).await?;
+    refused(&migration, &["no primary key", "ALTER TABLE", "ADD PRIMARY KEY"]).await?;
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_key() -> anyhow::Result<()> {
+    let Some(migration) = prepared("unknown", &[TABLE]).await? else { return Ok(()) };
+    migration.configure("[capture]\nmax_recrods = 7\n", MAPPING)?;
+    refused(&migration, &["tandem.toml", "max_recrods", "max_records"]).await?;
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn minimal_row_metadata() -> anyhow::Result<()> {
+    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let options = MysqlOptions { extra_args: vec!["--binlog-row-metadata=MINIMAL".into()] };
+    let mysql = Mysql::ephemeral(&options)?;
+    servers.mysql_url = mysql.url();
+    let migration = Migration::new(servers, "minimal", &[TABLE]).await?;
+    migration.configure("", MAPPING)?;
+    migration.succeed(&["schema", "apply"]).await?;
+    refused(
+        &migration,
+        &["binlog_row_metadata", "`MINIMAL`", "must be `FULL`", "SET PERSIST binlog_row_metadata = FULL"],
+    )
+    .await?;
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn target_tables_that_are_not_there() -> anyhow::Result<()> {
+    let Some(migration) = prepared("noschema", &[TABLE]).await? else { return Ok(()) };
+    let said = migration.tandem(&["run"]).await?;
+    assert!(!said.success && said.stderr.contains("tandem schema apply"), "{}", said.stderr);
+    migration.drop().await
+}
