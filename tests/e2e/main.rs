@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::format_collect)]
 
 mod cassandra_target;
+mod convergence;
 mod event_log;
 mod migration;
 mod mysql_source;
