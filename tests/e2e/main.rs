@@ -4,6 +4,7 @@
 // A test fails by panicking, and builds its statements as it reads best.
 #![allow(clippy::unwrap_used, clippy::format_collect)]
 
+mod capture;
 mod cassandra_target;
 mod convergence;
 mod event_log;

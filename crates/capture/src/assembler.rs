@@ -174,6 +174,11 @@ impl Assembler {
         self.batch.records.len()
     }
 
+    /// Where the last complete transaction ends.
+    pub fn position(&self) -> &BinlogPosition {
+        &self.position
+    }
+
     /// Whether a MySQL transaction is under way.
     pub fn in_transaction(&self) -> bool {
         self.open.is_some()
@@ -403,3 +408,6 @@ impl Assembler {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! Capture against real servers: killed at random points under load its log holds every row change
+//! exactly once, and a restart mints the same versions again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use rand::Rng as _;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tandem_capture::{Assembler, Outline};
+use tandem_event_log::{Admin, SchemaStore, Topics, read_all};
+use tandem_model::{BinlogPosition, Change, GtidSet, Op, Row, TableName, Version, Watermark};
+use tandem_mysql_source::{BinlogEvent, BinlogStream, MysqlConfig, RowsKind};
+use tandem_wire::control::decode_watermark;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Migration, Servers};
+
+const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, s VARCHAR(40))";
+const MAPPING: &str =
+    "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
+
+/// A row change as it is told by the binlog and by the log.
+type Told = (Op, Option<Row>, Option<Row>);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut migration = Migration::new(servers, "killcap", &[TABLE]).await?;
+    // Small Kafka transactions, so that there are many, and MySQL's are cut.
+    migration.configure("[capture]\nmax_records = 25\n", MAPPING)?;
+    let topics = Topics::new(&migration.prefix);
+    let topic = topics.changes(&TableName::new(&migration.database, "t"));
+
+    // The log begins at its first watermark.
+    let mut capture = migration.start(&["capture"])?;
+    migration.until(&mut capture, "the first watermark", |s| s["source"].is_object()).await?;
+    let first = watermarks(&migration).await?.remove(0);
+
+    let stop = CancellationToken::new();
+    let writers: Vec<_> = (0..3)
+        .map(|n| {
+            tokio::spawn(write(
+                migration.servers.mysql_url.clone(),
+                migration.database.clone(),
+                n,
+                stop.clone(),
+            ))
+        })
+        .collect();
+    let kills = if std::env::var_os("TANDEM_TEST_FULL").is_some() { 100 } else { 12 };
+    // Where the partitions ended after each restart.
+    let mut ends: Vec<Vec<i64>> = vec![vec![0; 3]];
+    for _ in 0..kills {
+        // From before the binlog is read until some seconds' worth of transactions later.
+        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(50..1500))).await;
+        capture.kill()?;
+        capture = migration.start(&["capture"])?;
+        // Its start aborts what the killed one left open; its first watermark is after that.
+        let newest = watermarks(&migration).await?.pop().map(|w| w.version);
+        migration
+            .until(&mut capture, "a watermark after the restart", |s| {
+                s["source"]["version"].as_i64().map(Version) > newest
+            })
+            .await?;
+        ends.push(Admin::connect(&migration.kafka()).await?.end_offsets(&topic, 3).await?);
+    }
+    stop.cancel();
+    for writer in writers {
+        writer.await??;
+    }
+    let executed = migration.executed().await?;
+    migration
+        .until(&mut capture, "everything to be captured", |s| {
+            let captured = s["source"]["gtid_set"].as_str().and_then(|g| g.parse::<GtidSet>().ok());
+            captured.is_some_and(|c| executed.is_subset(&c))
+        })
+        .await?;
+    capture.terminate().await?;
+
+    let log = changes(&migration, &topic).await?;
+    let told: Vec<Told> = log.iter().map(|(_, c)| (c.op, c.before.clone(), c.after.clone())).collect();
+    let binlog = binlog(&migration, &first.gtid_set, &executed).await?;
+    // What is in the topic but not committed was aborted: nothing else is open any more.
+    let committed: HashSet<(i32, i64)> = log.iter().map(|(place, _)| *place).collect();
+    let aborted: Vec<(i32, i64)> =
+        all_places(&migration, &topic)?.into_iter().filter(|place| !committed.contains(place)).collect();
+    let within = |(partition, offset): &(i32, i64), pair: &[Vec<i64>]| {
+        (pair[0][*partition as usize]..pair[1][*partition as usize]).contains(offset)
+    };
+    let transactions = ends.windows(2).filter(|pair| aborted.iter().any(|place| within(place, pair))).count();
+    println!(
+        "{kills} kills, {transactions} of them in an open Kafka transaction ({} records aborted), {} changes",
+        aborted.len(),
+        binlog.len()
+    );
+    assert!(binlog.len() > 1000, "only {} changes: that was no load", binlog.len());
+    assert_eq!(told.len(), binlog.len());
+    for (number, (told, happened)) in told.iter().zip(&binlog).enumerate() {
+        assert_eq!(told, happened, "change {number} of {}", binlog.len());
+    }
+    assert!(transactions > 0, "no kill hit an open Kafka transaction: {} records aborted", aborted.len());
+    in_order(&log, &watermarks(&migration).await?, &topic);
+    migration.drop().await
+}
+
+/// Versions rise with the offsets of each partition, no version is there twice, and every watermark
+/// lies above all changes below its offsets and below all others.
+fn in_order(log: &[((i32, i64), Change)], watermarks: &[Watermark], topic: &str) {
+    let versions: HashSet<Version> = log.iter().map(|(_, c)| c.version).collect();
+    assert_eq!(versions.len(), log.len(), "a version is there twice");
+    let mut partitions: BTreeMap<i32, Vec<(i64, Version)>> = BTreeMap::new();
+    for ((partition, offset), change) in log {
+        partitions.entry(*partition).or_default().push((*offset, change.version));
+    }
+    for records in partitions.values() {
+        assert!(records.is_sorted(), "versions and offsets of a partition do not rise together");
+    }
+    for watermark in watermarks {
+        let ends = watermark.offsets.get(topic).expect("the watermark knows the topic");
+        for (partition, records) in &partitions {
+            let end = ends[*partition as usize];
+            for (offset, version) in records {
+                assert_eq!(
+                    *offset < end,
+                    *version < watermark.version,
+                    "{watermark:?} and {offset}@{version}"
+                );
+            }
+        }
+    }
+}
+
+/// Random transactions, some of them larger than a Kafka transaction of this test, on keys of one
+/// writer's own.
+async fn write(url: String, database: String, writer: i32, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut conn = mysql_async::Conn::from_url(&url).await?;
+    conn.query_drop(format!("USE {database}")).await?;
+    let base = writer * 1_000_000;
+    let mut next = base;
+    while !stop.is_cancelled() {
+        let (kind, size) = {
+            let mut rng = rand::rng();
+            (rng.random_range(0..6), if rng.random_bool(0.1) { 80 } else { rng.random_range(1..8) })
+        };
+        let some = format!("id BETWEEN {base} AND {} ORDER BY id DESC LIMIT {size}", base + 499_999);
+        let statement = match kind {
+            0..=2 => {
+                let values: Vec<String> =
+                    (0..size).map(|i| format!("({}, {i}, 'row {i}')", next + i)).collect();
+                next += size;
+                format!("INSERT INTO t VALUES {}", values.join(", "))
+            }
+            3 => format!("UPDATE t SET v = v + 1, s = IF(v % 3, NULL, CONCAT('v', v)) WHERE {some}"),
+            4 => format!("UPDATE t SET id = id + 500000 WHERE {some}"),
+            _ => format!("DELETE FROM t WHERE {some}"),
+        };
+        match conn.query_drop(statement).await {
+            // A deadlock between writers: MySQL has rolled the statement back.
+            Err(mysql_async::Error::Server(error)) if error.code == 1213 => {}
+            outcome => outcome?,
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    Ok(())
+}
+
+/// Every committed watermark, in order.
+async fn watermarks(migration: &Migration) -> anyhow::Result<Vec<Watermark>> {
+    let topic = Topics::new(&migration.prefix).watermarks();
+    let records = read_all(&migration.kafka(), &topic).await?;
+    records.iter().map(|r| Ok(decode_watermark(r.value.as_deref().unwrap_or_default())?)).collect()
+}
+
+/// Every committed change, with its partition and offset, by version.
+async fn changes(migration: &Migration, topic: &str) -> anyhow::Result<Vec<((i32, i64), Change)>> {
+    let schemas = SchemaStore::open(&migration.kafka()).await?;
+    let mut changes = Vec::new();
+    for record in read_all(&migration.kafka(), topic).await? {
+        let value = record.value.expect("a change has a value");
+        let schema = schemas.get(tandem_wire::schema_id(&value)?).await?;
+        let change = schema.decode(&value)?;
+        assert_eq!(record.version, Some(change.version), "the header and the envelope disagree");
+        changes.push(((record.partition, record.offset), change));
+    }
+    changes.sort_by_key(|(_, c)| c.version);
+    Ok(changes)
+}
+
+/// Every row change of the table after `from` and up to `to`, as the server's binlog tells it.
+async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::Result<Vec<Told>> {
+    let wanted = TableName::new(&migration.database, "t");
+    let config = MysqlConfig::new(&migration.servers.mysql_url, rand::random::<u32>() | 1);
+    let mut stream = BinlogStream::open(&config, from, move |t| *t == wanted).await?;
+    let (mut seen, mut told) = (from.clone(), Vec::new());
+    let mut open = None;
+    while !to.is_subset(&seen) {
+        match tokio::time::timeout(Duration::from_secs(30), stream.next()).await?? {
+            BinlogEvent::Begin { gtid, .. } => open = Some(gtid),
+            BinlogEvent::Rows(rows) => {
+                for (before, after) in rows.rows {
+                    let moved = match (&before, &after) {
+                        (Some(b), Some(a)) => !rows.table.same_key(b, a),
+                        _ => false,
+                    };
+                    match rows.kind {
+                        RowsKind::Write => told.push((Op::Create, None, after)),
+                        RowsKind::Delete => told.push((Op::Delete, before, None)),
+                        RowsKind::Update if moved => {
+                            told.push((Op::Delete, before, None));
+                            told.push((Op::Create, None, after));
+                        }
+                        RowsKind::Update => told.push((Op::Update, before, after)),
+                    }
+                }
+            }
+            BinlogEvent::Commit { .. } => seen.insert(&open.take().expect("a transaction is open")),
+            BinlogEvent::Statement { gtid, .. } => seen.insert(&gtid),
+            BinlogEvent::Idle { .. } => {}
+        }
+    }
+    Ok(told)
+}
+
+/// Partition and offset of all records of a topic, those of aborted transactions included.
+fn all_places(migration: &Migration, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &migration.servers.brokers)
+        .set("group.id", "uncommitted")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_uncommitted")
+        .set("enable.partition.eof", "true")
+        .create()?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..3 {
+        partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&partitions)?;
+    let (mut places, mut ended, began) = (Vec::new(), HashSet::new(), Instant::now());
+    while ended.len() < 3 {
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "the topic is not read to its end");
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => places.push((message.partition(), message.offset())),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                ended.insert(partition);
+            }
+            Some(Err(error)) => return Err(error.into()),
+            None => {}
+        }
+    }
+    Ok(places)
+}
+
+/// What the assembler made of a stretch of the binlog: each batch's records (key, value, version),
+/// and its watermark.
+type Stretch = Vec<(Vec<(Vec<u8>, Option<Vec<u8>>, Option<Version>)>, Watermark)>;
+
+/// Assembles what follows a watermark into batches of `size` records, up to `end`.
+async fn assemble(
+    migration: &Migration,
+    outline: &Outline,
+    from: &Watermark,
+    size: usize,
+    end: &BinlogPosition,
+) -> anyhow::Result<Stretch> {
+    let config = MysqlConfig::new(&migration.servers.mysql_url, rand::random::<u32>() | 1);
+    let tables = outline.tables.clone();
+    let mut stream = BinlogStream::open(&config, &from.gtid_set, move |t| tables.contains(t)).await?;
+    let mut assembler = Assembler::resume(outline.clone(), from);
+    let mut stretch = Vec::new();
+    loop {
+        let event = tokio::time::timeout(Duration::from_secs(30), stream.next()).await??;
+        assembler.on_event(event, i64::MAX / 2)?;
+        let done = !assembler.in_transaction() && assembler.position() >= end;
+        if assembler.len() >= size || done {
+            let (batch, watermark) = assembler.take(None);
+            let records = batch.records.into_iter().map(|r| (r.key, r.value, r.version)).collect();
+            stretch.push((records, watermark));
+        }
+        if done {
+            return Ok(stretch);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut migration = Migration::new(servers, "remint", &[TABLE]).await?;
+    let table = TableName::new(&migration.database, "t");
+    let topics = Topics::new(&migration.prefix);
+    let outline = Outline {
+        tables: HashSet::from([table.clone()]),
+        topics: topics.clone(),
+        prefix: migration.prefix.clone(),
+        partitions: HashMap::from([(topics.changes(&table), 3)]),
+        max_clock_ahead_us: 60_000_000,
+    };
+    let first = Watermark {
+        source: "mysql".into(),
+        gtid_set: migration.executed().await?,
+        position: BinlogPosition::default(),
+        version: Version(1),
+        offsets: BTreeMap::new(),
+        cut: None,
+        clock_us: 0,
+    };
+    // An event holds a statement's rows, and a batch ends between events: transactions of several
+    // statements are cut in their middle.
+    for _ in 0..4 {
+        for statement in [
+            "BEGIN",
+            "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9) \
+             SELECT i + (SELECT COALESCE(MAX(id), 0) FROM t), i, 's' FROM n",
+            "UPDATE t SET v = v + 1 WHERE id % 2",
+            "UPDATE t SET id = id + 1000 WHERE id % 7 = 0",
+            "UPDATE t SET s = NULL WHERE id % 3 = 0",
+            "DELETE FROM t WHERE id % 5 = 0",
+            "COMMIT",
+            "REPLACE INTO t VALUES (1, 1, NULL), (2, 2, NULL)",
+        ] {
+            migration.mysql.query_drop(statement).await?;
+        }
+    }
+    let mut reader = tandem_mysql_source::Mysql::connect(&MysqlConfig::new(&migration.servers.mysql_url, 1))
+        .await?
+        .reader()
+        .await?;
+    let end = reader.binlog_end().await?;
+    let whole = assemble(&migration, &outline, &first, 10, &end).await?;
+    let cuts = whole.iter().filter(|(_, w)| w.cut.is_some()).count();
+    assert!(whole.len() > 8 && cuts > 5, "{} batches, {cuts} cut", whole.len());
+    for resumed in 0..whole.len() - 1 {
+        let again = assemble(&migration, &outline, &whole[resumed].1, 10, &end).await?;
+        assert!(again == whole[resumed + 1..], "resumed after batch {resumed}: another end");
+    }
+    migration.drop().await
+}
