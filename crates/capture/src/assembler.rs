@@ -74,7 +74,9 @@ pub enum AssembleError {
         found: Gtid,
     },
     /// The stream's events came in an order that no binlog has.
-    #[error("unexpected event at {0}: a row or an end of a transaction outside of one")]
+    #[error(
+        "unexpected event at {0}: a row or an end of a transaction outside of one, or a transaction inside one"
+    )]
     OutOfOrder(BinlogPosition),
 }
 
@@ -198,6 +200,7 @@ impl Assembler {
                 Ok(())
             }
             BinlogEvent::Statement { gtid, commit_us, database, sql, kind, tables, position } => {
+                self.check_next(&gtid, commit_us, now_us)?;
                 self.refuse_lost_table(&gtid, kind, &database, &tables, &position)?;
                 if tables.iter().any(|t| self.outline.tables.contains(t)) {
                     let ddl = Ddl {
@@ -216,14 +219,15 @@ impl Assembler {
                         "the schema of a mapped table changed; values that the statement itself changed are not \
                          row changes and are not carried"
                     );
-                    self.batch.records.push(OutRecord {
+                    let record = OutRecord {
                         topic: self.outline.topics.ddl().into(),
                         partition: 0,
                         key: self.source.clone().into_bytes(),
                         value: Some(encode_ddl(&ddl)),
                         version: Some(self.minter.last()),
                         timestamp_ms: Some(commit_us / 1000),
-                    });
+                    };
+                    self.put(record);
                 }
                 self.end_of_transaction(&gtid, commit_us, position);
                 Ok(())
@@ -270,19 +274,27 @@ impl Assembler {
         server_id: u32,
         now_us: i64,
     ) -> Result<(), AssembleError> {
-        if commit_us - now_us > self.outline.max_clock_ahead_us {
-            return Err(AssembleError::ClockAhead { gtid, ahead_s: (commit_us - now_us) / 1_000_000 });
+        self.check_next(&gtid, commit_us, now_us)?;
+        let skip = self.resumed.take().map_or(0, |cut| cut.rows);
+        self.open = Some(Open { gtid, commit_us, server_id, rows: 0, skip });
+        Ok(())
+    }
+
+    /// Refuses a transaction, or a statement that is one, that may not come now.
+    fn check_next(&self, gtid: &Gtid, commit_us: i64, now_us: i64) -> Result<(), AssembleError> {
+        let ahead_us = commit_us - now_us;
+        if ahead_us > self.outline.max_clock_ahead_us {
+            return Err(AssembleError::ClockAhead { gtid: gtid.clone(), ahead_s: ahead_us / 1_000_000 });
         }
         if self.open.is_some() {
             return Err(AssembleError::OutOfOrder(self.position.clone()));
         }
-        let skip = match self.resumed.take() {
-            Some(cut) if cut.gtid == gtid => cut.rows,
-            Some(cut) => return Err(AssembleError::CutMissing { cut: cut.gtid, found: gtid }),
-            None => 0,
-        };
-        self.open = Some(Open { gtid, commit_us, server_id, rows: 0, skip });
-        Ok(())
+        match &self.resumed {
+            Some(cut) if cut.gtid != *gtid => {
+                Err(AssembleError::CutMissing { cut: cut.gtid.clone(), found: gtid.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn end_of_transaction(&mut self, gtid: &Gtid, commit_us: i64, position: BinlogPosition) {
@@ -402,10 +414,14 @@ impl Assembler {
             position: at.clone(),
             source,
         })?;
-        self.bytes += record.key.len() + record.value.as_ref().map_or(0, Vec::len);
-        self.batch.records.push(record);
+        self.put(record);
         self.batch.rows += 1;
         Ok(())
+    }
+
+    fn put(&mut self, record: OutRecord) {
+        self.bytes += record.key.len() + record.value.as_ref().map_or(0, Vec::len);
+        self.batch.records.push(record);
     }
 }
 
