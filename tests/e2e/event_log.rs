@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tandem_event_log::{
@@ -220,22 +221,34 @@ async fn members_come_and_go_and_nothing_is_skipped() {
     let (admin, topic) = topic(&config, 6).await;
     let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
     let group = format!("{}.group", config.prefix);
+    let published = AtomicBool::new(false);
     let publishing = async {
         for round in 0..60 {
             let batch = (0..60).map(|i| record(&topic, i % 6, &format!("{round}/{i}"))).collect();
             publisher.publish(batch, |_| Ok(vec![])).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        published.store(true, Ordering::Relaxed);
+    };
+    // The last member stays until everything is published and nothing has come for a while.
+    let stays = |began: Instant, quiet_since: Instant, lives: Option<u64>| match lives {
+        Some(lives) => began.elapsed() < Duration::from_millis(lives),
+        None => !published.load(Ordering::Relaxed) || quiet_since.elapsed() < Duration::from_secs(3),
     };
     // Each member forgets what it has in hand when it goes.
-    let member = async |delay: u64, lives: u64, seen: &mut BTreeSet<String>| {
+    let member = async |delay: u64, lives: Option<u64>, seen: &mut BTreeSet<String>| {
         tokio::time::sleep(Duration::from_millis(delay)).await;
         let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
         let began = Instant::now();
-        while began.elapsed() < Duration::from_millis(lives) {
+        let mut quiet_since = began;
+        while stays(began, quiet_since, lives) {
+            assert!(began.elapsed() < Duration::from_mins(2), "records go on coming");
             let records = consumer.next_batch(20, Duration::from_millis(50)).await.unwrap();
+            if !records.is_empty() {
+                quiet_since = Instant::now();
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
-            if began.elapsed() < Duration::from_millis(lives) {
+            if stays(began, quiet_since, lives) {
                 seen.extend(texts(&records));
                 consumer.done(&records).unwrap();
             }
@@ -243,7 +256,12 @@ async fn members_come_and_go_and_nothing_is_skipped() {
         consumer.close().await;
     };
     let (mut a, mut b, mut c) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    tokio::join!(publishing, member(0, 9000, &mut a), member(700, 3000, &mut b), member(1200, 3500, &mut c));
+    tokio::join!(
+        publishing,
+        member(0, None, &mut a),
+        member(700, Some(3000), &mut b),
+        member(1200, Some(3500), &mut c)
+    );
     eprintln!("members did {}, {} and {} records", a.len(), b.len(), c.len());
     assert!(!b.is_empty() && !c.is_empty());
     a.extend(b);
@@ -440,4 +458,32 @@ async fn a_wrong_address_is_told() {
         assert!(message.starts_with("no Kafka broker answered at 127.0.0.1:"), "{message}");
         assert!(message.contains("refused"), "{message}");
     }
+}
+
+/// A group whose offsets have expired looks like a new one. Where records were deleted meanwhile it
+/// must not go on after them as if it had handled them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_without_offsets_does_not_skip_deleted_records() {
+    let Some(config) = config() else { return };
+    let (_admin, topic) = topic(&config, 1).await;
+    let producer = Producer::start(&config).await.unwrap();
+    producer.send((0..10).map(|i| record(&topic, 0, &format!("{i}"))).collect()).await.unwrap();
+    let client: rdkafka::admin::AdminClient<rdkafka::client::DefaultClientContext> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
+    let mut upto = rdkafka::TopicPartitionList::new();
+    upto.add_partition_offset(&topic, 0, rdkafka::Offset::Offset(4)).unwrap();
+    client.delete_records(&upto, &rdkafka::admin::AdminOptions::new()).await.unwrap();
+
+    let group = format!("{}.late", config.prefix);
+    let mut consumer = GroupConsumer::start(&config, &group, &[topic]).await.unwrap();
+    let began = Instant::now();
+    let error = loop {
+        assert!(began.elapsed() < Duration::from_secs(20), "it neither consumed nor failed");
+        match consumer.next_batch(100, Duration::from_millis(200)).await {
+            Ok(records) => assert!(records.is_empty(), "it went on after the gap: {:?}", texts(&records)),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, ConsumeError::OffsetOutOfRange(_)), "{error:?}");
+    assert!(!error.is_retriable());
 }

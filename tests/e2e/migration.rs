@@ -177,3 +177,55 @@ fn lag(table: &str) -> (usize, i64) {
         .collect();
     (lags.len(), lags.iter().sum())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let (mut migration, running) = migrated(servers, "added").await?;
+    running.terminate().await?;
+    migration.mysql.query_drop("UPDATE orders SET note = NULL WHERE id % 2").await?;
+    let note = "[[table.target]]\ntable = \"by_note\"\npartition_key = [\"id\"]\nomit = [\"customer\", \"amount\"]\n";
+    migration.configure("", &format!("{MAPPING}{note}"))?;
+    migration.succeed(&["schema", "apply"]).await?;
+    let mut running = migration.start(&["run"])?;
+    // The status knows the backfill of before until the new one has begun.
+    let log = migration.folder.path().join("tandem.log");
+    let anew = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("it is copied anew"));
+    migration.until(&mut running, "the backfill to begin anew", |_| anew()).await?;
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+    let (equal, report) = compare(&migration).await?;
+    assert!(equal, "{report:#}");
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_taken_out_and_put_back_is_refused() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let (mut migration, running) = migrated(servers, "gap").await?;
+    running.terminate().await?;
+    migration.mysql.query_drop("CREATE TABLE other (id INT PRIMARY KEY)").await?;
+    let other =
+        "[[table]]\nsource = \"{db}.other\"\n[[table.target]]\ntable = \"other\"\npartition_key = [\"id\"]\n";
+    // A new table beside the old one is welcome.
+    migration.mysql.query_drop("UPDATE orders SET note = 'seen'").await?;
+    migration.configure("", &format!("{MAPPING}{other}"))?;
+    migration.succeed(&["schema", "apply"]).await?;
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+    // Without `orders`, and then with it again: what changed meanwhile is on no log.
+    migration.configure("", other)?;
+    let mut running = migration.start(&["run"])?;
+    migration.mysql.query_drop("UPDATE orders SET note = 'unseen'").await?;
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+    migration.configure("", &format!("{MAPPING}{other}"))?;
+    let refused = migration.tandem(&["run"]).await?;
+    assert!(
+        !refused.success && refused.stderr.contains("taken out of tandem.toml and put back"),
+        "{}",
+        refused.stderr
+    );
+    migration.drop().await
+}

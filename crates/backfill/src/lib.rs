@@ -15,4 +15,4 @@ mod run;
 
 pub use metrics::Metrics;
 pub use progress::{ProgressError, read_progress};
-pub use run::{Backfill, BackfillConfig, BackfillError};
+pub use run::{Backfill, BackfillConfig, BackfillError, BackfillTable};

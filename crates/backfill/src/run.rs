@@ -19,11 +19,16 @@ use crate::{Metrics, ProgressError, read_progress};
 /// First and longest pause before a table's backfill goes on after an error that may pass.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
+/// Rows in the first chunk, before it is known how wide they are.
+const FIRST_CHUNK: usize = 100;
+
 /// How the backfill works.
 #[derive(Debug, Clone)]
 pub struct BackfillConfig {
     /// Rows in a chunk, at most.
     pub chunk_rows: usize,
+    /// About how many bytes a chunk shall have, at most: wide rows make smaller chunks.
+    pub chunk_bytes: usize,
     /// Rows a second, at most; none: as fast as it goes.
     pub max_rows_per_second: Option<u32>,
 }
@@ -69,6 +74,22 @@ impl BackfillError {
     }
 }
 
+/// A table to copy.
+#[derive(Debug, Clone)]
+pub struct BackfillTable {
+    /// Its definition.
+    def: Arc<TableDef>,
+    /// A hash of its plan's layout.
+    mapping: String,
+}
+
+impl BackfillTable {
+    /// The table of a plan, whose layout is `layout`.
+    pub fn new(def: Arc<TableDef>, layout: &str) -> Self {
+        Self { def, mapping: format!("{:08x}", tandem_wire::id_of(layout)) }
+    }
+}
+
 /// Everything one backfill needs.
 pub struct Backfill {
     /// The source.
@@ -80,7 +101,7 @@ pub struct Backfill {
     /// What may be borrowed.
     pub watermarks: Watermarks,
     /// The tables to copy.
-    pub tables: Vec<Arc<TableDef>>,
+    pub tables: Vec<BackfillTable>,
     /// How to work.
     pub config: BackfillConfig,
     /// What is counted.
@@ -108,7 +129,7 @@ impl Backfill {
                         if self.metrics.chunks.get() > chunks {
                             pause = BACKOFF.0;
                         }
-                        tracing::warn!(%error, table = %table.name, "the backfill pauses and goes on from its last chunk");
+                        tracing::warn!(%error, table = %table.def.name, "the backfill pauses and goes on from its last chunk");
                         tokio::time::sleep(pause).await;
                         pause = (pause * 2).min(BACKOFF.1);
                     }
@@ -119,10 +140,18 @@ impl Backfill {
         Ok(())
     }
 
-    async fn table(&self, producer: &Producer, table: &Arc<TableDef>) -> Result<(), BackfillError> {
+    async fn table(&self, producer: &Producer, table: &BackfillTable) -> Result<(), BackfillError> {
+        let BackfillTable { def: table, mapping } = table;
         let name = table.name.to_string();
         let encode = |source| BackfillError::Encode { table: name.clone(), source };
-        let known = read_progress(&self.kafka).await?.remove(&name);
+        let mut known = read_progress(&self.kafka).await?.remove(&name);
+        if known.as_ref().is_some_and(|p| p.mapping != *mapping) {
+            tracing::info!(
+                table = name,
+                "the table's targets have changed since it was copied: it is copied anew"
+            );
+            known = None;
+        }
         if known.as_ref().is_some_and(|p| p.done) {
             return Ok(());
         }
@@ -130,17 +159,14 @@ impl Backfill {
         let topic_name = topics.backfill(&table.name);
         let admin = Admin::connect(&self.kafka).await?;
         let partitions = admin.partitions(&topic_name).await?;
-        let schema = Arc::new(TableSchema::new(Arc::clone(table), &self.kafka.prefix));
-        self.schemas.register(&schema.key_subject(&topic_name), schema.key_id(), schema.key_json()).await?;
-        self.schemas
-            .register(&schema.value_subject(&topic_name), schema.value_id(), schema.value_json())
-            .await?;
+        let schema = TableSchema::new(Arc::clone(table), &self.kafka.prefix);
+        let schema = Arc::new(self.schemas.register_table(&topic_name, &schema).await?);
         let topic = ChangeTopic::new(topic_name.clone(), partitions, Arc::clone(&schema));
         let mut reader = self.mysql.reader().await?;
 
         let mut progress = match known {
             Some(progress) => progress,
-            None => self.begin(&mut reader, &schema).await?,
+            None => self.begin(&mut reader, &schema, mapping).await?,
         };
         let key = |bytes: &Option<Vec<u8>>| {
             bytes.as_ref().map(|k| schema.decode_key(k)).transpose().map_err(encode)
@@ -150,10 +176,12 @@ impl Backfill {
         if after.is_some() {
             tracing::info!(table = name, rows = progress.rows, "the backfill goes on where it was");
         }
+        let changes = topics.changes(&table.name);
+        let mut limit = self.config.chunk_rows.min(FIRST_CHUNK);
         while let (false, Some(upto)) = (progress.done, &upto) {
             let began = Instant::now();
-            let watermark = self.watermarks.borrow(&mut reader).await?;
-            let rows = reader.read_chunk(table, after.as_deref(), upto, self.config.chunk_rows).await?;
+            let watermark = self.watermarks.borrow(&mut reader, &changes).await?;
+            let rows = reader.read_chunk(table, after.as_deref(), upto, limit).await?;
             let (count, read_at) = (rows.len(), now_us());
             if let Some(last) = rows.last() {
                 let last = table.key_of(last);
@@ -176,11 +204,13 @@ impl Backfill {
                 })
                 .collect::<Result<_, _>>()
                 .map_err(encode)?;
+            let bytes = records.iter().map(|r| r.key.len() + r.value.as_ref().map_or(0, Vec::len)).sum();
             producer.send(records).await?;
             progress.rows += count as i64;
             progress.version = watermark.version.0;
             progress.updated_at_us = now_us();
-            progress.done = count < self.config.chunk_rows;
+            progress.done = count < limit;
+            limit = self.next_limit(limit, count, bytes);
             if progress.done {
                 progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
             }
@@ -202,15 +232,24 @@ impl Backfill {
         Ok(())
     }
 
+    /// How many rows the next chunk may have, after one of `count` rows and `bytes` bytes: not many
+    /// more at once, for the next rows may be wider.
+    fn next_limit(&self, limit: usize, count: usize, bytes: usize) -> usize {
+        let fit = self.config.chunk_bytes.saturating_mul(count) / bytes.max(1);
+        fit.min(limit.saturating_mul(4)).clamp(1, self.config.chunk_rows)
+    }
+
     /// The first progress of a table: its upper end, read after a watermark was borrowed.
     async fn begin(
         &self,
         reader: &mut Reader,
         schema: &TableSchema,
+        mapping: &str,
     ) -> Result<BackfillProgress, BackfillError> {
         let table = schema.table();
         let name = table.name.to_string();
-        let watermark = self.watermarks.borrow(reader).await?;
+        let changes = Topics::new(&self.kafka.prefix).changes(&table.name);
+        let watermark = self.watermarks.borrow(reader, &changes).await?;
         let upto_key = match reader.max_key(table).await? {
             None => None,
             Some(key) => {
@@ -222,6 +261,7 @@ impl Backfill {
             }
         };
         Ok(BackfillProgress {
+            mapping: mapping.to_owned(),
             last_key: None,
             upto_key,
             rows: 0,

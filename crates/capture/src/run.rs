@@ -81,6 +81,38 @@ pub enum CaptureError {
          once with the former list until the transaction is out, then change it"
     )]
     TablesChangedInCut,
+    /// A table was mapped, then not, and now is again.
+    #[error(
+        "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
+         taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
+         or drop its target tables and migrate it anew under another kafka.prefix"
+    )]
+    Gap {
+        /// The change topic.
+        topic: String,
+    },
+    /// Partitions were added to a change topic.
+    #[error(
+        "topic `{topic}` has {count} partitions and had {known} at the last watermark: keys would move to other \
+         partitions, and their order would be lost. Migrate anew under another kafka.prefix"
+    )]
+    Repartitioned {
+        /// The change topic.
+        topic: String,
+        /// Partitions at the last watermark.
+        known: usize,
+        /// Partitions now.
+        count: i32,
+    },
+    /// MySQL's clock is far ahead of this machine's.
+    #[error(
+        "MySQL's clock is {ahead_s} s ahead of this machine's. A watermark at its time would raise every later \
+         version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start again"
+    )]
+    ClockAhead {
+        /// By how many seconds.
+        ahead_s: i64,
+    },
 }
 
 impl CaptureError {
@@ -92,7 +124,13 @@ impl CaptureError {
             Self::Publish(error) => error.is_retriable(),
             Self::Consume(error) => error.is_retriable(),
             Self::StreamEnded => true,
-            Self::Assemble(_) | Self::Checkpoint(_) | Self::Lost { .. } | Self::TablesChangedInCut => false,
+            Self::Assemble(_)
+            | Self::Checkpoint(_)
+            | Self::Lost { .. }
+            | Self::TablesChangedInCut
+            | Self::Gap { .. }
+            | Self::Repartitioned { .. }
+            | Self::ClockAhead { .. } => false,
         }
     }
 }
@@ -174,12 +212,20 @@ impl Capture {
         if last.cut.is_some() && ends.keys().ne(partitions.keys()) {
             return Err(CaptureError::TablesChangedInCut);
         }
-        // A topic that the last watermark does not know holds nothing of this capture.
         ends.retain(|topic, _| partitions.contains_key(topic));
         for (topic, &count) in &partitions {
-            if !ends.contains_key(topic) {
-                ends.insert(topic.clone(), admin.end_offsets(topic, count).await?);
+            if let Some(known) = ends.get(topic) {
+                let known = known.len();
+                if known != count as usize {
+                    return Err(CaptureError::Repartitioned { topic: topic.clone(), known, count });
+                }
+                continue;
             }
+            let found = admin.end_offsets(topic, count).await?;
+            if found.iter().any(|end| *end > 0) {
+                return Err(CaptureError::Gap { topic: topic.clone() });
+            }
+            ends.insert(topic.clone(), found);
         }
         let wanted: HashSet<TableName> = self.config.tables.iter().cloned().collect();
         let outline = Outline {
@@ -224,6 +270,9 @@ impl Capture {
             if publication.is_some() {
                 continue;
             }
+            // Again: the event of this round may have filled the batch.
+            let full =
+                assembler.len() >= self.config.max_records || assembler.bytes() >= self.config.max_bytes;
             let caught_up = events.is_empty();
             let idle = Instant::now() >= idle_at;
             let whole = caught_up && !assembler.is_empty() && !assembler.in_transaction();
@@ -231,7 +280,7 @@ impl Capture {
                 // MySQL's clock is asked only when there is nothing left to read: a watermark's clock
                 // must not run ahead of changes that are still to come from the binlog's past.
                 let clock = if idle && caught_up && assembler.is_empty() {
-                    Some(reader.clock_us().await?)
+                    Some(self.clock(&mut reader).await?)
                 } else {
                     None
                 };
@@ -276,6 +325,17 @@ impl Capture {
         Ok(published)
     }
 
+    /// MySQL's clock, refused where it is far ahead: once it is in a version, every later version
+    /// lies above it.
+    async fn clock(&self, reader: &mut Reader) -> Result<i64, CaptureError> {
+        let clock = reader.clock_us().await?;
+        let ahead = clock - now_us();
+        if ahead > self.config.max_clock_ahead.as_micros() as i64 {
+            return Err(CaptureError::ClockAhead { ahead_s: ahead / 1_000_000 });
+        }
+        Ok(clock)
+    }
+
     async fn last_watermark(&self, topics: &Topics) -> Result<Option<Watermark>, CaptureError> {
         let Some(record) = read_last(&self.kafka, &topics.watermarks(), 0).await? else { return Ok(None) };
         Ok(Some(decode_watermark(record.value.as_deref().unwrap_or_default())?))
@@ -284,7 +344,7 @@ impl Capture {
     /// Where a log begins: everything that the server has executed by now. It covers no position
     /// until the stream has reached one.
     async fn first_watermark(&self, reader: &mut Reader) -> Result<Watermark, CaptureError> {
-        let clock_us = reader.clock_us().await?;
+        let clock_us = self.clock(reader).await?;
         let gtid_set = reader.executed().await?;
         tracing::info!(%gtid_set, "this log is new: capture begins at what MySQL has executed by now");
         Ok(Watermark {

@@ -91,6 +91,9 @@ pub enum ConsumeError {
     /// Writing to the schema store failed.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// The schema store is no longer followed, after an error that has been told.
+    #[error("the schema store has ended, after an error told before: start again")]
+    StoreEnded,
     /// The client has ended, after an error that it has already told, or because it was closed.
     #[error("the Kafka client has ended")]
     Closed,

@@ -132,7 +132,7 @@ impl Shared {
         self.lock().ended
     }
 
-    fn fail(&self, error: ConsumeError) {
+    pub(crate) fn fail(&self, error: ConsumeError) {
         self.lock().failed = Some(error);
         self.stop();
     }

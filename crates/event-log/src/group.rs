@@ -169,16 +169,18 @@ impl GroupContext {
                 }
             }
         };
+        // Whether the group is new here or its offsets have expired cannot be told apart: either way
+        // records were deleted that it has not, or may not have, handled.
+        let lost =
+            partitions.iter().zip(&starts).find(|(_, (start, committed))| committed.is_none() && *start > 0);
+        if let Some(((topic, partition), (start, _))) = lost {
+            let place =
+                format!("{topic}[{partition}] begins at offset {start}, and the group has no offset there");
+            self.shared.fail(ConsumeError::OffsetOutOfRange(place));
+            return Ok(());
+        }
         let mut state = self.shared.lock();
         for ((topic, partition), (start, committed)) in partitions.iter().zip(&starts) {
-            if committed.is_none() && *start > 0 {
-                tracing::warn!(
-                    topic,
-                    partition,
-                    start,
-                    "the group is new to this partition, whose first records are no longer held"
-                );
-            }
             state.assign(topic, *partition, *start, *committed);
             if let Some(mut element) = list.find_partition(topic, *partition) {
                 element.set_offset(Offset::Offset(*start))?;

@@ -138,7 +138,7 @@ impl SchemaStore {
                     return Ok(take(entry));
                 }
                 if ended || followed.changed().await.is_err() {
-                    return Err(ConsumeError::Closed);
+                    return Err(ConsumeError::StoreEnded);
                 }
             }
         });
@@ -150,7 +150,7 @@ impl SchemaStore {
         let reached = followed.wait_for(|at| at.is_none_or(|at| at >= offset));
         match tokio::time::timeout(PATIENCE, reached).await {
             Ok(Ok(at)) if at.is_some() => Ok(()),
-            Ok(_) => Err(ConsumeError::Closed),
+            Ok(_) => Err(ConsumeError::StoreEnded),
             Err(_) => Err(ConsumeError::Request {
                 doing: format!("reading `{}` up to offset {offset}", self.inner.topic),
                 cause: format!("it took longer than {} s", PATIENCE.as_secs()),

@@ -1,5 +1,6 @@
 //! A table's configuration with every name resolved.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tandem_model::{TableDef, TargetTable};
@@ -49,6 +50,25 @@ impl TablePlan {
     /// The targets, in the order of the configuration.
     pub fn targets(&self) -> &[TargetPlan] {
         &self.targets
+    }
+
+    /// The target tables in one text: their names, keys, columns and types. A table whose targets
+    /// have another layout than when it was copied has columns, or whole targets, that were never
+    /// filled.
+    pub fn layout(&self) -> String {
+        let mut text = String::new();
+        for target in &self.targets {
+            let table = target.table();
+            let _ = write!(text, "{:?}(", table.name);
+            for column in table.partition_key.iter().chain(&table.regular) {
+                let _ = write!(text, "{:?} {},", column.name, column.ty);
+            }
+            for (column, order) in &table.clustering {
+                let _ = write!(text, "{:?} {} {order:?},", column.name, column.ty);
+            }
+            text.push(')');
+        }
+        text
     }
 
     /// The same plan for rows of another definition of the same table, as after an ALTER. The

@@ -62,7 +62,8 @@ fn url_problem(error: &mysql_async::UrlError) -> String {
 impl fmt::Debug for MysqlConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MysqlConfig")
-            .field("url", &"(not shown: holds the password)")
+            .field("url", &"(not shown: may hold the password)")
+            .field("password", &self.password.as_ref().map(|_| "…"))
             .field("server_id", &self.server_id)
             .field("heartbeat", &self.heartbeat)
             .field("connect_timeout", &self.connect_timeout)

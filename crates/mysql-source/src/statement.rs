@@ -129,11 +129,36 @@ fn alter(tokens: &mut Tokens<'_>, database: &str) -> Query {
                 tables.extend(tokens.table(database));
                 kind = StatementKind::Rename;
             }
+            // Rows go, or come, without row changes: what that does to the table is what TRUNCATE does.
+            Token::Word(word) if depth == 0 && clause_begins && moves_rows(word, tokens) => {
+                kind = StatementKind::Truncate;
+            }
+            // EXCHANGE PARTITION p WITH TABLE x: the rows of x change as well.
+            Token::Word(word)
+                if depth == 0 && kind == StatementKind::Truncate && word.eq_ignore_ascii_case("WITH") =>
+            {
+                if tokens.skip(&["TABLE"]) {
+                    tables.extend(tokens.table(database));
+                }
+            }
             _ => {}
         }
         clause_begins = depth == 0 && token == Token::Sign(',');
     }
     Query::Other { kind, tables, dropped: None }
+}
+
+/// Whether a clause of ALTER TABLE that begins with `word` takes rows from the table, or puts some
+/// there, below the level of rows.
+fn moves_rows(word: &str, tokens: &mut Tokens<'_>) -> bool {
+    let next = match word.to_ascii_uppercase().as_str() {
+        "DROP" | "TRUNCATE" | "EXCHANGE" => "PARTITION",
+        "DISCARD" | "IMPORT" => {
+            return tokens.skip(&["TABLESPACE"]) || tokens.skip(&["PARTITION"]);
+        }
+        _ => return false,
+    };
+    tokens.skip(&[next])
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,6 +305,21 @@ mod tests {
             ("alter table x rename as `q``q`.y", K::Rename, "d.x q`q.y"),
             ("ALTER TABLE x RENAME COLUMN a TO b, RENAME INDEX i TO j", K::Alter, "d.x"),
             ("ALTER TABLE x COMMENT 'it''s, RENAME TO y'", K::Alter, "d.x"),
+            ("ALTER TABLE x DROP PARTITION p0, p1", K::Truncate, "d.x"),
+            ("ALTER TABLE x TRUNCATE PARTITION ALL", K::Truncate, "d.x"),
+            (
+                "alter table a.x exchange partition p with table b.`y` WITHOUT VALIDATION",
+                K::Truncate,
+                "a.x b.y",
+            ),
+            ("ALTER TABLE x DISCARD TABLESPACE", K::Truncate, "d.x"),
+            ("ALTER TABLE x IMPORT PARTITION p TABLESPACE", K::Truncate, "d.x"),
+            (
+                "ALTER TABLE x DROP `partition`, ADD PARTITION (PARTITION p VALUES LESS THAN (9))",
+                K::Alter,
+                "d.x",
+            ),
+            ("ALTER TABLE x DROP COLUMN c, COMMENT 'DROP PARTITION p'", K::Alter, "d.x"),
             ("ALTER USER u IDENTIFIED BY 'x'", K::Other, ""),
             ("CREATE TABLE IF NOT EXISTS x (i int)", K::Create, "d.x"),
             ("CREATE DATABASE x", K::Other, ""),

@@ -108,6 +108,7 @@ struct ApplySection {
 #[serde(deny_unknown_fields, default)]
 struct BackfillSection {
     chunk_rows: usize,
+    chunk_bytes: usize,
     max_rows_per_second: Option<u32>,
 }
 
@@ -146,7 +147,7 @@ impl Default for ApplySection {
 
 impl Default for BackfillSection {
     fn default() -> Self {
-        Self { chunk_rows: 2000, max_rows_per_second: None }
+        Self { chunk_rows: 2000, chunk_bytes: 8 << 20, max_rows_per_second: None }
     }
 }
 
@@ -180,6 +181,7 @@ impl Config {
             ("capture.watermark_interval_ms", self.capture.watermark_interval_ms == 0),
             ("apply.max_records", self.apply.max_records == 0),
             ("backfill.chunk_rows", self.backfill.chunk_rows == 0),
+            ("backfill.chunk_bytes", self.backfill.chunk_bytes == 0),
             ("backfill.max_rows_per_second", self.backfill.max_rows_per_second == Some(0)),
             ("verify.watermark_patience_seconds", self.verify.watermark_patience_seconds == 0),
             ("kafka.partitions", self.kafka.partitions.is_some_and(|n| n < 1)),
@@ -268,6 +270,7 @@ impl Config {
     pub(crate) fn backfill(&self) -> BackfillConfig {
         BackfillConfig {
             chunk_rows: self.backfill.chunk_rows,
+            chunk_bytes: self.backfill.chunk_bytes,
             max_rows_per_second: self.backfill.max_rows_per_second,
         }
     }

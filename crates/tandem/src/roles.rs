@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use tandem_apply::Apply;
-use tandem_backfill::Backfill;
+use tandem_backfill::{Backfill, BackfillTable};
 use tandem_capture::Capture;
 use tandem_event_log::{SchemaStore, Topics};
 use tandem_verify::{Reconciler, Stream};
@@ -284,7 +284,11 @@ async fn followers(
             kafka: servers.kafka.clone(),
             schemas: schemas.clone(),
             watermarks,
-            tables: servers.plans.iter().map(|p| Arc::clone(p.source())).collect(),
+            tables: servers
+                .plans
+                .iter()
+                .map(|p| BackfillTable::new(Arc::clone(p.source()), &p.layout()))
+                .collect(),
             config: config.backfill(),
             metrics: metrics.backfill.clone(),
         };

@@ -47,11 +47,12 @@ impl CheckError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Mysql(error) | Self::Watermark(WatermarkError::Mysql(error)) => error.is_transient(),
-            Self::Watermark(WatermarkError::Late { .. }) | Self::Read(_) => true,
+            Self::Watermark(WatermarkError::Late { .. }) | Self::Read(ReadError::Unavailable { .. }) => true,
             Self::Consume(error) => error.is_retriable(),
             Self::Publish(error) => error.is_retriable(),
             Self::Watermark(_)
             | Self::Tracker(_)
+            | Self::Read(_)
             | Self::Write(_)
             | Self::Row(_)
             | Self::Wire(_)
@@ -176,7 +177,7 @@ impl Checker {
             if open.is_empty() {
                 break;
             }
-            let lower = self.watermarks.borrow(reader).await?;
+            let lower = self.watermarks.borrow(reader, &table.topic).await?;
             let keys: Vec<Vec<Value>> = open.iter().map(|&i| suspects[i].key.clone()).collect();
             let rows = reader.read_keys(table.source(), &keys).await?;
             let read = open.iter().zip(rows).map(|(&i, row)| (&suspects[i], row)).collect();
@@ -208,7 +209,7 @@ impl Checker {
             return Ok(found.iter().map(|_| Outcome::Match).collect());
         }
         let end = reader.binlog_end().await?;
-        let upper = self.watermarks.covering(&end).await?;
+        let upper = self.watermarks.covering(&end, lower.version).await?;
         if let Some(ends) = upper.offsets.get(&table.topic) {
             self.tracker.seen(&table.topic, ends).await?;
         }

@@ -18,6 +18,9 @@ use crate::events;
 /// a foreign write of the last seconds is overtaken by the source's clock.
 const ATTEMPTS: usize = 8;
 
+/// How long a key that keeps changing is left alone before it is looked at again.
+const HOT_KEY: Duration = Duration::from_secs(1);
+
 /// First and longest pause after an error that may pass.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -104,7 +107,8 @@ impl Reconciler {
             candidates: target.map(|t| (t, event.raw_target_key.clone())).into_iter().collect(),
         };
         let mut used: Option<Version> = None;
-        for _ in 0..ATTEMPTS {
+        let mut repairs = 0;
+        while repairs < ATTEMPTS {
             if let Some(used) = used {
                 self.later_watermark(used).await;
             }
@@ -129,11 +133,14 @@ impl Reconciler {
                     let repair = table.plan.repair(confirmed.row.as_ref(), &extra, version)?;
                     self.checker.target.write(repair).await?;
                     self.checker.metrics.repairs.inc();
+                    repairs += 1;
                     event.lower = version.0;
                     event.upper = confirmed.upper.version.0;
                     used = Some(version);
                 }
-                Some(Outcome::Undecided) | None => {}
+                // The key keeps changing: its changes write the row anew, but an extra row elsewhere
+                // would stay. It is looked at again until it can be decided.
+                Some(Outcome::Undecided) | None => tokio::time::sleep(HOT_KEY).await,
             }
         }
         tracing::error!(

@@ -101,7 +101,7 @@ impl Scan {
         let Some(upto) = reader.max_key(source).await? else { return Ok(()) };
         let mut after: Option<Vec<Value>> = None;
         loop {
-            let lower = self.checker.watermarks.borrow(reader).await?;
+            let lower = self.checker.watermarks.borrow(reader, &table.topic).await?;
             let rows = reader.read_chunk(source, after.as_deref(), &upto, CHUNK).await?;
             let count = rows.len();
             after = rows.last().map(|row| source.key_of(row)).or(after);

@@ -106,14 +106,18 @@ impl Stream {
         let producer = Producer::start(&self.kafka).await?;
         let mut reader: Option<Reader> = None;
         let mut pause = BACKOFF.0;
+        // Tables take turns, so that none waits for ever behind one that changes faster than it is checked.
+        let mut turn = 0;
         loop {
             let work = {
                 let mut pending = lock(&shared.pending);
                 let left: usize = pending.iter().map(Pending::len).sum();
                 self.checker.metrics.pending.set(left as i64);
-                pending.iter_mut().zip(&self.tables).find_map(|(p, table)| {
-                    let suspects = p.take(BATCH);
-                    (!suspects.is_empty()).then(|| (Arc::clone(table), suspects))
+                let count = self.tables.len();
+                (turn..turn + count).map(|n| n % count).find_map(|n| {
+                    let suspects = pending[n].take(BATCH);
+                    turn = n + 1;
+                    (!suspects.is_empty()).then(|| (Arc::clone(&self.tables[n]), suspects))
                 })
             };
             let Some((table, suspects)) = work else {

@@ -14,6 +14,9 @@ const REMEMBERED: usize = 1_000_000;
 /// How far back, in microseconds of versions, changes are kept when some must be forgotten.
 const KEPT_US: i64 = 300_000_000;
 
+/// By how much the floor rises at least when some are forgotten: all keys are looked at then.
+const FORGET_US: i64 = 30_000_000;
+
 /// Following the change topics has failed. Whoever relies on it must start it again.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("following the change topics failed: {0}")]
@@ -136,7 +139,7 @@ impl State {
                 self.remembered += 1;
             }
         }
-        if self.remembered > REMEMBERED {
+        if self.remembered > REMEMBERED && self.newest.0 - KEPT_US > self.floor.0 + FORGET_US {
             self.forget();
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_event_log::{ConsumeError, KafkaConfig, TailReader, Topics, read_last};
-use tandem_model::{BinlogPosition, Watermark, newest_borrowable};
+use tandem_model::{BinlogPosition, Version, Watermark, newest_borrowable};
 use tandem_mysql_source::{MysqlError, Reader};
 use tokio::sync::watch;
 
@@ -95,18 +95,31 @@ impl Watermarks {
         self.seen.borrow().back().cloned()
     }
 
-    /// The newest watermark that may be borrowed for what `reader` reads next. Asks the server on
-    /// the reader's own connection; whatever the caller reads must be read after this.
-    pub async fn borrow(&self, reader: &mut Reader) -> Result<Arc<Watermark>, WatermarkError> {
+    /// The newest watermark that may be borrowed for what `reader` reads next of the table whose
+    /// changes are in `topic`. Asks the server on the reader's own connection; whatever the caller
+    /// reads must be read after this.
+    ///
+    /// A watermark from before the table was captured says nothing of it, and is never borrowed for
+    /// it: changes up to it, and after it until the table was captured, are not on the log.
+    pub async fn borrow(&self, reader: &mut Reader, topic: &str) -> Result<Arc<Watermark>, WatermarkError> {
         let executed = reader.executed().await?;
-        self.wait("that the server has executed", |seen| newest_borrowable(seen.iter().cloned(), &executed))
-            .await
+        let knows = |w: &&Arc<Watermark>| w.offsets.contains_key(topic);
+        self.wait(&format!("of {topic} that the server has executed"), |seen| {
+            newest_borrowable(seen.iter().filter(knows).cloned(), &executed)
+        })
+        .await
     }
 
-    /// The first watermark that covers `end` of the binlog: an upper bound of whatever was read
-    /// before `end` was asked for.
-    pub async fn covering(&self, end: &BinlogPosition) -> Result<Arc<Watermark>, WatermarkError> {
-        self.wait(&format!("that covers {end}"), |seen| seen.iter().find(|w| w.covers(end)).cloned()).await
+    /// The first watermark above `lower` that covers `end` of the binlog: an upper bound of whatever
+    /// was read before `end` was asked for. `lower` is what was borrowed before: older watermarks may
+    /// be those of another server, before a fail-over, whose positions mean nothing here.
+    pub async fn covering(
+        &self,
+        end: &BinlogPosition,
+        lower: Version,
+    ) -> Result<Arc<Watermark>, WatermarkError> {
+        let covers = |w: &&Arc<Watermark>| w.version > lower && w.covers(end);
+        self.wait(&format!("that covers {end}"), |seen| seen.iter().find(covers).cloned()).await
     }
 
     /// The newest watermark that knows the ends of all these change topics: where a follower of

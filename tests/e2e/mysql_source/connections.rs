@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable;
+use tandem_model::{Row, TableName, Value};
 use tandem_mysql_source::{BinlogError, BinlogStream, Mysql, MysqlConfig, MysqlError};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -108,4 +110,31 @@ async fn a_dead_connection_is_noticed() -> anyhow::Result<()> {
     assert!(matches!(error, BinlogError::Silent { .. }) && error.is_transient(), "{error:?}");
     assert!(asked.elapsed() > Duration::from_secs(3));
     source.drop().await
+}
+
+/// With autocommit off by default the first SELECT of a connection would open a read view that
+/// never ends, and what is read after `gtid_executed` would be older than it.
+#[tokio::test]
+async fn every_read_is_of_now_whatever_the_servers_defaults() -> anyhow::Result<()> {
+    if std::env::var_os("TANDEM_MYSQL_URL").is_none() {
+        eprintln!("skipped: TANDEM_MYSQL_URL is not set");
+        return Ok(());
+    }
+    let options = tandem_devstack::MysqlOptions {
+        extra_args: vec!["--autocommit=OFF".into(), "--transaction-isolation=READ-UNCOMMITTED".into()],
+    };
+    let server = tandem_devstack::Mysql::ephemeral(&options)?;
+    server.query("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY, v INT); INSERT INTO d.t VALUES (1, 1); COMMIT")?;
+    let mysql = Mysql::connect(&MysqlConfig::new(server.url(), 1)).await?;
+    let table = mysql.table_def(&TableName::new("d", "t")).await?;
+    let mut reader = mysql.reader().await?;
+    let key = [vec![Value::Int(1)]];
+    let v = |rows: Vec<Option<Row>>| rows[0].as_ref().map(|row| row[1].clone());
+    assert_eq!(v(reader.read_keys(&table, &key).await?), Some(Value::Int(1)));
+    let mut writer = mysql_async::Conn::from_url(server.url()).await?;
+    writer.query_drop("UPDATE d.t SET v = 2").await?;
+    assert_eq!(v(reader.read_keys(&table, &key).await?), Some(Value::Int(1)), "not yet committed");
+    writer.query_drop("COMMIT").await?;
+    assert_eq!(v(reader.read_keys(&table, &key).await?), Some(Value::Int(2)));
+    Ok(())
 }

@@ -210,6 +210,7 @@ mod tests {
 
     fn progress() -> BackfillProgress {
         BackfillProgress {
+            mapping: "0badcafe".into(),
             table: "shop.orders".into(),
             last_key: None,
             upto_key: Some(vec![0, 1]),

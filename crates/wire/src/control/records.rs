@@ -65,6 +65,8 @@ pub struct Mismatch {
 pub struct BackfillProgress {
     /// `database.table` of the source.
     pub table: String,
+    /// A hash of the target tables that it fills. With another one the table is copied anew.
+    pub mapping: String,
     /// The last key copied, framed.
     #[serde(with = "apache_avro::serde::bytes_opt")]
     pub last_key: Option<Vec<u8>>,
