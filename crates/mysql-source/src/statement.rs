@@ -135,11 +135,12 @@ fn alter(tokens: &mut Tokens<'_>, database: &str) -> Query {
             }
             // EXCHANGE PARTITION p WITH TABLE x: the rows of x change as well.
             Token::Word(word)
-                if depth == 0 && kind == StatementKind::Truncate && word.eq_ignore_ascii_case("WITH") =>
+                if depth == 0
+                    && kind == StatementKind::Truncate
+                    && word.eq_ignore_ascii_case("WITH")
+                    && tokens.skip(&["TABLE"]) =>
             {
-                if tokens.skip(&["TABLE"]) {
-                    tables.extend(tokens.table(database));
-                }
+                tables.extend(tokens.table(database));
             }
             _ => {}
         }

@@ -195,9 +195,8 @@ impl Metrics {
                 Role::Capture => self.capture.register(&mut registry),
                 Role::Apply => self.apply.register(&mut registry),
                 Role::Backfill => self.backfill.register(&mut registry),
-                Role::Verify => self.verify.register(&mut registry),
                 Role::Reconcile if roles.contains(&Role::Verify) => {}
-                Role::Reconcile => self.verify.register(&mut registry),
+                Role::Verify | Role::Reconcile => self.verify.register(&mut registry),
             }
         }
         registry

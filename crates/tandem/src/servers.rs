@@ -23,7 +23,7 @@ pub(crate) struct Problem {
     pub(crate) part: &'static str,
     /// The setting or the table; empty where it is the whole.
     pub(crate) what: String,
-    pub(crate) problem: String,
+    pub(crate) cause: String,
     /// The statement that mends it, where there is one apart from the problem's own words.
     pub(crate) remedy: Option<String>,
     /// Whether it must be mended before anything starts.
@@ -32,7 +32,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     fn fatal(part: &'static str, what: impl Into<String>, problem: impl fmt::Display) -> Self {
-        Self { part, what: what.into(), problem: problem.to_string(), remedy: None, fatal: true }
+        Self { part, what: what.into(), cause: problem.to_string(), remedy: None, fatal: true }
     }
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Problem {
         if !self.what.is_empty() {
             write!(f, "{}: ", self.what)?;
         }
-        f.write_str(&self.problem)?;
+        f.write_str(&self.cause)?;
         if let Some(remedy) = &self.remedy {
             write!(f, "\n  remedy: {remedy}")?;
         }
@@ -73,7 +73,7 @@ impl Servers {
     pub(crate) async fn connect(config: &Config, cassandra: bool) -> Result<Self> {
         let found = inspect(config, cassandra).await?;
         for warning in found.problems.iter().filter(|p| !p.fatal) {
-            tracing::warn!(part = warning.part, what = warning.what, "{}", warning.problem);
+            tracing::warn!(part = warning.part, what = warning.what, "{}", warning.cause);
         }
         let fatal: Vec<String> = found.problems.iter().filter(|p| p.fatal).map(ToString::to_string).collect();
         match (found.mysql, found.admin) {
@@ -125,7 +125,7 @@ async fn inspect_mysql(config: &Config, mysql: &Mysql, found: &mut Inspection) -
         Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
             part: "mysql",
             what: f.setting,
-            problem: f.problem,
+            cause: f.problem,
             remedy: Some(f.remedy),
             fatal: f.severity == Severity::Error,
         })),
@@ -150,7 +150,7 @@ async fn inspect_mysql(config: &Config, mysql: &Mysql, found: &mut Inspection) -
     match compile_all(&configs, &tables) {
         Ok(plans) => found.plans = plans.into_iter().map(Arc::new).collect(),
         Err(error) => {
-            found.problems.extend(error.problems.iter().map(|p| Problem::fatal("mapping", String::new(), p)))
+            found.problems.extend(error.problems.iter().map(|p| Problem::fatal("mapping", String::new(), p)));
         }
     }
     Ok(())
@@ -162,7 +162,7 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
         Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
             part: "cassandra",
             what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },
-            problem: f.problem,
+            cause: f.problem,
             remedy: f.mend.map(|cql| format!("{cql}; (`tandem schema apply` does it)")),
             fatal: true,
         })),
@@ -173,7 +173,7 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
             Ok(Some(grace)) if grace <= kafka.retention => found.problems.push(Problem {
                 part: "cassandra",
                 what: format!("table {}", table.name),
-                problem: format!(
+                cause: format!(
                     "gc_grace_seconds is {}, not above the {} s for which Kafka keeps changes: a change written \
                      again after its row's tombstone is gone would bring a deleted row back",
                     grace.as_secs(),

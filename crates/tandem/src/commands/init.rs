@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tandem_event_log::KafkaConfig;
-use tandem_mapping::{TableConfig, compile_all, create_table, same_shape};
+use tandem_mapping::{TableConfig, TablePlan, compile_all, create_table, same_shape};
 use tandem_mysql_source::{Mysql, MysqlConfig, TableError};
 
 use crate::cli::InitArgs;
@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
     let text = config_text(args, &keyspace, &configs)?;
     let kafka = KafkaConfig::new(&args.kafka_brokers, &args.prefix);
     let mut cql = String::from("-- What `tandem schema apply` creates, once the keyspace is there.\n");
-    for target in plans.iter().flat_map(|p| p.targets()) {
+    for target in plans.iter().flat_map(TablePlan::targets) {
         let statement = create_table(&keyspace, target.table(), gc_grace_seconds(&kafka));
         let _ = write!(cql, "\n{};\n", statement.trim_end().trim_end_matches(';'));
     }

@@ -1,6 +1,6 @@
 //! `tandem status`: how far the migration is, from the log alone, whatever runs or does not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -191,8 +191,7 @@ async fn oldest(kafka: &KafkaConfig, places: Vec<(String, i32, i64)>) -> Result<
         return Ok(None);
     }
     let began = Instant::now();
-    let mut missing: BTreeMap<(String, i32), ()> =
-        places.iter().map(|(t, p, _)| ((t.clone(), *p), ())).collect();
+    let mut missing: BTreeSet<(String, i32)> = places.iter().map(|(t, p, _)| (t.clone(), *p)).collect();
     let mut reader = TailReader::start(kafka, places).await?;
     let mut oldest: Option<i64> = None;
     while !missing.is_empty() && began.elapsed() < OLDEST {
@@ -202,7 +201,7 @@ async fn oldest(kafka: &KafkaConfig, places: Vec<(String, i32, i64)>) -> Result<
             break;
         }
         for record in batch {
-            if missing.remove(&(record.topic.to_string(), record.partition)).is_some() {
+            if missing.remove(&(record.topic.to_string(), record.partition)) {
                 oldest = oldest.into_iter().chain(record.timestamp_ms).min();
             }
         }

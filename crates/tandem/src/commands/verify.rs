@@ -81,7 +81,7 @@ fn print(report: &ScanReport) {
     match (report.mismatches, report.undecided) {
         (0, 0) => println!("{} rows checked, both stores agree", report.checked),
         (found, 0) => {
-            println!("{} rows checked, {found} mismatches (they are on the mismatch topic)", report.checked)
+            println!("{} rows checked, {found} mismatches (they are on the mismatch topic)", report.checked);
         }
         (found, open) => println!(
             "{} rows checked, {found} mismatches, {open} rows kept changing and were not decided: verify again",

@@ -286,7 +286,7 @@ mod tests {
             [
                 ("Watermark", 997_064_998),
                 ("Mismatch", 1_870_037_673),
-                ("BackfillProgress", 717_373_501),
+                ("BackfillProgress", 1_188_660_381),
                 ("Ddl", 752_239_750)
             ]
         );

@@ -178,10 +178,18 @@ pub(crate) async fn output(mut command: Command, name: &str, deadline: Duration)
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(default)]
 pub(crate) struct Status {
+    pub(crate) source: Option<Source>,
     pub(crate) tables: Vec<TableStatus>,
     pub(crate) lag: Lag,
     pub(crate) mismatches: Mismatches,
     pub(crate) ready: bool,
+}
+
+/// How far MySQL's changes are on the log.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct Source {
+    pub(crate) gtid_set: String,
 }
 
 #[derive(Debug, Clone, Default, serde::Deserialize)]

@@ -70,6 +70,7 @@ impl Report {
             "events": {
                 "captured": self.metrics.counter("tandem_capture_rows_total"),
                 "applied": self.metrics.counter("tandem_apply_rows_total"),
+                "backfilled": self.metrics.counter("tandem_apply_backfill_rows_total"),
                 "verified": self.metrics.counter("tandem_verify_rows_total"),
             },
             "traffic": {
@@ -126,7 +127,8 @@ impl Report {
         let mut facts = vec![
             fact("rows changed by traffic", thousands(self.traffic.rows)),
             fact("row changes captured", counter("tandem_capture_rows_total")),
-            fact("rows applied, with the backfill", counter("tandem_apply_rows_total")),
+            fact("row changes applied", counter("tandem_apply_rows_total")),
+            fact("rows backfilled and applied", counter("tandem_apply_backfill_rows_total")),
             fact("rows verified", counter("tandem_verify_rows_total")),
             fact("latency after the backfill", latency_text(&self.steady)),
             fact("latency in all, with the outage", latency_text(&self.metrics)),

@@ -286,7 +286,8 @@ impl<'a> Demo<'a> {
         self.phase("drain", "stopping the traffic, waiting until everything is applied");
         let (counts, workload) = traffic.stop().await?;
         ui.note(&format!("the traffic changed {} rows", thousands(counts.rows)));
-        watch.until_drained(rows + counts.rows).await?;
+        let mut conn = stores::mysql(&self.servers.mysql_url).await?;
+        watch.until_drained(rows + counts.rows, &mut conn).await?;
 
         self.phase("comparison", "comparing both stores");
         let bar = ui.bar(0);

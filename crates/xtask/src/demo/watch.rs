@@ -6,6 +6,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
 
 use super::metrics::{self, Metrics};
 use super::process::{Mismatches, Status, Tandem};
@@ -175,27 +177,31 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Waits until nothing is left to apply: no lag, and capture has read on past the last change of
-    /// MySQL, which is taken from its counter standing still while the lag stays zero.
-    pub(crate) async fn until_drained(&mut self, rows: u64) -> Result<()> {
+    /// Waits until everything that MySQL has committed by now is captured and applied.
+    pub(crate) async fn until_drained(&mut self, rows: u64, mysql: &mut Conn) -> Result<()> {
         let bar = self.ui.bar(0);
         let begun = Instant::now();
         let deadline = backfill_deadline(rows);
-        let (mut captured, mut still_since) = (0, Instant::now());
+        let executed: Option<String> = mysql.query_first("SELECT @@GLOBAL.gtid_executed").await?;
         loop {
-            self.until("everything to be applied", deadline, None, |status| {
-                bar.message(&format!("{} records to go", status.lag().map_or("?".into(), |r| r.to_string())));
-                status.lag() == Some(0)
-            })
-            .await?;
-            let now = self.current.counter("tandem_capture_rows_total");
-            if now != captured {
-                (captured, still_since) = (now, Instant::now());
-            } else if still_since.elapsed() > Duration::from_secs(3) {
+            let status = self
+                .until("everything to be applied", deadline, None, |status| {
+                    let left = status.lag().map_or("?".into(), |r| r.to_string());
+                    bar.message(&format!("{left} records to go"));
+                    status.lag() == Some(0)
+                })
+                .await?;
+            let captured = status.source.map(|s| s.gtid_set).unwrap_or_default();
+            let all: Option<i64> =
+                mysql.exec_first("SELECT GTID_SUBSET(?, ?)", (&executed, &captured)).await?;
+            if all == Some(1) {
                 return Ok(());
             }
             if begun.elapsed() > deadline {
-                bail!("changes were still captured {} s after the traffic ended", begun.elapsed().as_secs());
+                bail!(
+                    "captured up to {captured} only, {} s after the traffic ended",
+                    begun.elapsed().as_secs()
+                );
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
