@@ -1,0 +1,155 @@
+//! The exploration: with all rules nothing goes wrong, without any one of them something does.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+use stateright::{Checker, Model};
+
+use crate::model::{Bounds, Protocol, Rule};
+
+const NOTHING: Bounds = Bounds {
+    name: "",
+    transactions: 1,
+    clock_steps_back: false,
+    idle_watermarks: 0,
+    checks: 0,
+    backfill: false,
+    corruption: false,
+    batches: false,
+};
+const BACKFILL: Bounds = Bounds { name: "backfill", transactions: 2, backfill: true, ..NOTHING };
+const BATCHES: Bounds =
+    Bounds { name: "batches", transactions: 2, clock_steps_back: true, batches: true, ..NOTHING };
+const CHECKS: Bounds = Bounds { name: "checks", transactions: 2, checks: 1, ..NOTHING };
+const REPAIR: Bounds =
+    Bounds { name: "repair", transactions: 1, idle_watermarks: 1, checks: 1, corruption: true, ..NOTHING };
+
+/// `cargo xtask test --full` goes further.
+fn full() -> bool {
+    std::env::var_os("TANDEM_TEST_FULL").is_some()
+}
+
+#[test]
+fn with_every_rule_nothing_goes_wrong() {
+    let mut all = vec![BACKFILL, BATCHES, CHECKS, REPAIR];
+    if full() {
+        all.extend([
+            Bounds { name: "backfill, more", idle_watermarks: 1, ..BACKFILL },
+            Bounds { name: "batches, more", transactions: 3, ..BATCHES },
+            Bounds { name: "checks, more", idle_watermarks: 1, checks: 2, clock_steps_back: true, ..CHECKS },
+            Bounds { name: "repair, more", transactions: 2, batches: true, ..REPAIR },
+            Bounds { name: "all at once", backfill: true, clock_steps_back: true, batches: true, ..REPAIR },
+        ]);
+    }
+    for bounds in &all {
+        let began = Instant::now();
+        let protocol = Protocol { bounds: bounds.clone(), without: None };
+        let checker = protocol.checker().threads(2).spawn_bfs().join();
+        println!(
+            "{}: {} states, {} steps deep, {:.1} s; {bounds:?}",
+            bounds.name,
+            checker.unique_state_count(),
+            checker.max_depth(),
+            began.elapsed().as_secs_f32()
+        );
+        checker.assert_properties();
+    }
+}
+
+/// Each rule: where it is broken, and what it says.
+const RULES: [(Rule, Bounds, &str); 16] = [
+    (Rule::VersionPerChange, BATCHES, "each row change has a version of its own, `last + 1`"),
+    (Rule::NeverBelowTheLast, BATCHES, "a version is never below the last one, whatever MySQL's clock does"),
+    (
+        Rule::LastFromTheWatermark,
+        BATCHES,
+        "after a restart the last version is that of the last committed watermark",
+    ),
+    (Rule::WatermarkMints, REPAIR, "each watermark mints a version of its own, above everything before it"),
+    (Rule::WithinExecuted, BACKFILL, "a borrowed watermark lies within `@@gtid_executed`"),
+    (Rule::AskedBeforeTheRead, BACKFILL, "`@@gtid_executed` is asked for before the read"),
+    (Rule::CutIsNotBorrowed, BACKFILL, "a cut watermark is never borrowed"),
+    (Rule::NullWhereItBecameNull, BATCHES, "an update writes NULL where a column became NULL"),
+    (
+        Rule::TombstoneForTheOldKey,
+        BATCHES,
+        "a row that moves to another target key leaves a row tombstone behind",
+    ),
+    (
+        Rule::FoldingKeepsAll,
+        BATCHES,
+        "folding keeps the last tombstone and every NULL, not the newest change alone",
+    ),
+    (Rule::AnswerBeforeOffset, BATCHES, "offsets are committed after Cassandra's answer"),
+    (Rule::AppliedBeforeCompared, CHECKS, "a check reads Cassandra after W₁ is applied"),
+    (
+        Rule::UpperBoundCoversTheEnd,
+        CHECKS,
+        "W₃ covers the binlog's end as asked for after Cassandra was read",
+    ),
+    (
+        Rule::NoChangeOfTheKey,
+        CHECKS,
+        "a difference counts only without a change of the key between W₁ and W₃",
+    ),
+    (Rule::RepairAtTheLowerBound, REPAIR, "a repair is written at W₁'s version"),
+    (Rule::RepairWritesNulls, REPAIR, "a repair writes NULLs explicitly"),
+];
+
+/// The shortest way to something wrong, in words.
+fn shortest(protocol: &Protocol) -> Option<(&'static str, Vec<String>)> {
+    // One thread goes breadth first in order, so the first trace found is a shortest one.
+    let checker =
+        protocol.clone().checker().finish_when(stateright::HasDiscoveries::Any).threads(1).spawn_bfs().join();
+    let found = checker.discoveries().into_iter().min_by_key(|(_, path)| path.clone().into_actions().len());
+    found.map(|(property, path)| (property, path.into_actions().iter().map(|a| format!("{a:?}")).collect()))
+}
+
+#[test]
+fn without_any_rule_something_does() {
+    let mut page = String::from(
+        "# The rules of the protocol, and what breaks without each\n\n\
+         Made by `tests/protocol`: each rule is broken alone, and the exploration finds a shortest way to something wrong.\n\n\
+         | rule | without it | steps |\n|---|---|---|\n",
+    );
+    let mut traces = String::new();
+    for (number, (rule, bounds, says)) in RULES.iter().enumerate() {
+        let began = Instant::now();
+        let protocol = Protocol { bounds: bounds.clone(), without: Some(*rule) };
+        let found = shortest(&protocol);
+        println!(
+            "{rule:?}: {:.1} s, {:?}",
+            began.elapsed().as_secs_f32(),
+            found.as_ref().map(|(p, t)| (p, t.len()))
+        );
+        let (property, trace) =
+            found.unwrap_or_else(|| panic!("{rule:?}: nothing breaks without it in {bounds:?}"));
+        let wrong = property_broken(property);
+        let _ = writeln!(page, "| {}. {says} | {wrong} | {} |", number + 1, trace.len());
+        let _ = write!(traces, "\n### {}. {says}\n\nWithout it, {wrong}:\n\n", number + 1);
+        for (step, action) in trace.iter().enumerate() {
+            let _ = writeln!(traces, "{}. `{action}`", step + 1);
+        }
+    }
+    let _ = write!(page, "\n## The traces\n{traces}");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    if std::env::var_os("TANDEM_WRITE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, page).unwrap();
+    } else {
+        let known = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            known == page,
+            "docs/protocol.md is not what the model says: run this test with TANDEM_WRITE_DOCS=1"
+        );
+    }
+}
+
+fn property_broken(property: &str) -> &'static str {
+    match property {
+        "at rest both stores are equal" => "at rest both stores differ",
+        "nothing is called wrong that nobody corrupted" => "a false mismatch is confirmed",
+        _ => "a corrupt row passes a check",
+    }
+}

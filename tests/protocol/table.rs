@@ -1,0 +1,198 @@
+//! The table of the model, and the bridge between its small values and the product's own functions:
+//! rows to mutations, folding, equality and repair are the product's, on the product's types.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use tandem_mapping::{OnNewColumn, TableConfig, TablePlan, TargetConfig, differences};
+use tandem_model::{
+    Cell, Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName,
+    TargetKey, Value, Version, Write as ProductWrite,
+};
+
+use crate::cassandra::{Place, Put, Write};
+
+/// Primary keys.
+pub(crate) const IDS: u8 = 2;
+/// Values of `k`, which is in the second target's key.
+const KS: u8 = 2;
+/// Rows that can be in Cassandra: of the first target by id, of the second by k and id.
+pub(crate) const PLACES: usize = IDS as usize * (1 + KS as usize);
+
+/// A row but for its id: `k`, and `a`, which may be NULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Small {
+    pub(crate) k: u8,
+    pub(crate) a: Option<u8>,
+}
+
+/// The table as it is at one moment.
+pub(crate) type Rows = [Option<Small>; IDS as usize];
+
+/// A row change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct SmallChange {
+    pub(crate) id: u8,
+    pub(crate) before: Option<Small>,
+    pub(crate) after: Option<Small>,
+}
+
+/// A write that is on its way to a place.
+pub(crate) type Placed = (usize, i16, Write);
+
+struct Table {
+    def: Arc<TableDef>,
+    plan: TablePlan,
+    places: HashMap<(usize, TargetKey), usize>,
+}
+
+/// `t(id, k, a)`: one target by id with `k` and `a`, one by (k, id) with `a`.
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let column = |name: &str, nullable| ColumnDef {
+            name: name.into(),
+            ty: ColumnType::Int { bits: 8, unsigned: false },
+            nullable,
+        };
+        let def = Arc::new(TableDef {
+            name: TableName::new("d", "t"),
+            columns: vec![column("id", false), column("k", false), column("a", true)],
+            primary_key: vec![0],
+        });
+        let target = |table: &str, partition: &str, clustering: &[&str]| TargetConfig {
+            table: table.into(),
+            partition_key: vec![partition.into()],
+            clustering_key: clustering.iter().map(|c| (*c).to_owned()).collect(),
+            ..TargetConfig::default()
+        };
+        let config = TableConfig {
+            source: "d.t".into(),
+            entity: None,
+            on_new_column: OnNewColumn::Halt,
+            target: vec![target("by_id", "id", &[]), target("by_k", "k", &["id"])],
+        };
+        let plan = TablePlan::compile(&config, &def).unwrap();
+        let mut places = HashMap::new();
+        for id in 1..=IDS {
+            for k in 0..KS {
+                for (target, key) in
+                    plan.target_keys(&row(id, Small { k, a: None })).unwrap().into_iter().enumerate()
+                {
+                    let next = places.len();
+                    places.entry((target, key)).or_insert(next);
+                }
+            }
+        }
+        assert_eq!(places.len(), PLACES);
+        Table { def, plan, places }
+    })
+}
+
+fn row(id: u8, small: Small) -> Row {
+    let int = |v: u8| Value::Int(v.into());
+    vec![int(id), int(small.k), small.a.map_or(Value::Null, int)]
+}
+
+/// The product's change for one of the model's; a read if `read`.
+fn change(change: SmallChange, read: bool, version: i16) -> Change {
+    let image = |small: Option<Small>| small.map(|s| row(change.id, s));
+    let op = match (change.before, change.after) {
+        _ if read => Op::Read,
+        (None, _) => Op::Create,
+        (Some(_), Some(_)) => Op::Update,
+        (Some(_), None) => Op::Delete,
+    };
+    Change {
+        table: Arc::clone(&table().def),
+        op,
+        before: image(change.before),
+        after: image(change.after),
+        version: Version(version.into()),
+        source: SourceInfo::default(),
+    }
+}
+
+/// What the product's mapping makes of a change.
+pub(crate) fn mutations(of: SmallChange, version: i16) -> Vec<Mutation> {
+    let mut out = Vec::new();
+    table().plan.mutations(&change(of, false, version), &mut out).unwrap();
+    out
+}
+
+/// What it makes of a row that was read.
+pub(crate) fn read_mutations(id: u8, small: Small, version: i16) -> Vec<Mutation> {
+    let mut out = Vec::new();
+    let of = SmallChange { id, before: None, after: Some(small) };
+    table().plan.mutations(&change(of, true, version), &mut out).unwrap();
+    out
+}
+
+/// The product's repair of a row: `extra` are the places that hold a row and should not.
+pub(crate) fn repair(id: u8, small: Option<Small>, extra: &[usize], version: i16) -> Vec<Mutation> {
+    let keys: Vec<(usize, TargetKey)> = extra.iter().map(|&place| key_of(place)).collect();
+    table().plan.repair(small.map(|s| row(id, s)).as_ref(), &keys, Version(version.into())).unwrap()
+}
+
+fn key_of(place: usize) -> (usize, TargetKey) {
+    let found = table().places.iter().find(|(_, p)| **p == place).expect("every place has a key");
+    found.0.clone()
+}
+
+/// Mutations as writes of the model's Cassandra.
+pub(crate) fn placed(mutations: Vec<Mutation>) -> Vec<Placed> {
+    mutations
+        .into_iter()
+        .map(|m| {
+            let target = usize::from(&*m.target == "by_k");
+            let place = table().places[&(target, m.key)];
+            let write = match m.write {
+                ProductWrite::DeleteRow => Write::Delete,
+                ProductWrite::Upsert(cells) => {
+                    let mut puts = [Put::Unset; 2];
+                    for (put, cell) in puts.iter_mut().zip(cells) {
+                        *put = match cell {
+                            Cell::Unset => Put::Unset,
+                            Cell::Null => Put::Null,
+                            Cell::Value(bytes) => Put::Value(*bytes.last().expect("an int has bytes")),
+                        };
+                    }
+                    Write::Upsert(puts)
+                }
+            };
+            (place, m.version.0 as i16, write)
+        })
+        .collect()
+}
+
+/// The places of a row's id, and of nobody else.
+pub(crate) fn places_of(id: u8) -> Vec<usize> {
+    (0..KS)
+        .flat_map(|k| {
+            table().plan.target_keys(&row(id, Small { k, a: None })).unwrap().into_iter().enumerate()
+        })
+        .map(|key| table().places[&key])
+        .collect()
+}
+
+/// Whether a row of MySQL and its places differ, by the product's equality, and which of the places
+/// hold a row and should not.
+pub(crate) fn differing(id: u8, small: Option<Small>, cassandra: &[Place; PLACES]) -> (bool, Vec<usize>) {
+    let expected = small.map_or(Vec::new(), |s| table().plan.expected(&row(id, s)).unwrap());
+    let (mut differ, mut extra) = (false, Vec::new());
+    for place in places_of(id) {
+        let wanted = expected.iter().find(|e| table().places[&(e.target, e.key.clone())] == place);
+        let regular = if key_of(place).0 == 0 { 2 } else { 1 };
+        let stored = cassandra[place].read().map(|cells| StoredRow {
+            cells: cells[..regular].iter().map(|c| c.map(|v| vec![v])).collect(),
+            writetimes: vec![None; regular],
+        });
+        if differences(wanted.map(|e| &e.cells[..]), stored.as_ref()).is_some() {
+            differ = true;
+            if wanted.is_none() {
+                extra.push(place);
+            }
+        }
+    }
+    (differ, extra)
+}
