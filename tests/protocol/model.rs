@@ -16,8 +16,8 @@ use tandem_verify::{Verdict, judge};
 
 use crate::cassandra::{Place, Put, Write};
 use crate::table::{
-    IDS, PLACES, Placed, Rows, Small, SmallChange, differing, mutations, placed, places_of, read_mutations,
-    repair,
+    IDS, PLACES, Placed, Rows, Small, SmallChange, differing, mutations, placed, places_of, places_of_row,
+    read_mutations, repair,
 };
 
 const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
@@ -41,6 +41,9 @@ pub(crate) enum Rule {
     NoChangeOfTheKey,
     RepairAtTheLowerBound,
     RepairWritesNulls,
+    GatewayBorrowsBeforeCommit,
+    GatewayWritesTheImageReadBack,
+    GatewayWritesOnlyWhatIsCommitted,
 }
 
 /// How far the exploration goes.
@@ -57,6 +60,8 @@ pub(crate) struct Bounds {
     pub(crate) checks: u8,
     pub(crate) backfill: bool,
     pub(crate) corruption: bool,
+    /// Whether a gateway makes one of the transactions, and writes it to Cassandra itself.
+    pub(crate) gateway: bool,
     /// Whether apply may fold, and write records again.
     pub(crate) batches: bool,
 }
@@ -146,6 +151,26 @@ enum Check {
     },
 }
 
+/// A dual write: a client's transaction of one row change, written to Cassandra ahead of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Gateway {
+    Idle,
+    /// The version borrowed, and the table as the client has last seen it.
+    Borrowed {
+        version: i16,
+        seen: Rows,
+    },
+    /// Committed before it borrowed, where that rule is broken.
+    CommittedFirst {
+        change: SmallChange,
+    },
+    Committed {
+        version: i16,
+        change: SmallChange,
+    },
+    Done,
+}
+
 /// Somebody else's write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Corruption {
@@ -174,6 +199,7 @@ pub(crate) struct State {
     backfill: Backfill,
     check: Check,
     corruption: Option<Corruption>,
+    gateway: Gateway,
     idle_left: u8,
     checks_left: u8,
     false_alarm: bool,
@@ -228,6 +254,18 @@ pub(crate) enum Action {
         id: u8,
         write: Write,
     },
+    GatewayBorrow,
+    /// The client's transaction is in the binlog.
+    GatewayCommit {
+        transaction: usize,
+    },
+    /// The COMMIT failed.
+    GatewayFail {
+        transaction: usize,
+    },
+    GatewayWrite,
+    /// The write to Cassandra failed, or the COMMIT's outcome is not known.
+    GatewayLose,
 }
 
 /// The rows before the log begins: one that only the backfill can bring.
@@ -269,6 +307,7 @@ impl State {
             && self.unapplied().next().is_none()
             && self.backfill == Backfill::Done
             && self.check == Check::Idle
+            && matches!(self.gateway, Gateway::Idle | Gateway::Done)
     }
 
     fn equal(&self) -> bool {
@@ -493,6 +532,7 @@ impl Model for Protocol {
             backfill: Backfill::Waiting,
             check: Check::Idle,
             corruption: None,
+            gateway: if self.bounds.gateway { Gateway::Idle } else { Gateway::Done },
             idle_left: self.bounds.idle_watermarks,
             checks_left: self.bounds.checks,
             false_alarm: false,
@@ -612,6 +652,13 @@ impl Model for Protocol {
             }
             Check::Repair { .. } => actions.push(Action::Repair),
             _ => {}
+        }
+        match &state.gateway {
+            Gateway::Idle if self.broken(Rule::GatewayBorrowsBeforeCommit) => self.client(state, actions),
+            Gateway::Idle | Gateway::CommittedFirst { .. } => actions.push(Action::GatewayBorrow),
+            Gateway::Borrowed { .. } => self.client(state, actions),
+            Gateway::Committed { .. } => actions.extend([Action::GatewayWrite, Action::GatewayLose]),
+            Gateway::Done => {}
         }
         if self.bounds.corruption && state.corruption.is_none() && state.backfill == Backfill::Done {
             for id in 1..=IDS {
@@ -765,6 +812,44 @@ impl Model for Protocol {
                 }
                 state.check = Check::Idle;
             }
+            Action::GatewayBorrow => {
+                // The row's lock orders it: neither `gtid_executed` nor a cut matters to a gateway.
+                let (.., version) = state.last_mark();
+                state.gateway = match state.gateway {
+                    Gateway::CommittedFirst { change } => Gateway::Committed { version, change },
+                    _ => Gateway::Borrowed { version, seen: state.rows(state.visible as usize) },
+                };
+            }
+            Action::GatewayCommit { transaction } => {
+                let change = transactions(&state.rows(state.binlog.len())).swap_remove(transaction).remove(0);
+                let commit_us = 10 * (state.binlog.len() as i16 + 1);
+                state.binlog.push(Transaction { changes: vec![change], commit_us });
+                state.gateway = match state.gateway {
+                    Gateway::Borrowed { version, seen } => {
+                        Gateway::Committed { version, change: self.written(change, &seen) }
+                    }
+                    _ => Gateway::CommittedFirst { change },
+                };
+            }
+            Action::GatewayFail { transaction } => {
+                let change = transactions(&state.rows(state.binlog.len())).swap_remove(transaction).remove(0);
+                state.gateway = match state.gateway {
+                    Gateway::Borrowed { version, .. }
+                        if self.broken(Rule::GatewayWritesOnlyWhatIsCommitted) =>
+                    {
+                        Gateway::Committed { version, change }
+                    }
+                    _ => Gateway::Done,
+                };
+            }
+            Action::GatewayWrite => {
+                let Gateway::Committed { version, change } = state.gateway else { return None };
+                let mut gone = places_of_row(change.id, change.before);
+                gone.retain(|place| !places_of_row(change.id, change.after).contains(place));
+                state.write(placed(repair(change.id, change.after, &gone, version)));
+                state.gateway = Gateway::Done;
+            }
+            Action::GatewayLose => state.gateway = Gateway::Done,
             Action::Corrupt { place, id, write } => {
                 // By the clock that every writer follows: at the newest change, the hardest to beat.
                 let newest = state.log.iter().map(|r| match r {
@@ -796,6 +881,34 @@ impl Protocol {
     /// log has brought whole may be checked before, and are the same case.
     fn checkable(&self, state: &State) -> bool {
         state.backfill == Backfill::Done
+    }
+
+    /// What a client may do next: a transaction of one row change, which may fail.
+    fn client(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.binlog.len() >= self.bounds.transactions {
+            return;
+        }
+        let next = transactions(&state.rows(state.binlog.len()));
+        for (transaction, _) in next.iter().enumerate().filter(|(_, changes)| changes.len() == 1) {
+            actions.push(Action::GatewayCommit { transaction });
+            actions.push(Action::GatewayFail { transaction });
+        }
+    }
+
+    /// What a gateway writes of a change: the image that it read back under the row's lock. Where that
+    /// rule is broken, what the client has last seen, with what the client has changed of it.
+    fn written(&self, change: SmallChange, seen: &Rows) -> SmallChange {
+        let (Some(before), Some(after), Some(seen)) =
+            (change.before, change.after, seen[change.id as usize - 1])
+        else {
+            return change;
+        };
+        if !self.broken(Rule::GatewayWritesTheImageReadBack) {
+            return change;
+        }
+        let k = if before.k == after.k { seen.k } else { after.k };
+        let a = if before.a == after.a { seen.a } else { after.a };
+        SmallChange { after: Some(Small { k, a }), ..change }
     }
 
     fn unchanged_since(&self, state: &State, id: u8, mark: u8) -> bool {

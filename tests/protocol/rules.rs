@@ -16,6 +16,7 @@ const NOTHING: Bounds = Bounds {
     checks: 0,
     backfill: false,
     corruption: false,
+    gateway: false,
     batches: false,
 };
 const BACKFILL: Bounds = Bounds { name: "backfill", transactions: 2, backfill: true, ..NOTHING };
@@ -24,6 +25,7 @@ const BATCHES: Bounds =
 const CHECKS: Bounds = Bounds { name: "checks", transactions: 2, checks: 1, ..NOTHING };
 const REPAIR: Bounds =
     Bounds { name: "repair", transactions: 1, idle_watermarks: 1, checks: 1, corruption: true, ..NOTHING };
+const GATEWAY: Bounds = Bounds { name: "gateway", transactions: 2, gateway: true, ..NOTHING };
 
 /// `cargo xtask test --full` goes further.
 fn full() -> bool {
@@ -32,13 +34,15 @@ fn full() -> bool {
 
 #[test]
 fn with_every_rule_nothing_goes_wrong() {
-    let mut all = vec![BACKFILL, BATCHES, CHECKS, REPAIR];
+    let mut all = vec![BACKFILL, BATCHES, CHECKS, REPAIR, GATEWAY];
     if full() {
         all.extend([
             Bounds { name: "backfill, more", idle_watermarks: 1, ..BACKFILL },
             Bounds { name: "batches, more", transactions: 3, ..BATCHES },
             Bounds { name: "checks, more", idle_watermarks: 1, checks: 2, clock_steps_back: true, ..CHECKS },
             Bounds { name: "repair, more", transactions: 2, batches: true, ..REPAIR },
+            Bounds { name: "gateway, more", transactions: 3, ..GATEWAY },
+            Bounds { name: "gateway and backfill", backfill: true, ..GATEWAY },
             Bounds { name: "all at once", backfill: true, clock_steps_back: true, batches: true, ..REPAIR },
         ]);
     }
@@ -58,7 +62,7 @@ fn with_every_rule_nothing_goes_wrong() {
 }
 
 /// Each rule: where it is broken, and what it says.
-const RULES: [(Rule, Bounds, &str); 16] = [
+const RULES: [(Rule, Bounds, &str); 19] = [
     (Rule::VersionPerChange, BATCHES, "each row change has a version of its own, `last + 1`"),
     (Rule::NeverBelowTheLast, BATCHES, "a version is never below the last one, whatever MySQL's clock does"),
     (
@@ -95,6 +99,13 @@ const RULES: [(Rule, Bounds, &str); 16] = [
     ),
     (Rule::RepairAtTheLowerBound, REPAIR, "a repair is written at W₁'s version"),
     (Rule::RepairWritesNulls, REPAIR, "a repair writes NULLs explicitly"),
+    (Rule::GatewayBorrowsBeforeCommit, GATEWAY, "a gateway borrows its watermark before its COMMIT"),
+    (
+        Rule::GatewayWritesTheImageReadBack,
+        GATEWAY,
+        "a gateway writes the image that it read back under the row's lock, not what the client made of an older one",
+    ),
+    (Rule::GatewayWritesOnlyWhatIsCommitted, GATEWAY, "a gateway writes only what is known to be committed"),
 ];
 
 /// The shortest way to something wrong, in words.

@@ -175,6 +175,13 @@ pub(crate) fn places_of(id: u8) -> Vec<usize> {
         .collect()
 }
 
+/// The places that a row has, if it is there.
+pub(crate) fn places_of_row(id: u8, small: Option<Small>) -> Vec<usize> {
+    let Some(small) = small else { return Vec::new() };
+    let keys = table().plan.target_keys(&row(id, small)).unwrap().into_iter().enumerate();
+    keys.map(|key| table().places[&key]).collect()
+}
+
 /// Whether a row of MySQL and its places differ, by the product's equality, and which of the places
 /// hold a row and should not.
 pub(crate) fn differing(id: u8, small: Option<Small>, cassandra: &[Place; PLACES]) -> (bool, Vec<usize>) {
