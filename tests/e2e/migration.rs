@@ -4,7 +4,8 @@ use std::process::Command;
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
-use tandem_devstack::Kafka;
+use tandem_devstack::{Cassandra, Kafka};
+use tandem_model::GtidSet;
 
 use crate::support::{Migration, Running, Servers, finish};
 
@@ -227,5 +228,39 @@ async fn a_table_taken_out_and_put_back_is_refused() -> anyhow::Result<()> {
         "{}",
         refused.stderr
     );
+    migration.drop().await
+}
+
+/// While Cassandra does not answer nothing counts as applied, and once it does nothing is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_applied_before_cassandra_has_answered() -> anyhow::Result<()> {
+    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let cassandra = Cassandra::ephemeral()?;
+    servers.nodes = cassandra.node();
+    let (mut migration, mut running) = migrated(servers, "paused").await?;
+    cassandra.pause()?;
+    migration.mysql.query_drop("UPDATE orders SET note = CONCAT('late ', id)").await?;
+    let executed = migration.executed().await?;
+    let captured = migration
+        .until(&mut running, "the changes to be captured", |s| {
+            let captured = s["source"]["gtid_set"].as_str().and_then(|g| g.parse::<GtidSet>().ok());
+            captured.is_some_and(|c| executed.is_subset(&c))
+        })
+        .await?;
+    let captured_at = captured["source"]["version"].as_i64();
+    // Some seconds' worth of watermarks later apply has long taken the changes in hand.
+    migration
+        .until(&mut running, "time to pass on the log", |s| {
+            s["source"]["version"].as_i64() > captured_at.map(|v| v + 3_000_000)
+        })
+        .await?;
+    let waiting = migration.status().await?;
+    assert!(waiting["lag"]["records"].as_i64() >= Some(500), "{waiting:#}");
+    assert!(waiting["lag"]["seconds"].as_f64() >= Some(3.0), "{waiting:#}");
+    cassandra.resume()?;
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+    let (equal, report) = compare(&migration).await?;
+    assert!(equal, "{report:#}");
     migration.drop().await
 }

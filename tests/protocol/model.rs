@@ -6,6 +6,8 @@
 //! the verdict of a check are the product's own functions. What the loops do around them (what is
 //! asked before what) is written here, and each such rule can be broken by [`Rule`].
 
+use std::collections::BTreeMap;
+
 use stateright::{Model, Property};
 use tandem_mapping::fold;
 use tandem_model::{
@@ -20,6 +22,7 @@ use crate::table::{
     read_mutations, repair,
 };
 
+const TOPIC: &str = "t";
 const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
 /// A rule of the protocol, to be broken. The numbers are those of the list in `docs/protocol.md`.
@@ -416,7 +419,7 @@ impl Protocol {
             if self.broken(Rule::WithinExecuted) { state.binlog.len() as u8 } else { state.executed };
         let marks: Vec<(usize, Watermark)> =
             state.marks().map(|(place, t, cut, v)| (place, self.watermark(t, cut, v))).collect();
-        let newest = newest_borrowable(marks.iter().map(|(_, w)| w), &gtids(executed))?;
+        let newest = newest_borrowable(marks.iter().map(|(_, w)| w), &gtids(executed), TOPIC)?;
         let (place, w) = marks.iter().find(|(_, w)| std::ptr::eq(w, newest))?;
         Some((*place, w.version.0 as i16))
     }
@@ -429,7 +432,7 @@ impl Protocol {
             gtid_set: gtids(transactions),
             position: position(transactions),
             version: Version(version.into()),
-            offsets: std::collections::BTreeMap::new(),
+            offsets: BTreeMap::from([(TOPIC.to_owned(), Vec::new())]),
             cut: cut.map(|rows| Cut { gtid: gtid(), rows: rows.into() }),
             clock_us: 0,
         }

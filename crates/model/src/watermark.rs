@@ -59,12 +59,18 @@ pub fn reached(ends: &[i64], committed: impl Fn(usize) -> Option<i64>) -> bool {
     ends.iter().enumerate().all(|(partition, &end)| committed(partition).is_some_and(|at| at >= end))
 }
 
-/// The newest watermark that may be borrowed, of `watermarks` in the order of the log.
+/// The newest watermark that may be borrowed for rows of the table whose changes are in `topic`, of
+/// `watermarks` in the order of the log.
+///
+/// A watermark from before the table was captured says nothing of it, and is never borrowed for it:
+/// what changed up to the first one that knows it may not be on the log.
 pub fn newest_borrowable<W: Borrow<Watermark>>(
     watermarks: impl DoubleEndedIterator<Item = W>,
     executed: &GtidSet,
+    topic: &str,
 ) -> Option<W> {
-    watermarks.rev().find(|w| w.borrow().borrowable(executed))
+    let may = |w: &Watermark| w.borrowable(executed) && w.offsets.contains_key(topic);
+    watermarks.rev().find(|w| may(w.borrow()))
 }
 
 #[cfg(test)]
@@ -89,7 +95,7 @@ mod tests {
     fn a_cut_watermark_is_never_borrowed_nor_an_upper_bound() {
         let log = [watermark(3, false), watermark(4, false), watermark(4, true)];
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed), Some(&log[1]));
+        assert_eq!(newest_borrowable(log.iter(), &executed, "t"), Some(&log[1]));
         assert!(log[1].covers(&BinlogPosition { file: "binlog.000001".into(), pos: 400 }));
         assert!(!log[2].covers(&BinlogPosition { file: "binlog.000001".into(), pos: 400 }));
     }
@@ -98,8 +104,17 @@ mod tests {
     fn only_what_the_server_has_executed_is_borrowed() {
         let log = [watermark(3, false), watermark(4, false)];
         let executed: GtidSet = format!("{SERVER}:1-3").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed), Some(&log[0]));
-        assert_eq!(newest_borrowable(log.iter(), &GtidSet::default()), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, "t"), Some(&log[0]));
+        assert_eq!(newest_borrowable(log.iter(), &GtidSet::default(), "t"), None);
+    }
+
+    #[test]
+    fn what_does_not_know_a_table_is_not_borrowed_for_it() {
+        let mut log = [watermark(3, false), watermark(4, false)];
+        log[1].offsets.insert("new".into(), vec![0]);
+        let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
+        assert_eq!(newest_borrowable(log.iter(), &executed, "new"), Some(&log[1]));
+        assert_eq!(newest_borrowable(log[..1].iter(), &executed, "new"), None);
     }
 
     #[test]

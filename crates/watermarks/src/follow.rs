@@ -98,14 +98,10 @@ impl Watermarks {
     /// The newest watermark that may be borrowed for what `reader` reads next of the table whose
     /// changes are in `topic`. Asks the server on the reader's own connection; whatever the caller
     /// reads must be read after this.
-    ///
-    /// A watermark from before the table was captured says nothing of it, and is never borrowed for
-    /// it: changes up to it, and after it until the table was captured, are not on the log.
     pub async fn borrow(&self, reader: &mut Reader, topic: &str) -> Result<Arc<Watermark>, WatermarkError> {
         let executed = reader.executed().await?;
-        let knows = |w: &&Arc<Watermark>| w.offsets.contains_key(topic);
         self.wait(&format!("of {topic} that the server has executed"), |seen| {
-            newest_borrowable(seen.iter().filter(knows).cloned(), &executed)
+            newest_borrowable(seen.iter().cloned(), &executed, topic)
         })
         .await
     }

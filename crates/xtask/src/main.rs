@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything a developer runs around Tandem.
 
 mod demo;
+mod mutants;
 mod stack;
 mod test_cmd;
 
@@ -31,6 +32,8 @@ enum Command {
     Compare(demo::CompareArgs),
     /// Run all tests against fresh servers
     Test(test_cmd::TestArgs),
+    /// Break one rule of the product at a time, and require that a test notices
+    Mutants(mutants::MutantsArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +54,6 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::demo(&args),
         Command::Compare(args) => demo::compare(&args),
         Command::Test(args) => test_cmd::test(&args),
+        Command::Mutants(args) => mutants::mutants(&args),
     }
 }

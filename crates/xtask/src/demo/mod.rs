@@ -35,7 +35,8 @@ pub(crate) use compare::{CompareArgs, command as compare};
 pub(crate) use run::command as demo;
 
 /// The workspace's folder.
-fn root() -> PathBuf {
+/// The workspace's folder.
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
 }
 
