@@ -26,6 +26,11 @@ async fn migrated(servers: Servers, test: &str) -> anyhow::Result<(Migration, Ru
     migration.configure("", MAPPING)?;
     migration.succeed(&["schema", "apply"]).await?;
     migration.succeed(&["check"]).await?;
+    let before = migration.status().await?;
+    anyhow::ensure!(
+        before["source"].is_null() && before["ready"] == false,
+        "before anything ran: {before:#}"
+    );
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
     Ok((migration, running))

@@ -136,16 +136,24 @@ struct Scratch<'a> {
 impl Scratch<'_> {
     /// Applies a patch, or takes it back.
     fn patch(&self, file: &Path, back: bool) -> Result<()> {
+        let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        let changed: Vec<PathBuf> =
+            text.lines().filter_map(|l| l.strip_prefix("+++ b/")).map(|l| self.root.join(l)).collect();
+        let contents = || changed.iter().map(fs::read).collect::<Result<Vec<_>, _>>();
+        let before = contents().with_context(|| format!("{} no longer applies", file.display()))?;
         let mut git = Command::new("git");
         git.arg("apply").current_dir(self.root);
         if back {
             git.arg("--reverse");
         }
-        // Outside of any repository, whatever the environment says.
-        git.env_remove("GIT_DIR").env("GIT_CEILING_DIRECTORIES", self.root);
+        // Outside of any repository: within one, git passes over what it takes for another place.
+        git.env_remove("GIT_DIR").env("GIT_CEILING_DIRECTORIES", self.root.parent().unwrap_or(self.root));
         let done = git.arg(file).output().context("run git apply")?;
         if !done.status.success() {
             bail!("{} no longer applies: {}", file.display(), String::from_utf8_lossy(&done.stderr).trim());
+        }
+        if changed.is_empty() || contents()? == before {
+            bail!("{} changed nothing", file.display());
         }
         Ok(())
     }

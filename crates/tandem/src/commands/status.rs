@@ -118,11 +118,13 @@ async fn status(config: &Config) -> Result<Status> {
     let kafka = config.kafka()?;
     let topics = Topics::new(&kafka.prefix);
     let admin = Admin::connect(&kafka).await?;
-    let source = match read_last(&kafka, &topics.watermarks(), 0).await {
-        Ok(record) => record.and_then(|r| r.value).map(|v| decode_watermark(&v)).transpose()?,
+    let watermarks = topics.watermarks();
+    let source = match admin.partitions(&watermarks).await {
+        Ok(_) => read_last(&kafka, &watermarks, 0).await?,
         Err(ConsumeError::NoTopic(_)) => None,
         Err(error) => return Err(error.into()),
     };
+    let source = source.and_then(|r| r.value).map(|v| decode_watermark(&v)).transpose()?;
     let started = source.is_some();
     let progress = if started { read_progress(&kafka).await? } else { HashMap::new() };
     let mismatches = if started { count_mismatches(&kafka).await? } else { MismatchCounts::default() };
