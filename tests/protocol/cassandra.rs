@@ -86,8 +86,12 @@ fn the_small_cells_follow_cassandras_rules() {
     let run = |writes: &[(i16, Write)]| {
         let mut forwards = Place::default();
         let mut backwards = Place::default();
-        writes.iter().for_each(|(at, write)| forwards.apply(*at, *write));
-        writes.iter().rev().for_each(|(at, write)| backwards.apply(*at, *write));
+        for (at, write) in writes {
+            forwards.apply(*at, *write);
+        }
+        for (at, write) in writes.iter().rev() {
+            backwards.apply(*at, *write);
+        }
         assert_eq!(forwards.read(), backwards.read(), "{writes:?}");
         forwards.read()
     };

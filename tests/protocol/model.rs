@@ -17,354 +17,17 @@ use tandem_model::{
 use tandem_verify::{Verdict, judge};
 
 use crate::cassandra::{Place, Put, Write};
+use crate::state::{
+    Action, Backfill, Check, Corruption, FIRST, Gateway, Protocol, Record, Rule, State, Transaction,
+    transactions,
+};
 use crate::table::{
-    IDS, PLACES, Placed, Rows, Small, SmallChange, differing, mutations, placed, places_of, places_of_row,
+    IDS, PLACES, Rows, Small, SmallChange, differing, mutations, placed, places_of, places_of_row,
     read_mutations, repair,
 };
 
 const TOPIC: &str = "t";
 const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
-
-/// A rule of the protocol, to be broken. The numbers are those of the list in `docs/protocol.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rule {
-    VersionPerChange,
-    NeverBelowTheLast,
-    LastFromTheWatermark,
-    WatermarkMints,
-    WithinExecuted,
-    AskedBeforeTheRead,
-    CutIsNotBorrowed,
-    NullWhereItBecameNull,
-    TombstoneForTheOldKey,
-    FoldingKeepsAll,
-    AnswerBeforeOffset,
-    AppliedBeforeCompared,
-    UpperBoundCoversTheEnd,
-    NoChangeOfTheKey,
-    RepairAtTheLowerBound,
-    RepairWritesNulls,
-    GatewayBorrowsBeforeCommit,
-    GatewayWritesTheImageReadBack,
-    GatewayWritesOnlyWhatIsCommitted,
-}
-
-/// How far the exploration goes.
-#[derive(Debug, Clone)]
-pub(crate) struct Bounds {
-    pub(crate) name: &'static str,
-    /// Transactions of MySQL.
-    pub(crate) transactions: usize,
-    /// Whether a transaction's commit time may lie before those of all others.
-    pub(crate) clock_steps_back: bool,
-    /// Watermarks without any change before them.
-    pub(crate) idle_watermarks: u8,
-    /// Checks of a row, one after the other.
-    pub(crate) checks: u8,
-    pub(crate) backfill: bool,
-    pub(crate) corruption: bool,
-    /// Whether a gateway makes one of the transactions, and writes it to Cassandra itself.
-    pub(crate) gateway: bool,
-    /// Whether apply may fold, and write records again.
-    pub(crate) batches: bool,
-}
-
-/// The protocol within bounds, perhaps with a rule broken.
-#[derive(Debug, Clone)]
-pub(crate) struct Protocol {
-    pub(crate) bounds: Bounds,
-    pub(crate) without: Option<Rule>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Transaction {
-    changes: Vec<SmallChange>,
-    commit_us: i16,
-}
-
-/// What is on the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Record {
-    Change {
-        of: SmallChange,
-        version: i16,
-    },
-    /// All rows of so many transactions are out, and so many of the next one where it is cut.
-    Mark {
-        transactions: u8,
-        cut: Option<u8>,
-        version: i16,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Backfill {
-    Waiting,
-    /// What it read before it borrowed, where that rule is broken.
-    ReadFirst(Rows),
-    Borrowed {
-        version: i16,
-    },
-    Read {
-        version: i16,
-        rows: Rows,
-        left: u8,
-    },
-    Done,
-}
-
-/// A check of one row. `mark` is W₁'s place in the log.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Check {
-    Idle,
-    /// What it read before it borrowed, where that rule is broken.
-    ReadFirst {
-        id: u8,
-        row: Option<Small>,
-    },
-    Borrowed {
-        id: u8,
-        mark: u8,
-    },
-    Read {
-        id: u8,
-        mark: u8,
-        row: Option<Small>,
-    },
-    Compared {
-        id: u8,
-        mark: u8,
-        row: Option<Small>,
-        differ: bool,
-        extra: Vec<usize>,
-    },
-    Ended {
-        id: u8,
-        mark: u8,
-        row: Option<Small>,
-        differ: bool,
-        extra: Vec<usize>,
-        end: u8,
-    },
-    Repair {
-        id: u8,
-        mark: u8,
-        row: Option<Small>,
-        extra: Vec<usize>,
-    },
-}
-
-/// A dual write: a client's transaction of one row change, written to Cassandra ahead of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Gateway {
-    Idle,
-    /// The version borrowed, and the table as the client has last seen it.
-    Borrowed {
-        version: i16,
-        seen: Rows,
-    },
-    /// Committed before it borrowed, where that rule is broken.
-    CommittedFirst {
-        change: SmallChange,
-    },
-    Committed {
-        version: i16,
-        change: SmallChange,
-    },
-    Done,
-}
-
-/// Somebody else's write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Corruption {
-    id: u8,
-    /// How long the log was.
-    log: u8,
-    /// A repair by a watermark from after it has been written.
-    mended: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct State {
-    /// In the binlog, in its order.
-    binlog: Vec<Transaction>,
-    /// How many of them SELECT shows, and how many are in `gtid_executed`.
-    visible: u8,
-    executed: u8,
-    log: Vec<Record>,
-    /// Capture's last version, where it does not take it from the watermark.
-    remembered: Option<i16>,
-    /// The records whose writes Cassandra has acknowledged; bit by place in the log.
-    applied: u32,
-    /// The records whose offsets were committed without a write, where that rule is broken.
-    owed: u32,
-    cassandra: [Place; PLACES],
-    backfill: Backfill,
-    check: Check,
-    corruption: Option<Corruption>,
-    gateway: Gateway,
-    idle_left: u8,
-    checks_left: u8,
-    false_alarm: bool,
-    missed: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Action {
-    /// A transaction is flushed to the binlog.
-    Flush {
-        transaction: usize,
-        clock_back: bool,
-    },
-    Visible,
-    Executed,
-    /// Capture publishes so many row changes; `whole` is whether it has also seen the end of the
-    /// transaction that the last of them belongs to.
-    Capture {
-        rows: usize,
-        whole: bool,
-    },
-    IdleWatermark,
-    Crash,
-    /// Apply writes the records from one place to another, folded.
-    Apply {
-        from: usize,
-        to: usize,
-    },
-    /// Offsets are committed, the write comes later or never.
-    Acknowledge {
-        place: usize,
-    },
-    WriteOwed,
-    LoseOwed,
-    BackfillBorrow,
-    BackfillRead,
-    BackfillWrite {
-        id: u8,
-    },
-    CheckBorrow {
-        id: u8,
-    },
-    CheckRead {
-        id: u8,
-    },
-    CheckCassandra,
-    CheckEnd,
-    CheckVerdict,
-    Repair,
-    Corrupt {
-        place: usize,
-        id: u8,
-        write: Write,
-    },
-    GatewayBorrow,
-    /// The client's transaction is in the binlog.
-    GatewayCommit {
-        transaction: usize,
-    },
-    /// The COMMIT failed.
-    GatewayFail {
-        transaction: usize,
-    },
-    GatewayWrite,
-    /// The write to Cassandra failed, or the COMMIT's outcome is not known.
-    GatewayLose,
-}
-
-/// The rows before the log begins: one that only the backfill can bring.
-const FIRST: Rows = [Some(Small { k: 0, a: Some(1) }), None];
-
-impl State {
-    fn rows(&self, transactions: usize) -> Rows {
-        let mut rows = FIRST;
-        for change in self.binlog[..transactions].iter().flat_map(|t| &t.changes) {
-            rows[change.id as usize - 1] = change.after;
-        }
-        rows
-    }
-
-    fn last_mark(&self) -> (u8, Option<u8>, i16) {
-        self.marks().next_back().map(|(_, t, c, v)| (t, c, v)).expect("the log begins with a watermark")
-    }
-
-    fn marks(&self) -> impl DoubleEndedIterator<Item = (usize, u8, Option<u8>, i16)> {
-        self.log.iter().enumerate().filter_map(|(place, record)| match *record {
-            Record::Mark { transactions, cut, version } => Some((place, transactions, cut, version)),
-            Record::Change { .. } => None,
-        })
-    }
-
-    fn unapplied(&self) -> impl Iterator<Item = usize> {
-        let changes = self.log.iter().enumerate().filter(|(_, r)| matches!(r, Record::Change { .. }));
-        changes.map(|(place, _)| place).filter(|place| self.applied & (1 << place) == 0)
-    }
-
-    /// Nothing is under way, and nothing is left to do.
-    fn at_rest(&self) -> bool {
-        let all = self.binlog.len() as u8;
-        let (captured, cut, _) = self.last_mark();
-        self.executed == all
-            && captured == all
-            && cut.is_none()
-            && self.owed == 0
-            && self.unapplied().next().is_none()
-            && self.backfill == Backfill::Done
-            && self.check == Check::Idle
-            && matches!(self.gateway, Gateway::Idle | Gateway::Done)
-    }
-
-    fn equal(&self) -> bool {
-        let rows = self.rows(self.binlog.len());
-        (1..=IDS).all(|id| !differing(id, rows[id as usize - 1], &self.cassandra).0)
-    }
-
-    fn write(&mut self, writes: Vec<Placed>) {
-        for (place, at, write) in writes {
-            self.cassandra[place].apply(at, write);
-        }
-    }
-}
-
-/// The transactions that can come next.
-fn transactions(rows: &Rows) -> Vec<Vec<SmallChange>> {
-    let mut all = Vec::new();
-    for id in 1..=IDS {
-        let change = |before, after| SmallChange { id, before, after };
-        match rows[id as usize - 1] {
-            Some(row) => {
-                let old = Some(row);
-                if row.a.is_some() {
-                    all.push(vec![change(old, Some(Small { a: None, ..row }))]);
-                }
-                let two = Some(Small { a: Some(2), ..row });
-                if two != old {
-                    all.push(vec![change(old, two)]);
-                    // A value that comes and goes within one transaction.
-                    all.push(vec![change(old, two), change(two, Some(Small { a: None, ..row }))]);
-                }
-                all.push(vec![change(old, Some(Small { k: 1 - row.k, ..row }))]);
-                all.push(vec![change(old, None)]);
-                // REPLACE.
-                all.push(vec![change(old, None), change(None, Some(Small { a: None, ..row }))]);
-            }
-            None => {
-                all.push(vec![change(None, Some(Small { k: 0, a: Some(1) }))]);
-                all.push(vec![change(None, Some(Small { k: 1, a: None }))]);
-            }
-        }
-    }
-    let gone = |id, row| SmallChange { id, before: row, after: None };
-    let come = |id, row| SmallChange { id, before: None, after: row };
-    match *rows {
-        [one @ Some(_), None] => all.push(vec![gone(1, one), come(2, one)]),
-        [None, two @ Some(_)] => all.push(vec![gone(2, two), come(1, two)]),
-        [one @ Some(_), two @ Some(_)] => {
-            all.push(vec![gone(1, one), gone(2, two), come(1, two), come(2, one)])
-        }
-        [None, None] => {}
-    }
-    all
-}
 
 impl Protocol {
     fn broken(&self, rule: Rule) -> bool {
@@ -633,7 +296,9 @@ impl Model for Protocol {
             _ => {}
         }
         match &state.check {
-            Check::Idle if state.checks_left > 0 && self.checkable(state) => {
+            // Rows are checked once the backfill is applied. One that the log has brought whole may be
+            // checked before, and is the same case.
+            Check::Idle if state.checks_left > 0 && state.backfill == Backfill::Done => {
                 for id in 1..=IDS {
                     if read_first {
                         actions.push(Action::CheckRead { id });
@@ -786,12 +451,12 @@ impl Model for Protocol {
                 state.check = Check::Idle;
                 match self.verdict(&state, id, mark, differ, end)? {
                     Verdict::Mismatch => {
-                        state.false_alarm = !state.corruption.is_some_and(|c| c.id == id);
+                        state.false_alarm = state.corruption.is_none_or(|c| c.id != id);
                         state.check = Check::Repair { id, mark, row, extra };
                     }
                     Verdict::Match | Verdict::Undecided => {
                         // A row that is wrong and that nobody has changed since must not pass.
-                        let quiet = state.at_rest() && self.unchanged_since(&state, id, mark);
+                        let quiet = state.at_rest() && state.unchanged_since(id, mark);
                         let corrupt = state.corruption.is_some_and(|c| c.id == id && !c.mended);
                         state.missed = quiet && corrupt && differ;
                     }
@@ -880,12 +545,6 @@ impl Model for Protocol {
 }
 
 impl Protocol {
-    /// A row is checked once the backfill is applied, as streaming verification finds it: rows that the
-    /// log has brought whole may be checked before, and are the same case.
-    fn checkable(&self, state: &State) -> bool {
-        state.backfill == Backfill::Done
-    }
-
     /// What a client may do next: a transaction of one row change, which may fail.
     fn client(&self, state: &State, actions: &mut Vec<Action>) {
         if state.binlog.len() >= self.bounds.transactions {
@@ -912,16 +571,5 @@ impl Protocol {
         let k = if before.k == after.k { seen.k } else { after.k };
         let a = if before.a == after.a { seen.a } else { after.a };
         SmallChange { after: Some(Small { k, a }), ..change }
-    }
-
-    fn unchanged_since(&self, state: &State, id: u8, mark: u8) -> bool {
-        let later = &state.log[mark as usize..];
-        !later.iter().any(|r| matches!(r, Record::Change { of, .. } if of.id == id))
-    }
-}
-
-impl Backfill {
-    fn read(version: i16, rows: Rows) -> Self {
-        Self::Read { version, rows, left: 0b110 }
     }
 }

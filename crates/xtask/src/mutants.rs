@@ -107,7 +107,7 @@ fn run_all(root: &Path, all: &[Mutant], endpoints: Option<&Endpoints>) -> Result
         let seconds = began.elapsed().as_secs();
         match outcome {
             Outcome::Failed => {
-                println!("killed    {} by {} ({seconds} s): {}", mutant.name(), mutant.fails, mutant.rule)
+                println!("killed    {} by {} ({seconds} s): {}", mutant.name(), mutant.fails, mutant.rule);
             }
             Outcome::Passed => {
                 println!("SURVIVED  {} ({seconds} s): {}", mutant.name(), mutant.rule);
