@@ -84,3 +84,33 @@ impl Change {
         self.after.as_ref().or(self.before.as_ref()).expect("a change has at least one image")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{TableName, Value};
+
+    #[test]
+    fn operations_have_debeziums_letters() {
+        for (op, letter) in [(Op::Create, "c"), (Op::Update, "u"), (Op::Delete, "d"), (Op::Read, "r")] {
+            assert_eq!((op.letter(), Op::from_letter(letter)), (letter, Some(op)));
+        }
+        assert_eq!(Op::from_letter("t"), None);
+    }
+
+    #[test]
+    fn the_image_after_names_the_key_where_there_is_one() {
+        let table = TableDef { name: TableName::new("d", "t"), columns: Vec::new(), primary_key: Vec::new() };
+        let row = |v| Some(vec![Value::Int(v)]);
+        let change = |before, after| Change {
+            table: Arc::new(table.clone()),
+            op: Op::Update,
+            before,
+            after,
+            version: Version(1),
+            source: SourceInfo::default(),
+        };
+        assert_eq!(change(row(1), row(2)).image(), &vec![Value::Int(2)]);
+        assert_eq!(change(row(1), None).image(), &vec![Value::Int(1)]);
+    }
+}

@@ -217,6 +217,14 @@ mod tests {
             ("set('')", "set('')"),
             (r"enum('back\\slash','n\n','r\r','z\0')", r"enum('back\\slash','n\n','r\r','z\0')"),
             ("year", "year"),
+            ("smallint(6) unsigned", "smallint unsigned"),
+            ("mediumint", "mediumint"),
+            ("float", "float"),
+            ("double", "double"),
+            ("date", "date"),
+            ("time(3)", "time(3)"),
+            ("time", "time"),
+            ("decimal(7)", "decimal(7,0)"),
         ] {
             let ty: ColumnType = mysql.parse().unwrap();
             assert_eq!(ty.to_string(), ours);

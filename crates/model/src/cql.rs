@@ -104,3 +104,31 @@ impl TargetTable {
         self.partition_key.len() + self.clustering.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_named_as_cql_names_them() {
+        for (ty, name) in CqlType::ALL {
+            assert_eq!((ty.name(), ty.to_string().as_str(), name.parse()), (name, name, Ok(ty)));
+        }
+        assert_eq!((CqlType::Bigint.name(), CqlType::Blob.name()), ("bigint", "blob"));
+        assert_eq!("varchar".parse(), Ok(CqlType::Text));
+        assert!("counter".parse::<CqlType>().is_err());
+    }
+
+    #[test]
+    fn the_key_is_the_partition_key_and_the_clustering_columns() {
+        let column = |name: &str| CqlColumn { name: name.into(), ty: CqlType::Int };
+        let table = TargetTable {
+            name: "t".into(),
+            partition_key: vec![column("a"), column("b")],
+            clustering: vec![(column("c"), ClusteringOrder::Descending)],
+            regular: vec![column("d")],
+        };
+        let names: Vec<&str> = table.key_columns().map(|c| c.name.as_str()).collect();
+        assert_eq!((names, table.key_len()), (vec!["a", "b", "c"], 3));
+    }
+}

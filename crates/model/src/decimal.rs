@@ -85,6 +85,7 @@ mod tests {
             assert_eq!(Decimal::parse(text, scale).unwrap().to_string(), text);
         }
         assert_eq!(Decimal::parse("1.5", 3).unwrap().to_string(), "1.500");
+        assert_eq!(Decimal::parse("1.5", 3).unwrap().scale(), 3);
         assert_eq!(Decimal::parse("-0.00", 2).unwrap(), Decimal::parse("0", 2).unwrap());
         for bad in ["", ".", "1.234", "1a", "--1"] {
             assert_eq!(Decimal::parse(bad, 2), Err(ParseDecimalError), "{bad}");

@@ -277,4 +277,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn empty_sets_and_numbers_that_are_none() {
+        const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        assert!(GtidSet::default().is_empty());
+        let mut set: GtidSet = format!("{UUID}:1-3").parse().unwrap();
+        assert!(!set.is_empty());
+        set.insert(&format!("{UUID}:4").parse().unwrap());
+        set.insert(&format!("{UUID}:6").parse().unwrap());
+        assert_eq!(set.to_string(), format!("{UUID}:1-4:6"));
+        for bad in ["1-2", "1:3", "0", "3-2", "1-2:4"] {
+            assert!(format!("{UUID}:{bad}").parse::<Gtid>().is_err(), "{bad}");
+        }
+        for bad in ["0", "0-4", "3-2", "x-2", "1-y", ""] {
+            assert!(format!("{UUID}:{bad}").parse::<GtidSet>().is_err(), "{bad}");
+        }
+    }
 }

@@ -51,4 +51,10 @@ mod tests {
         assert!(at("binlog.999999", 900) < at("binlog.1000000", 4));
         assert!(at("binlog.000002", 4) < at("binlog.000002", 5));
     }
+
+    #[test]
+    fn a_position_is_told_by_file_and_offset() {
+        let position = BinlogPosition { file: "binlog.000007".into(), pos: 12 };
+        assert_eq!(position.to_string(), "binlog.000007:12");
+    }
 }

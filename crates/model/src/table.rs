@@ -77,3 +77,33 @@ impl TableDef {
         self.primary_key.iter().all(|&i| a[i] == b[i])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let name = TableName::new("d", "t");
+        assert_eq!((name.to_string().as_str(), "d.t".parse()), ("d.t", Ok(name)));
+        for bad in ["", "t", ".t", "d.", "d.t.u"] {
+            assert!(bad.parse::<TableName>().unwrap_err().contains("database.table"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn columns_and_keys() {
+        let column = |name: &str| ColumnDef { name: name.into(), ty: ColumnType::Double, nullable: true };
+        let table = TableDef {
+            name: TableName::new("d", "t"),
+            columns: vec![column("a"), column("b"), column("c")],
+            primary_key: vec![2, 0],
+        };
+        assert_eq!((table.column("a"), table.column("c"), table.column("A")), (Some(0), Some(2), None));
+        let row = |values: [i64; 3]| values.map(Value::Int).to_vec();
+        assert_eq!(table.key_of(&row([1, 2, 3])), [Value::Int(3), Value::Int(1)]);
+        assert!(table.same_key(&row([1, 2, 3]), &row([1, 9, 3])));
+        assert!(!table.same_key(&row([1, 2, 3]), &row([1, 2, 4])));
+        assert!(!table.same_key(&row([1, 2, 3]), &row([4, 2, 3])));
+    }
+}

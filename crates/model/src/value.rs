@@ -63,3 +63,14 @@ impl Value {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_says_nothing_of_the_value() {
+        assert!(Value::Null.is_null() && !Value::Int(0).is_null());
+        assert_eq!((Value::Null.kind(), Value::Text("hush".into()).kind()), ("NULL", "text"));
+    }
+}

@@ -91,4 +91,11 @@ mod tests {
             prop_assert_eq!(&versions, &run(Minter::after(Version(start))));
         }
     }
+
+    #[test]
+    fn a_minter_knows_its_last_version() {
+        let mut minter = Minter::after(Version(7));
+        assert_eq!((minter.last(), minter.further(), minter.last()), (Version(7), Version(8), Version(8)));
+        assert_eq!(minter.last().to_string(), "8");
+    }
 }
