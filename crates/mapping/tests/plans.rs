@@ -312,3 +312,23 @@ fn a_plan_adapts_to_an_altered_table() {
         }
     }
 }
+
+#[test]
+fn a_layout_tells_every_target_and_column_and_nothing_else() {
+    let layout = |target: &str| TablePlan::compile(&one(target), &t()).unwrap().layout();
+    let known = layout(FINE);
+    // Neither the entity nor a new name of nothing changes what is filled.
+    let mut same = one(FINE);
+    same.entity = Some("thing".into());
+    assert_eq!(TablePlan::compile(&same, &t()).unwrap().layout(), known);
+    for other in [
+        FINE.replace("'x'", "'y'"),
+        FINE.replace("['part']", "['part desc']"),
+        FINE.replace("['part']", "['at', 'part']"),
+        format!("{FINE}omit = ['note']\n"),
+        format!("{FINE}rename = {{ note = 'text' }}\n"),
+        format!("{FINE}[[target]]\n{}", FINE.replace("'x'", "'y'")),
+    ] {
+        assert_ne!(layout(&other), known, "{other}");
+    }
+}

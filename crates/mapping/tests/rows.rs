@@ -310,3 +310,16 @@ proptest! {
         prop_assert_eq!(plan.source_key(0, &keys[0]).unwrap(), table.key_of(&row));
     }
 }
+
+#[test]
+fn an_equal_definition_need_not_be_the_same_one() {
+    let plan = plan();
+    let mut change = change(&plan, Op::Create, None, Some(row("x", None)));
+    let known = written(&plan, &change).unwrap();
+    change.table = Arc::new(TableDef::clone(plan.source()));
+    assert_eq!(written(&plan, &change).unwrap(), known);
+    let mut other = TableDef::clone(plan.source());
+    other.columns.pop();
+    change.table = Arc::new(other);
+    assert!(written(&plan, &change).is_err());
+}

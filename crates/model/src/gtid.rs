@@ -290,6 +290,9 @@ mod tests {
         for bad in ["1-2", "1:3", "0", "3-2", "1-2:4"] {
             assert!(format!("{UUID}:{bad}").parse::<Gtid>().is_err(), "{bad}");
         }
+        for bad in [format!("{UUID}0:1"), UUID.replace('3', "g") + ":1", UUID.replace('-', "0") + ":1"] {
+            assert!(bad.parse::<GtidSet>().is_err(), "{bad}");
+        }
         for bad in ["0", "0-4", "3-2", "x-2", "1-y", ""] {
             assert!(format!("{UUID}:{bad}").parse::<GtidSet>().is_err(), "{bad}");
         }
