@@ -8,6 +8,14 @@ use stateright::{Checker, Model};
 
 use crate::state::{Bounds, Protocol, Rule};
 
+/// Prints although the test passes: how much was explored is part of the result.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 const NOTHING: Bounds = Bounds {
     name: "",
     transactions: 1,
@@ -54,7 +62,7 @@ fn with_every_rule_nothing_goes_wrong() {
         let began = Instant::now();
         let protocol = Protocol { bounds: bounds.clone(), without: None };
         let checker = protocol.checker().threads(2).spawn_bfs().join();
-        println!(
+        say!(
             "{}: {} states, {} steps deep, {:.1} s; {bounds:?}",
             bounds.name,
             checker.unique_state_count(),
@@ -86,7 +94,7 @@ fn on_random_walks_nothing_goes_wrong() {
         .timeout(Duration::from_secs(seconds))
         .spawn_simulation(seed, stateright::UniformChooser)
         .join();
-    println!("{}: {} steps of walks from seed {seed}; {bounds:?}", bounds.name, checker.state_count());
+    say!("{}: {} steps of walks from seed {seed}; {bounds:?}", bounds.name, checker.state_count());
     assert!(checker.state_count() > 1000);
     checker.assert_properties();
 }
@@ -159,7 +167,7 @@ fn without_any_rule_something_does() {
         let began = Instant::now();
         let protocol = Protocol { bounds: bounds.clone(), without: Some(*rule) };
         let found = shortest(&protocol);
-        println!(
+        say!(
             "{rule:?}: {:.1} s, {:?}",
             began.elapsed().as_secs_f32(),
             found.as_ref().map(|(p, t)| (p, t.len()))

@@ -126,7 +126,10 @@ async fn start_and_watch(
     // The others follow watermarks, and there is none before capture has published its first.
     let others = tokio::select! {
         others = followers(config, roles, &servers, &schemas, metrics, stop) => others?,
-        (role, ended) = next(running) => return unexpected(role, ended),
+        joined = next(running) => {
+            let (role, ended) = joined?;
+            return unexpected(role, ended);
+        }
     };
     for work in others {
         spawn(running, work);
@@ -153,10 +156,9 @@ fn unexpected(role: Role, ended: Result<()>) -> Result<()> {
 }
 
 /// The next role to end; never, while none runs.
-async fn next(running: &mut JoinSet<(Role, Result<()>)>) -> (Role, Result<()>) {
+async fn next(running: &mut JoinSet<(Role, Result<()>)>) -> Result<(Role, Result<()>)> {
     match running.join_next().await {
-        Some(Ok(ended)) => ended,
-        Some(Err(panic)) => (Role::Capture, Err(anyhow::Error::new(panic))),
+        Some(joined) => joined.context("a role panicked"),
         None => std::future::pending().await,
     }
 }
