@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use rand::Rng as _;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tandem_capture::{Assembler, Outline};
-use tandem_event_log::{Admin, SchemaStore, Topics, read_all};
+use tandem_event_log::{Admin, OutRecord, SchemaStore, Topics, TransactionalPublisher, read_all};
 use tandem_model::{BinlogPosition, Change, GtidSet, Op, Row, TableName, Version, Watermark};
 use tandem_mysql_source::{BinlogEvent, BinlogStream, MysqlConfig, RowsKind};
 use tandem_wire::control::decode_watermark;
@@ -340,5 +342,42 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
         let again = assemble(&migration, &outline, &whole[resumed].1, 10, &end).await?;
         assert!(again == whole[resumed + 1..], "resumed after batch {resumed}: another end");
     }
+    migration.drop().await
+}
+
+/// What a capture that was killed in its first Kafka transaction leaves behind is no change.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aborted_first_transaction_is_no_gap() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let migration = Migration::new(servers, "firsttx", &[TABLE]).await?;
+    migration.configure("", MAPPING)?;
+    let (mut kafka, table) = (migration.kafka(), TableName::new(&migration.database, "t"));
+    kafka.partitions = 3;
+    let topics = Topics::new(&migration.prefix);
+    Admin::connect(&kafka).await?.ensure_topics(&topics.specs(&kafka, std::slice::from_ref(&table))).await?;
+    let publisher = TransactionalPublisher::start(&kafka, &topics.capture_transactional_id()).await?;
+    let record = OutRecord {
+        topic: topics.changes(&table).into(),
+        partition: 1,
+        key: b"k".to_vec(),
+        value: Some(b"v".to_vec()),
+        version: Some(Version(1)),
+        timestamp_ms: None,
+    };
+    let aborted = publisher.publish(vec![record], |_| Err("killed".into())).await;
+    assert!(aborted.is_err());
+    assert_eq!(all_places(&migration, &topics.changes(&table))?.len(), 1, "it has left a record");
+    let mut capture = migration.start(&["capture"])?;
+    migration.until(&mut capture, "the first watermark", |s| s["source"].is_object()).await?;
+    capture.terminate().await?;
+
+    // More partitions would move keys to other ones: refused.
+    let client: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &migration.servers.brokers).create()?;
+    let topic = topics.changes(&table);
+    client.create_partitions(&[NewPartitions::new(&topic, 5)], &AdminOptions::new()).await?;
+    let refused = migration.tandem(&["capture"]).await?;
+    assert!(!refused.success, "{}", refused.stderr);
+    assert!(refused.stderr.contains("has 5 partitions and had 3"), "{}", refused.stderr);
     migration.drop().await
 }

@@ -222,7 +222,7 @@ impl Capture {
                 continue;
             }
             let found = admin.end_offsets(topic, count).await?;
-            if found.iter().any(|end| *end > 0) {
+            if self.holds_changes(&admin, topic, &found).await? {
                 return Err(CaptureError::Gap { topic: topic.clone() });
             }
             ends.insert(topic.clone(), found);
@@ -323,6 +323,20 @@ impl Capture {
             })
             .await?;
         Ok(published)
+    }
+
+    /// Whether a topic holds a committed record, or has held some before retention took them. What an
+    /// aborted transaction has left (that of a capture killed before its first watermark) is none.
+    async fn holds_changes(&self, admin: &Admin, topic: &str, ends: &[i64]) -> Result<bool, CaptureError> {
+        if admin.first_offsets(topic, ends.len() as i32).await?.iter().any(|first| *first > 0) {
+            return Ok(true);
+        }
+        for (partition, end) in ends.iter().enumerate() {
+            if *end > 0 && read_last(&self.kafka, topic, partition as i32).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// MySQL's clock, refused where it is far ahead: once it is in a version, every later version
