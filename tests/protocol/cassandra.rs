@@ -64,6 +64,12 @@ impl Place {
         }
     }
 
+    /// The newest version of the row and of each cell, whoever wrote it and whatever it wrote.
+    pub(crate) fn versions(&self) -> [i16; 3] {
+        let [a, b] = self.cells.map(|cell| cell.at.max(self.deleted_at));
+        [self.marked_at.max(self.deleted_at), a, b]
+    }
+
     /// The cells as a reader sees them; nothing where there is no row.
     pub(crate) fn read(&self) -> Option<[Option<u8>; 2]> {
         let cells = self.cells.map(|cell| cell.value);

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::struct_excessive_bools, clippy::single_match_else)]
 #![allow(clippy::trivially_copy_pass_by_ref)]
 
+mod actors;
 mod cassandra;
-mod model;
+mod protocol;
 mod rules;
 mod state;
 mod table;
+mod world;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, Model};
 
-use crate::state::{Bounds, Protocol, Rule};
+use crate::protocol::{Bounds, Protocol, Rule};
 
 /// Prints although the test passes: how much was explored is part of the result.
 macro_rules! say {
@@ -22,18 +22,41 @@ const NOTHING: Bounds = Bounds {
     clock_steps_back: false,
     idle_watermarks: 0,
     checks: 0,
+    checks_at_once: 1,
     backfill: false,
     corruption: false,
-    gateway: false,
+    alter: false,
+    dead_letters: 0,
+    gateways: 0,
     batches: false,
 };
 const BACKFILL: Bounds = Bounds { name: "backfill", transactions: 2, backfill: true, ..NOTHING };
 const BATCHES: Bounds =
     Bounds { name: "batches", transactions: 2, clock_steps_back: true, batches: true, ..NOTHING };
 const CHECKS: Bounds = Bounds { name: "checks", transactions: 2, checks: 1, ..NOTHING };
-const REPAIR: Bounds =
-    Bounds { name: "repair", transactions: 1, idle_watermarks: 1, checks: 1, corruption: true, ..NOTHING };
-const GATEWAY: Bounds = Bounds { name: "gateway", transactions: 2, gateway: true, ..NOTHING };
+const TWO_CHECKS: Bounds =
+    Bounds { name: "two checks at once", checks: 2, checks_at_once: 2, corruption: true, ..NOTHING };
+const REPAIR: Bounds = Bounds { name: "repair", idle_watermarks: 1, checks: 1, corruption: true, ..NOTHING };
+const RESYNC: Bounds = Bounds { name: "resync", transactions: 2, alter: true, ..NOTHING };
+const RESYNC_CHECKED: Bounds = Bounds { name: "resync and a check", checks: 1, ..RESYNC };
+const DEAD_LETTERS: Bounds = Bounds { name: "dead letters", transactions: 2, dead_letters: 1, ..NOTHING };
+const DEAD_LETTERS_CHECKED: Bounds = Bounds {
+    name: "dead letters and a check",
+    transactions: 1,
+    idle_watermarks: 1,
+    checks: 1,
+    ..DEAD_LETTERS
+};
+const GATEWAY: Bounds = Bounds { name: "gateway", transactions: 2, gateways: 1, ..NOTHING };
+const TWO_GATEWAYS: Bounds = Bounds { name: "two gateways", gateways: 2, ..GATEWAY };
+const GATEWAY_DEAD_LETTERS: Bounds = Bounds {
+    name: "gateway and dead letters",
+    transactions: 1,
+    idle_watermarks: 1,
+    dead_letters: 1,
+    ..GATEWAY
+};
+const GATEWAY_RESYNC: Bounds = Bounds { name: "gateway and resync", alter: true, ..GATEWAY };
 
 /// `cargo xtask test --full` goes further.
 fn full() -> bool {
@@ -42,9 +65,23 @@ fn full() -> bool {
 
 #[test]
 fn with_every_rule_nothing_goes_wrong() {
-    let mut all = vec![BACKFILL, BATCHES, CHECKS, REPAIR, GATEWAY];
+    let mut all = vec![
+        BACKFILL,
+        BATCHES,
+        CHECKS,
+        TWO_CHECKS,
+        REPAIR,
+        RESYNC,
+        RESYNC_CHECKED,
+        DEAD_LETTERS,
+        DEAD_LETTERS_CHECKED,
+        GATEWAY,
+        GATEWAY_DEAD_LETTERS,
+        GATEWAY_RESYNC,
+    ];
     if full() {
         all.extend([
+            TWO_GATEWAYS,
             Bounds { name: "backfill, more", idle_watermarks: 1, ..BACKFILL },
             Bounds { name: "checks, more", transactions: 1, idle_watermarks: 3, checks: 3, ..CHECKS },
             Bounds { name: "repair, more", batches: true, ..REPAIR },
@@ -84,7 +121,10 @@ fn on_random_walks_nothing_goes_wrong() {
         checks: 3,
         backfill: true,
         corruption: true,
-        gateway: true,
+        gateways: 2,
+        alter: true,
+        dead_letters: 2,
+        checks_at_once: 2,
         batches: true,
     };
     let (seed, seconds) = (rand::random(), if full() { 300 } else { 10 });
@@ -100,13 +140,18 @@ fn on_random_walks_nothing_goes_wrong() {
 }
 
 /// Each rule: where it is broken, and what it says.
-const RULES: [(Rule, Bounds, &str); 19] = [
+const RULES: &[(Rule, Bounds, &str)] = &[
     (Rule::VersionPerChange, BATCHES, "each row change has a version of its own, `last + 1`"),
     (Rule::NeverBelowTheLast, BATCHES, "a version is never below the last one, whatever MySQL's clock does"),
     (
         Rule::LastFromTheWatermark,
         BATCHES,
         "after a restart the last version is that of the last committed watermark",
+    ),
+    (
+        Rule::AbortedIsForgotten,
+        BATCHES,
+        "of an aborted Kafka transaction capture forgets everything, and begins again behind the last watermark",
     ),
     (Rule::WatermarkMints, REPAIR, "each watermark mints a version of its own, above everything before it"),
     (Rule::WithinExecuted, BACKFILL, "a borrowed watermark lies within `@@gtid_executed`"),
@@ -118,6 +163,12 @@ const RULES: [(Rule, Bounds, &str); 19] = [
         BATCHES,
         "a row that moves to another target key leaves a row tombstone behind",
     ),
+    (
+        Rule::TombstoneOutsideTheFilter,
+        BATCHES,
+        "a row that leaves a target's filter leaves a row tombstone behind",
+    ),
+    (Rule::KeyChangeIsTwo, CHECKS, "a changed primary key is two changes, each a change of its own key"),
     (
         Rule::FoldingKeepsAll,
         BATCHES,
@@ -137,6 +188,29 @@ const RULES: [(Rule, Bounds, &str); 19] = [
     ),
     (Rule::RepairAtTheLowerBound, REPAIR, "a repair is written at W₁'s version"),
     (Rule::RepairWritesNulls, REPAIR, "a repair writes NULLs explicitly"),
+    (
+        Rule::ResyncAboveTheDdl,
+        RESYNC,
+        "the copy after a DDL statement that changed values borrows a watermark above it",
+    ),
+    (Rule::ResyncWritesNulls, RESYNC, "such a copy, which meets older cells, writes NULLs explicitly"),
+    (
+        Rule::ResyncBeforeChecks,
+        RESYNC_CHECKED,
+        "such a statement counts as a change of every key, and nothing is checked until the copy is there",
+    ),
+    (
+        Rule::RetryAboveTheChange,
+        DEAD_LETTERS,
+        "a change put aside is retried at a watermark above it, by reading its row again",
+    ),
+    (Rule::RetryWritesNulls, DEAD_LETTERS, "the retry writes NULLs explicitly"),
+    (Rule::RetryTombstonesTheOldKeys, DEAD_LETTERS, "the retry tombstones the keys that the row had before"),
+    (
+        Rule::AsideIsNotChecked,
+        DEAD_LETTERS_CHECKED,
+        "a key with a change put aside is not checked until it is retried, and a check under way begins again",
+    ),
     (Rule::GatewayBorrowsBeforeCommit, GATEWAY, "a gateway borrows its watermark before its COMMIT"),
     (
         Rule::GatewayWritesTheImageReadBack,
@@ -144,6 +218,21 @@ const RULES: [(Rule, Bounds, &str); 19] = [
         "a gateway writes the image that it read back under the row's lock, not what the client made of an older one",
     ),
     (Rule::GatewayWritesOnlyWhatIsCommitted, GATEWAY, "a gateway writes only what is known to be committed"),
+    (
+        Rule::TokenIsApplied,
+        GATEWAY,
+        "a read with a token goes to MySQL until a watermark that holds it is applied",
+    ),
+    (
+        Rule::AsideIsReadFromMysql,
+        GATEWAY_DEAD_LETTERS,
+        "so does a read of a key with a change put aside, until it is retried",
+    ),
+    (
+        Rule::ResyncBeforeReads,
+        GATEWAY_RESYNC,
+        "and a read of a table whose values a DDL statement changed, until it is copied again",
+    ),
 ];
 
 /// The shortest way to something wrong, in words.
@@ -199,6 +288,8 @@ fn property_broken(property: &str) -> &'static str {
     match property {
         "at rest both stores are equal" => "at rest both stores differ",
         "nothing is called wrong that nobody corrupted" => "a false mismatch is confirmed",
-        _ => "a corrupt row passes a check",
+        "nothing corrupt and quiet is called right" => "a corrupt row passes a check",
+        "a cell's version never goes back" => "a cell's version goes back",
+        _ => "a client reads something older than its own write",
     }
 }

@@ -1,63 +1,20 @@
-//! What the model's world consists of: its rules and bounds, a state, and what can happen next.
+//! A state of the model's world, and what can happen next.
 
 use crate::cassandra::{Place, Write};
 use crate::table::{IDS, PLACES, Placed, Rows, Small, SmallChange, differing};
 
-/// A rule of the protocol, to be broken. The numbers are those of the list in `docs/protocol.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rule {
-    VersionPerChange,
-    NeverBelowTheLast,
-    LastFromTheWatermark,
-    WatermarkMints,
-    WithinExecuted,
-    AskedBeforeTheRead,
-    CutIsNotBorrowed,
-    NullWhereItBecameNull,
-    TombstoneForTheOldKey,
-    FoldingKeepsAll,
-    AnswerBeforeOffset,
-    AppliedBeforeCompared,
-    UpperBoundCoversTheEnd,
-    NoChangeOfTheKey,
-    RepairAtTheLowerBound,
-    RepairWritesNulls,
-    GatewayBorrowsBeforeCommit,
-    GatewayWritesTheImageReadBack,
-    GatewayWritesOnlyWhatIsCommitted,
-}
-
-/// How far the exploration goes.
-#[derive(Debug, Clone)]
-pub(crate) struct Bounds {
-    pub(crate) name: &'static str,
-    /// Transactions of MySQL.
-    pub(crate) transactions: usize,
-    /// Whether a transaction's commit time may lie before those of all others.
-    pub(crate) clock_steps_back: bool,
-    /// Watermarks without any change before them.
-    pub(crate) idle_watermarks: u8,
-    /// Checks of a row, one after the other.
-    pub(crate) checks: u8,
-    pub(crate) backfill: bool,
-    pub(crate) corruption: bool,
-    /// Whether a gateway makes one of the transactions, and writes it to Cassandra itself.
-    pub(crate) gateway: bool,
-    /// Whether apply may fold, and write records again.
-    pub(crate) batches: bool,
-}
-
-/// The protocol within bounds, perhaps with a rule broken.
-#[derive(Debug, Clone)]
-pub(crate) struct Protocol {
-    pub(crate) bounds: Bounds,
-    pub(crate) without: Option<Rule>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Transaction {
     pub(crate) changes: Vec<SmallChange>,
+    /// Or the DDL statement that it is.
+    pub(crate) ddl: Option<Ddl>,
     pub(crate) commit_us: i16,
+}
+
+/// `DROP COLUMN a, ADD COLUMN a … DEFAULT`: every row's `a` changes, and no row change says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ddl {
+    pub(crate) default: Option<u8>,
 }
 
 /// What is on the log.
@@ -65,6 +22,9 @@ pub(crate) struct Transaction {
 pub(crate) enum Record {
     Change {
         of: SmallChange,
+        version: i16,
+    },
+    Ddl {
         version: i16,
     },
     /// All rows of so many transactions are out, and so many of the next one where it is cut.
@@ -75,8 +35,9 @@ pub(crate) enum Record {
     },
 }
 
+/// A copy of the whole table at a borrowed watermark: the backfill, or a resync.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Backfill {
+pub(crate) enum Copying {
     Waiting,
     /// What it read before it borrowed, where that rule is broken.
     ReadFirst(Rows),
@@ -89,6 +50,15 @@ pub(crate) enum Backfill {
         left: u8,
     },
     Done,
+}
+
+/// A change that apply could not write and has put aside, and its retry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Aside {
+    Nothing,
+    Waiting { place: u8 },
+    Borrowed { place: u8, version: i16 },
+    Read { place: u8, version: i16, row: Option<Small> },
 }
 
 /// A check of one row. `mark` is W₁'s place in the log.
@@ -132,7 +102,7 @@ pub(crate) enum Check {
     },
 }
 
-/// A dual write: a client's transaction of one row change, written to Cassandra ahead of the log.
+/// A dual write: a client's transaction, written to Cassandra ahead of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Gateway {
     Idle,
@@ -143,13 +113,20 @@ pub(crate) enum Gateway {
     },
     /// Committed before it borrowed, where that rule is broken.
     CommittedFirst {
-        change: SmallChange,
+        changes: Vec<SmallChange>,
+        token: u8,
     },
+    /// `changes` are what is still to be written; `token` is the transaction's number, from 1, or 0
+    /// where the COMMIT failed.
     Committed {
         version: i16,
-        change: SmallChange,
+        changes: Vec<SmallChange>,
+        token: u8,
     },
-    Done,
+    /// The client has its answer; no token where nothing was committed.
+    Done {
+        token: u8,
+    },
 }
 
 /// Somebody else's write.
@@ -162,6 +139,14 @@ pub(crate) struct Corruption {
     pub(crate) mended: bool,
 }
 
+/// What must never happen and has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Wrong {
+    FalseAlarm,
+    Missed,
+    WentBack,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     /// In the binlog, in its order.
@@ -172,19 +157,25 @@ pub(crate) struct State {
     pub(crate) log: Vec<Record>,
     /// Capture's last version, where it does not take it from the watermark.
     pub(crate) remembered: Option<i16>,
+    /// Where capture goes on, where it does not take that from the watermark.
+    pub(crate) ahead: Option<(u8, Option<u8>)>,
     /// The records whose writes Cassandra has acknowledged; bit by place in the log.
     pub(crate) applied: u64,
     /// The records whose offsets were committed without a write, where that rule is broken.
     pub(crate) owed: u64,
     pub(crate) cassandra: [Place; PLACES],
-    pub(crate) backfill: Backfill,
-    pub(crate) check: Check,
+    pub(crate) backfill: Copying,
+    pub(crate) resync: Copying,
+    /// The place of the watermark that the resync borrowed.
+    pub(crate) resynced: u8,
+    pub(crate) aside: Aside,
+    pub(crate) checks: Vec<Check>,
     pub(crate) corruption: Option<Corruption>,
-    pub(crate) gateway: Gateway,
+    pub(crate) gateways: Vec<Gateway>,
     pub(crate) idle_left: u8,
     pub(crate) checks_left: u8,
-    pub(crate) false_alarm: bool,
-    pub(crate) missed: bool,
+    pub(crate) dead_letters_left: u8,
+    pub(crate) wrong: Option<Wrong>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -194,11 +185,18 @@ pub(crate) enum Action {
         transaction: usize,
         clock_back: bool,
     },
+    /// So is an ALTER TABLE that changes values.
+    Alter(Ddl),
     Visible,
     Executed,
     /// Capture publishes so many row changes; `whole` is whether it has also seen the end of the
     /// transaction that the last of them belongs to.
     Capture {
+        rows: usize,
+        whole: bool,
+    },
+    /// It was about to, and the Kafka transaction is aborted.
+    Abort {
         rows: usize,
         whole: bool,
     },
@@ -215,50 +213,123 @@ pub(crate) enum Action {
     },
     WriteOwed,
     LoseOwed,
+    /// Apply cannot write a change, and puts it aside.
+    PutAside {
+        place: usize,
+    },
+    RetryBorrow,
+    RetryRead,
+    RetryWrite,
     BackfillBorrow,
     BackfillRead,
     BackfillWrite {
         id: u8,
     },
+    ResyncBorrow,
+    ResyncRead,
+    ResyncWrite {
+        id: u8,
+    },
     CheckBorrow {
+        check: usize,
         id: u8,
     },
     CheckRead {
+        check: usize,
         id: u8,
     },
-    CheckCassandra,
-    CheckEnd,
-    CheckVerdict,
-    Repair,
+    CheckCassandra {
+        check: usize,
+    },
+    CheckEnd {
+        check: usize,
+    },
+    CheckVerdict {
+        check: usize,
+    },
+    Repair {
+        check: usize,
+    },
     Corrupt {
         place: usize,
         id: u8,
         write: Write,
     },
-    GatewayBorrow,
+    GatewayBorrow {
+        gateway: usize,
+    },
     /// The client's transaction is in the binlog.
     GatewayCommit {
+        gateway: usize,
         transaction: usize,
     },
     /// The COMMIT failed.
     GatewayFail {
+        gateway: usize,
         transaction: usize,
     },
-    GatewayWrite,
-    /// The write to Cassandra failed, or the COMMIT's outcome is not known.
-    GatewayLose,
+    /// One of its rows is written to Cassandra.
+    GatewayWrite {
+        gateway: usize,
+        row: usize,
+    },
+    /// The writes left fail, or the COMMIT's outcome is not known.
+    GatewayLose {
+        gateway: usize,
+    },
 }
 
 /// The rows before the log begins: one that only the backfill can bring.
 pub(crate) const FIRST: Rows = [Some(Small { k: 0, a: Some(1) }), None];
 
+impl Transaction {
+    /// How many records capture makes of it.
+    pub(crate) fn records(&self) -> usize {
+        self.changes.len() + usize::from(self.ddl.is_some())
+    }
+
+    fn run(&self, rows: &mut Rows) {
+        for change in &self.changes {
+            rows[change.id as usize - 1] = change.after;
+        }
+        if let Some(ddl) = self.ddl {
+            rows.iter_mut().flatten().for_each(|row| row.a = ddl.default);
+        }
+    }
+}
+
+impl Gateway {
+    /// The number of the transaction that its client has committed, from 1.
+    pub(crate) fn token(&self) -> Option<u8> {
+        match *self {
+            Self::CommittedFirst { token, .. } | Self::Committed { token, .. } | Self::Done { token } => {
+                (token > 0).then_some(token)
+            }
+            Self::Idle | Self::Borrowed { .. } => None,
+        }
+    }
+}
+
 impl State {
     pub(crate) fn rows(&self, transactions: usize) -> Rows {
         let mut rows = FIRST;
-        for change in self.binlog[..transactions].iter().flat_map(|t| &t.changes) {
-            rows[change.id as usize - 1] = change.after;
-        }
+        self.binlog[..transactions].iter().for_each(|t| t.run(&mut rows));
         rows
+    }
+
+    /// A row as it was after each of its changes from a transaction on, that one's included.
+    pub(crate) fn row_since(&self, id: u8, transaction: u8) -> Vec<Option<Small>> {
+        let number = transaction as usize;
+        let mut rows = self.rows(number);
+        let mut states = vec![rows[id as usize - 1]];
+        for later in &self.binlog[number..] {
+            for change in later.changes.iter().filter(|c| c.id == id) {
+                states.push(change.after);
+            }
+            later.run(&mut rows);
+            states.push(rows[id as usize - 1]);
+        }
+        states
     }
 
     pub(crate) fn last_mark(&self) -> (u8, Option<u8>, i16) {
@@ -268,8 +339,14 @@ impl State {
     pub(crate) fn marks(&self) -> impl DoubleEndedIterator<Item = (usize, u8, Option<u8>, i16)> {
         self.log.iter().enumerate().filter_map(|(place, record)| match *record {
             Record::Mark { transactions, cut, version } => Some((place, transactions, cut, version)),
-            Record::Change { .. } => None,
+            Record::Change { .. } | Record::Ddl { .. } => None,
         })
+    }
+
+    /// Where capture goes on: so many transactions are out, and so many rows of the next.
+    pub(crate) fn captured(&self) -> (u8, Option<u8>) {
+        let (transactions, cut, _) = self.last_mark();
+        self.ahead.unwrap_or((transactions, cut))
     }
 
     pub(crate) fn unapplied(&self) -> impl Iterator<Item = usize> {
@@ -277,18 +354,44 @@ impl State {
         changes.map(|(place, _)| place).filter(|place| self.applied & (1 << place) == 0)
     }
 
+    /// The change at a place of the log.
+    pub(crate) fn change_at(&self, place: u8) -> (SmallChange, i16) {
+        match self.log[place as usize] {
+            Record::Change { of, version } => (of, version),
+            _ => unreachable!("only changes are put aside"),
+        }
+    }
+
+    /// The change that is put aside.
+    pub(crate) fn put_aside(&self) -> Option<SmallChange> {
+        match self.aside {
+            Aside::Nothing => None,
+            Aside::Waiting { place } | Aside::Borrowed { place, .. } | Aside::Read { place, .. } => {
+                Some(self.change_at(place).0)
+            }
+        }
+    }
+
+    /// Whether values changed that no row change tells of, and no resync has brought them yet.
+    pub(crate) fn resync_is_due(&self) -> bool {
+        let ddl = self.log.iter().rposition(|r| matches!(r, Record::Ddl { .. }));
+        ddl.is_some_and(|place| self.resynced as usize <= place || self.resync != Copying::Done)
+    }
+
     /// Nothing is under way, and nothing is left to do.
     pub(crate) fn at_rest(&self) -> bool {
         let all = self.binlog.len() as u8;
-        let (captured, cut, _) = self.last_mark();
+        let (captured, cut) = self.captured();
         self.executed == all
             && captured == all
             && cut.is_none()
             && self.owed == 0
             && self.unapplied().next().is_none()
-            && self.backfill == Backfill::Done
-            && self.check == Check::Idle
-            && matches!(self.gateway, Gateway::Idle | Gateway::Done)
+            && self.backfill == Copying::Done
+            && !self.resync_is_due()
+            && self.aside == Aside::Nothing
+            && self.checks.iter().all(|c| *c == Check::Idle)
+            && self.gateways.iter().all(|g| matches!(g, Gateway::Idle | Gateway::Done { .. }))
     }
 
     pub(crate) fn equal(&self) -> bool {
@@ -298,58 +401,26 @@ impl State {
 
     pub(crate) fn unchanged_since(&self, id: u8, mark: u8) -> bool {
         let later = &self.log[mark as usize..];
-        !later.iter().any(|r| matches!(r, Record::Change { of, .. } if of.id == id))
+        !later.iter().any(|r| match r {
+            Record::Change { of, .. } => of.id == id,
+            Record::Ddl { .. } => true,
+            Record::Mark { .. } => false,
+        })
     }
 
     pub(crate) fn write(&mut self, writes: Vec<Placed>) {
         for (place, at, write) in writes {
+            let before = self.cassandra[place].versions();
             self.cassandra[place].apply(at, write);
+            let after = self.cassandra[place].versions();
+            if before.iter().zip(after).any(|(before, after)| after < *before) {
+                self.wrong = Some(Wrong::WentBack);
+            }
         }
     }
 }
 
-/// The transactions that can come next.
-pub(crate) fn transactions(rows: &Rows) -> Vec<Vec<SmallChange>> {
-    let mut all = Vec::new();
-    for id in 1..=IDS {
-        let change = |before, after| SmallChange { id, before, after };
-        match rows[id as usize - 1] {
-            Some(row) => {
-                let old = Some(row);
-                if row.a.is_some() {
-                    all.push(vec![change(old, Some(Small { a: None, ..row }))]);
-                }
-                let two = Some(Small { a: Some(2), ..row });
-                if two != old {
-                    all.push(vec![change(old, two)]);
-                    // A value that comes and goes within one transaction.
-                    all.push(vec![change(old, two), change(two, Some(Small { a: None, ..row }))]);
-                }
-                all.push(vec![change(old, Some(Small { k: 1 - row.k, ..row }))]);
-                all.push(vec![change(old, None)]);
-                // REPLACE.
-                all.push(vec![change(old, None), change(None, Some(Small { a: None, ..row }))]);
-            }
-            None => {
-                all.push(vec![change(None, Some(Small { k: 0, a: Some(1) }))]);
-                all.push(vec![change(None, Some(Small { k: 1, a: None }))]);
-            }
-        }
-    }
-    let gone = |id, row| SmallChange { id, before: row, after: None };
-    let come = |id, row| SmallChange { id, before: None, after: row };
-    match *rows {
-        [one @ Some(_), None] => all.push(vec![gone(1, one), come(2, one)]),
-        [None, two @ Some(_)] => all.push(vec![gone(2, two), come(1, two)]),
-        [one @ Some(_), two @ Some(_)] => {
-            all.push(vec![gone(1, one), gone(2, two), come(1, two), come(2, one)]);
-        }
-        [None, None] => {}
-    }
-    all
-}
-
-impl Backfill {
+impl Copying {
     pub(crate) fn read(version: i16, rows: Rows) -> Self {
         Self::Read { version, rows, left: 0b110 }
     }

@@ -128,6 +128,17 @@ pub(crate) fn read_mutations(id: u8, small: Small, version: i16) -> Vec<Mutation
     out
 }
 
+/// Whether a row belongs into the target by id.
+pub(crate) fn passes_the_filter(small: Small) -> bool {
+    table().plan.expected(&row(1, small)).unwrap().iter().any(|e| e.target == 0)
+}
+
+/// `k` and `a` of a row as a reader of the target by id sees them.
+pub(crate) fn stored_by_id(id: u8, cassandra: &[Place; PLACES]) -> Option<(Option<u8>, Option<u8>)> {
+    let place = places_of(id).into_iter().find(|&place| key_of(place).0 == 0).expect("each row has a key");
+    cassandra[place].read().map(|[k, a]| (k, a))
+}
+
 /// The product's repair of a row: `extra` are the places that hold a row and should not.
 pub(crate) fn repair(id: u8, small: Option<Small>, extra: &[usize], version: i16) -> Vec<Mutation> {
     let keys: Vec<(usize, TargetKey)> = extra.iter().map(|&place| key_of(place)).collect();
@@ -175,7 +186,7 @@ pub(crate) fn places_of(id: u8) -> Vec<usize> {
         .collect()
 }
 
-/// The places that a row has, if it is there.
+/// The places of a row's keys, if there is a row: also where a filter keeps it out.
 pub(crate) fn places_of_row(id: u8, small: Option<Small>) -> Vec<usize> {
     let Some(small) = small else { return Vec::new() };
     let keys = table().plan.target_keys(&row(id, small)).unwrap().into_iter().enumerate();

@@ -1,0 +1,155 @@
+//! Gateways: a client's transaction to MySQL and then, at a version borrowed before, to Cassandra;
+//! and what a client reads that shows the token of its write.
+
+use crate::protocol::{Protocol, Rule};
+use crate::state::{Action, Copying, Gateway, State};
+use crate::table::{
+    IDS, Rows, Small, SmallChange, passes_the_filter, placed, places_of_row, repair, stored_by_id,
+};
+
+impl Protocol {
+    pub(crate) fn gateway_actions(&self, state: &State, actions: &mut Vec<Action>) {
+        for (gateway, now) in state.gateways.iter().enumerate() {
+            match now {
+                Gateway::Idle if self.broken(Rule::GatewayBorrowsBeforeCommit) => {
+                    self.client(state, gateway, actions);
+                }
+                Gateway::Idle | Gateway::CommittedFirst { .. } => {
+                    actions.push(Action::GatewayBorrow { gateway });
+                }
+                Gateway::Borrowed { .. } => self.client(state, gateway, actions),
+                Gateway::Committed { changes, .. } => {
+                    actions.extend((0..changes.len()).map(|row| Action::GatewayWrite { gateway, row }));
+                    actions.push(Action::GatewayLose { gateway });
+                }
+                Gateway::Done { .. } => {}
+            }
+        }
+    }
+
+    /// What a client may do next: a transaction, which may fail.
+    fn client(&self, state: &State, gateway: usize, actions: &mut Vec<Action>) {
+        if state.binlog.len() >= self.bounds.transactions {
+            return;
+        }
+        for transaction in 0..state.choices() {
+            actions.push(Action::GatewayCommit { gateway, transaction });
+            if self.broken(Rule::GatewayWritesOnlyWhatIsCommitted) {
+                actions.push(Action::GatewayFail { gateway, transaction });
+            }
+        }
+    }
+
+    pub(crate) fn gateway_borrow(state: &mut State, gateway: usize) {
+        // The row's lock orders it: neither `gtid_executed` nor a cut matters to a gateway.
+        let (.., version) = state.last_mark();
+        state.gateways[gateway] = match state.gateways[gateway].clone() {
+            Gateway::CommittedFirst { changes, token } => Gateway::Committed { version, changes, token },
+            _ => Gateway::Borrowed { version, seen: state.rows(state.visible as usize) },
+        };
+    }
+
+    pub(crate) fn gateway_commit(&self, state: &mut State, gateway: usize, transaction: usize) {
+        let changes = state.choice(transaction);
+        state.flush(changes.clone(), None, None);
+        let token = state.binlog.len() as u8;
+        state.gateways[gateway] = match state.gateways[gateway] {
+            Gateway::Borrowed { version, seen } => {
+                let changes = net(&changes).into_iter().map(|c| self.written(c, &seen)).collect();
+                Gateway::Committed { version, changes, token }
+            }
+            _ => Gateway::CommittedFirst { changes: net(&changes), token },
+        };
+    }
+
+    /// A COMMIT fails, and what it would have brought is written all the same.
+    pub(crate) fn gateway_fail(state: &mut State, gateway: usize, transaction: usize) {
+        let changes = net(&state.choice(transaction));
+        state.gateways[gateway] = match state.gateways[gateway] {
+            Gateway::Borrowed { version, .. } => Gateway::Committed { version, changes, token: 0 },
+            _ => Gateway::Done { token: 0 },
+        };
+    }
+
+    pub(crate) fn gateway_write(state: &mut State, gateway: usize, row: usize) -> Option<()> {
+        let Gateway::Committed { version, mut changes, token } = state.gateways[gateway].clone() else {
+            return None;
+        };
+        let change = changes.remove(row);
+        let gone = places_of_row(change.id, change.before);
+        state.write(placed(repair(change.id, change.after, &gone, version)));
+        state.gateways[gateway] = if changes.is_empty() {
+            Gateway::Done { token }
+        } else {
+            Gateway::Committed { version, changes, token }
+        };
+        Some(())
+    }
+
+    /// What a gateway writes of a change: the image that it read back under the row's lock. Where that
+    /// rule is broken, what the client has last seen, with what the client has changed of it.
+    fn written(&self, change: SmallChange, seen: &Rows) -> SmallChange {
+        let (Some(before), Some(after), Some(seen)) =
+            (change.before, change.after, seen[change.id as usize - 1])
+        else {
+            return change;
+        };
+        if !self.broken(Rule::GatewayWritesTheImageReadBack) {
+            return change;
+        }
+        let k = if before.k == after.k { seen.k } else { after.k };
+        let a = if before.a == after.a { seen.a } else { after.a };
+        SmallChange { after: Some(Small { k, a }), ..change }
+    }
+
+    /// Whether a client that shows its token reads something older than its own write from Cassandra.
+    ///
+    /// It may see a mixture of its write and later ones, but in no column a value from before it.
+    pub(crate) fn reads_something_older(&self, state: &State) -> bool {
+        let copied = state.backfill == Copying::Done
+            && (!state.resync_is_due() || self.broken(Rule::ResyncBeforeReads));
+        if !copied || state.corruption.is_some() {
+            return false;
+        }
+        state.gateways.iter().filter_map(Gateway::token).any(|token| {
+            self.token_is_applied(state, token)
+                && (1..=IDS).any(|id| {
+                    let aside = state.put_aside().is_some_and(|of| of.id == id);
+                    if aside && !self.broken(Rule::AsideIsReadFromMysql) {
+                        return false;
+                    }
+                    let states = state.row_since(id, token);
+                    match stored_by_id(id, &state.cassandra) {
+                        None => !states.iter().any(|row| !in_by_id(*row)),
+                        Some((k, a)) => {
+                            let rows = || states.iter().flatten();
+                            !rows().any(|row| Some(row.k) == k) || !rows().any(|row| row.a == a)
+                        }
+                    }
+                })
+        })
+    }
+
+    /// Whether the first watermark that holds a transaction is applied.
+    fn token_is_applied(&self, state: &State, token: u8) -> bool {
+        let first = state.marks().find(|(_, transactions, ..)| *transactions >= token);
+        self.broken(Rule::TokenIsApplied) || first.is_some_and(|(place, ..)| self.applied(state, place as u8))
+    }
+}
+
+/// Whether a row stands in the target by id.
+fn in_by_id(row: Option<Small>) -> bool {
+    row.is_some_and(passes_the_filter)
+}
+
+/// What a transaction has made of each of its rows.
+fn net(changes: &[SmallChange]) -> Vec<SmallChange> {
+    let mut out: Vec<SmallChange> = Vec::new();
+    for change in changes {
+        match out.iter_mut().find(|known| known.id == change.id) {
+            Some(known) => known.after = change.after,
+            None => out.push(*change),
+        }
+    }
+    out
+}
