@@ -224,8 +224,7 @@ fn any_delivery_of_any_history_ends_in_the_last_row() -> anyhow::Result<()> {
 fn places(plan: &TablePlan, id: i64) -> Vec<(usize, &str, TargetKey)> {
     let mut places = Vec::new();
     for k in 0..3 {
-        let keys = plan.target_keys(&row(id, k, None, None)).unwrap();
-        for (number, key) in keys.into_iter().enumerate() {
+        for (number, key) in plan.target_keys(&row(id, k, None, None)).unwrap() {
             places.push((number, plan.targets()[number].table().name.as_str(), key));
         }
     }
