@@ -26,6 +26,7 @@ fn each_driver_has_one_owner() {
         ("rdkafka", "tandem-event-log"),
         ("scylla", "tandem-cassandra-target"),
         ("apache-avro", "tandem-wire"),
+        ("cel", "tandem-mapping"),
     ] {
         // xtask's demo compares both stores by a path of its own, so it uses the drivers itself.
         let users: Vec<String> = dependencies()

@@ -29,7 +29,8 @@ fn table() -> Arc<TableDef> {
     })
 }
 
-/// One target of the same shape, and one that is clustered by the column `k`, which changes.
+/// One target of the same shape, and one that is clustered by the column `k`, which changes; and both
+/// again for a part of the rows, by a column that changes.
 fn plan(table: &Arc<TableDef>) -> TablePlan {
     let target = |name: &str, partition: &str, clustering: &[&str]| TargetConfig {
         table: name.into(),
@@ -41,7 +42,16 @@ fn plan(table: &Arc<TableDef>) -> TablePlan {
         source: "d.t".into(),
         entity: None,
         on_new_column: tandem_mapping::OnNewColumn::Halt,
-        target: vec![target("by_id", "id", &[]), target("by_k", "id", &["k desc"])],
+        target: vec![
+            target("by_id", "id", &[]),
+            target("by_k", "id", &["k desc"]),
+            TargetConfig { r#where: Some("a != 'value 1'".into()), ..target("some_by_id", "id", &[]) },
+            TargetConfig {
+                r#where: Some("b == null || k > 0".into()),
+                omit: vec!["b".into()],
+                ..target("some_by_k", "id", &["k desc"])
+            },
+        ],
     };
     TablePlan::compile(&config, table).unwrap()
 }
@@ -224,8 +234,7 @@ fn any_delivery_of_any_history_ends_in_the_last_row() -> anyhow::Result<()> {
 fn places(plan: &TablePlan, id: i64) -> Vec<(usize, &str, TargetKey)> {
     let mut places = Vec::new();
     for k in 0..3 {
-        let keys = plan.target_keys(&row(id, k, None, None)).unwrap();
-        for (number, key) in keys.into_iter().enumerate() {
+        for (number, key) in plan.target_keys(&row(id, k, None, None)).unwrap() {
             places.push((number, plan.targets()[number].table().name.as_str(), key));
         }
     }

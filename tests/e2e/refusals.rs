@@ -84,6 +84,27 @@ async fn an_unknown_key() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_not_every_row_can_pass_or_fail() -> anyhow::Result<()> {
+    let Some(migration) = prepared("filter", &[TABLE]).await? else { return Ok(()) };
+    migration.succeed(&["schema", "apply"]).await?;
+    for (filter, words) in [
+        ("status != 'draft'", vec!["at 1:1", "no column `status`", "`id`, `v`"]),
+        ("v == 'draft'", vec!["at 1:3", "column `v` (int, int in CEL)", "string"]),
+        ("v > 3", vec!["at 1:1", "NULL", "guard"]),
+        ("id > 3 &&", vec!["at 1:10", "no CEL expression"]),
+        ("id > now()", vec!["`now`"]),
+        ("id % 2", vec!["must be given bool"]),
+    ] {
+        migration.configure("", &format!("{MAPPING}where = {filter:?}\n"))?;
+        let words: Vec<&str> = words.into_iter().chain(["target `t`", "`where = \""]).collect();
+        refused(&migration, &words).await?;
+    }
+    migration.configure("", &format!("{MAPPING}derive.w = \"v\"\n"))?;
+    refused(&migration, &["derived columns are not supported yet", "derive.w"]).await?;
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn minimal_row_metadata() -> anyhow::Result<()> {
     let Some(mut servers) = Servers::from_env() else { return Ok(()) };
     let options = MysqlOptions { extra_args: vec!["--binlog-row-metadata=MINIMAL".into()] };

@@ -76,9 +76,7 @@ fn table() -> &'static Table {
         let mut places = HashMap::new();
         for id in 1..=IDS {
             for k in 0..KS {
-                for (target, key) in
-                    plan.target_keys(&row(id, Small { k, a: None })).unwrap().into_iter().enumerate()
-                {
+                for (target, key) in plan.target_keys(&row(id, Small { k, a: None })).unwrap() {
                     let next = places.len();
                     places.entry((target, key)).or_insert(next);
                 }
@@ -179,9 +177,7 @@ pub(crate) fn placed(mutations: Vec<Mutation>) -> Vec<Placed> {
 /// The places of a row's id, and of nobody else.
 pub(crate) fn places_of(id: u8) -> Vec<usize> {
     (0..KS)
-        .flat_map(|k| {
-            table().plan.target_keys(&row(id, Small { k, a: None })).unwrap().into_iter().enumerate()
-        })
+        .flat_map(|k| table().plan.target_keys(&row(id, Small { k, a: None })).unwrap())
         .map(|key| table().places[&key])
         .collect()
 }
@@ -189,8 +185,8 @@ pub(crate) fn places_of(id: u8) -> Vec<usize> {
 /// The places of a row's keys, if there is a row: also where a filter keeps it out.
 pub(crate) fn places_of_row(id: u8, small: Option<Small>) -> Vec<usize> {
     let Some(small) = small else { return Vec::new() };
-    let keys = table().plan.target_keys(&row(id, small)).unwrap().into_iter().enumerate();
-    keys.map(|key| table().places[&key]).collect()
+    let keys = table().plan.target_keys(&row(id, small)).unwrap();
+    keys.iter().map(|key| table().places[key]).collect()
 }
 
 /// Whether a row of MySQL and its places differ, by the product's equality, and which of the places

@@ -8,6 +8,7 @@ use tandem_model::{ClusteringOrder, ColumnType, CqlColumn, TableDef, TableName, 
 use crate::config::{OnNewColumn, TableConfig, TargetConfig};
 use crate::convert::cql_type;
 use crate::error::{PlanError, PlanProblem, Problem};
+use crate::filter::Filter;
 use crate::plan::{TablePlan, TargetPlan};
 
 /// Cassandra's limit for a table's name, in characters.
@@ -28,6 +29,11 @@ impl Report {
 
     pub(crate) fn add(&mut self, problem: Problem) {
         self.problems.push(PlanProblem { table: self.table.clone(), target: self.target.clone(), problem });
+    }
+
+    /// Takes over the problems of a part, or gives the part.
+    pub(crate) fn keep<T>(&mut self, part: Result<T, Vec<Problem>>) -> Option<T> {
+        part.map_err(|problems| problems.into_iter().for_each(|problem| self.add(problem))).ok()
     }
 
     pub(crate) fn into_error(self) -> PlanError {
@@ -113,9 +119,7 @@ fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) 
     for name in config.derive.keys() {
         report.add(Problem::NotSupported { what: "derived columns are", option: format!("derive.{name}") });
     }
-    if config.r#where.is_some() {
-        report.add(Problem::NotSupported { what: "filters are", option: "where".into() });
-    }
+    let filter = config.r#where.as_ref().and_then(|text| report.keep(Filter::compile(text, table)));
     check_omit_and_rename(config, table, report);
 
     let mut key = Vec::new();
@@ -172,6 +176,7 @@ fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) 
         regular,
         source_key,
         omit: config.omit.clone().into(),
+        filter,
     }
 }
 

@@ -49,7 +49,8 @@ pub struct TargetConfig {
     /// Columns that are not copied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub omit: Vec<String>,
-    /// A filter on rows. Understood, and refused when the plan is made.
+    /// Which rows the table takes: a CEL expression over the MySQL columns, true for those rows.
+    /// Without it, all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#where: Option<String>,
     /// New names: MySQL column to Cassandra column.

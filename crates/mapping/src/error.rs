@@ -5,6 +5,8 @@ use std::fmt;
 
 use tandem_model::{ColumnType, TableName};
 
+use crate::filter::FilterProblem;
+
 /// A configuration that cannot become a plan: everything that is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct PlanError {
@@ -184,6 +186,28 @@ pub enum Problem {
         /// Its type now.
         now: ColumnType,
     },
+    /// Something wrong with a filter.
+    #[error("`where = {expression:?}`, at {at}: {problem}")]
+    Filter {
+        /// The expression.
+        expression: String,
+        /// The place in it, as `line:column`, both from 1.
+        at: String,
+        /// What is wrong.
+        problem: FilterProblem,
+    },
+    /// The values of a filter's column mean something else than before.
+    #[error(
+        "column `{column}`, which `where` uses, was {was} and is {now}, so its values mean something else; make sure that `where` still says what it should and restart"
+    )]
+    FilterColumnChanged {
+        /// The column.
+        column: String,
+        /// Its type when the plan was made.
+        was: ColumnType,
+        /// Its type now.
+        now: ColumnType,
+    },
     /// A column that the plan does not know.
     #[error(
         "MySQL's table has a new column `{column}`; add it to the target tables and restart, or name it in `omit`, or set `on_new_column = \"ignore\"`"
@@ -194,7 +218,7 @@ pub enum Problem {
     },
 }
 
-fn quoted(names: &[String]) -> String {
+pub(crate) fn quoted(names: &[String]) -> String {
     names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
 }
 
@@ -234,6 +258,20 @@ pub enum RowError {
         column: String,
         /// Its type.
         ty: ColumnType,
+    },
+    /// A row of which a filter cannot say whether it is in.
+    #[error(
+        "`where = {expression:?}` of target `{target}` cannot be decided for a row of `{table}`: {reason}; correct the row in MySQL or change `where`"
+    )]
+    Filter {
+        /// The MySQL table.
+        table: TableName,
+        /// The target table.
+        target: String,
+        /// The expression.
+        expression: String,
+        /// Why.
+        reason: String,
     },
     /// An empty text or blob as the whole partition key.
     #[error(

@@ -9,6 +9,7 @@ use crate::compile::{Report, check_key};
 use crate::config::OnNewColumn;
 use crate::convert::stored_alike;
 use crate::error::{PlanError, Problem};
+use crate::filter::Filter;
 
 /// How the rows of one MySQL table, under one definition of it, become rows of its targets.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct TargetPlan {
     pub(crate) source_key: Vec<usize>,
     /// Source columns left out on purpose, by name: they may come and go.
     pub(crate) omit: Arc<[String]>,
+    /// Which rows it takes; all, if there is none.
+    pub(crate) filter: Option<Filter>,
 }
 
 impl TargetPlan {
@@ -52,9 +55,9 @@ impl TablePlan {
         &self.targets
     }
 
-    /// The target tables in one text: their names, keys, columns and types. A table whose targets
-    /// have another layout than when it was copied has columns, or whole targets, that were never
-    /// filled.
+    /// The target tables in one text: their names, keys, columns, types and filters. A table whose
+    /// targets have another layout than when it was copied has columns, rows or whole targets that
+    /// were never filled.
     pub fn layout(&self) -> String {
         let mut text = String::new();
         for target in &self.targets {
@@ -67,6 +70,9 @@ impl TablePlan {
                 let _ = write!(text, "{:?} {} {order:?},", column.name, column.ty);
             }
             text.push(')');
+            if let Some(filter) = &target.filter {
+                let _ = write!(text, " where {:?}", filter.text());
+            }
         }
         text
     }
@@ -74,9 +80,9 @@ impl TablePlan {
     /// The same plan for rows of another definition of the same table, as after an ALTER. The
     /// target tables stay as they are.
     ///
-    /// A mapped column that is gone, or that Cassandra would store in another form, is an error. A
-    /// column that this plan's definition does not have follows `on_new_column`, unless it is
-    /// omitted.
+    /// A mapped column that is gone, or that Cassandra would store in another form, is an error, and
+    /// so is a column of a filter that is gone or whose values mean something else there. A column
+    /// that this plan's definition does not have follows `on_new_column`, unless it is omitted.
     pub fn adapt(&self, table: &Arc<TableDef>) -> Result<Self, PlanError> {
         let mut report = Report::new(self.source.name.to_string());
         if table.name != self.source.name {
@@ -120,6 +126,8 @@ impl TablePlan {
         };
         let (key, regular) = (resolve(&target.key), resolve(&target.regular));
         let source_key = check_key(table, &key, report);
+        let filter = target.filter.as_ref().map(|filter| filter.adapt(&self.source, table));
+        let filter = filter.and_then(|filter| report.keep(filter));
         TargetPlan {
             name: Arc::clone(&target.name),
             table: Arc::clone(&target.table),
@@ -127,6 +135,7 @@ impl TablePlan {
             regular,
             source_key,
             omit: Arc::clone(&target.omit),
+            filter,
         }
     }
 }

@@ -28,6 +28,11 @@ impl TablePlan {
     /// to another key of a target is deleted under the old one and written like a new one under the
     /// new one. Delete: a row tombstone. All at the change's version.
     ///
+    /// For a target with a filter, a row outside it is no row: an update that takes it out is a
+    /// delete, one that brings it in is a create, and nothing at all is written, nor converted, of an
+    /// image that is out. A delete of such a row needs no tombstone: the change that took it out wrote
+    /// one, and reads of it from before that have lower versions.
+    ///
     /// After an error `out` is as it was before.
     pub fn mutations(&self, change: &Change, out: &mut Vec<Mutation>) -> Result<(), RowError> {
         let start = out.len();
@@ -48,9 +53,11 @@ impl TablePlan {
             Op::Create | Op::Read => {
                 let after = after()?;
                 for target in &self.targets {
-                    let key = self.target_key(target, after)?;
-                    let cells = self.cells(target, after, |_| Cell::Unset)?;
-                    out.push(target.mutation(key, change.version, Write::Upsert(cells)));
+                    if self.admits(target, after)? {
+                        let key = self.target_key(target, after)?;
+                        let cells = self.cells(target, after, |_| Cell::Unset)?;
+                        out.push(target.mutation(key, change.version, Write::Upsert(cells)));
+                    }
                 }
             }
             Op::Update => {
@@ -59,13 +66,17 @@ impl TablePlan {
                     return Err(RowError::PrimaryKeyChanged { table: self.source.name.clone() });
                 }
                 for target in &self.targets {
-                    let key = self.target_key(target, after)?;
-                    let moved = target.key.iter().any(|&i| before[i] != after[i]);
-                    if moved {
+                    let (was_in, is_in) = (self.admits(target, before)?, self.admits(target, after)?);
+                    let stays = was_in && is_in && target.key.iter().all(|&i| before[i] == after[i]);
+                    if was_in && !stays {
                         let old = self.target_key(target, before)?;
                         out.push(target.mutation(old, change.version, Write::DeleteRow));
                     }
-                    let became_null = |i: usize| !moved && !before[i].is_null();
+                    if !is_in {
+                        continue;
+                    }
+                    let key = self.target_key(target, after)?;
+                    let became_null = |i: usize| stays && !before[i].is_null();
                     let cells =
                         self.cells(target, after, |i| if became_null(i) { Cell::Null } else { Cell::Unset })?;
                     out.push(target.mutation(key, change.version, Write::Upsert(cells)));
@@ -74,31 +85,55 @@ impl TablePlan {
             Op::Delete => {
                 let before = before()?;
                 for target in &self.targets {
-                    let key = self.target_key(target, before)?;
-                    out.push(target.mutation(key, change.version, Write::DeleteRow));
+                    if self.admits(target, before)? {
+                        let key = self.target_key(target, before)?;
+                        out.push(target.mutation(key, change.version, Write::DeleteRow));
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// What each target must hold for `row`, in the order of the targets.
+    /// What each target must hold for `row`, in the order of the targets. A target whose filter the
+    /// row is outside of must hold nothing.
     pub fn expected(&self, row: &Row) -> Result<Vec<ExpectedRow>, RowError> {
         self.check_shape(row)?;
-        let expected = self.targets.iter().enumerate().map(|(i, target)| {
-            Ok(ExpectedRow {
-                target: i,
-                key: self.target_key(target, row)?,
-                cells: self.cells(target, row, |_| Cell::Null)?,
-            })
-        });
-        expected.collect()
+        let mut expected = Vec::with_capacity(self.targets.len());
+        for (i, target) in self.targets.iter().enumerate() {
+            if self.admits(target, row)? {
+                expected.push(ExpectedRow {
+                    target: i,
+                    key: self.target_key(target, row)?,
+                    cells: self.cells(target, row, |_| Cell::Null)?,
+                });
+            }
+        }
+        Ok(expected)
     }
 
-    /// The key of `row` in each target, in the order of the targets.
-    pub fn target_keys(&self, row: &Row) -> Result<Vec<TargetKey>, RowError> {
+    /// The keys under which a check must look for `row`, each with its target's number: the row's own
+    /// in every target, also where it is outside the filter. Only a key outside that Cassandra could
+    /// not have is left out.
+    pub fn target_keys(&self, row: &Row) -> Result<Vec<(usize, TargetKey)>, RowError> {
         self.check_shape(row)?;
-        self.targets.iter().map(|target| self.target_key(target, row)).collect()
+        let mut keys = Vec::with_capacity(self.targets.len());
+        for (i, target) in self.targets.iter().enumerate() {
+            match self.target_key(target, row) {
+                Ok(key) => keys.push((i, key)),
+                Err(error) if self.admits(target, row)? => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Whether `row` stands under `key` in target number `target`, as it does if it is within the
+    /// filter and has that key there.
+    pub fn stands_at(&self, target: usize, key: &TargetKey, row: &Row) -> Result<bool, RowError> {
+        self.check_shape(row)?;
+        let target = self.target(target)?;
+        Ok(self.admits(target, row)? && self.target_key(target, row)? == *key)
     }
 
     /// The primary key in MySQL, in its own order, of the row with that key in target number
@@ -117,7 +152,8 @@ impl TablePlan {
 
     /// The writes that put Cassandra right at `version` for a row read from MySQL: the row with its
     /// NULLs explicit, if it is there, and row tombstones for the keys that must not exist, each
-    /// with its target's number. A key that is the row's own is not deleted.
+    /// with its target's number: those given, and the row's own in targets whose filter it is outside
+    /// of. A key where the row stands is not deleted.
     pub fn repair(
         &self,
         row: Option<&Row>,
@@ -125,8 +161,10 @@ impl TablePlan {
         version: Version,
     ) -> Result<Vec<Mutation>, RowError> {
         let expected = row.map_or(Ok(Vec::new()), |row| self.expected(row))?;
-        let mut out = Vec::with_capacity(expected.len() + also_delete.len());
-        for (number, key) in also_delete {
+        let own = row.map_or(Ok(Vec::new()), |row| self.target_keys(row))?;
+        let mut out = Vec::with_capacity(own.len() + also_delete.len());
+        let new = own.iter().filter(|key| !also_delete.contains(key));
+        for (number, key) in also_delete.iter().chain(new) {
             let target = self.target(*number)?;
             if key.len() != target.key.len() {
                 return Err(RowError::BadKey { target: target.table.name.clone() });
@@ -159,6 +197,17 @@ impl TablePlan {
         } else {
             Err(RowError::OtherSchema { table: self.source.name.clone() })
         }
+    }
+
+    /// Whether the target takes the row. The row's shape has been checked.
+    fn admits(&self, target: &TargetPlan, row: &Row) -> Result<bool, RowError> {
+        let Some(filter) = &target.filter else { return Ok(true) };
+        filter.admits(row).map_err(|reason| RowError::Filter {
+            table: self.source.name.clone(),
+            target: target.table.name.clone(),
+            expression: filter.text().to_owned(),
+            reason,
+        })
     }
 
     fn target_key(&self, target: &TargetPlan, row: &Row) -> Result<TargetKey, RowError> {

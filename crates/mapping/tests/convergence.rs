@@ -72,8 +72,14 @@ fn apply(cassandra: &mut Cassandra, mutations: &[Mutation]) {
     }
 }
 
-/// `d.t (id, k, a null, b null)` in two tables: `t` by `id`, `by_k` by `k`, then `id`.
+/// `d.t (id, k, a null, b null)` in four tables: `t` by `id`, `by_k` by `k`, then `id`, and both again
+/// for a part of the rows: `some` and `some_by_k`, which filters by a column that it does not have.
 fn plan() -> TablePlan {
+    plan_with(["a != 1", "b != null && b > 0"].map(|filter| Some(filter.to_owned())))
+}
+
+/// The same tables with other filters, or without.
+fn plan_with([some, some_by_k]: [Option<String>; 2]) -> TablePlan {
     let column =
         |name: &str, nullable| ColumnDef { name: name.into(), ty: "tinyint".parse().unwrap(), nullable };
     let table = TableDef {
@@ -82,12 +88,20 @@ fn plan() -> TablePlan {
         primary_key: vec![0],
     };
     let mut config: TableConfig = same_shape(&table);
-    config.target.push(TargetConfig {
+    let by_k = TargetConfig {
         table: "by_k".into(),
         partition_key: vec!["k".into()],
         clustering_key: vec!["id".into()],
         ..TargetConfig::default()
-    });
+    };
+    let some = TargetConfig { table: "some".into(), r#where: some, ..config.target[0].clone() };
+    let some_by_k = TargetConfig {
+        table: "some_by_k".into(),
+        r#where: some_by_k,
+        omit: vec!["b".into()],
+        ..by_k.clone()
+    };
+    config.target.extend([by_k, some, some_by_k]);
     TablePlan::compile(&config, &Arc::new(table)).unwrap()
 }
 
@@ -103,7 +117,7 @@ fn row() -> impl Strategy<Value = Row> {
 fn every_key(plan: &TablePlan) -> Vec<(usize, TargetKey)> {
     let keys = (0..KEYS).flat_map(|k| {
         let row = vec![Value::Int(1), Value::Int(k), Value::Null, Value::Null];
-        plan.target_keys(&row).unwrap().into_iter().enumerate()
+        plan.target_keys(&row).unwrap()
     });
     keys.collect()
 }
@@ -281,11 +295,12 @@ proptest! {
         }
         let last = history.states.len() - 1;
         let repaired = Version::max(History::watermark_version(last + 1), Version(300));
+        // Strangers do not know the filters.
+        let anywhere = plan_with([None, None]);
         for (row, delete, version) in foreign {
-            let also = if delete { plan.target_keys(&row).unwrap() } else { vec![] };
-            let also: Vec<_> = also.into_iter().enumerate().collect();
+            let also = if delete { anywhere.target_keys(&row).unwrap() } else { vec![] };
             let row = (!delete).then_some(&row);
-            apply(&mut cassandra, &plan.repair(row, &also, Version(version)).unwrap());
+            apply(&mut cassandra, &anywhere.repair(row, &also, Version(version)).unwrap());
         }
         let repair = plan.repair(history.states[last].as_ref(), &every_key(&plan), repaired).unwrap();
         apply(&mut cassandra, &fold(repair));

@@ -179,7 +179,6 @@ fn each_refusal() {
             "table = 'x'\npartition_key = ['month']\nclustering_key = ['id', 'part']\nderive.month = 'month(at)'",
             vec![not_supported("derived columns are", "derive.month")],
         ),
-        (&format!("{FINE}where = 'true'"), vec![not_supported("filters are", "where")]),
         ("table = 'x-y'\npartition_key = ['id', 'part']", vec![Problem::TableName]),
         ("table = ''\npartition_key = ['id', 'part']", vec![Problem::TableName]),
         (&format!("table = '{}'\npartition_key = ['id', 'part']", "n".repeat(49)), vec![Problem::TableName]),
@@ -212,11 +211,11 @@ fn each_refusal() {
 #[test]
 fn all_problems_come_at_once_with_place_and_remedy() {
     let error =
-        TablePlan::compile(&one("table = 'a b'\npartition_key = ['at']\nwhere = 'x'"), &t()).unwrap_err();
+        TablePlan::compile(&one("table = 'a b'\npartition_key = ['at']\nwhere = 'nope'"), &t()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "table `d.t`, target `a b`: Cassandra allows no table of that name; use 1 to 48 of A-Z, a-z, 0-9 and _\n\
-         table `d.t`, target `a b`: filters are not supported yet; remove `where`\n\
+         table `d.t`, target `a b`: `where = \"nope\"`, at 1:1: MySQL's table has no column `nope`; it has `id`, `part`, `at`, `note`, `price`, `ratio`\n\
          table `d.t`, target `a b`: the key lacks `id`, `part` of MySQL's primary key, so two rows could meet in one; add to `clustering_key`"
     );
 }
@@ -326,6 +325,7 @@ fn a_layout_tells_every_target_and_column_and_nothing_else() {
         FINE.replace("['part']", "['part desc']"),
         FINE.replace("['part']", "['at', 'part']"),
         format!("{FINE}omit = ['note']\n"),
+        format!("{FINE}where = 'part > 1'\n"),
         format!("{FINE}rename = {{ note = 'text' }}\n"),
         format!("{FINE}[[target]]\n{}", FINE.replace("'x'", "'y'")),
     ] {

@@ -139,7 +139,8 @@ impl Scan {
             let rows = reader.read_keys(table.source(), &keys).await?;
             counts.target_rows += page.len() as u64;
             // A key that its row maps to is in its place; whether its cells are right was the other
-            // walk's question. The rest is only suspect: nothing was timed here.
+            // walk's question. The rest is only suspect: nothing was timed here. A row outside the
+            // target's filter maps to no key there.
             let mut suspects = Vec::new();
             for ((key, source_key), row) in page.into_iter().zip(keys).zip(rows) {
                 if !in_place(table, target, &key, row.as_ref())? {
@@ -201,6 +202,6 @@ fn in_place(
 ) -> Result<bool, CheckError> {
     match row {
         None => Ok(false),
-        Some(row) => Ok(table.plan.target_keys(row)?[target] == *key),
+        Some(row) => Ok(table.plan.stands_at(target, key, row)?),
     }
 }

@@ -86,7 +86,7 @@ impl Stream {
                 let images = [&change.before, &change.after];
                 let mut targets = Vec::new();
                 for image in images.into_iter().flatten() {
-                    targets.extend(plan.target_keys(image)?.into_iter().enumerate());
+                    targets.extend(plan.target_keys(image)?);
                 }
                 let mut pending = lock(&shared.pending);
                 let room = pending.iter().map(Pending::len).sum::<usize>() < ROOM;

@@ -1,0 +1,86 @@
+//! MySQL's values in CEL.
+
+use cel::common::types::{CelBytes, CelDouble, CelInt, CelNull, CelString, CelTimestamp, CelUInt};
+use cel::common::value::CowVal;
+use chrono::DateTime;
+use tandem_model::{ColumnType, Value};
+
+/// How values of a column stand in an expression. What has no exact form in CEL (DECIMAL, TIME) is
+/// not there.
+///
+/// | MySQL | CEL |
+/// |---|---|
+/// | TINYINT … BIGINT, YEAR | int |
+/// | the same UNSIGNED | uint |
+/// | FLOAT, DOUBLE | double, the exact binary value |
+/// | texts, ENUM and SET by name | string |
+/// | binaries | bytes |
+/// | TIMESTAMP | timestamp |
+/// | DATETIME, DATE | timestamp, read as UTC |
+/// | NULL | null |
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Int,
+    Uint,
+    Double,
+    Text,
+    Bytes,
+    Timestamp,
+    DateTime,
+    Date,
+}
+
+impl Form {
+    /// The form of a column's values.
+    pub(super) fn of(ty: &ColumnType) -> Option<Self> {
+        Some(match ty {
+            ColumnType::Int { unsigned: false, .. } | ColumnType::Year => Self::Int,
+            ColumnType::Int { unsigned: true, .. } => Self::Uint,
+            ColumnType::Float | ColumnType::Double => Self::Double,
+            ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => Self::Text,
+            ColumnType::Bytes { .. } => Self::Bytes,
+            ColumnType::Timestamp { .. } => Self::Timestamp,
+            ColumnType::DateTime { .. } => Self::DateTime,
+            ColumnType::Date => Self::Date,
+            ColumnType::Decimal { .. } | ColumnType::Time { .. } => return None,
+        })
+    }
+
+    /// Whether `value` has this form or is NULL; if not, what it is.
+    pub(super) fn check(self, value: &Value) -> Result<(), &'static str> {
+        let fits = match value {
+            Value::Null => true,
+            Value::Int(_) => self == Self::Int,
+            Value::UInt(_) => self == Self::Uint,
+            Value::Float(v) => self == Self::Double && !v.is_nan(),
+            Value::Double(v) => self == Self::Double && !v.is_nan(),
+            Value::Text(_) => self == Self::Text,
+            Value::Bytes(_) => self == Self::Bytes,
+            Value::Timestamp(_) => self == Self::Timestamp,
+            Value::DateTime(_) => self == Self::DateTime,
+            Value::Date(_) => self == Self::Date,
+            Value::Decimal(_) | Value::Time(_) | Value::InvalidDate(_) => false,
+        };
+        if fits { Ok(()) } else { Err(value.kind()) }
+    }
+}
+
+/// A value in CEL, borrowed where it can be; nothing for one that has no form there.
+pub(super) fn cel_value(value: &Value) -> Option<CowVal<'_, '_>> {
+    let timestamp = |microseconds: i64| {
+        let time = DateTime::from_timestamp_micros(microseconds)?;
+        Some(CowVal::owned(CelTimestamp::from(time.fixed_offset())))
+    };
+    Some(match value {
+        Value::Null => CowVal::owned(CelNull),
+        Value::Int(v) => CowVal::owned(CelInt::from(*v)),
+        Value::UInt(v) => CowVal::owned(CelUInt::from(*v)),
+        Value::Float(v) => CowVal::owned(CelDouble::from(f64::from(*v))),
+        Value::Double(v) => CowVal::owned(CelDouble::from(*v)),
+        Value::Text(v) => CowVal::owned(CelString::from(v.as_str())),
+        Value::Bytes(v) => CowVal::owned(CelBytes::from(v.as_slice())),
+        Value::Timestamp(us) | Value::DateTime(us) => timestamp(*us)?,
+        Value::Date(days) => timestamp(i64::from(*days) * 86_400_000_000)?,
+        Value::Decimal(_) | Value::Time(_) | Value::InvalidDate(_) => return None,
+    })
+}
