@@ -14,6 +14,7 @@ pub(crate) enum Rule {
     NullWhereItBecameNull,
     TombstoneForTheOldKey,
     TombstoneOutsideTheFilter,
+    TombstoneOfARowOutside,
     KeyChangeIsTwo,
     FoldingKeepsAll,
     AnswerBeforeOffset,

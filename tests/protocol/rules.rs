@@ -168,6 +168,11 @@ const RULES: &[(Rule, Bounds, &str)] = &[
         BATCHES,
         "a row that leaves a target's filter leaves a row tombstone behind",
     ),
+    (
+        Rule::TombstoneOfARowOutside,
+        RESYNC,
+        "a row that is deleted outside a target's filter leaves a row tombstone there all the same",
+    ),
     (Rule::KeyChangeIsTwo, CHECKS, "a changed primary key is two changes, each a change of its own key"),
     (
         Rule::FoldingKeepsAll,

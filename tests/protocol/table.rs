@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use tandem_mapping::{OnNewColumn, TableConfig, TablePlan, TargetConfig, differences};
+use tandem_mapping::{ExpectedRow, OnNewColumn, TableConfig, TablePlan, TargetConfig, differences};
 use tandem_model::{
     Cell, Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName,
     TargetKey, Value, Version, Write as ProductWrite,
@@ -40,13 +40,19 @@ pub(crate) struct SmallChange {
 /// A write that is on its way to a place.
 pub(crate) type Placed = (usize, i16, Write);
 
+/// The plan, and what its pure functions say of every row and change there can be: asked once, since
+/// an exploration asks millions of times.
 struct Table {
-    def: Arc<TableDef>,
     plan: TablePlan,
     places: HashMap<(usize, TargetKey), usize>,
+    keys: Vec<(usize, TargetKey)>,
+    places_of: [Vec<usize>; IDS as usize],
+    expected: HashMap<(u8, Small), Vec<ExpectedRow>>,
+    changes: HashMap<(SmallChange, bool), Vec<Mutation>>,
 }
 
-/// `t(id, k, a)`: one target by id with `k` and `a`, one by (k, id) with `a`.
+/// `t(id, k, a)`: one target by id with `k` and `a`, of the rows whose `a` is not 2; one by (k, id)
+/// with `a`.
 fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| {
@@ -66,25 +72,61 @@ fn table() -> &'static Table {
             clustering_key: clustering.iter().map(|c| (*c).to_owned()).collect(),
             ..TargetConfig::default()
         };
+        let filtered = TargetConfig { r#where: Some("a != 2".into()), ..target("by_id", "id", &[]) };
         let config = TableConfig {
             source: "d.t".into(),
             entity: None,
             on_new_column: OnNewColumn::Halt,
-            target: vec![target("by_id", "id", &[]), target("by_k", "k", &["id"])],
+            target: vec![filtered, target("by_k", "k", &["id"])],
         };
-        let plan = TablePlan::compile(&config, &def).unwrap();
-        let mut places = HashMap::new();
+        Table::of(TablePlan::compile(&config, &def).unwrap())
+    })
+}
+
+impl Table {
+    fn of(plan: TablePlan) -> Self {
+        let smalls = || (0..KS).flat_map(|k| [None, Some(1), Some(2)].map(|a| Small { k, a }));
+        let (mut keys, mut places, mut expected, mut changes) =
+            (Vec::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        let mut places_of = [const { Vec::new() }; IDS as usize];
         for id in 1..=IDS {
-            for k in 0..KS {
-                for (target, key) in plan.target_keys(&row(id, Small { k, a: None })).unwrap() {
-                    let next = places.len();
-                    places.entry((target, key)).or_insert(next);
+            for small in smalls() {
+                for key in plan.target_keys(&row(id, small)).unwrap() {
+                    if !keys.contains(&key) {
+                        places_of[id as usize - 1].push(keys.len());
+                        places.insert(key.clone(), keys.len());
+                        keys.push(key);
+                    }
+                }
+                expected.insert((id, small), plan.expected(&row(id, small)).unwrap());
+            }
+            let images = || smalls().map(Some).chain([None]);
+            for (before, after) in images().flat_map(|before| images().map(move |after| (before, after))) {
+                let ops: &[Op] = match (before, after) {
+                    (None, None) => &[],
+                    (None, Some(_)) => &[Op::Create, Op::Read],
+                    (Some(_), Some(_)) => &[Op::Update],
+                    (Some(_), None) => &[Op::Delete],
+                };
+                for &op in ops {
+                    let of = SmallChange { id, before, after };
+                    let mut mutations = Vec::new();
+                    plan.mutations(&change(plan.source(), of, op), &mut mutations).unwrap();
+                    changes.insert((of, op == Op::Read), mutations);
                 }
             }
         }
         assert_eq!(places.len(), PLACES);
-        Table { def, plan, places }
-    })
+        Self { plan, places, keys, places_of, expected, changes }
+    }
+
+    fn mutations(&self, of: SmallChange, read: bool, version: i16) -> Vec<Mutation> {
+        let mut mutations = self.changes[&(of, read)].clone();
+        for mutation in &mut mutations {
+            mutation.version = Version(version.into());
+        }
+        mutations
+    }
 }
 
 fn row(id: u8, small: Small) -> Row {
@@ -92,60 +134,48 @@ fn row(id: u8, small: Small) -> Row {
     vec![int(id), int(small.k), small.a.map_or(Value::Null, int)]
 }
 
-/// The product's change for one of the model's; a read if `read`.
-fn change(change: SmallChange, read: bool, version: i16) -> Change {
-    let image = |small: Option<Small>| small.map(|s| row(change.id, s));
-    let op = match (change.before, change.after) {
-        _ if read => Op::Read,
-        (None, _) => Op::Create,
-        (Some(_), Some(_)) => Op::Update,
-        (Some(_), None) => Op::Delete,
-    };
+/// The product's change for one of the model's.
+fn change(def: &Arc<TableDef>, of: SmallChange, op: Op) -> Change {
+    let image = |small: Option<Small>| small.map(|s| row(of.id, s));
     Change {
-        table: Arc::clone(&table().def),
+        table: Arc::clone(def),
         op,
-        before: image(change.before),
-        after: image(change.after),
-        version: Version(version.into()),
+        before: image(of.before),
+        after: image(of.after),
+        version: Version(0),
         source: SourceInfo::default(),
     }
 }
 
 /// What the product's mapping makes of a change.
 pub(crate) fn mutations(of: SmallChange, version: i16) -> Vec<Mutation> {
-    let mut out = Vec::new();
-    table().plan.mutations(&change(of, false, version), &mut out).unwrap();
-    out
+    table().mutations(of, false, version)
 }
 
 /// What it makes of a row that was read.
 pub(crate) fn read_mutations(id: u8, small: Small, version: i16) -> Vec<Mutation> {
-    let mut out = Vec::new();
-    let of = SmallChange { id, before: None, after: Some(small) };
-    table().plan.mutations(&change(of, true, version), &mut out).unwrap();
-    out
+    table().mutations(SmallChange { id, before: None, after: Some(small) }, true, version)
 }
 
 /// Whether a row belongs into the target by id.
 pub(crate) fn passes_the_filter(small: Small) -> bool {
-    table().plan.expected(&row(1, small)).unwrap().iter().any(|e| e.target == 0)
+    table().expected[&(1, small)].iter().any(|e| e.target == 0)
 }
 
 /// `k` and `a` of a row as a reader of the target by id sees them.
 pub(crate) fn stored_by_id(id: u8, cassandra: &[Place; PLACES]) -> Option<(Option<u8>, Option<u8>)> {
-    let place = places_of(id).into_iter().find(|&place| key_of(place).0 == 0).expect("each row has a key");
-    cassandra[place].read().map(|[k, a]| (k, a))
+    let place = places_of(id).iter().find(|&&place| key_of(place).0 == 0).expect("each row has a key");
+    cassandra[*place].read().map(|[k, a]| (k, a))
 }
 
 /// The product's repair of a row: `extra` are the places that hold a row and should not.
 pub(crate) fn repair(id: u8, small: Option<Small>, extra: &[usize], version: i16) -> Vec<Mutation> {
-    let keys: Vec<(usize, TargetKey)> = extra.iter().map(|&place| key_of(place)).collect();
+    let keys: Vec<(usize, TargetKey)> = extra.iter().map(|&place| key_of(place).clone()).collect();
     table().plan.repair(small.map(|s| row(id, s)).as_ref(), &keys, Version(version.into())).unwrap()
 }
 
-fn key_of(place: usize) -> (usize, TargetKey) {
-    let found = table().places.iter().find(|(_, p)| **p == place).expect("every place has a key");
-    found.0.clone()
+fn key_of(place: usize) -> &'static (usize, TargetKey) {
+    &table().keys[place]
 }
 
 /// Mutations as writes of the model's Cassandra.
@@ -175,11 +205,8 @@ pub(crate) fn placed(mutations: Vec<Mutation>) -> Vec<Placed> {
 }
 
 /// The places of a row's id, and of nobody else.
-pub(crate) fn places_of(id: u8) -> Vec<usize> {
-    (0..KS)
-        .flat_map(|k| table().plan.target_keys(&row(id, Small { k, a: None })).unwrap())
-        .map(|key| table().places[&key])
-        .collect()
+pub(crate) fn places_of(id: u8) -> &'static [usize] {
+    &table().places_of[id as usize - 1]
 }
 
 /// The places of a row's keys, if there is a row: also where a filter keeps it out.
@@ -192,10 +219,10 @@ pub(crate) fn places_of_row(id: u8, small: Option<Small>) -> Vec<usize> {
 /// Whether a row of MySQL and its places differ, by the product's equality, and which of the places
 /// hold a row and should not.
 pub(crate) fn differing(id: u8, small: Option<Small>, cassandra: &[Place; PLACES]) -> (bool, Vec<usize>) {
-    let expected = small.map_or(Vec::new(), |s| table().plan.expected(&row(id, s)).unwrap());
+    let expected = small.map_or(&[][..], |s| &table().expected[&(id, s)]);
     let (mut differ, mut extra) = (false, Vec::new());
-    for place in places_of(id) {
-        let wanted = expected.iter().find(|e| table().places[&(e.target, e.key.clone())] == place);
+    for &place in places_of(id) {
+        let wanted = expected.iter().find(|e| e.target == key_of(place).0 && e.key == key_of(place).1);
         let regular = if key_of(place).0 == 0 { 2 } else { 1 };
         let stored = cassandra[place].read().map(|cells| StoredRow {
             cells: cells[..regular].iter().map(|c| c.map(|v| vec![v])).collect(),

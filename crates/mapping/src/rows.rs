@@ -29,9 +29,10 @@ impl TablePlan {
     /// new one. Delete: a row tombstone. All at the change's version.
     ///
     /// For a target with a filter, a row outside it is no row: an update that takes it out is a
-    /// delete, one that brings it in is a create, and nothing at all is written, nor converted, of an
-    /// image that is out. A delete of such a row needs no tombstone: the change that took it out wrote
-    /// one, and reads of it from before that have lower versions.
+    /// delete, one that brings it in is a create, and one of an image that stays outside under its key
+    /// writes nothing. A delete, or a move to another key, writes its row tombstone also for a row that
+    /// was outside: a DDL statement may have taken it out, or a change that is a dead letter, and then
+    /// no row change has deleted it, and nobody who reads MySQL can see its key any more.
     ///
     /// After an error `out` is as it was before.
     pub fn mutations(&self, change: &Change, out: &mut Vec<Mutation>) -> Result<(), RowError> {
@@ -67,9 +68,11 @@ impl TablePlan {
                 }
                 for target in &self.targets {
                     let (was_in, is_in) = (self.admits(target, before)?, self.admits(target, after)?);
-                    let stays = was_in && is_in && target.key.iter().all(|&i| before[i] == after[i]);
-                    if was_in && !stays {
-                        let old = self.target_key(target, before)?;
+                    let moved = target.key.iter().any(|&i| before[i] != after[i]);
+                    let stays = was_in && is_in && !moved;
+                    if (moved || was_in && !is_in)
+                        && let Some(old) = self.key_to_delete(target, before, was_in)?
+                    {
                         out.push(target.mutation(old, change.version, Write::DeleteRow));
                     }
                     if !is_in {
@@ -85,14 +88,28 @@ impl TablePlan {
             Op::Delete => {
                 let before = before()?;
                 for target in &self.targets {
-                    if self.admits(target, before)? {
-                        let key = self.target_key(target, before)?;
+                    let was_in = self.admits(target, before)?;
+                    if let Some(key) = self.key_to_delete(target, before, was_in)? {
                         out.push(target.mutation(key, change.version, Write::DeleteRow));
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// The key of a row that goes away. A row outside the filter may have one that Cassandra cannot
+    /// have: nothing stands there.
+    fn key_to_delete(
+        &self,
+        target: &TargetPlan,
+        row: &Row,
+        is_in: bool,
+    ) -> Result<Option<TargetKey>, RowError> {
+        match self.target_key(target, row) {
+            Err(error) if is_in => Err(error),
+            key => Ok(key.ok()),
+        }
     }
 
     /// What each target must hold for `row`, in the order of the targets. A target whose filter the
@@ -119,11 +136,8 @@ impl TablePlan {
         self.check_shape(row)?;
         let mut keys = Vec::with_capacity(self.targets.len());
         for (i, target) in self.targets.iter().enumerate() {
-            match self.target_key(target, row) {
-                Ok(key) => keys.push((i, key)),
-                Err(error) if self.admits(target, row)? => return Err(error),
-                Err(_) => {}
-            }
+            let is_in = self.admits(target, row)?;
+            keys.extend(self.key_to_delete(target, row, is_in)?.map(|key| (i, key)));
         }
         Ok(keys)
     }

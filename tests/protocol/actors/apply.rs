@@ -5,7 +5,7 @@ use tandem_model::{Mutation, Write as ProductWrite};
 
 use crate::protocol::{Protocol, Rule};
 use crate::state::{Action, Aside, Record, State};
-use crate::table::{SmallChange, mutations, placed};
+use crate::table::{SmallChange, mutations, passes_the_filter, placed};
 
 impl Protocol {
     pub(crate) fn apply_actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -64,6 +64,10 @@ impl Protocol {
 
     fn changes(&self, of: SmallChange, version: i16) -> Vec<Mutation> {
         let mut out = mutations(of, version);
+        let outside = of.before.is_some_and(|before| !passes_the_filter(before));
+        if self.broken(Rule::TombstoneOfARowOutside) && outside && of.after.is_none() {
+            out.retain(|m| &*m.target != "by_id");
+        }
         if of.before.is_some() && of.after.is_some() {
             let deletes = |target: &'static str| {
                 move |m: &Mutation| m.write != ProductWrite::DeleteRow || &*m.target != target

@@ -134,7 +134,7 @@ impl Protocol {
         }
         if self.bounds.corruption && state.corruption.is_none() && state.backfill == Copying::Done {
             for id in 1..=IDS {
-                for place in places_of(id) {
+                for &place in places_of(id) {
                     let there = state.cassandra[place].read().is_some();
                     let writes =
                         [Write::Delete, Write::Foreign(0, 3), Write::Upsert([Put::Value(3), Put::Unset])];

@@ -57,7 +57,8 @@ fn what_a_change_writes_within_and_without() {
         (Op::Update, image("new", Some(3)), image("paid", None), upsert(Cell::Unset)),
         (Op::Update, image("paid", Some(3)), image("paid", None), upsert(Cell::Null)),
         (Op::Update, image("paid", Some(3)), image("new", Some(3)), delete()),
-        (Op::Delete, image("new", None), None, vec![]),
+        // A DDL statement may have taken it out: no row change has deleted it then.
+        (Op::Delete, image("new", None), None, delete()),
         (Op::Delete, image("paid", None), None, delete()),
     ] {
         let shown = format!("{op:?} {before:?} {after:?}");
