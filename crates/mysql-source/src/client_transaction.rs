@@ -1,5 +1,7 @@
 //! A client's transaction.
 
+use std::time::Duration;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Error, Params, Value as Raw};
 use tandem_model::{GtidSet, Row, TableDef, TableName, Value};
@@ -10,6 +12,9 @@ use crate::client::Server;
 use crate::client_pool::{Lease, left};
 use crate::query::{keys as key_query, point, quoted, quoted_table};
 use crate::select::{column_parameter, key_parameters, select_rows};
+
+/// How long a COMMIT may take.
+const COMMIT: Duration = Duration::from_secs(10);
 
 /// The GTID of the connection's last transaction that had one. The driver does not ask the server to
 /// report it in its OK packet (`CLIENT_SESSION_TRACK`), so it is read from where the server keeps it.
@@ -41,6 +46,11 @@ pub struct ClientTransaction {
 impl ClientTransaction {
     pub(crate) fn new(lease: Lease, server: Server, deadline: Instant) -> Self {
         Self { lease, server, deadline, changed: false }
+    }
+
+    /// Whether its deadline has passed.
+    pub fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
     }
 
     /// Locks the row with exactly this key, if there is one, until the end of the transaction.
@@ -154,8 +164,8 @@ impl ClientTransaction {
         Ok(())
     }
 
-    /// Commits. The COMMIT is waited for beyond the deadline, up to the time for connecting: not to
-    /// know its outcome is worse than to be late.
+    /// Commits. The COMMIT is waited for beyond the deadline, up to 10 s: not to know its outcome is
+    /// worse than to be late.
     pub async fn commit(mut self) -> Commit {
         let doing = "committing";
         let gtids = if self.changed {
@@ -164,7 +174,7 @@ impl ClientTransaction {
             "SELECT @@GLOBAL.gtid_executed".to_owned()
         };
         let committed = self.lease.conn().query_drop("COMMIT");
-        match tokio::time::timeout(self.server.timeout, committed).await {
+        match tokio::time::timeout(COMMIT, committed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let certain = is_certain(&error);
@@ -175,7 +185,7 @@ impl ClientTransaction {
                 return Commit::Unknown(MysqlError::Lost {
                     address: self.server.address.clone(),
                     doing: doing.into(),
-                    cause: format!("no answer within {:?}", self.server.timeout),
+                    cause: format!("no answer within {COMMIT:?}"),
                 });
             }
         }
