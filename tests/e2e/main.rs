@@ -8,6 +8,7 @@ mod capture;
 mod cassandra_target;
 mod convergence;
 mod event_log;
+mod gateway;
 mod migration;
 mod mysql_source;
 mod refusals;

@@ -81,14 +81,14 @@ impl fmt::Debug for Token {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a>(Option<&'a Token>);
 
-impl Caller<'_> {
+impl<'a> Caller<'a> {
     /// Its name; empty where nobody has to say who they are.
-    pub(crate) fn name(&self) -> &str {
+    pub(crate) fn name(self) -> &'a str {
         self.0.map_or("", |token| &token.name)
     }
 
     /// Whether it may.
-    pub(crate) fn may(&self, access: Access, entity: &str) -> Result<(), Problem> {
+    pub(crate) fn may(self, access: Access, entity: &str) -> Result<(), Problem> {
         let allowed =
             |scope: &Scope| scope.access == access && (scope.entity == "*" || scope.entity == entity);
         match self.0 {

@@ -18,7 +18,7 @@ pub(crate) fn date_text(days: i32) -> String {
 }
 
 fn fraction_text(micros: u64, fsp: u8) -> String {
-    if fsp == 0 { String::new() } else { format!(".{:06}", micros)[..=usize::from(fsp.min(6))].to_owned() }
+    if fsp == 0 { String::new() } else { format!(".{micros:06}")[..=usize::from(fsp.min(6))].to_owned() }
 }
 
 /// Microseconds since 1970-01-01T00:00:00, with so many fraction digits.

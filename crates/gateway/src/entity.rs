@@ -99,11 +99,13 @@ impl Entity {
     /// A row's path.
     pub(crate) fn path(&self, key: &[Value]) -> String {
         let table = self.table();
-        let parts = key.iter().zip(&table.primary_key).map(|(value, &column)| {
+        let mut path = format!("/v1/{}", utf8_percent_encode(&self.name, NON_ALPHANUMERIC));
+        for (value, &column) in key.iter().zip(&table.primary_key) {
             let text = text_of(&table.columns[column].ty, value);
-            format!("/{}", utf8_percent_encode(&text, NON_ALPHANUMERIC))
-        });
-        format!("/v1/{}{}", utf8_percent_encode(&self.name, NON_ALPHANUMERIC), parts.collect::<String>())
+            path.push('/');
+            path.extend(utf8_percent_encode(&text, NON_ALPHANUMERIC));
+        }
+        path
     }
 
     /// Columns and values of a body.
@@ -139,8 +141,9 @@ impl Entity {
             hasher.update((text.len() as u64).to_be_bytes());
             hasher.update(text);
         }
-        let hex: String = hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("\"{hex}\"")
+        let mut half = [0; 16];
+        half.copy_from_slice(&hasher.finalize()[..16]);
+        format!("\"{:032x}\"", u128::from_be_bytes(half))
     }
 
     /// A key as the change topic's records carry it.

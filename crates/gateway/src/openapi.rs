@@ -18,9 +18,11 @@ pub(crate) fn document<'a>(entities: impl Iterator<Item = &'a Arc<Entity>>) -> J
             .map(|&i| (table.columns[i].name.clone(), schema(&table.columns[i])))
             .collect();
         schemas.insert(entity.name.clone(), json!({ "type": "object", "properties": columns }));
-        let parts: String =
-            table.primary_key.iter().map(|&i| format!("/{{{}}}", table.columns[i].name)).collect();
-        paths.insert(format!("/v1/{}{parts}", entity.name), row(entity));
+        let mut path = format!("/v1/{}", entity.name);
+        for &i in &table.primary_key {
+            path.extend(["/{", &table.columns[i].name, "}"]);
+        }
+        paths.insert(path, row(entity));
         paths.insert(format!("/v1/{}", entity.name), rows(entity));
     }
     paths.insert("/v1/batch".into(), batch());
@@ -92,18 +94,18 @@ fn operation(entity: &Entity, summary: &str, parameters: &[Json], body: bool, st
     operation
 }
 
-fn parameter(place: &str, name: &str, required: bool, schema: Json) -> Json {
+fn parameter(place: &str, name: &str, required: bool, schema: &Json) -> Json {
     json!({ "name": name, "in": place, "required": required, "schema": schema })
 }
 
 fn header(name: &str) -> Json {
-    parameter("header", name, false, json!({ "type": "string" }))
+    parameter("header", name, false, &json!({ "type": "string" }))
 }
 
 fn row(entity: &Entity) -> Json {
     let table = entity.table();
     let key = table.primary_key.iter().map(|&i| &table.columns[i]);
-    let key: Vec<Json> = key.map(|column| parameter("path", &column.name, true, schema(column))).collect();
+    let key: Vec<Json> = key.map(|column| parameter("path", &column.name, true, &schema(column))).collect();
     let writing = [key.as_slice(), &[header("If-Match"), header("Idempotency-Key")]].concat();
     let putting = [writing.as_slice(), &[header("If-None-Match")]].concat();
     let reading = [key.as_slice(), &[header("Tandem-Token"), header("Tandem-Deadline-Ms")]].concat();
@@ -118,27 +120,27 @@ fn row(entity: &Entity) -> Json {
 fn rows(entity: &Entity) -> Json {
     let table = entity.table();
     let mut query: Vec<Json> = Vec::new();
-    let mut add = |name: &str, schema: Json| {
+    let mut add = |name: &str, schema: &Json| {
         if !query.iter().any(|known| known["name"] == name) {
             query.push(parameter("query", name, false, schema));
         }
     };
     let targets: Vec<&str> = entity.plan.targets().iter().map(|t| t.table().name.as_str()).collect();
-    add("target", json!({ "type": "string", "enum": targets }));
+    add("target", &json!({ "type": "string", "enum": targets }));
     for target in entity.plan.targets() {
         let partition = target.table().partition_key.len();
         for (place, &i) in target.key_columns().iter().enumerate() {
             let column = &table.columns[i];
-            add(&column.name, schema(column));
+            add(&column.name, &schema(column));
             if place >= partition {
                 for bound in ["gt", "gte", "lt", "lte"] {
-                    add(&format!("{}.{bound}", column.name), schema(column));
+                    add(&format!("{}.{bound}", column.name), &schema(column));
                 }
             }
         }
     }
-    add("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1000 }));
-    add("page", json!({ "type": "string" }));
+    add("limit", &json!({ "type": "integer", "minimum": 1, "maximum": 1000 }));
+    add("page", &json!({ "type": "string" }));
     query.push(header("Tandem-Token"));
     let mut list =
         operation(entity, "List a partition of a target table, page by page", &query, false, "200");

@@ -193,9 +193,9 @@ impl Page {
             }
             let beyond = Some((stored(place, &after[level])?, false));
             if order[level].1 {
-                slice.upper = beyond
+                slice.upper = beyond;
             } else {
-                slice.lower = beyond
+                slice.lower = beyond;
             }
             slices.push(slice);
         }

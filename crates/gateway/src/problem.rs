@@ -33,6 +33,7 @@ impl Problem {
     }
 
     /// The same, blaming a field.
+    #[must_use]
     pub fn of_field(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
@@ -150,6 +151,9 @@ impl Problem {
             MysqlError::Server { code, message, .. } => Self::from_code(*code, message, error),
             MysqlError::BadValue { column, problem, .. } => Self::invalid(column, problem),
             MysqlError::TableChanged { .. } => Self::internal(error.to_string()),
+            MysqlError::MissingPrivilege { doing, .. } => Self::internal(format!(
+                "MySQL refused {doing}: GRANT SELECT, INSERT, UPDATE, DELETE on the table to the gateway's account"
+            )),
             _ => Self::unavailable("mysql-unavailable", error.to_string()),
         }
     }

@@ -71,6 +71,28 @@ impl Read {
             (Fact::Key, Query::Page(_)) | (Fact::Header(_), _) => None,
         }
     }
+
+    /// How Cassandra's rows differ from MySQL's, by the mapping's equality.
+    fn compare(&self, rows: &[Row], found: &Found) -> Option<Reason> {
+        let target = self.target()?;
+        let reason = compare(&self.entity.plan, target, rows, found).unwrap_or(Some(Reason::Failed));
+        if let Some(reason) = reason {
+            tracing::warn!(entity = self.entity.name, %reason, "Cassandra does not hold what MySQL holds");
+        }
+        reason
+    }
+
+    fn by_cassandra(&self, found: Result<Found, Reason>) -> Result<Answer, Problem> {
+        let unavailable = |why: &str| Problem::unavailable("cassandra-unavailable", why);
+        let found = found.map_err(|reason| {
+            unavailable(&format!("Cassandra's answer is {reason}, and the fallback is not armed"))
+        })?;
+        let target = self.target().ok_or_else(|| Problem::internal("no target answers this"))?;
+        let rows = found.iter().map(|(key, stored)| self.entity.plan.row(target, key, stored));
+        let rows: Result<Vec<Row>, RowError> = rows.collect();
+        let rows = rows.map_err(|_| unavailable("a row in Cassandra cannot be read"))?;
+        Ok(Answer { rows, served_by: "cassandra", fallback: None })
+    }
 }
 
 impl Shared {
@@ -100,7 +122,7 @@ impl Shared {
         };
         let answer = match route(record, facts) {
             Route::Mysql { shadow, instead } => {
-                let rows = self.from_mysql(&read).await?;
+                let rows = self.ask_mysql(&read).await?;
                 if shadow {
                     self.shadow(&read, &rows);
                 }
@@ -121,41 +143,40 @@ impl Shared {
 
     /// Both stores are read; MySQL has the last word where they differ.
     async fn validated(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
-        let (found, mysql) = tokio::join!(self.from_cassandra(read), self.from_mysql(read));
+        let (found, mysql) = tokio::join!(self.ask_cassandra(read), self.ask_mysql(read));
         let count = |outcome| Metrics::count(&self.metrics.validated, &read.entity.name, outcome);
         let reason = match (&found, &mysql) {
-            (Ok(found), Ok(rows)) => self.compare(read, rows, found),
+            (Ok(found), Ok(rows)) => read.compare(rows, found),
             (Err(reason), _) => Some(*reason),
             // In the canary nothing is served that could not be compared.
             (Ok(_), Err(problem)) if phase == Phase::Canary => return Err(problem.clone()),
             (Ok(_), Err(_)) => {
                 count("mysql-unavailable");
-                return self.by_cassandra(read, found);
+                return read.by_cassandra(found);
             }
         };
         count(reason.map_or("equal", Reason::name));
         match reason {
-            None => self.by_cassandra(read, found),
             Some(reason) if fallback => Ok(by_mysql(mysql?, reason)),
-            Some(_) => self.by_cassandra(read, found),
+            _ => read.by_cassandra(found),
         }
     }
 
     /// Cassandra alone is read; MySQL answers for what is not there.
     async fn trusted(&self, read: &Read, fallback: bool) -> Result<Answer, Problem> {
-        let found = self.from_cassandra(read).await;
+        let found = self.ask_cassandra(read).await;
         let gone = matches!((&found, &read.query), (Ok(rows), Query::Key(_)) if rows.is_empty());
         let reason = match &found {
             Err(reason) => Some(*reason),
             Ok(_) if gone => Some(Reason::Missing),
             Ok(_) => None,
         };
-        let Some(reason) = reason.filter(|_| fallback) else { return self.by_cassandra(read, found) };
-        let rows = match self.from_mysql(read).await {
+        let Some(reason) = reason.filter(|_| fallback) else { return read.by_cassandra(found) };
+        let rows = match self.ask_mysql(read).await {
             // Gone from both.
-            Ok(rows) if gone && rows.is_empty() => return self.by_cassandra(read, found),
+            Ok(rows) if gone && rows.is_empty() => return read.by_cassandra(found),
             Ok(rows) => rows,
-            Err(_) if gone => return self.by_cassandra(read, found),
+            Err(_) if gone => return read.by_cassandra(found),
             Err(problem) => return Err(problem),
         };
         Ok(by_mysql(rows, reason))
@@ -166,8 +187,8 @@ impl Shared {
         let Ok(permit) = Arc::clone(&self.shadows).try_acquire_owned() else { return };
         let (this, read, rows) = (Arc::clone(self), read.clone(), rows.to_vec());
         self.tasks.spawn(async move {
-            let reason = match this.from_cassandra(&read).await {
-                Ok(found) => this.compare(&read, &rows, &found),
+            let reason = match this.ask_cassandra(&read).await {
+                Ok(found) => read.compare(&rows, &found),
                 Err(reason) => Some(reason),
             };
             let outcome = reason.map_or("equal", Reason::name);
@@ -176,29 +197,7 @@ impl Shared {
         });
     }
 
-    /// How Cassandra's rows differ from MySQL's, by the mapping's equality.
-    fn compare(&self, read: &Read, rows: &[Row], found: &Found) -> Option<Reason> {
-        let target = read.target()?;
-        let reason = compare(&read.entity.plan, target, rows, found).unwrap_or(Some(Reason::Failed));
-        if let Some(reason) = reason {
-            tracing::warn!(entity = read.entity.name, %reason, "Cassandra does not hold what MySQL holds");
-        }
-        reason
-    }
-
-    fn by_cassandra(&self, read: &Read, found: Result<Found, Reason>) -> Result<Answer, Problem> {
-        let unavailable = |why: &str| Problem::unavailable("cassandra-unavailable", why);
-        let found = found.map_err(|reason| {
-            unavailable(&format!("Cassandra's answer is {reason}, and the fallback is not armed"))
-        })?;
-        let target = read.target().ok_or_else(|| Problem::internal("no target answers this"))?;
-        let rows = found.iter().map(|(key, stored)| read.entity.plan.row(target, key, stored));
-        let rows: Result<Vec<Row>, RowError> = rows.collect();
-        let rows = rows.map_err(|_| unavailable("a row in Cassandra cannot be read"))?;
-        Ok(Answer { rows, served_by: "cassandra", fallback: None })
-    }
-
-    async fn from_mysql(&self, read: &Read) -> Result<Vec<Row>, Problem> {
+    async fn ask_mysql(&self, read: &Read) -> Result<Vec<Row>, Problem> {
         let (begun, table) = (Instant::now(), read.entity.table());
         let rows = match &read.query {
             Query::Key(key) => {
@@ -212,11 +211,11 @@ impl Shared {
         rows.map_err(|error: MysqlError| Problem::from_mysql(&error, Instant::now() >= read.deadline))
     }
 
-    async fn from_cassandra(&self, read: &Read) -> Result<Found, Reason> {
+    async fn ask_cassandra(&self, read: &Read) -> Result<Found, Reason> {
         let begun = Instant::now();
         let limit = begun + self.config.cassandra_read;
         let deadline = read.deadline.min(limit);
-        let found = match tokio::time::timeout_at(deadline, self.ask_cassandra(read)).await {
+        let found = match tokio::time::timeout_at(deadline, self.try_cassandra(read)).await {
             Ok(found) => found,
             Err(_) => Err(Reason::Late),
         };
@@ -229,7 +228,7 @@ impl Shared {
         found
     }
 
-    async fn ask_cassandra(&self, read: &Read) -> Result<Found, Reason> {
+    async fn try_cassandra(&self, read: &Read) -> Result<Found, Reason> {
         let (plan, target) = (&read.entity.plan, read.target().ok_or(Reason::NoTarget)?);
         let table = plan.targets()[target].table();
         let failed = |error: &dyn std::error::Error| {

@@ -49,6 +49,7 @@ impl fmt::Display for Reason {
 
 /// What is known about a read before any store is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct Facts {
     /// Whether the phase's cohort admits it.
     pub in_cohort: bool,

@@ -58,10 +58,12 @@ impl Default for Cohort {
 
 impl Cohort {
     /// Whether a request is of the cohort. `fact` gives what the request says, in one canonical text
-    /// form each. A request that does not say what tells customers apart is not in by percentage.
+    /// form each. A request that does not say what tells customers apart is in only where everybody
+    /// is.
     pub fn admits(&self, fact: impl Fn(&Fact) -> Option<String>) -> bool {
         let by_value = self.values.iter().any(|(name, value)| fact(name).as_ref() == Some(value));
-        by_value || self.percent > 0.0 && fact(&self.by).is_some_and(|text| place(&text) < self.percent)
+        let by_place = || fact(&self.by).is_some_and(|text| place(&text) < self.percent);
+        by_value || self.percent >= 100.0 || self.percent > 0.0 && by_place()
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
     fn nobody_and_everybody() {
         assert!((0..1000).all(|n| !in_by(&by_percent(0.0), &n.to_string())));
         assert!((0..1000).all(|n| in_by(&by_percent(100.0), &n.to_string())));
-        assert!(!by_percent(100.0).admits(|_| None));
+        assert!(by_percent(100.0).admits(|_| None) && !by_percent(99.9).admits(|_| None));
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl Watermarks {
     pub fn containing(&self, gtids: &GtidSet) -> Option<Arc<Watermark>> {
         let seen = self.seen.borrow();
         let first = seen.partition_point(|w| !gtids.is_subset(&w.gtid_set));
-        seen.get(first).cloned()
+        // After a fail-over the sets need not have grown.
+        seen.get(first).filter(|w| gtids.is_subset(&w.gtid_set)).cloned()
     }
 
     /// The newest watermark that may be borrowed for what `reader` reads next of the table whose
