@@ -3,6 +3,7 @@
 mod api;
 mod canary;
 mod faults;
+mod history;
 mod phases;
 
 use std::collections::HashMap;

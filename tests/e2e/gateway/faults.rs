@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tandem_devstack::{Cassandra, Kafka};
 use tandem_event_log::{Topics, read_all};
@@ -241,4 +242,47 @@ async fn without_the_control_topic_the_last_phase_holds() -> anyhow::Result<()> 
     }
     stage.running.clear();
     stage.migration.drop().await
+}
+
+/// Beyond what it can hold the gateway says so at once, and a request that waits ends at its deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_gateway_says_so_and_deadlines_hold() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let migration = Migration::new(servers, "gwfull", &[ORDERS]).await?;
+    let mut stage = Stage::of(migration, "max_in_flight = 2\n", MAPPING, &["gateway"]).await?;
+    stage.done("PUT", "/v1/order/1", r#"{"customer": 1}"#).await?;
+    stage.sql("BEGIN").await?;
+    stage.sql("UPDATE orders SET note = 'locked' WHERE id = 1").await?;
+    let port = stage.port;
+    let blocked = |ms: &'static str| {
+        let body = r#"{"note": "late"}"#;
+        tokio::spawn(
+            async move { http(port, "PATCH", "/v1/order/1", &[("Tandem-Deadline-Ms", ms)], body).await },
+        )
+    };
+    let waiting = [blocked("4000"), blocked("4000")];
+    let refused = |answer: &super::Answer| {
+        answer.status == 503 && answer.json()["type"] == "urn:tandem:problem:overloaded"
+    };
+    // Whoever asks before both of them wait may be let in, in place of one of them.
+    let began = Instant::now();
+    let locks = format!(
+        "SELECT COUNT(*) FROM performance_schema.data_locks WHERE OBJECT_SCHEMA = '{}' AND LOCK_STATUS = 'WAITING'",
+        stage.migration.database
+    );
+    while stage.migration.mysql.query_first::<u64, _>(&locks).await? < Some(2) {
+        anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "the requests do not wait for the lock");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let full = stage.get("/v1/order/1").await?;
+    assert!(refused(&full) && full.header("retry-after") == "1", "{full:?}");
+    for one in waiting {
+        let late = one.await??;
+        assert_eq!((late.status, &late.json()["type"]), (504, &json!("urn:tandem:problem:deadline")));
+    }
+    stage.sql("COMMIT").await?;
+    let after = stage.get("/v1/order/1").await?;
+    assert_eq!((after.status, &after.json()["note"]), (200, &json!("locked")));
+    stage.done("PATCH", "/v1/order/1", r#"{"note": "free"}"#).await?;
+    stage.end().await
 }
