@@ -12,7 +12,7 @@ async fn filled(servers: Servers, test: &str, rows: i64) -> anyhow::Result<Stage
     for id in 1..=rows {
         let body = format!(r#"{{"customer": {}, "note": "n{id}"}}"#, id % 5);
         let written = stage.done("PUT", &format!("/v1/order/{id}"), &body).await?;
-        token = written.header("tandem-token").to_owned();
+        written.header("tandem-token").clone_into(&mut token);
     }
     stage.phase(Phase::ReadSwitch).await?;
     for path in ["/v1/order/1", "/v1/order?target=by_customer&customer=1"] {
