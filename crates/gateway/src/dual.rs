@@ -26,6 +26,8 @@ use crate::metrics::Metrics;
 
 /// Failures on their way to Kafka at most.
 const RECORDS: usize = 1000;
+/// How long a stop waits for them.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// What one row's change writes, once it is committed.
 #[derive(Debug)]
@@ -95,6 +97,14 @@ impl DualWriter {
             recording: Arc::new(Semaphore::new(RECORDS)),
             tasks,
         })
+    }
+
+    /// Waits a little until the failures on their way are recorded: Kafka may be down.
+    pub(crate) async fn settle(&self) {
+        let all = self.recording.acquire_many(RECORDS as u32);
+        if tokio::time::timeout(LINGER, all).await.is_err() {
+            tracing::warn!("failures of dual writes were not all recorded; the change log brings the rows");
+        }
     }
 
     /// The version of the newest watermark that knows the entity. Ask before the COMMIT.
@@ -189,7 +199,7 @@ impl DualWriter {
             return;
         };
         let (producer, lost) = (self.producer.clone(), self.metrics.failures_lost.clone());
-        self.tasks.spawn(async move {
+        tokio::spawn(async move {
             let count = records.len() as u64;
             if producer.send(records).await.is_err() {
                 lost.inc_by(count);

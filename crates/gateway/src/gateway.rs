@@ -192,6 +192,7 @@ impl Gateway {
         axum::serve(listener, router).with_graceful_shutdown(draining).await?;
         shared.tasks.close();
         shared.tasks.wait().await;
+        shared.dual.settle().await;
         Ok(())
     }
 }

@@ -9,13 +9,14 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 use axum::routing::get;
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tandem_model::PhaseRecord;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::auth::{Access, Caller, caller};
+use crate::batch;
 use crate::body::{self, Object};
 use crate::change::{Action, Change, Condition};
 use crate::entity::Entity;
@@ -36,8 +37,6 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The longest deadline that a request may name.
 const LONGEST: Duration = Duration::from_mins(1);
-/// Operations of a batch at most.
-const OPERATIONS: usize = 100;
 /// Bytes of an idempotency key at most.
 const IDEMPOTENCY_KEY: usize = 255;
 
@@ -71,7 +70,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response<
     shared.metrics.in_flight.inc();
     let mut named = Named { entity: String::new(), operation: "other" };
     let mut response = match Arc::clone(&shared.admission).try_acquire_owned() {
-        Ok(_permit) => match handle(&shared, &record, request, &mut named).await {
+        Ok(permit) => match handle(&shared, &record, permit, request, &mut named).await {
             Ok(response) => response,
             Err(problem) => problem.response(),
         },
@@ -96,6 +95,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Probl
 async fn handle(
     shared: &Arc<Shared>,
     record: &Arc<PhaseRecord>,
+    permit: OwnedSemaphorePermit,
     request: Request,
     named: &mut Named,
 ) -> Result<Response<Body>, Problem> {
@@ -112,7 +112,7 @@ async fn handle(
     let deadline = Instant::now() + deadline;
     let path = parts.uri.path().to_owned();
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let context = Context { shared, record, caller, parts: &parts, deadline };
+    let context = Context { shared, record, permit: Arc::new(permit), caller, parts: &parts, deadline };
     match (segments.as_slice(), &parts.method) {
         (["openapi.json"], &Method::GET) => {
             named.operation = "openapi";
@@ -176,6 +176,8 @@ async fn handle(
 struct Context<'a> {
     shared: &'a Arc<Shared>,
     record: &'a Arc<PhaseRecord>,
+    /// To be under way; a write that goes on without its client keeps it.
+    permit: Arc<OwnedSemaphorePermit>,
     caller: Caller<'a>,
     parts: &'a request::Parts,
     deadline: Instant,
@@ -266,17 +268,9 @@ impl Context<'_> {
     }
 
     async fn batch(&self, body: &[u8]) -> Result<Response<Body>, Problem> {
-        let Batch { operations } = body::parse(body)?;
-        if operations.is_empty() || operations.len() > OPERATIONS {
-            return Err(Problem::bad_request(format!("a batch has 1 to {OPERATIONS} operations")));
-        }
-        let mut changes = Vec::with_capacity(operations.len());
-        for (place, operation) in operations.into_iter().enumerate() {
-            let unknown = || Problem::not_found("no entity has this name").of_field("entity");
-            let entity =
-                self.shared.entities.get(&operation.entity).cloned().ok_or_else(|| unknown().at(place))?;
-            self.caller.may(Access::Write, &entity.name)?;
-            changes.push(operation.change(entity).map_err(|problem| problem.at(place))?);
+        let changes = batch::changes(body, |name| self.shared.entities.get(name).cloned())?;
+        for change in &changes {
+            self.caller.may(Access::Write, &change.entity.name)?;
         }
         self.write("batch", changes, many, body).await
     }
@@ -291,8 +285,11 @@ impl Context<'_> {
     ) -> Result<Response<Body>, Problem> {
         let claim = self.claim(body)?;
         let (shared, record, deadline) = (Arc::clone(self.shared), Arc::clone(self.record), self.deadline);
+        let permit = Arc::clone(&self.permit);
         let writing = self.shared.tasks.spawn(async move {
-            shared.write(&record, operation, &changes, claim, answering, deadline).await
+            let written = shared.write(&record, operation, &changes, claim, answering, deadline).await;
+            drop(permit);
+            written
         });
         let Written { reply, token, replayed } =
             writing.await.map_err(|_| Problem::internal("the write has panicked"))??;
@@ -337,61 +334,6 @@ impl Context<'_> {
             id: hash(&[self.caller.name().as_bytes(), key.as_bytes()]),
             request: hash(&[method, path, matches, none_match, body]),
         }))
-    }
-}
-
-/// `POST /v1/batch`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Batch {
-    operations: Vec<Operation>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Operation {
-    op: Op,
-    entity: String,
-    /// The key's parts as in a path, each percent-encoded there and plain here.
-    #[serde(default)]
-    key: Vec<String>,
-    #[serde(default)]
-    values: Object,
-    if_match: Option<String>,
-    if_none_match: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Op {
-    Insert,
-    Put,
-    Patch,
-    Delete,
-}
-
-impl Operation {
-    fn change(self, entity: Arc<Entity>) -> Result<Change, Problem> {
-        let condition = Condition::parse(self.if_match.as_deref(), self.if_none_match.as_deref())?;
-        let values = entity.parse_values(&self.values)?;
-        let encoded: Vec<String> = self
-            .key
-            .iter()
-            .map(|part| {
-                percent_encoding::utf8_percent_encode(part, percent_encoding::NON_ALPHANUMERIC).to_string()
-            })
-            .collect();
-        let key = || entity.parse_key(encoded.iter().map(String::as_str)).map_err(|p| p.of_field("key"));
-        let action = match self.op {
-            Op::Insert if self.key.is_empty() => Action::Insert(values),
-            Op::Insert => {
-                return Err(Problem::bad_request("an insert names its key in `values`").of_field("key"));
-            }
-            Op::Put => Action::Put(key()?, values),
-            Op::Patch => Action::Patch(key()?, values),
-            Op::Delete => Action::Delete(key()?),
-        };
-        Ok(Change { entity, action, condition })
     }
 }
 

@@ -13,6 +13,7 @@
 //! any number run beside each other.
 
 mod auth;
+mod batch;
 mod body;
 mod change;
 mod clock;

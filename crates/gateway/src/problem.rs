@@ -76,10 +76,16 @@ impl Problem {
         Self::new("idempotency-key-reused", title, StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
+    /// The same, its column taken for one of an operation's values.
+    #[must_use]
+    pub fn of_values(self) -> Self {
+        Self { field: self.field.map(|column| format!("values/{column}")), ..self }
+    }
+
     /// The same, blaming an operation of a batch by its number from 0.
     #[must_use]
     pub fn at(self, place: usize) -> Self {
-        let field = self.field.map_or(String::new(), |field| format!("/values/{field}"));
+        let field = self.field.map_or(String::new(), |field| format!("/{field}"));
         Self { field: Some(format!("/operations/{place}{field}")), ..self }
     }
 

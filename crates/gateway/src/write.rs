@@ -173,7 +173,8 @@ impl Shared {
         let mut done = Vec::with_capacity(changes.len());
         for (place, change) in changes.iter().enumerate() {
             let outcome = change.run(transaction).await;
-            let in_place = |problem: Problem| if changes.len() > 1 { problem.at(place) } else { problem };
+            let in_place =
+                |problem: Problem| if changes.len() > 1 { problem.of_values().at(place) } else { problem };
             done.push(outcome.map_err(|refused| match refused {
                 Refused::Again(problem) => Refused::Again(in_place(problem)),
                 Refused::Final(problem) => Refused::Final(in_place(problem)),
