@@ -225,6 +225,21 @@ impl Stage {
         Ok(row.map(|(note,)| note.unwrap_or_default()))
     }
 
+    /// The metrics of every process that runs, one after the other. Their addresses are in the log.
+    async fn metrics(&self) -> anyhow::Result<String> {
+        let mut all = String::new();
+        for line in self.running[0].log().lines().filter(|line| line.contains("serving /metrics")) {
+            let port = line.rsplit_once(':').and_then(|(_, port)| port.trim().parse().ok());
+            // One that has ended serves no more.
+            if let Some(port) = port
+                && let Ok(answer) = http(port, "GET", "/metrics", &[], "").await
+            {
+                all.push_str(&answer.body);
+            }
+        }
+        Ok(all)
+    }
+
     async fn sql(&mut self, statement: &str) -> anyhow::Result<()> {
         Ok(self.migration.mysql.query_drop(statement).await?)
     }

@@ -119,5 +119,22 @@ async fn a_wrong_cassandra_is_not_believed() -> anyhow::Result<()> {
     stage.phase(Phase::Verify).await?;
     let shadowed = stage.get("/v1/order/1").await?;
     assert_eq!((shadowed.served_by(), shadowed.fallback(), right(&shadowed)), ("mysql", "", true));
+    // By key and in a list, in two phases; the missing one once more. Waiting for apply adds to them.
+    stage
+        .until("every reason to be counted", async |stage| {
+            let metrics = stage.metrics().await?;
+            let counted = |name: &str, reason: &str, least: u64| {
+                let label = format!("tandem_gateway_{name}_total{{entity=\"order\",reason=\"{reason}\"}} ");
+                let counts =
+                    metrics.lines().filter_map(|line| line.strip_prefix(&label)?.parse::<u64>().ok());
+                counts.max().is_some_and(|count| count >= least)
+            };
+            Ok(counted("fallbacks", "different", 4)
+                && counted("fallbacks", "missing", 5)
+                && counted("fallbacks", "extra", 4)
+                && counted("validated", "equal", 4)
+                && counted("shadowed", "different", 1))
+        })
+        .await?;
     stage.end().await
 }
