@@ -56,6 +56,10 @@ fn directions() {
             "tandem-verify",
             &["model", "wire", "mapping", "mysql-source", "event-log", "cassandra-target", "watermarks"],
         ),
+        (
+            "tandem-gateway",
+            &["model", "wire", "mapping", "mysql-source", "event-log", "cassandra-target", "watermarks"],
+        ),
         ("tandem-devstack", &[]),
         ("tandem-xtask", &["devstack"]),
     ] {

@@ -9,6 +9,7 @@ mod cassandra_target;
 mod convergence;
 mod event_log;
 mod filters;
+mod gateway;
 mod migration;
 mod mysql_source;
 mod refusals;

@@ -9,6 +9,7 @@ use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::DefaultPolicy;
+use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::Semaphore;
 
 use crate::config::CassandraConfig;
@@ -33,6 +34,7 @@ struct Inner {
     request_timeout: Duration,
     datacenter: String,
     tables: Tables,
+    slices: Statements,
     writes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     trouble: Trouble,
@@ -49,6 +51,20 @@ impl Tables {
 
     pub(crate) fn insert(&self, name: Arc<str>, table: Arc<PreparedTable>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(name, table);
+    }
+}
+
+/// Statements prepared when they were first needed, by their text. There are a few for each table.
+#[derive(Debug, Default)]
+pub(crate) struct Statements(RwLock<HashMap<String, Arc<PreparedStatement>>>);
+
+impl Statements {
+    pub(crate) fn get(&self, text: &str) -> Option<Arc<PreparedStatement>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(text).cloned()
+    }
+
+    pub(crate) fn insert(&self, text: String, statement: Arc<PreparedStatement>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(text, statement);
     }
 }
 
@@ -95,6 +111,7 @@ impl Target {
                 request_timeout: config.request_timeout,
                 datacenter,
                 tables: Tables::default(),
+                slices: Statements::default(),
                 writes: Arc::new(Semaphore::new(config.max_in_flight)),
                 reads: Arc::new(Semaphore::new(config.max_in_flight)),
                 trouble: Trouble::default(),
@@ -122,6 +139,10 @@ impl Target {
 
     pub(crate) fn tables(&self) -> &Tables {
         &self.inner.tables
+    }
+
+    pub(crate) fn slices(&self) -> &Statements {
+        &self.inner.slices
     }
 
     pub(crate) fn writes(&self) -> &Arc<Semaphore> {

@@ -52,6 +52,30 @@ pub(crate) fn select(keyspace: &str, table: &TargetTable) -> String {
     format!("SELECT {columns} FROM {} WHERE {}", qualified(keyspace, &table.name), key_equals(table))
 }
 
+/// Binds the first `equal` key columns, the bounds of the next one, and the limit; gives the key and
+/// the regular columns. A bound is whether it is inclusive.
+pub(crate) fn slice(
+    keyspace: &str,
+    table: &TargetTable,
+    equal: usize,
+    lower: Option<bool>,
+    upper: Option<bool>,
+) -> String {
+    let columns: Vec<String> = table.key_columns().map(|c| quote(&c.name)).collect();
+    let mut terms: Vec<String> = columns.iter().take(equal).map(|name| format!("{name} = ?")).collect();
+    for (bound, operator) in [(lower, '>'), (upper, '<')] {
+        if let (Some(inclusive), Some(name)) = (bound, columns.get(equal)) {
+            terms.push(format!("{name} {operator}{} ?", if inclusive { "=" } else { "" }));
+        }
+    }
+    format!(
+        "SELECT {} FROM {} WHERE {} LIMIT ?",
+        names(table.key_columns().chain(&table.regular)),
+        qualified(keyspace, &table.name),
+        terms.join(" AND ")
+    )
+}
+
 /// Binds the first and the last token; gives the key.
 pub(crate) fn scan(keyspace: &str, table: &TargetTable) -> String {
     let token = format!("TOKEN({})", names(table.partition_key.iter()));
@@ -147,6 +171,10 @@ mod tests {
         assert_eq!(
             scan("Ks", &t),
             r#"SELECT "Account", "month", "at", "id" FROM "Ks"."Invoice""s" WHERE TOKEN("Account", "month") >= ? AND TOKEN("Account", "month") <= ?"#
+        );
+        assert_eq!(
+            slice("Ks", &t, 2, Some(true), Some(false)),
+            r#"SELECT "Account", "month", "at", "id", "amount" FROM "Ks"."Invoice""s" WHERE "Account" = ? AND "month" = ? AND "at" >= ? AND "at" < ? LIMIT ?"#
         );
         assert_eq!(
             create_table("Ks", &t),

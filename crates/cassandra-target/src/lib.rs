@@ -18,6 +18,7 @@ mod read;
 mod retry;
 mod scan;
 mod schema;
+mod slice;
 mod write;
 
 pub use config::{CassandraConfig, Consistency};
@@ -25,6 +26,7 @@ pub use connect::Target;
 pub use error::{ConnectError, FailedWrite, ReadError, Rejection, SchemaError, WriteError};
 pub use scan::{Scan, TokenRange};
 pub use schema::Finding;
+pub use slice::{Slice, SliceBound};
 
 #[cfg(test)]
 mod tests {

@@ -64,7 +64,7 @@ impl PreparedTable {
     }
 }
 
-async fn prepare(session: &Session, cql: String) -> Result<PreparedStatement, Failure> {
+pub(crate) async fn prepare(session: &Session, cql: String) -> Result<PreparedStatement, Failure> {
     let mut statement = session.prepare(Statement::new(cql)).await.map_err(|e| Failure::from(&e))?;
     statement.set_is_idempotent(true);
     statement.set_use_cached_result_metadata(true);

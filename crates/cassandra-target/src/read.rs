@@ -37,6 +37,12 @@ impl Target {
         Ok(rows)
     }
 
+    /// Reads one row, by one attempt: for readers who have another place to turn to.
+    pub async fn get(&self, target: &str, key: &TargetKey) -> Result<Option<StoredRow>, ReadError> {
+        let table = self.prepared(target)?;
+        self.read_row(&table, key).await.map_err(|failure| ReadError::new(target, failure))
+    }
+
     pub(crate) fn prepared(&self, target: &str) -> Result<Arc<PreparedTable>, ReadError> {
         self.tables().get(target).ok_or_else(|| ReadError::NotPrepared { target: target.to_owned() })
     }

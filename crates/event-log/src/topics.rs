@@ -74,6 +74,11 @@ impl Topics {
         self.named("mismatches")
     }
 
+    /// Dual writes that Cassandra did not take: one partition.
+    pub fn dual_write_failures(&self) -> String {
+        self.named("dual-write-failures")
+    }
+
     /// Records that could not be handled.
     pub fn dead_letters(&self) -> String {
         self.named("dead-letters")
@@ -108,6 +113,7 @@ impl Topics {
             spec(self.ddl(), 1, Cleanup::KeepAll),
             self.schemas_spec(),
             spec(self.mismatches(), 1, Cleanup::KeepAll),
+            spec(self.dual_write_failures(), 1, changes),
             spec(self.dead_letters(), config.partitions, Cleanup::KeepAll),
             spec(self.control(), 1, Cleanup::CompactAfter(Duration::ZERO)),
         ];

@@ -2,9 +2,10 @@
 //!
 //! A [`TablePlan`] is compiled once from a [`TableConfig`] and the table's definition; after that
 //! nothing is looked up by name. It says what a change writes ([`TablePlan::mutations`]), what
-//! Cassandra must hold for a MySQL row ([`TablePlan::expected`]), and how a row is put right again
-//! ([`TablePlan::repair`]). [`fold`] makes few writes out of many, [`differences`] is the one
-//! definition of equality between both stores. No I/O anywhere.
+//! Cassandra must hold for a MySQL row ([`TablePlan::expected`]) and the other way round
+//! ([`TablePlan::row`]), and how a row is put right again ([`TablePlan::repair`]). [`fold`] makes
+//! few writes out of many, [`differences`] is the one definition of equality between both stores.
+//! No I/O anywhere.
 
 mod compile;
 mod config;
@@ -16,6 +17,7 @@ mod filter;
 mod fold;
 mod plan;
 mod print;
+mod reading;
 mod rows;
 
 pub use compile::compile_all;

@@ -193,7 +193,7 @@ impl TablePlan {
         Ok(out)
     }
 
-    fn target(&self, number: usize) -> Result<&TargetPlan, RowError> {
+    pub(crate) fn target(&self, number: usize) -> Result<&TargetPlan, RowError> {
         let no_such = || RowError::NoSuchTarget { table: self.source.name.clone(), target: number };
         self.targets.get(number).ok_or_else(no_such)
     }
@@ -224,7 +224,7 @@ impl TablePlan {
         })
     }
 
-    fn target_key(&self, target: &TargetPlan, row: &Row) -> Result<TargetKey, RowError> {
+    pub(crate) fn target_key(&self, target: &TargetPlan, row: &Row) -> Result<TargetKey, RowError> {
         let mut key = Vec::with_capacity(target.key.len());
         for &i in &target.key {
             key.push(self.value(i, row)?);
@@ -268,13 +268,18 @@ impl TablePlan {
     }
 
     fn value(&self, column: usize, row: &Row) -> Result<Vec<u8>, RowError> {
+        self.stored(column, &row[column])
+    }
+
+    /// A value of a source's column as the targets store it.
+    pub fn stored(&self, column: usize, value: &Value) -> Result<Vec<u8>, RowError> {
         let def = &self.source.columns[column];
-        to_cql(&def.ty, &row[column]).map_err(|unfit| {
+        to_cql(&def.ty, value).map_err(|unfit| {
             let (table, name) = (self.source.name.clone(), def.name.clone());
             match unfit {
                 Unfit::InvalidDate => RowError::InvalidDate { table, column: name },
                 Unfit::Kind => {
-                    RowError::Kind { table, column: name, ty: def.ty.clone(), found: row[column].kind() }
+                    RowError::Kind { table, column: name, ty: def.ty.clone(), found: value.kind() }
                 }
                 Unfit::Range => RowError::Range { table, column: name, ty: def.ty.clone() },
             }

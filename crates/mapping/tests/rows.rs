@@ -7,8 +7,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tandem_mapping::{RowError, TableConfig, TablePlan, TargetConfig, same_shape};
 use tandem_model::{
-    Cell, Change, ColumnDef, Decimal, Mutation, Op, Row, SourceInfo, TableDef, TableName, Value, Version,
-    Write,
+    Cell, Change, ColumnDef, Decimal, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName, Value,
+    Version, Write,
 };
 
 fn column(name: &str, ty: &str, nullable: bool) -> ColumnDef {
@@ -226,6 +226,30 @@ fn a_repair_says_everything() {
     );
     assert_eq!(plan.source_key(1, &key(&[b"x", &[1]])), Ok(vec![Value::Int(1)]));
     assert_eq!(plan.source_key(1, &key(&[b"x", &[1, 2]])), Err(RowError::BadKey { target: "by_k".into() }));
+}
+
+#[test]
+fn a_stored_row_is_read_back() {
+    let plan = plan();
+    assert_eq!(plan.target_by_primary_key(), Some(0));
+    assert_eq!(plan.key_by_primary_key(0, &[Value::Int(1)]), Ok(vec![vec![1]]));
+    let mut full = row("x", Some(5));
+    full[3] = Value::Date(9);
+    for expected in plan.expected(&full).unwrap() {
+        let bytes = |cell: &Cell| if let Cell::Value(bytes) = cell { Some(bytes.clone()) } else { None };
+        let stored = StoredRow { cells: expected.cells.iter().map(bytes).collect(), writetimes: vec![] };
+        let mut wanted = full.clone();
+        for (column, value) in wanted.iter_mut().enumerate() {
+            if !plan.targets()[expected.target].columns().any(|held| held == column) {
+                *value = Value::Null;
+            }
+        }
+        assert_eq!(plan.row(expected.target, &expected.key, &stored), Ok(wanted));
+        let short = StoredRow { cells: vec![], writetimes: vec![] };
+        assert!(matches!(plan.row(expected.target, &expected.key, &short), Err(RowError::BadKey { .. })));
+    }
+    let foreign = StoredRow { cells: vec![Some(vec![0, 1]), None, None], writetimes: vec![] };
+    assert!(plan.row(0, &vec![vec![1, 2]], &foreign).is_err());
 }
 
 #[test]

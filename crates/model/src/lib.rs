@@ -12,11 +12,13 @@
 //!   within what the server has executed.
 
 mod change;
+mod cohort;
 mod column_type;
 mod cql;
 mod decimal;
 mod gtid;
 mod mutation;
+mod phase;
 mod position;
 mod table;
 mod value;
@@ -24,11 +26,13 @@ mod version;
 mod watermark;
 
 pub use change::{Change, Op, SourceInfo};
+pub use cohort::{Cohort, Fact, place};
 pub use column_type::{ColumnType, UnsupportedType};
 pub use cql::{ClusteringOrder, CqlColumn, CqlType, TargetTable};
 pub use decimal::{Decimal, ParseDecimalError};
 pub use gtid::{Gtid, GtidSet, ParseGtidError};
 pub use mutation::{Cell, Mutation, StoredRow, TargetKey, Write};
+pub use phase::{DualWriteMode, Phase, PhaseRecord};
 pub use position::BinlogPosition;
 pub use table::{ColumnDef, TableDef, TableName};
 pub use value::{Row, Value};

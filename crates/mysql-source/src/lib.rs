@@ -4,6 +4,7 @@
 //! - [`Mysql`]: a pool of connections, [preflight](Mysql::preflight) and table definitions.
 //! - [`BinlogStream`]: the change log, row by row, each row with the definition that its table had
 //!   when the row was written. An event that is not understood is an error, never a skip.
+//! - [`ClientPool`]: clients' own reads and [transactions](ClientTransaction), in strict mode.
 //! - [`Reader`]: one connection that reads chunks, keys, the executed GTID set and the binlog's end.
 //!
 //! The stream and the reader give the same [`Value`](tandem_model::Value) for the same stored
@@ -13,16 +14,20 @@ mod binlog;
 mod bytes;
 mod charset;
 mod client;
+mod client_pool;
+mod client_transaction;
 mod config;
 mod decimal;
 mod error;
 mod event;
 mod machine;
 mod metadata;
+mod partition_read;
 mod preflight;
 mod query;
 mod reader;
 mod rows;
+mod select;
 mod statement;
 mod table_error;
 mod table_map;
@@ -33,9 +38,12 @@ mod values;
 
 pub use binlog::BinlogStream;
 pub use client::Mysql;
+pub use client_pool::ClientPool;
+pub use client_transaction::{ClientTransaction, Commit};
 pub use config::MysqlConfig;
 pub use error::{BinlogError, MysqlError};
 pub use event::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
+pub use partition_read::{Bound, PartitionRead};
 pub use preflight::{Finding, Severity};
 pub use reader::Reader;
 pub use table_error::{Refusal, TableError};

@@ -53,7 +53,7 @@ fn key_names(table: &TableDef, suffix: &str) -> String {
     list(table.primary_key.iter().map(|&i| quoted(&table.columns[i].name) + suffix))
 }
 
-fn select_all(table: &TableDef) -> String {
+pub(crate) fn select_all(table: &TableDef) -> String {
     let columns = list(table.columns.iter().map(|c| quoted(&c.name)));
     format!("SELECT {columns} FROM {}", quoted_table(&table.name))
 }
@@ -86,6 +86,15 @@ pub(crate) fn keys(table: &TableDef, n: usize) -> String {
     format!("{} WHERE {terms}", select_all(table))
 }
 
+/// `WHERE` one key.
+pub(crate) fn point(table: &TableDef) -> String {
+    let terms = (0..table.primary_key.len()).map(|i| {
+        let (name, parameter) = key_column(table, i);
+        format!("{name} = {parameter}")
+    });
+    format!("WHERE {}", terms.collect::<Vec<_>>().join(" AND "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +125,7 @@ mod tests {
             "SELECT `a`, `b`, `c` FROM `d`.`t``x` WHERE (`c` = ? AND `b` = CAST(? AS DECIMAL(5,2))) OR \
              (`c` = ? AND `b` = CAST(? AS DECIMAL(5,2)))"
         );
+        assert_eq!(point(&t), "WHERE `c` = ? AND `b` = CAST(? AS DECIMAL(5,2))");
         assert!(keys(&TableDef { primary_key: vec![0], ..t }, 3).ends_with("WHERE `a` IN (?, ?, ?)"));
         assert_eq!(range_parameters(&[1, 2, 3]).collect::<Vec<_>>(), [1, 1, 2, 1, 2, 3]);
     }

@@ -5,13 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Column, Conn, Error, ServerError, Value as Raw};
+use mysql_async::{Conn, Error, ServerError, Value as Raw};
 use tandem_model::{BinlogPosition, ColumnDef, GtidSet, Row, TableDef, TableName, Value};
 
 use crate::MysqlError;
 use crate::client::Server;
 use crate::query::{chunk, keys as key_query, max_key, range_parameters};
-use crate::values::{from_result, is_of_type, parameter};
+use crate::select::{key_parameters, select_rows};
 
 /// How long one read of rows may take.
 const READ: Duration = Duration::from_mins(2);
@@ -137,7 +137,6 @@ impl Reader {
         Ok(self.server.answer(self.server.timeout, &doing, question).await?.flatten().unwrap_or(0))
     }
 
-    /// The rows of a query whose columns are these.
     async fn rows(
         &mut self,
         table: &TableName,
@@ -145,62 +144,8 @@ impl Reader {
         sql: &str,
         params: Vec<Raw>,
     ) -> Result<Vec<Row>, MysqlError> {
-        let conn = &mut self.conn;
-        let question = async {
-            // Over the binary protocol even without parameters: FLOATs come rounded as text.
-            let mut result = conn.exec_iter(sql, params).await?;
-            let found: Vec<Column> = result.columns_ref().to_vec();
-            let rows: Vec<mysql_async::Row> = result.collect().await?;
-            Ok::<_, Error>((found, rows))
-        };
-        let changed = |problem: String| MysqlError::TableChanged { table: table.clone(), problem };
-        let (found, rows) =
-            match self.server.answer(READ, &format!("reading rows of {table}"), question).await {
-                Err(MysqlError::Server { code: 1054, .. }) => {
-                    return Err(changed("a column is gone or has another name".into()));
-                }
-                Err(MysqlError::Server { code: 1146 | 1049, .. }) => {
-                    return Err(changed("it is gone".into()));
-                }
-                answer => answer?,
-            };
-        if let Some((_, column)) = found.iter().zip(columns).find(|(f, c)| !is_of_type(f, &c.ty)) {
-            return Err(changed(format!("column `{}` has another type", column.name)));
-        }
-        rows.into_iter()
-            .map(|row| {
-                row.unwrap()
-                    .into_iter()
-                    .zip(columns)
-                    .map(|(raw, column)| {
-                        from_result(raw, &column.ty).map_err(|problem| MysqlError::BadValue {
-                            table: table.clone(),
-                            column: column.name.clone(),
-                            problem,
-                        })
-                    })
-                    .collect()
-            })
-            .collect()
+        select_rows(&mut self.conn, &self.server, READ, table, columns, sql, params).await
     }
-}
-
-/// A key's values as parameters.
-fn key_parameters(table: &TableDef, key: &[Value]) -> Result<Vec<Raw>, MysqlError> {
-    let bad = |column: &str, problem: &str| MysqlError::BadValue {
-        table: table.name.clone(),
-        column: column.to_owned(),
-        problem: problem.to_owned(),
-    };
-    if key.len() != table.primary_key.len() {
-        return Err(bad("(primary key)", "a key has another number of columns than the primary key"));
-    }
-    key.iter()
-        .zip(&table.primary_key)
-        .map(|(value, &i)| {
-            parameter(value).ok_or_else(|| bad(&table.columns[i].name, "MySQL cannot hold the key's value"))
-        })
-        .collect()
 }
 
 /// A hash of a key; keys that are equal have equal hashes. FLOAT and DOUBLE are never in keys.

@@ -62,7 +62,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SchemaCommand,
     },
-    /// Run every role in one process: capture, apply, backfill, verify, reconcile
+    /// Run every role in one process: capture, apply, backfill, verify, reconcile, and the gateway if
+    /// there is a [gateway] section
     Run(RunArgs),
     /// Run capture: publish MySQL's changes to Kafka
     Capture(RunArgs),
@@ -85,6 +86,8 @@ pub(crate) enum Command {
     },
     /// Run reconcile: repair confirmed mismatches from MySQL
     Reconcile(RunArgs),
+    /// Run the gateway: the data API in front of both stores
+    Gateway(RunArgs),
     /// Say how far the migration is: lag, rows, backfill, mismatches
     Status {
         #[command(flatten)]
@@ -166,13 +169,19 @@ impl Command {
     /// Whether it runs roles until it is told to stop.
     pub(crate) fn is_long_lived(&self) -> bool {
         match self {
-            Self::Run(_) | Self::Capture(_) | Self::Apply(_) | Self::Backfill(_) | Self::Reconcile(_) => true,
+            Self::Run(_)
+            | Self::Capture(_)
+            | Self::Apply(_)
+            | Self::Backfill(_)
+            | Self::Reconcile(_)
+            | Self::Gateway(_) => true,
             Self::Verify { full, .. } => !full,
             Self::Init(_) | Self::Check { .. } | Self::Schema { .. } | Self::Status { .. } => false,
         }
     }
 
-    /// The roles that it runs, if it is one that runs any.
+    /// The roles that it runs, if it is one that runs any. The gateway of `run` is the configuration's
+    /// to ask for.
     pub(crate) fn roles(&self) -> &'static [Role] {
         match self {
             Self::Run(_) => &[Role::Capture, Role::Apply, Role::Backfill, Role::Verify, Role::Reconcile],
@@ -181,6 +190,7 @@ impl Command {
             Self::Backfill(_) => &[Role::Backfill],
             Self::Verify { full: false, .. } => &[Role::Verify],
             Self::Reconcile(_) => &[Role::Reconcile],
+            Self::Gateway(_) => &[Role::Gateway],
             Self::Verify { .. }
             | Self::Init(_)
             | Self::Check { .. }
@@ -222,6 +232,7 @@ mod tests {
             &["apply"],
             &["backfill"],
             &["reconcile"],
+            &["gateway"],
             &["verify"],
             &["verify", "--full"],
             &["status"],

@@ -17,6 +17,7 @@ use tandem_mapping::TableConfig;
 use tandem_model::TableName;
 use tandem_mysql_source::MysqlConfig;
 
+use crate::gateway_config::GatewaySection;
 use crate::secret::Secret;
 
 /// The configuration file.
@@ -36,6 +37,7 @@ pub(crate) struct Config {
     backfill: BackfillSection,
     #[serde(default)]
     verify: VerifySection,
+    pub(crate) gateway: Option<GatewaySection>,
     #[serde(default)]
     pub(crate) table: Vec<TableConfig>,
 }
@@ -192,6 +194,9 @@ impl Config {
         if let Some((key, _)) = zero.iter().find(|(_, zero)| *zero) {
             bail!("{key} must be above 0");
         }
+        if let Some(gateway) = &self.gateway {
+            gateway.validate()?;
+        }
         // The watermark promises at least one a second when idle.
         if self.capture.watermark_interval_ms > 1000 {
             bail!("capture.watermark_interval_ms must be at most 1000");
@@ -319,7 +324,7 @@ mod tests {
             let text = SMALLEST.replace(&header, &format!("{header}misspelt = 1\n"));
             assert!(error(&text).contains("misspelt"), "{section}");
         }
-        for section in ["http", "capture", "apply", "backfill", "verify", "nonsense"] {
+        for section in ["http", "capture", "apply", "backfill", "verify", "gateway", "nonsense"] {
             let text = format!("[{section}]\nmisspelt = 1\n{SMALLEST}");
             let error = error(&text);
             assert!(error.contains("misspelt") || error.contains("nonsense"), "{section}: {error}");

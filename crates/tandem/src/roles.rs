@@ -17,8 +17,11 @@ use tandem_apply::Apply;
 use tandem_backfill::{Backfill, BackfillTable};
 use tandem_capture::Capture;
 use tandem_event_log::{SchemaStore, Topics};
+use tandem_gateway::{Gateway, GatewayParts};
+use tandem_mysql_source::ClientPool;
 use tandem_verify::{Reconciler, Stream};
 use tandem_watermarks::Watermarks;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commands::checking;
 use crate::config::Config;
+use crate::gateway_config::GatewaySection;
 use crate::http::{self, Telemetry};
 use crate::servers::{Servers, target_tables};
 
@@ -43,6 +47,7 @@ pub(crate) enum Role {
     Backfill,
     Verify,
     Reconcile,
+    Gateway,
 }
 
 impl fmt::Display for Role {
@@ -53,6 +58,7 @@ impl fmt::Display for Role {
             Self::Backfill => "backfill",
             Self::Verify => "verify",
             Self::Reconcile => "reconcile",
+            Self::Gateway => "gateway",
         })
     }
 }
@@ -64,6 +70,7 @@ struct Metrics {
     apply: tandem_apply::Metrics,
     backfill: tandem_backfill::Metrics,
     verify: tandem_verify::Metrics,
+    gateway: tandem_gateway::Metrics,
 }
 
 type Work = (Role, BoxFuture<'static, Result<()>>);
@@ -109,7 +116,8 @@ async fn start_and_watch(
     stop: &CancellationToken,
     running: &mut JoinSet<(Role, Result<()>)>,
 ) -> Result<()> {
-    let needs_cassandra = roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile));
+    let needs_cassandra =
+        roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile | Role::Gateway));
     let servers = Servers::connect(config, needs_cassandra).await?;
     if let Some(target) = &servers.target {
         target.prepare(&target_tables(&servers.plans)).await?;
@@ -122,6 +130,9 @@ async fn start_and_watch(
     }
     if roles.contains(&Role::Apply) {
         spawn(running, apply(config, &servers, &schemas, metrics, stop)?);
+    }
+    if roles.contains(&Role::Gateway) {
+        spawn(running, gateway(config, &servers, metrics, stop).await?);
     }
     // The others follow watermarks, and there is none before capture has published its first.
     let others = tokio::select! {
@@ -199,6 +210,7 @@ impl Metrics {
                 Role::Backfill => self.backfill.register(&mut registry),
                 Role::Reconcile if roles.contains(&Role::Verify) => {}
                 Role::Verify | Role::Reconcile => self.verify.register(&mut registry),
+                Role::Gateway => self.gateway.register(&mut registry),
             }
         }
         registry
@@ -241,6 +253,39 @@ fn apply(
     };
     let stop = stop.clone();
     Ok((Role::Apply, Box::pin(async move { Ok(apply.run(stop).await?) })))
+}
+
+/// The address is bound before this returns, so that one in use is an error of the start.
+async fn gateway(
+    config: &Config,
+    servers: &Servers,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Work> {
+    let default = GatewaySection::default();
+    let section = config.gateway.as_ref().unwrap_or(&default);
+    let mut mysql = config.mysql()?;
+    mysql.connect_timeout = section.mysql_connect();
+    let parts = GatewayParts {
+        pool: ClientPool::connect(&mysql, section.connections).await?,
+        target: servers.target.clone().context("the gateway needs Cassandra")?,
+        kafka: servers.kafka.clone(),
+        entities: config
+            .table
+            .iter()
+            .zip(&servers.plans)
+            .map(|(table, plan)| (table.entity.clone(), Arc::clone(plan)))
+            .collect(),
+        metrics: metrics.gateway.clone(),
+        patience: config.patience(),
+    };
+    let gateway = Gateway::start(parts, section.gateway()?).await?;
+    let listener = TcpListener::bind(section.listen).await.with_context(|| {
+        format!("the gateway cannot listen on {} (set [gateway] listen to a free address)", section.listen)
+    })?;
+    tracing::info!(address = %listener.local_addr()?, "the gateway serves /v1 and /openapi.json");
+    let stop = stop.clone();
+    Ok((Role::Gateway, Box::pin(async move { Ok(gateway.serve(listener, stop).await?) })))
 }
 
 /// The roles that follow watermarks.

@@ -1,5 +1,6 @@
 //! Waiting until a watermark is applied.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,14 @@ impl Applied {
     pub fn of(config: &KafkaConfig) -> Result<Self, ConsumeError> {
         let group = Topics::new(&config.prefix).apply_group();
         Ok(Self { offsets: Arc::new(GroupOffsets::new(config, &group)?) })
+    }
+
+    /// What the group has committed on the partitions of these topics, as the broker has it now.
+    pub async fn committed(
+        &self,
+        topics: &[String],
+    ) -> Result<HashMap<(String, i32), Option<i64>>, ConsumeError> {
+        self.offsets.committed(topics).await
     }
 
     /// Waits, without bound, until `watermark` is applied in `topic`. Lag is no error: the caller

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_event_log::{ConsumeError, KafkaConfig, TailReader, Topics, read_last};
-use tandem_model::{BinlogPosition, Version, Watermark, newest_borrowable};
+use tandem_model::{BinlogPosition, GtidSet, Version, Watermark, newest_borrowable};
 use tandem_mysql_source::{MysqlError, Reader};
 use tokio::sync::watch;
 
@@ -93,6 +93,22 @@ impl Watermarks {
     /// The newest watermark seen, cut or not.
     pub fn newest(&self) -> Option<Arc<Watermark>> {
         self.seen.borrow().back().cloned()
+    }
+
+    /// The newest watermark that knows the table whose changes are in `topic`, cut or not: what a
+    /// client's write may borrow that takes it before its COMMIT and writes what it read under the
+    /// row's lock.
+    pub fn newest_knowing(&self, topic: &str) -> Option<Arc<Watermark>> {
+        self.seen.borrow().iter().rev().find(|w| w.offsets.contains_key(topic)).cloned()
+    }
+
+    /// The first watermark remembered by which all these transactions were out whole; none while
+    /// capture has not come so far.
+    pub fn containing(&self, gtids: &GtidSet) -> Option<Arc<Watermark>> {
+        let seen = self.seen.borrow();
+        let first = seen.partition_point(|w| !gtids.is_subset(&w.gtid_set));
+        // After a fail-over the sets need not have grown.
+        seen.get(first).filter(|w| gtids.is_subset(&w.gtid_set)).cloned()
     }
 
     /// The newest watermark that may be borrowed for what `reader` reads next of the table whose

@@ -196,3 +196,12 @@ fn another_definition_of_the_table() {
         "{changed:?}"
     );
 }
+
+/// A reader by key must not take a row outside the filter for one that is not there.
+#[test]
+fn a_filtered_target_is_no_place_to_find_a_row_by_its_key() {
+    assert_eq!(plan("e == 'paid'").target_by_primary_key(), None);
+    let table = Arc::new(table());
+    let whole = TablePlan::compile(&same_shape(&table), &table).unwrap();
+    assert_eq!(whole.target_by_primary_key(), Some(0));
+}

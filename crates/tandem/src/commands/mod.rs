@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use crate::cli::Command;
 use crate::config::Config;
-use crate::roles;
+use crate::roles::{self, Role};
 
 /// Runs a command to its end.
 pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
@@ -26,12 +26,19 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         Command::Verify { run, full: true, json, exit_code } => {
             verify::run(&Config::load(&run.config.config)?, json.json, exit_code).await
         }
-        Command::Run(run)
-        | Command::Capture(run)
+        Command::Run(run) => {
+            let config = Config::load(&run.config.config)?;
+            let gateway = config.gateway.is_some().then_some(Role::Gateway);
+            let roles: Vec<Role> = roles.iter().copied().chain(gateway).collect();
+            roles::run(&config, &roles, run.listen).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Capture(run)
         | Command::Apply(run)
         | Command::Backfill(run)
         | Command::Verify { run, .. }
-        | Command::Reconcile(run) => {
+        | Command::Reconcile(run)
+        | Command::Gateway(run) => {
             roles::run(&Config::load(&run.config.config)?, roles, run.listen).await?;
             Ok(ExitCode::SUCCESS)
         }

@@ -2,6 +2,7 @@
 //! `schemas/` folder; each record starts with its `format`, and a record of a later format is
 //! refused.
 
+mod phase;
 mod records;
 mod watermark;
 
@@ -18,7 +19,8 @@ use crate::WireError;
 use crate::primitive::Reader;
 use crate::schema_id::{id_of, normalise, put_frame, schema_id};
 
-pub use records::{BackfillProgress, Ddl, Mismatch, MismatchKind, MismatchState};
+pub use phase::PHASE_KEY;
+pub use records::{BackfillProgress, Ddl, DualWriteFailure, Mismatch, MismatchKind, MismatchState};
 
 /// The format of all control records of this release.
 const FORMAT: i64 = 1;
@@ -65,7 +67,8 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A control record: a [`tandem_model::Watermark`], [`Mismatch`], [`BackfillProgress`] or [`Ddl`].
+/// A control record: a [`tandem_model::Watermark`], a [`tandem_model::PhaseRecord`], [`Mismatch`],
+/// [`BackfillProgress`], [`Ddl`] or [`DualWriteFailure`].
 pub trait ControlRecord: Sized + sealed::Sealed {
     /// Its fields as Avro has them.
     #[doc(hidden)]
@@ -168,6 +171,10 @@ named! {
     encode_ddl,
     /// Reads a framed DDL record.
     decode_ddl, Ddl;
+    /// A framed phase record.
+    encode_phase,
+    /// Reads a framed phase record.
+    decode_phase, tandem_model::PhaseRecord;
 }
 
 #[cfg(test)]
@@ -175,7 +182,9 @@ mod tests {
     use super::*;
     use crate::primitive::put_long;
     use std::collections::BTreeMap;
-    use tandem_model::{BinlogPosition, Cut, Version, Watermark};
+    use tandem_model::{
+        BinlogPosition, Cohort, Cut, DualWriteMode, Fact, Phase, PhaseRecord, Version, Watermark,
+    };
 
     const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
@@ -238,6 +247,37 @@ mod tests {
         }
     }
 
+    fn phase() -> PhaseRecord {
+        PhaseRecord {
+            generation: 7,
+            phase: Phase::Canary,
+            cohort: Cohort {
+                by: Fact::Column("customer".into()),
+                percent: 2.5,
+                values: vec![(Fact::Header("tandem-country".into()), "PT".into())],
+            },
+            validate: 0.5,
+            shadow: 0.25,
+            fallback: true,
+            dual_write: DualWriteMode::Behind,
+            paused: true,
+            by: "me".into(),
+            why: "é".into(),
+            at_us: 9,
+        }
+    }
+
+    fn failure() -> DualWriteFailure {
+        DualWriteFailure {
+            table: "shop.orders".into(),
+            source_key: vec![0, 1],
+            gtid: format!("{SERVER}:5"),
+            version: 8,
+            reason: "late".into(),
+            at_us: 9,
+        }
+    }
+
     /// Reads back, refuses every shortened record, and refuses a later format.
     fn check<R: ControlRecord + PartialEq + std::fmt::Debug>(record: &R) {
         let bytes = encode_control(record).unwrap();
@@ -270,6 +310,10 @@ mod tests {
         check(&progress());
         check(&BackfillProgress { last_key: Some(vec![]), upto_key: None, ..progress() });
         check(&ddl());
+        check(&phase());
+        check(&PhaseRecord::default());
+        check(&failure());
+        assert_eq!(decode_phase(&encode_phase(&phase())).unwrap(), phase());
         assert_eq!(decode_watermark(&encode_watermark(&watermark())).unwrap(), watermark());
         let bytes = encode_backfill_progress(&progress());
         assert_eq!(decode_backfill_progress(&bytes).unwrap(), progress());
@@ -279,17 +323,40 @@ mod tests {
     /// Ids of the schemas in `schemas/`: they change only with a new format.
     #[test]
     fn ids_are_stable() {
-        let ids = [Watermark::schema(), Mismatch::schema(), BackfillProgress::schema(), Ddl::schema()]
-            .map(|schema| (schema.name(), schema.id()));
+        let ids = [
+            Watermark::schema(),
+            Mismatch::schema(),
+            BackfillProgress::schema(),
+            Ddl::schema(),
+            PhaseRecord::schema(),
+            DualWriteFailure::schema(),
+        ]
+        .map(|schema| (schema.name(), schema.id()));
         assert_eq!(
             ids,
             [
                 ("Watermark", 997_064_998),
                 ("Mismatch", 1_870_037_673),
                 ("BackfillProgress", 1_188_660_381),
-                ("Ddl", 752_239_750)
+                ("Ddl", 752_239_750),
+                ("Phase", 941_266_433),
+                ("DualWriteFailure", 18_886_685)
             ]
         );
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        let percent = |percent| Cohort { percent, ..Cohort::default() };
+        for bad in [
+            PhaseRecord { cohort: percent(100.5), ..phase() },
+            PhaseRecord { cohort: percent(f64::NAN), ..phase() },
+            PhaseRecord { validate: -0.1, ..phase() },
+            PhaseRecord { shadow: 2.0, ..phase() },
+            PhaseRecord { generation: u64::MAX, ..phase() },
+        ] {
+            assert!(decode_phase(&encode_phase(&bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Mismatches, progress of backfills, DDL statements.
+//! Mismatches, progress of backfills, DDL statements, dual writes that failed.
 
 use serde::{Deserialize, Serialize};
 
@@ -112,6 +112,24 @@ pub struct Ddl {
     pub ts_us: i64,
 }
 
+/// A write that MySQL has committed and Cassandra did not take in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DualWriteFailure {
+    /// `database.table` of the source.
+    pub table: String,
+    /// The source row's key as the change topics carry it, framed.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub source_key: Vec<u8>,
+    /// The transaction that committed it.
+    pub gtid: String,
+    /// The version of the watermark that was borrowed; 0 if none could be.
+    pub version: i64,
+    /// Why it failed.
+    pub reason: String,
+    /// When it failed, in microseconds since the epoch.
+    pub at_us: i64,
+}
+
 /// A list of `bytes`.
 mod bytes_list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -158,3 +176,4 @@ macro_rules! plain_record {
 plain_record!(Mismatch, "mismatch.avsc");
 plain_record!(BackfillProgress, "backfill-progress.avsc");
 plain_record!(Ddl, "ddl.avsc");
+plain_record!(DualWriteFailure, "dual-write-failure.avsc");

@@ -1,0 +1,41 @@
+//! The data API that stands before both stores, so that applications do not notice where their data
+//! lives: HTTP and JSON, by entity.
+//!
+//! - A write commits in MySQL. From `dual-write` on what was read back under the row's lock is then
+//!   written to Cassandra, at the version of a watermark taken before the COMMIT. If that fails, the
+//!   client still has its success; if the COMMIT's outcome is unknown, it is left to the change log.
+//! - A read is served by the store that the phase names ([`route`]), and by MySQL where Cassandra's
+//!   answer is missing, different, late or failed.
+//! - Every write answers with a token; a read with a token that is not applied is served by MySQL.
+//!
+//! What decides ([`route`], [`Scope`], cohorts in the model, differences in the mapping) is plain
+//! functions; the rest is short paths around them. Gateways share nothing but the stores and the log:
+//! any number run beside each other.
+
+mod auth;
+mod batch;
+mod body;
+mod change;
+mod clock;
+mod dual;
+mod entity;
+mod gateway;
+mod health;
+mod http;
+mod json;
+mod metrics;
+mod openapi;
+mod page;
+mod phases;
+mod problem;
+mod read;
+mod route;
+mod tokens;
+mod write;
+
+pub use auth::{Access, Scope, Token};
+pub use gateway::{Gateway, GatewayConfig, GatewayError, GatewayParts, Idempotency};
+pub use metrics::Metrics;
+pub use phases::Phases;
+pub use problem::Problem;
+pub use route::{Facts, Reason, Route, route};

@@ -1,0 +1,321 @@
+//! Reads from either store, compared and fallen back from.
+
+use std::sync::Arc;
+
+use tandem_mapping::{Difference, RowError, TablePlan, differences};
+use tandem_model::{Fact, Phase, PhaseRecord, Row, StoredRow, TargetKey, Value};
+use tandem_mysql_source::MysqlError;
+use tokio::time::Instant;
+
+use crate::entity::Entity;
+use crate::gateway::Shared;
+use crate::json::text_of;
+use crate::metrics::{Metrics, ReadLabel};
+use crate::page::Page;
+use crate::problem::Problem;
+use crate::route::{Facts, Reason, Route, route};
+use crate::tokens::Token;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Query {
+    /// One row by the primary key.
+    Key(Vec<Value>),
+    /// A part of a partition.
+    Page(Page),
+}
+
+/// A read with what the request says about itself.
+#[derive(Clone)]
+pub(crate) struct Read {
+    pub(crate) entity: Arc<Entity>,
+    pub(crate) query: Query,
+    pub(crate) token: Option<Token>,
+    pub(crate) deadline: Instant,
+}
+
+/// What a read gave.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) rows: Vec<Row>,
+    /// `mysql` or `cassandra`.
+    pub(crate) served_by: &'static str,
+    pub(crate) fallback: Option<Reason>,
+}
+
+type Found = Vec<(TargetKey, StoredRow)>;
+
+impl Read {
+    /// The target that can answer.
+    fn target(&self) -> Option<usize> {
+        match &self.query {
+            Query::Key(_) => self.entity.by_key,
+            Query::Page(page) => Some(page.target),
+        }
+    }
+
+    /// What the request says of whom it is for, but for headers.
+    pub(crate) fn fact(&self, fact: &Fact) -> Option<String> {
+        let table = self.entity.table();
+        let text = |column: usize, value: &Value| text_of(&table.columns[column].ty, value);
+        match (fact, &self.query) {
+            (Fact::Key, Query::Key(key)) => Some(self.entity.key_text(key)),
+            (Fact::Column(name), Query::Key(key)) => {
+                let place = table.primary_key.iter().position(|&i| table.columns[i].name == *name)?;
+                Some(text(table.primary_key[place], &key[place]))
+            }
+            (Fact::Column(name), Query::Page(page)) => page
+                .facts(&self.entity)
+                .find(|(column, _)| table.columns[*column].name == *name)
+                .map(|(column, value)| text(column, value)),
+            (Fact::Key, Query::Page(_)) | (Fact::Header(_), _) => None,
+        }
+    }
+
+    /// How Cassandra's rows differ from MySQL's, by the mapping's equality.
+    fn compare(&self, rows: &[Row], found: &Found) -> Option<Reason> {
+        let target = self.target()?;
+        let reason = compare(&self.entity.plan, target, rows, found).unwrap_or(Some(Reason::Failed));
+        if let Some(reason) = reason {
+            tracing::warn!(entity = self.entity.name, %reason, "Cassandra does not hold what MySQL holds");
+        }
+        reason
+    }
+
+    fn by_cassandra(&self, found: Result<Found, Reason>) -> Result<Answer, Problem> {
+        let unavailable = |why: &str| Problem::unavailable("cassandra-unavailable", why);
+        let found = found.map_err(|reason| {
+            unavailable(&format!("Cassandra's answer is {reason}, and the fallback is not armed"))
+        })?;
+        let target = self.target().ok_or_else(|| Problem::internal("no target answers this"))?;
+        let rows = found.iter().map(|(key, stored)| self.entity.plan.row(target, key, stored));
+        let rows: Result<Vec<Row>, RowError> = rows.collect();
+        let rows = rows.map_err(|_| unavailable("a row in Cassandra cannot be read"))?;
+        Ok(Answer { rows, served_by: "cassandra", fallback: None })
+    }
+}
+
+impl Shared {
+    /// Serves a read by the phase. `headers` gives request headers by name.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        record: &PhaseRecord,
+        read: Read,
+        headers: impl Fn(&str) -> Option<String>,
+    ) -> Result<Answer, Problem> {
+        let admitted = record.phase == Phase::Canary
+            && record.cohort.admits(|fact| match fact {
+                Fact::Header(name) if self.config.cohort_headers.contains(name) => headers(name),
+                _ => read.fact(fact),
+            });
+        let dice = rand::random();
+        // Who does not mean to ask Cassandra must not use up the one attempt of a rest.
+        let may_ask = admitted
+            || record.phase == Phase::ReadSwitch
+            || record.phase.writes_both() && dice < record.shadow;
+        let facts = Facts {
+            in_cohort: admitted,
+            has_target: read.target().is_some(),
+            applied: read.token.as_ref().is_none_or(|t| self.tokens.applied(t, &read.entity.topic)),
+            healthy: may_ask && self.dual.health.ask(Instant::now()),
+            dice,
+        };
+        let answer = match route(record, facts) {
+            Route::Mysql { shadow, instead } => {
+                let rows = self.ask_mysql(&read).await?;
+                if shadow {
+                    self.shadow(&read, &rows);
+                }
+                Answer { rows, served_by: "mysql", fallback: instead }
+            }
+            Route::Cassandra { validate: true, fallback } => {
+                self.validated(record.phase, &read, fallback).await?
+            }
+            Route::Cassandra { validate: false, fallback } => self.trusted(&read, fallback).await?,
+        };
+        if let Some(reason) = answer.fallback {
+            Metrics::count(&self.metrics.fallbacks, &read.entity.name, reason.name());
+        }
+        let label = ReadLabel { entity: read.entity.name.clone(), served_by: answer.served_by };
+        self.metrics.reads.get_or_create(&label).inc();
+        Ok(answer)
+    }
+
+    /// Both stores are read; MySQL has the last word where they differ.
+    async fn validated(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
+        let (found, mysql) = tokio::join!(self.ask_cassandra(read), self.ask_mysql(read));
+        let count = |outcome| Metrics::count(&self.metrics.validated, &read.entity.name, outcome);
+        let reason = match (&found, &mysql) {
+            (Ok(found), Ok(rows)) => read.compare(rows, found),
+            (Err(reason), _) => Some(*reason),
+            // In the canary nothing is served that could not be compared.
+            (Ok(_), Err(problem)) if phase == Phase::Canary => return Err(problem.clone()),
+            (Ok(_), Err(_)) => {
+                count("mysql-unavailable");
+                return read.by_cassandra(found);
+            }
+        };
+        count(reason.map_or("equal", Reason::name));
+        match reason {
+            Some(reason) if fallback => Ok(by_mysql(mysql?, reason)),
+            _ => read.by_cassandra(found),
+        }
+    }
+
+    /// Cassandra alone is read; MySQL answers for what is not there.
+    async fn trusted(&self, read: &Read, fallback: bool) -> Result<Answer, Problem> {
+        let found = self.ask_cassandra(read).await;
+        let gone = matches!((&found, &read.query), (Ok(rows), Query::Key(_)) if rows.is_empty());
+        let reason = match &found {
+            Err(reason) => Some(*reason),
+            Ok(_) if gone => Some(Reason::Missing),
+            Ok(_) => None,
+        };
+        let Some(reason) = reason.filter(|_| fallback) else { return read.by_cassandra(found) };
+        let rows = match self.ask_mysql(read).await {
+            // Gone from both.
+            Ok(rows) if gone && rows.is_empty() => return read.by_cassandra(found),
+            Ok(rows) => rows,
+            Err(_) if gone => return read.by_cassandra(found),
+            Err(problem) => return Err(problem),
+        };
+        Ok(by_mysql(rows, reason))
+    }
+
+    /// Compares without anybody waiting.
+    fn shadow(self: &Arc<Self>, read: &Read, rows: &[Row]) {
+        let Ok(permit) = Arc::clone(&self.shadows).try_acquire_owned() else { return };
+        let (this, read, rows) = (Arc::clone(self), read.clone(), rows.to_vec());
+        self.tasks.spawn(async move {
+            let reason = match this.ask_cassandra(&read).await {
+                Ok(found) => read.compare(&rows, &found),
+                Err(reason) => Some(reason),
+            };
+            let outcome = reason.map_or("equal", Reason::name);
+            Metrics::count(&this.metrics.shadowed, &read.entity.name, outcome);
+            drop(permit);
+        });
+    }
+
+    async fn ask_mysql(&self, read: &Read) -> Result<Vec<Row>, Problem> {
+        let (begun, table) = (Instant::now(), read.entity.table());
+        let rows = match &read.query {
+            Query::Key(key) => {
+                self.pool.read(table, key, read.deadline).await.map(|row| row.into_iter().collect())
+            }
+            Query::Page(page) => {
+                self.pool.read_partition(table, &page.mysql(&read.entity), read.deadline).await
+            }
+        };
+        self.metrics.leg("read", "mysql", if rows.is_ok() { "ok" } else { "failed" }, begun.elapsed());
+        rows.map_err(|error: MysqlError| Problem::from_mysql(&error, Instant::now() >= read.deadline))
+    }
+
+    async fn ask_cassandra(&self, read: &Read) -> Result<Found, Reason> {
+        let begun = Instant::now();
+        let limit = begun + self.config.cassandra_read;
+        let deadline = read.deadline.min(limit);
+        let found = match tokio::time::timeout_at(deadline, self.try_cassandra(read)).await {
+            Ok(found) => found,
+            Err(_) => Err(Reason::Late),
+        };
+        // A client's own haste says nothing about Cassandra.
+        if found != Err(Reason::Late) || deadline == limit {
+            self.dual.health.note(found.is_ok(), Instant::now());
+        }
+        let outcome = found.as_ref().map_or_else(|reason| reason.name(), |_| "ok");
+        self.metrics.leg("read", "cassandra", outcome, begun.elapsed());
+        found
+    }
+
+    async fn try_cassandra(&self, read: &Read) -> Result<Found, Reason> {
+        let (plan, target) = (&read.entity.plan, read.target().ok_or(Reason::NoTarget)?);
+        let table = plan.targets()[target].table();
+        let failed = |error: &dyn std::error::Error| {
+            tracing::debug!(error = %error, "a read from Cassandra failed");
+            Reason::Failed
+        };
+        match &read.query {
+            Query::Key(key) => {
+                // A key that Cassandra cannot hold is not there.
+                let Ok(key) = plan.key_by_primary_key(target, key) else { return Ok(Vec::new()) };
+                let row = self.dual.target.get(&table.name, &key).await.map_err(|e| failed(&e))?;
+                Ok(row.map(|row| (key, row)).into_iter().collect())
+            }
+            Query::Page(page) => {
+                let mut found = Vec::new();
+                let wanted = page.limit + 1;
+                for mut slice in page.slices(&read.entity).map_err(|e| failed(&e))? {
+                    slice.limit = (wanted - found.len()) as i32;
+                    found.extend(self.dual.target.slice(table, &slice).await.map_err(|e| failed(&e))?);
+                    if found.len() >= wanted {
+                        break;
+                    }
+                }
+                Ok(found)
+            }
+        }
+    }
+}
+
+fn by_mysql(rows: Vec<Row>, reason: Reason) -> Answer {
+    Answer { rows, served_by: "mysql", fallback: Some(reason) }
+}
+
+/// The first way in which Cassandra's rows differ from what MySQL's rows are there.
+fn compare(plan: &TablePlan, target: usize, rows: &[Row], found: &Found) -> Result<Option<Reason>, RowError> {
+    for (place, row) in rows.iter().enumerate() {
+        let expected = plan.expected(row)?;
+        let Some(expected) = expected.into_iter().find(|e| e.target == target) else { continue };
+        let Some((key, stored)) = found.get(place) else { return Ok(Some(Reason::Missing)) };
+        if *key != expected.key {
+            let missing = !found.iter().any(|(key, _)| *key == expected.key);
+            return Ok(Some(if missing { Reason::Missing } else { Reason::Extra }));
+        }
+        match differences(Some(&expected.cells), Some(stored)) {
+            None => {}
+            Some(Difference::Missing) => return Ok(Some(Reason::Missing)),
+            Some(Difference::Extra) => return Ok(Some(Reason::Extra)),
+            Some(Difference::Cells(_)) => return Ok(Some(Reason::Different)),
+        }
+    }
+    Ok((found.len() > rows.len()).then_some(Reason::Extra))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_model::{Cell, Decimal};
+
+    fn order(id: i64, total: &str) -> Row {
+        let total = Value::Decimal(Decimal::parse(total, 2).unwrap());
+        vec![Value::Int(id), Value::Text("north".into()), total, Value::Int(1)]
+    }
+
+    fn stored(plan: &TablePlan, row: &Row) -> (TargetKey, StoredRow) {
+        let expected = plan.expected(row).unwrap().swap_remove(0);
+        let cells = expected.cells.into_iter();
+        let cells =
+            cells.map(|cell| if let Cell::Value(bytes) = cell { Some(bytes) } else { None }).collect();
+        (expected.key, StoredRow { cells, writetimes: vec![] })
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        let plan = crate::entity::tests::orders().plan;
+        let (a, b, c) = (order(1, "1.00"), order(2, "2.00"), order(3, "3.00"));
+        let of = |rows: &[&Row]| rows.iter().map(|row| stored(&plan, row)).collect::<Found>();
+        let rows = |rows: &[&Row]| rows.iter().map(|row| (*row).clone()).collect::<Vec<Row>>();
+        for (mysql, cassandra, reason) in [
+            (rows(&[&a, &b]), of(&[&a, &b]), None),
+            (rows(&[]), of(&[]), None),
+            (rows(&[&a, &b]), of(&[&a]), Some(Reason::Missing)),
+            (rows(&[&a, &b]), of(&[&b]), Some(Reason::Missing)),
+            (rows(&[&a, &c]), of(&[&a, &b, &c]), Some(Reason::Extra)),
+            (rows(&[]), of(&[&a]), Some(Reason::Extra)),
+            (rows(&[&a]), of(&[&order(1, "1.01")]), Some(Reason::Different)),
+        ] {
+            assert_eq!(compare(&plan, 0, &mysql, &cassandra), Ok(reason));
+        }
+    }
+}

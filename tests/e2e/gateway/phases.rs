@@ -1,0 +1,118 @@
+//! What each phase does with writes and reads.
+
+use tandem_model::{DualWriteMode, Phase, PhaseRecord};
+
+use super::{Stage, everything};
+use crate::support::Servers;
+
+/// Apply does not run here: what reaches Cassandra comes from the gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_reach_cassandra_from_dual_write_on() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "gwdual", &["capture", "gateway"]).await?;
+    stage.done("PUT", "/v1/order/1", r#"{"customer": 1, "note": "alone"}"#).await?;
+    assert_eq!(stage.in_cassandra(1).await?, None);
+    for (id, phase) in (2..).zip(&Phase::ALL[1..]) {
+        stage.phase(*phase).await?;
+        let path = format!("/v1/order/{id}");
+        stage.done("PUT", &path, r#"{"customer": 1, "note": "both"}"#).await?;
+        assert_eq!(stage.in_cassandra(id).await?.as_deref(), Some("both"), "{phase}");
+        stage.done("DELETE", &path, "").await?;
+        assert_eq!(stage.in_cassandra(id).await?, None, "{phase}");
+    }
+    // Behind the answer.
+    let behind = PhaseRecord { dual_write: DualWriteMode::Behind, ..everything(Phase::Canary) };
+    stage.order(behind).await?;
+    stage.done("PUT", "/v1/order/20", r#"{"customer": 1, "note": "behind"}"#).await?;
+    stage.until("the write behind", async |stage| Ok(stage.in_cassandra(20).await?.is_some())).await?;
+    // One step back is at once what it was before.
+    stage.phase(Phase::Prepare).await?;
+    stage.done("PUT", "/v1/order/21", r#"{"customer": 1}"#).await?;
+    assert_eq!(stage.in_cassandra(21).await?, None);
+    stage.end().await
+}
+
+/// A row that moves to another key of a target leaves nothing behind, and a column that became NULL
+/// is NULL: the image is written, not what the client sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dual_write_writes_the_whole_image() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "gwimage", &["capture", "gateway"]).await?;
+    stage
+        .sql("CREATE TRIGGER shout BEFORE UPDATE ON orders FOR EACH ROW SET NEW.note = UPPER(NEW.note)")
+        .await?;
+    stage.phase(Phase::DualWrite).await?;
+    stage.done("PUT", "/v1/order/1", r#"{"customer": 1, "note": "old", "amount": 5}"#).await?;
+    // A later watermark, so that the next write is above this one.
+    stage.sql("CREATE TABLE tick (id INT PRIMARY KEY)").await?;
+    stage
+        .until("Cassandra to have the second write", async |stage| {
+            stage.done("PATCH", "/v1/order/1", r#"{"customer": 2, "note": "new"}"#).await?;
+            let session = stage.migration.cassandra().await?;
+            let moved = "SELECT note FROM by_customer WHERE customer = 2 AND id = 1";
+            let moved = session.query_unpaged(moved, ()).await?.into_rows_result()?;
+            let left = "SELECT note FROM by_customer WHERE customer = 1 AND id = 1";
+            let left = session.query_unpaged(left, ()).await?.into_rows_result()?;
+            let note = moved.maybe_first_row::<(Option<String>,)>()?.and_then(|(note,)| note);
+            Ok(left.rows_num() == 0 && note.as_deref() == Some("NEW"))
+        })
+        .await?;
+    stage
+        .until("the note to be null", async |stage| {
+            stage.done("PATCH", "/v1/order/1", r#"{"note": null}"#).await?;
+            Ok(stage.in_cassandra(1).await?.as_deref() == Some(""))
+        })
+        .await?;
+    stage.end().await
+}
+
+/// With apply stopped, a client still reads what it has written: from MySQL. Without its token it
+/// may be served by Cassandra, and once apply has caught up, with it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_read_their_own_writes() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "gwtoken", &["capture", "gateway"]).await?;
+    // Written before dual writes began: only the log can bring it.
+    let written = stage.done("PUT", "/v1/order/1", r#"{"customer": 1, "note": "mine"}"#).await?;
+    let token = written.header("tandem-token").to_owned();
+    let unvalidated = PhaseRecord { validate: 0.0, fallback: false, ..everything(Phase::ReadSwitch) };
+    stage.order(unvalidated).await?;
+    let with = [("Tandem-Token", token.as_str())];
+    for path in ["/v1/order/1", "/v1/order?target=by_customer&customer=1"] {
+        let mine = stage.get_with(path, &with).await?;
+        assert_eq!((mine.status, mine.served_by()), (200, "mysql"), "{mine:?}");
+        assert_eq!(mine.fallback(), "token-not-applied");
+        assert!(mine.body.contains("mine"), "{mine:?}");
+    }
+    let without = stage.get("/v1/order/1").await?;
+    assert_eq!((without.status, without.served_by()), (404, "cassandra"));
+    let unknown = stage.get_with("/v1/order/1", &[("Tandem-Token", "unknown")]).await?;
+    assert_eq!((unknown.status, unknown.served_by()), (200, "mysql"));
+
+    stage.running.push(stage.migration.start(&["apply"])?);
+    stage.until_applied("/v1/order/1", &token).await?;
+    let caught_up = stage.get_with("/v1/order/1", &with).await?;
+    assert_eq!((caught_up.status, caught_up.served_by()), (200, "cassandra"), "{caught_up:?}");
+    assert_eq!(caught_up.json()["note"], "mine");
+    stage.end().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_generation_is_refused() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "gwgen", &["gateway"]).await?;
+    stage.generation = 6;
+    stage.phase(Phase::DualWrite).await?;
+    stage.publish(&PhaseRecord { generation: 3, ..everything(Phase::ReadSwitch) }).await?;
+    // The record after it is taken, so that one was seen.
+    stage.phase(Phase::Verify).await?;
+    let answer = stage.get("/v1/order/1").await?;
+    assert_eq!((answer.header("tandem-generation"), answer.served_by()), ("8", "mysql"));
+    assert!(stage.running[0].log().contains("an older phase record is refused"));
+    // A gateway that starts now finds the newest too.
+    stage.running.remove(0).terminate().await?;
+    stage.running.push(stage.migration.start(&["gateway"])?);
+    stage.ready().await?;
+    assert_eq!(stage.get("/v1/order/1").await?.header("tandem-generation"), "8");
+    stage.end().await
+}
