@@ -10,8 +10,9 @@ mod types;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use tandem_model::{BinlogPosition, TableName};
+use tandem_model::{BinlogPosition, Row, TableName};
 use tandem_mysql_source::{BinlogEvent, BinlogStream, Mysql, MysqlConfig, Reader, RowsEvent};
+use tandem_wire::Image;
 
 /// A database of one test's own, a session for writing to it, and ours for reading.
 struct Source {
@@ -92,4 +93,10 @@ fn rows(events: Vec<BinlogEvent>) -> Vec<RowsEvent> {
             _ => None,
         })
         .collect()
+}
+
+/// The images of an event as values.
+pub(crate) fn values(event: &RowsEvent) -> anyhow::Result<Vec<(Option<Row>, Option<Row>)>> {
+    let value = |image: Option<Image<'_>>| image.map(|image| image.decode(&event.table)).transpose();
+    event.rows().map(|(before, after)| Ok((value(before)?, value(after)?))).collect()
 }

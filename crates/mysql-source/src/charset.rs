@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use tandem_wire::cell;
+
 use crate::bytes::Problem;
 
 /// A character set.
@@ -36,6 +38,16 @@ impl Charset {
             "binary" => Self::Binary,
             _ => return None,
         })
+    }
+
+    /// Writes bytes of this character set as text.
+    pub(crate) fn put(self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
+        match self {
+            Self::Utf8 if std::str::from_utf8(bytes).is_ok() => cell::bytes(out, bytes),
+            Self::Ascii | Self::Latin1 if bytes.is_ascii() => cell::bytes(out, bytes),
+            _ => cell::bytes(out, self.decode(bytes)?.as_bytes()),
+        }
+        Ok(())
     }
 
     /// Bytes of this character set as text.

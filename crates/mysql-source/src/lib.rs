@@ -2,15 +2,16 @@
 //! preflight. The only crate that knows mysql_async.
 //!
 //! - [`Mysql`]: a pool of connections, [preflight](Mysql::preflight) and table definitions.
-//! - [`BinlogStream`]: the change log, row by row, each row with the definition that its table had
-//!   when the row was written. An event that is not understood is an error, never a skip.
+//! - [`BinlogStream`]: the change log, row by row, each row as Avro, with the definition that its
+//!   table had when the row was written. An event that is not understood is an error, never a skip.
 //! - [`Reader`]: one connection that reads chunks, keys, the executed GTID set and the binlog's end.
 //!
-//! The stream and the reader give the same [`Value`](tandem_model::Value) for the same stored
-//! value.
+//! The stream goes straight from the binlog's bytes to Avro's; the reader gives
+//! [`Value`](tandem_model::Value)s. For the same stored row both come to the same bytes.
 
 mod binlog;
 mod bytes;
+mod cell;
 mod charset;
 mod client;
 mod config;

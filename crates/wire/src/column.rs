@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 use tandem_model::{ColumnDef, ColumnType, Decimal, Value};
 
 use crate::WireError;
+use crate::cell::{self, Union, may_be_invalid};
 use crate::primitive::{Reader, put_bytes, put_long};
 
 /// The Avro type of a column, without its union.
@@ -24,11 +25,6 @@ fn plain_type(ty: &ColumnType) -> Json {
         ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => json!("string"),
         ColumnType::Bytes { .. } => json!("bytes"),
     }
-}
-
-/// Whether the column may hold zero and partial dates, which are no dates: those go as text.
-fn may_be_invalid(ty: &ColumnType) -> bool {
-    matches!(ty, ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. })
 }
 
 /// The Avro type of a column.
@@ -66,18 +62,18 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
         ty: column.ty.to_string(),
         kind: value.kind(),
     };
-    let first = i64::from(column.nullable);
-    match value {
-        Value::Null if column.nullable => {
-            put_long(out, 0);
+    let union = Union::of(column);
+    match (value, union) {
+        (Value::Null, Union { null: Some(branch), .. }) => {
+            out.push(branch);
             return Ok(());
         }
-        Value::InvalidDate(text) if may_be_invalid(&column.ty) => {
-            put_long(out, first + 1);
+        (Value::InvalidDate(text), Union { invalid: Some(branch), .. }) => {
+            out.push(branch);
             put_bytes(out, text.as_bytes());
             return Ok(());
         }
-        _ if column.nullable || may_be_invalid(&column.ty) => put_long(out, first),
+        (_, Union { value: Some(branch), .. }) => out.push(branch),
         _ => {}
     }
     match (&column.ty, value) {
@@ -89,10 +85,7 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
             put_long(out, v);
         }
         (ColumnType::Int { bits: 64, unsigned: true }, &Value::UInt(v)) => {
-            let all = i128::from(v).to_be_bytes();
-            // Minimal two's complement: leading zero bytes go, as long as the sign stays.
-            let start = (0..15).find(|&i| all[i] != 0 || all[i + 1] & 0x80 != 0).unwrap_or(15);
-            put_bytes(out, &all[start..]);
+            cell::unsigned_bigint(out, v);
         }
         (&ColumnType::Int { bits, unsigned: true }, &Value::UInt(v)) => {
             if v >> bits != 0 {
@@ -106,14 +99,14 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
             }
             put_long(out, v);
         }
-        (ColumnType::Float, Value::Float(v)) => out.extend_from_slice(&v.to_le_bytes()),
-        (ColumnType::Double, Value::Double(v)) => out.extend_from_slice(&v.to_le_bytes()),
+        (ColumnType::Float, Value::Float(v)) => cell::float(out, *v),
+        (ColumnType::Double, Value::Double(v)) => cell::double(out, *v),
         (&ColumnType::Decimal { precision, scale }, Value::Decimal(v)) => {
             let bytes = v.unscaled_be_bytes();
             if v.scale() != u32::from(scale) || bytes.len() > decimal_bytes(precision) {
                 return Err(does_not_fit());
             }
-            put_bytes(out, &bytes);
+            cell::decimal(out, &bytes);
         }
         (ColumnType::Date, &Value::Date(v)) => put_long(out, i64::from(v)),
         (ColumnType::Time { .. }, &Value::Time(v))

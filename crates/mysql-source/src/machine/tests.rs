@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use tandem_model::{ColumnType, Row, Value};
+use tandem_wire::{Image, Images};
 
 use super::*;
 
@@ -96,6 +97,12 @@ fn nulls() -> Row {
     vec![Value::UInt(2), Value::Null, Value::Bytes(vec![0; 3]), Value::Null, Value::Null]
 }
 
+/// The images of an event as values.
+fn values(event: &RowsEvent) -> Vec<(Option<Row>, Option<Row>)> {
+    let value = |image: Option<Image<'_>>| image.map(|image| image.decode(&event.table).unwrap());
+    event.rows().map(|(before, after)| (value(before), value(after))).collect()
+}
+
 fn begin(machine: &mut Machine) {
     assert_eq!(feed(machine, GTID, 100, &gtid()), Ok(None));
     assert!(matches!(
@@ -113,16 +120,22 @@ fn a_transaction() {
     assert_eq!(feed(&mut machine, TABLE_MAP, 270, &table_map(2, "other")), Ok(None));
     let write = [&rows_head(1, &[0x1f]), ROW, NULLS].concat();
     let Ok(Some(BinlogEvent::Rows(rows))) = feed(&mut machine, WRITE, 300, &write) else { panic!() };
-    assert_eq!((rows.kind, rows.end, rows.file.as_str()), (RowsKind::Write, 300, "binlog.000001"));
-    assert_eq!(rows.rows, [(None, Some(row())), (None, Some(nulls()))]);
+    assert_eq!((rows.kind, rows.end, &*rows.file), (RowsKind::Write, 300, "binlog.000001"));
+    assert_eq!(values(&rows), [(None, Some(row())), (None, Some(nulls()))]);
     assert_eq!(rows.table.primary_key, [1, 0]);
     assert_eq!(rows.table.columns[3].ty, ColumnType::Enum(vec!["a".into(), "b".into()]));
     let nullable: Vec<_> = rows.table.columns.iter().map(|c| c.nullable).collect();
     assert_eq!(nullable, [false, true, false, true, true]);
 
+    // The same as from values, keys included: `name`, then `id`.
+    let mut images = Images::default();
+    images.push(&rows.table, &row()).unwrap();
+    assert_eq!(rows.images.iter().next(), images.iter().next());
+    assert_eq!(images.iter().next().unwrap().key, [2, 4, b'h', b'i', 0x82, 0x80, 0x80, 0x80, 0x10]);
+
     let update = [&rows_head(1, &[0x1f, 0x1f]), ROW, NULLS].concat();
     let Ok(Some(BinlogEvent::Rows(updated))) = feed(&mut machine, UPDATE, 400, &update) else { panic!() };
-    assert_eq!(updated.rows, [(Some(row()), Some(nulls()))]);
+    assert_eq!(values(&updated), [(Some(row()), Some(nulls()))]);
     assert_eq!(feed(&mut machine, WRITE, 450, &[&rows_head(2, &[0x1f]), ROW].concat()), Ok(None));
     assert_eq!(feed(&mut machine, 27, 450, b"binlog.000001"), Ok(None));
     assert_eq!(
