@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer runs around Tandem.
 
+mod bench;
 mod demo;
 mod mutants;
 mod stack;
@@ -32,6 +33,8 @@ enum Command {
     Compare(demo::CompareArgs),
     /// Run all tests against fresh servers
     Test(test_cmd::TestArgs),
+    /// Measure parts of Tandem
+    Bench(bench::BenchArgs),
     /// Break one rule of the product at a time, and require that a test notices
     Mutants(mutants::MutantsArgs),
 }
@@ -54,6 +57,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::demo(&args),
         Command::Compare(args) => demo::compare(&args),
         Command::Test(args) => test_cmd::test(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Mutants(args) => mutants::mutants(&args),
     }
 }
