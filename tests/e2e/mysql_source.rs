@@ -2,9 +2,11 @@
 //! give the same values, the stream knows where it is, and what cannot be carried is refused.
 
 mod connections;
+mod matrix;
 mod reads;
 mod refusals;
 mod stream;
+mod text;
 mod types;
 
 use std::time::Duration;

@@ -6,6 +6,7 @@ use tandem_wire::cell::{self, Union};
 use crate::bytes::{Cursor, Problem};
 use crate::charset::Charset;
 use crate::decimal::DecimalForm;
+use crate::json;
 use crate::temporal::{Fields, binlog_date, binlog_date_time, binlog_time, binlog_timestamp};
 
 /// How to read and write the cells of one column.
@@ -49,6 +50,15 @@ pub(crate) enum Form {
     Bytes {
         length_bytes: u8,
         fixed: u16,
+    },
+    /// Big-endian, in so many bytes.
+    Bit {
+        bytes: u8,
+        bits: u8,
+    },
+    /// A length of so many bytes, then MySQL's binary JSON.
+    Json {
+        length_bytes: u8,
     },
     /// The number of a member, from 1 on.
     Enum {
@@ -116,6 +126,20 @@ impl Cell {
                 cell::long(out, (length + padding) as i64);
                 out.extend_from_slice(stored);
                 out.resize(out.len() + padding, 0);
+            }
+            Form::Bit { bytes, bits } => {
+                let value = cursor.uint_be((*bytes).into())?;
+                if *bits == 64 {
+                    cell::unsigned_bigint(out, value);
+                } else if value >> bits == 0 {
+                    cell::long(out, value as i64);
+                } else {
+                    return Err("the BIT has more bits than its column".into());
+                }
+            }
+            Form::Json { length_bytes } => {
+                let length = cursor.uint((*length_bytes).into())? as usize;
+                json::put(cursor.take(length)?, out)?;
             }
             Form::Enum { bytes, members } => {
                 let text = match cursor.uint((*bytes).into())? as usize {

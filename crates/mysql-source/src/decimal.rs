@@ -2,6 +2,7 @@
 //! big-endian from the decimal point outwards, the remaining digits in as few bytes as they need,
 //! the first bit inverted, and every bit inverted for a negative number.
 
+use tandem_model::Decimal;
 use tandem_wire::cell;
 
 use crate::bytes::{Cursor, Problem};
@@ -14,6 +15,8 @@ const POWERS: [u64; 10] =
 /// How a DECIMAL(precision, scale) lies in a row image: groups of digits from the most significant on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DecimalForm {
+    /// Digits after the point.
+    scale: u8,
     /// All bytes.
     size: u8,
     /// Digits of the group before the full ones, maybe none.
@@ -33,7 +36,14 @@ impl DecimalForm {
         };
         let (first, full, last) = (whole % 9, whole / 9 + scale / 9, scale % 9);
         let bytes = |digits: u8| GROUP_BYTES[usize::from(digits)] as u8;
-        Ok(Self { size: bytes(first) + 4 * full + bytes(last), first, full, last, small: precision <= 18 })
+        Ok(Self {
+            scale,
+            size: bytes(first) + 4 * full + bytes(last),
+            first,
+            full,
+            last,
+            small: precision <= 18,
+        })
     }
 
     /// The groups' digits.
@@ -44,6 +54,19 @@ impl DecimalForm {
 
     /// Takes a DECIMAL from a row image and writes it.
     pub(crate) fn put(self, cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Result<(), Problem> {
+        self.unscaled(cursor, |bytes| cell::decimal(out, bytes))
+    }
+
+    /// Takes a DECIMAL from JSON.
+    pub(crate) fn read(self, cursor: &mut Cursor<'_>) -> Result<Decimal, Problem> {
+        let mut decimal = None;
+        self.unscaled(cursor, |bytes| decimal = Some(Decimal::from_be_bytes(bytes, self.scale.into())))?;
+        decimal.ok_or_else(|| "it has a DECIMAL without digits".into())
+    }
+
+    /// Gives the unscaled value as big-endian two's complement.
+    #[inline]
+    fn unscaled(self, cursor: &mut Cursor<'_>, give: impl FnOnce(&[u8])) -> Result<(), Problem> {
         let mut rest = cursor.take(self.size.into())?;
         // Every bit of a negative number is inverted, and the first one of every number.
         let negative = rest[0] & 0x80 == 0;
@@ -66,7 +89,7 @@ impl DecimalForm {
                 sum = sum * POWERS[digits] + group(digits)?;
             }
             let unscaled = if negative { -(sum as i64) } else { sum as i64 };
-            cell::decimal(out, &unscaled.to_be_bytes());
+            give(&unscaled.to_be_bytes());
             return Ok(());
         }
         // 65 digits need 216 bits and a sign: eight 32-bit limbs, the least significant first.
@@ -89,7 +112,7 @@ impl DecimalForm {
         for (chunk, limb) in unscaled.chunks_exact_mut(4).zip(limbs.iter().rev()) {
             chunk.copy_from_slice(&limb.to_be_bytes());
         }
-        cell::decimal(out, &unscaled);
+        give(&unscaled);
         Ok(())
     }
 }
@@ -98,14 +121,11 @@ impl DecimalForm {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tandem_model::Decimal;
 
     /// What is read, and the bytes that are left.
     fn read(bytes: &[u8], precision: u8, scale: u8) -> Result<(Decimal, usize), Problem> {
-        let (mut cursor, mut out) = (Cursor::new(bytes), Vec::new());
-        DecimalForm::new(precision, scale)?.put(&mut cursor, &mut out)?;
-        // At most 28 bytes: their length is one byte of Avro.
-        Ok((Decimal::from_be_bytes(&out[1..], scale.into()), cursor.len()))
+        let mut cursor = Cursor::new(bytes);
+        Ok((DecimalForm::new(precision, scale)?.read(&mut cursor)?, cursor.len()))
     }
 
     /// MySQL's `decimal2bin`, from digits.

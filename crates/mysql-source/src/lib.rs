@@ -19,6 +19,8 @@ mod decimal;
 mod decoder;
 mod error;
 mod event;
+mod json;
+mod json_number;
 mod machine;
 mod metadata;
 mod preflight;

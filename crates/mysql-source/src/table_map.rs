@@ -91,13 +91,6 @@ impl<'a> Head<'a> {
         if names.len() != count {
             return Err(Fault::Malformed("it has not as many column names as columns".into()));
         }
-        if let Some(column) = metadata.prefix {
-            let column = names.get(column).map_or("?".into(), |n| String::from_utf8_lossy(n));
-            return Err(Fault::unsupported(
-                format!("its primary key holds only a prefix of column `{column}`"),
-                "make the primary key hold the whole column, or leave the table out",
-            ));
-        }
 
         let mut classes = Classes::default();
         let mut columns = Vec::with_capacity(count);
@@ -209,28 +202,37 @@ fn column(
             text_or_bytes(length_bytes, 0, metadata, classes, collations)?
         }
         // BLOB and TEXT: how many bytes the length takes.
-        252 => {
-            let length_bytes = type_metadata.u8()?;
-            if !(1..=4).contains(&length_bytes) {
-                return Err(Fault::Malformed("it has a BLOB with an impossible length".into()));
-            }
-            text_or_bytes(length_bytes, 0, metadata, classes, collations)?
+        252 => text_or_bytes(blob_length(type_metadata)?, 0, metadata, classes, collations)?,
+        16 => {
+            let (odd, whole) = (type_metadata.u8()?, type_metadata.u8()?);
+            let bits = whole.checked_mul(8).and_then(|bits| bits.checked_add(odd));
+            let Some(bits @ 1..=64) = bits.filter(|_| odd < 8) else {
+                return Err(Fault::Malformed("it has a BIT of an impossible size".into()));
+            };
+            (ColumnType::Bit { bits }, Form::Bit { bytes: bits.div_ceil(8), bits })
         }
+        245 => (ColumnType::Json, Form::Json { length_bytes: blob_length(type_metadata)? }),
+        255 => {
+            let length_bytes = blob_length(type_metadata)?;
+            (ColumnType::Geometry, Form::Bytes { length_bytes, fixed: 0 })
+        }
+        242 => (ColumnType::Vector, Form::Bytes { length_bytes: blob_length(type_metadata)?, fixed: 0 }),
         254 => string(type_metadata, metadata, classes, collations)?,
         other => {
-            let name = match other {
-                16 => "BIT".to_owned(),
-                242 => "VECTOR".to_owned(),
-                245 => "JSON".to_owned(),
-                255 => "GEOMETRY".to_owned(),
-                other => format!("number {other} in the binlog"),
-            };
             return Err(Fault::unsupported(
-                format!("the type {name}, which is not supported"),
+                format!("the type number {other} in the binlog, which is not supported"),
                 "drop the column or leave the table out",
             ));
         }
     })
+}
+
+/// How many bytes the length of a BLOB, or of what is stored like one, takes.
+fn blob_length(type_metadata: &mut Cursor<'_>) -> Result<u8, Fault> {
+    match type_metadata.u8()? {
+        bytes @ 1..=4 => Ok(bytes),
+        _ => Err(Fault::Malformed("it has a BLOB with an impossible length".into())),
+    }
 }
 
 /// STRING: CHAR and BINARY, and by the real type in its metadata, ENUM and SET. A length above

@@ -80,6 +80,22 @@ impl Fields {
         })
     }
 
+    /// From the packed form in JSON (`TIME_from_longlong_datetime_packed`): year × 13 + month, day 5
+    /// bits, hour 5, minute 6, second 6, microseconds 24.
+    pub(crate) fn from_packed(packed: i64) -> Result<Self, Problem> {
+        let packed = packed.unsigned_abs();
+        let year_month = packed >> 46;
+        Ok(Self {
+            year: year(year_month / 13)?,
+            month: (year_month % 13) as u8,
+            day: (packed >> 41 & 31) as u8,
+            hour: (packed >> 36 & 31) as u8,
+            minute: (packed >> 30 & 63) as u8,
+            second: (packed >> 24 & 63) as u8,
+            micros: micros(packed & 0xff_ffff)?,
+        })
+    }
+
     /// As MySQL prints it: a date, and with a number of fraction digits a date and time.
     pub(crate) fn text(self, fsp: Option<u8>) -> DateText {
         let mut text = DateText { bytes: *b"0000-00-00 00:00:00.000000", len: 10 };
@@ -97,7 +113,7 @@ impl Fields {
     }
 
     fn invalid(self, fsp: Option<u8>) -> Value {
-        Value::InvalidDate(String::from_utf8_lossy(self.text(fsp).as_bytes()).into_owned())
+        Value::InvalidDate(self.text(fsp).as_str().to_owned())
     }
 
     /// The value of a DATE column.
@@ -152,6 +168,10 @@ pub(crate) struct DateText {
 impl DateText {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).expect("digits and signs are ASCII")
     }
 
     fn digits(&mut self, place: std::ops::Range<usize>, mut value: u32) {
@@ -288,7 +308,7 @@ mod tests {
         fn fields_round_trip(micros in -62_135_596_800_000_000i64..253_402_300_800_000_000) {
             let fields = Fields::of(&Value::DateTime(micros)).unwrap();
             prop_assert_eq!(fields.date_time(6), Value::DateTime(micros));
-            prop_assert_eq!(Fields::parse(std::str::from_utf8(fields.text(Some(6)).as_bytes()).unwrap()), Some(fields));
+            prop_assert_eq!(Fields::parse(fields.text(Some(6)).as_str()), Some(fields));
             let days = micros.div_euclid(DAY_US) as i32;
             prop_assert_eq!(Fields::of(&Value::Date(days)).unwrap().date(), Value::Date(days));
         }

@@ -11,8 +11,9 @@ use crate::primitive::{Reader, put_bytes, put_long};
 fn plain_type(ty: &ColumnType) -> Json {
     let decimal = |precision: u8, scale: u8| json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale});
     match ty {
-        ColumnType::Int { bits: 64, unsigned: true } => decimal(20, 0),
+        ColumnType::Int { bits: 64, unsigned: true } | ColumnType::Bit { bits: 64 } => decimal(20, 0),
         ColumnType::Int { bits: 64, .. }
+        | ColumnType::Bit { .. }
         | ColumnType::Int { bits: 32, unsigned: true }
         | ColumnType::Time { .. } => json!("long"),
         ColumnType::Int { .. } | ColumnType::Year => json!("int"),
@@ -22,8 +23,8 @@ fn plain_type(ty: &ColumnType) -> Json {
         ColumnType::Date => json!({"type": "int", "logicalType": "date"}),
         ColumnType::DateTime { .. } => json!({"type": "long", "logicalType": "local-timestamp-micros"}),
         ColumnType::Timestamp { .. } => json!({"type": "long", "logicalType": "timestamp-micros"}),
-        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => json!("string"),
-        ColumnType::Bytes { .. } => json!("bytes"),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json => json!("string"),
+        ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector => json!("bytes"),
     }
 }
 
@@ -38,10 +39,10 @@ pub(crate) fn avro_type(column: &ColumnDef) -> Json {
     }
 }
 
-/// The inclusive range of an integer type of up to 32 bits unsigned or 64 bits signed.
+/// The inclusive range of an integer type of up to 63 bits unsigned or 64 bits signed.
 fn int_range(bits: u8, unsigned: bool) -> (i64, i64) {
     if unsigned {
-        (0, (1i64 << bits.min(62)) - 1)
+        (0, i64::MAX >> (63 - bits.min(63)))
     } else if bits >= 64 {
         (i64::MIN, i64::MAX)
     } else {
@@ -84,10 +85,10 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
             }
             put_long(out, v);
         }
-        (ColumnType::Int { bits: 64, unsigned: true }, &Value::UInt(v)) => {
+        (ColumnType::Int { bits: 64, unsigned: true } | ColumnType::Bit { bits: 64 }, &Value::UInt(v)) => {
             cell::unsigned_bigint(out, v);
         }
-        (&ColumnType::Int { bits, unsigned: true }, &Value::UInt(v)) => {
+        (&(ColumnType::Int { bits, unsigned: true } | ColumnType::Bit { bits }), &Value::UInt(v)) => {
             if v >> bits != 0 {
                 return Err(does_not_fit());
             }
@@ -112,7 +113,7 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
         (ColumnType::Time { .. }, &Value::Time(v))
         | (ColumnType::DateTime { .. }, &Value::DateTime(v))
         | (ColumnType::Timestamp { .. }, &Value::Timestamp(v)) => put_long(out, v),
-        (ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_), Value::Text(v)) => {
+        (ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json, Value::Text(v)) => {
             put_bytes(out, v.as_bytes());
         }
         (ColumnType::Bytes { fixed }, Value::Bytes(v)) => {
@@ -121,6 +122,7 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
             }
             put_bytes(out, v);
         }
+        (ColumnType::Geometry | ColumnType::Vector, Value::Bytes(v)) => put_bytes(out, v),
         _ => return Err(does_not_fit()),
     }
     Ok(())
@@ -141,7 +143,7 @@ pub(crate) fn get(reader: &mut Reader<'_>, column: &ColumnDef) -> Result<Value, 
         }
     }
     Ok(match &column.ty {
-        ColumnType::Int { bits: 64, unsigned: true } => {
+        ColumnType::Int { bits: 64, unsigned: true } | ColumnType::Bit { bits: 64 } => {
             let bytes = reader.bytes()?;
             match bytes {
                 [first, ..] if bytes.len() <= 9 && first & 0x80 == 0 => {
@@ -158,6 +160,14 @@ pub(crate) fn get(reader: &mut Reader<'_>, column: &ColumnDef) -> Result<Value, 
                 return Err(corrupt());
             }
             if unsigned { Value::UInt(v as u64) } else { Value::Int(v) }
+        }
+        &ColumnType::Bit { bits } => {
+            let v = reader.long()?;
+            let (low, high) = int_range(bits, true);
+            if v < low || v > high {
+                return Err(corrupt());
+            }
+            Value::UInt(v as u64)
         }
         ColumnType::Year => {
             let v = reader.long()?;
@@ -179,7 +189,10 @@ pub(crate) fn get(reader: &mut Reader<'_>, column: &ColumnDef) -> Result<Value, 
         ColumnType::Time { .. } => Value::Time(reader.long()?),
         ColumnType::DateTime { .. } => Value::DateTime(reader.long()?),
         ColumnType::Timestamp { .. } => Value::Timestamp(reader.long()?),
-        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => Value::Text(reader.text()?.to_owned()),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json => {
+            Value::Text(reader.text()?.to_owned())
+        }
+        ColumnType::Geometry | ColumnType::Vector => Value::Bytes(reader.bytes()?.to_vec()),
         ColumnType::Bytes { fixed } => {
             let bytes = reader.bytes()?;
             if fixed.is_some_and(|n| usize::from(n) != bytes.len()) {
@@ -212,6 +225,9 @@ mod tests {
             ("decimal(4,2)", Value::Decimal(Decimal::parse("12345678.00", 2).unwrap())),
             ("binary(2)", Value::Bytes(vec![1])),
             ("year", Value::Int(-1)),
+            ("bit(1)", Value::UInt(2)),
+            ("bit(63)", Value::UInt(1 << 63)),
+            ("vector", Value::Text("[1]".into())),
         ] {
             let error = put(&mut Vec::new(), &column(ty, false), &value).unwrap_err();
             assert!(matches!(error, WireError::DoesNotFit { .. }), "{ty}");

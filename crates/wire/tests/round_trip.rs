@@ -34,6 +34,8 @@ fn any_type() -> impl Strategy<Value = ColumnType> {
         fsp.clone().prop_map(|fsp| ColumnType::Time { fsp }),
         fsp.clone().prop_map(|fsp| ColumnType::DateTime { fsp }),
         fsp.prop_map(|fsp| ColumnType::Timestamp { fsp }),
+        (1u8..=64).prop_map(|bits| ColumnType::Bit { bits }),
+        prop::sample::select(vec![ColumnType::Json, ColumnType::Geometry, ColumnType::Vector]),
         Just(ColumnType::Text),
         Just(ColumnType::Bytes { fixed: None }),
         (0u16..20).prop_map(|n| ColumnType::Bytes { fixed: Some(n) }),
@@ -74,10 +76,14 @@ fn value_of(column: &ColumnDef) -> BoxedStrategy<Value> {
         ColumnType::Time { .. } => any::<i64>().prop_map(Value::Time).boxed(),
         ColumnType::DateTime { .. } => prop_oneof![any::<i64>().prop_map(Value::DateTime), invalid].boxed(),
         ColumnType::Timestamp { .. } => prop_oneof![any::<i64>().prop_map(Value::Timestamp), invalid].boxed(),
-        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => {
+        ColumnType::Bit { bits } => {
+            let unused = 64 - bits;
+            any::<u64>().prop_map(move |v| Value::UInt(v >> unused)).boxed()
+        }
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json => {
             ".{0,20}".prop_map(Value::Text).boxed()
         }
-        ColumnType::Bytes { fixed: None } => {
+        ColumnType::Bytes { fixed: None } | ColumnType::Geometry | ColumnType::Vector => {
             prop::collection::vec(any::<u8>(), 0..40).prop_map(Value::Bytes).boxed()
         }
         ColumnType::Bytes { fixed: Some(n) } => {

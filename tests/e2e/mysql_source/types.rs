@@ -165,7 +165,11 @@ async fn the_binlog_and_a_read_give_the_same_values() -> anyhow::Result<()> {
 }
 
 /// Asserts that reads of an event's rows come to the bytes that the binlog's decoder has written.
-async fn same_bytes(source: &mut Source, table: &TableDef, event: &RowsEvent) -> anyhow::Result<()> {
+pub(super) async fn same_bytes(
+    source: &mut Source,
+    table: &TableDef,
+    event: &RowsEvent,
+) -> anyhow::Result<()> {
     for (_, after) in event.rows() {
         let after = after.expect("an image after");
         let key = table.key_of(&after.decode(table)?);
