@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything a developer runs around Tandem.
 
 mod bench;
+mod charsets;
 mod demo;
 mod mutants;
 mod stack;
@@ -35,6 +36,8 @@ enum Command {
     Test(test_cmd::TestArgs),
     /// Measure parts of Tandem
     Bench(bench::BenchArgs),
+    /// Write down what MySQL's character sets mean, as MySQL converts them
+    Charsets(charsets::CharsetsArgs),
     /// Break one rule of the product at a time, and require that a test notices
     Mutants(mutants::MutantsArgs),
 }
@@ -58,6 +61,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Compare(args) => demo::compare(&args),
         Command::Test(args) => test_cmd::test(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::Charsets(args) => charsets::charsets(&args),
         Command::Mutants(args) => mutants::mutants(&args),
     }
 }

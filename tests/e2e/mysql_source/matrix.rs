@@ -348,3 +348,39 @@ async fn keys_of_beginnings_of_columns() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Every character of every character set that Unicode's first planes can be converted to.
+#[tokio::test]
+async fn every_character_set() -> anyhow::Result<()> {
+    let Some(mut source) = Source::new("charsets").await? else { return Ok(()) };
+    let charsets: Vec<String> = source
+        .writer
+        .query(
+            "SELECT CHARACTER_SET_NAME FROM information_schema.CHARACTER_SETS \
+             WHERE CHARACTER_SET_NAME <> 'binary' ORDER BY 1",
+        )
+        .await?;
+    source.drop().await?;
+    assert!(charsets.len() > 30, "{charsets:?}");
+    let characters: Vec<char> = ('\u{1}'..='\u{ffff}').chain('\u{1f300}'..'\u{1f400}').collect();
+    for charset in charsets {
+        let create = format!(
+            "CREATE TABLE m (id INT AUTO_INCREMENT PRIMARY KEY, c LONGTEXT, f CHAR(9), e ENUM('a', 'x', 'one')) \
+             CHARACTER SET {charset}"
+        );
+        let mut fill: Vec<String> = characters
+            .chunks(2048)
+            .map(|chunk| {
+                let hex: String =
+                    chunk.iter().collect::<String>().bytes().map(|b| format!("{b:02x}")).collect();
+                format!("INSERT INTO m (c) VALUES (CONVERT(x'{hex}' USING utf8mb4))")
+            })
+            .collect();
+        fill.push("INSERT INTO m (f, e) VALUES ('ab  ', 'one'), ('', 'x'), (' x', 0)".into());
+        let rows = characters.chunks(2048).len() + 3;
+        if let Some(cells) = agree(&format!("cs_{charset}"), &[create], &fill).await? {
+            assert_eq!(cells, rows * 4, "{charset}");
+        }
+    }
+    Ok(())
+}
