@@ -4,6 +4,7 @@ mod bench;
 mod charsets;
 mod demo;
 mod mutants;
+mod seeds;
 mod stack;
 mod test_cmd;
 
@@ -38,6 +39,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Write down what MySQL's character sets mean, as MySQL converts them
     Charsets(charsets::CharsetsArgs),
+    /// Record transactions for the tests with damaged events and for fuzzing
+    Seeds,
     /// Break one rule of the product at a time, and require that a test notices
     Mutants(mutants::MutantsArgs),
 }
@@ -62,6 +65,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(args) => test_cmd::test(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Charsets(args) => charsets::charsets(&args),
+        Command::Seeds => seeds::seeds(),
         Command::Mutants(args) => mutants::mutants(&args),
     }
 }
