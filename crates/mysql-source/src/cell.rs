@@ -122,7 +122,10 @@ impl Cell {
             Form::Bytes { length_bytes, fixed } => {
                 let length = cursor.uint((*length_bytes).into())? as usize;
                 let stored = cursor.take(length)?;
-                let padding = usize::from(*fixed).saturating_sub(length);
+                let padding = match usize::from(*fixed) {
+                    0 => 0,
+                    fixed => fixed.checked_sub(length).ok_or("the BINARY is longer than its column")?,
+                };
                 cell::long(out, (length + padding) as i64);
                 out.extend_from_slice(stored);
                 out.resize(out.len() + padding, 0);

@@ -216,7 +216,11 @@ fn column(
             let length_bytes = blob_length(type_metadata)?;
             (ColumnType::Geometry, Form::Bytes { length_bytes, fixed: 0 })
         }
-        242 => (ColumnType::Vector, Form::Bytes { length_bytes: blob_length(type_metadata)?, fixed: 0 }),
+        242 => {
+            // Counted among the texts, which JSON and GEOMETRY are not.
+            next(&mut classes.text);
+            (ColumnType::Vector, Form::Bytes { length_bytes: blob_length(type_metadata)?, fixed: 0 })
+        }
         254 => string(type_metadata, metadata, classes, collations)?,
         other => {
             return Err(Fault::unsupported(

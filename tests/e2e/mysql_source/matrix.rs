@@ -384,3 +384,39 @@ async fn every_character_set() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// The metadata of a table counts columns within classes: each type between others of every class.
+#[tokio::test]
+async fn every_type_between_others() -> anyhow::Result<()> {
+    let types = [
+        ("JSON", "'[1]'"),
+        ("GEOMETRY", "ST_GeomFromText('POINT(1 2)')"),
+        ("POINT", "ST_GeomFromText('POINT(1 2)')"),
+        ("VECTOR(2)", "STRING_TO_VECTOR('[1]')"),
+        ("BIT(9)", "300"),
+        ("YEAR", "2000"),
+        ("DECIMAL(9,2)", "1.5"),
+        ("FLOAT", "1.5"),
+        ("DATE", "'2024-02-29'"),
+        ("TIMESTAMP(2) NULL", "'2024-02-29 00:00:00'"),
+        ("TIME(1)", "'1:2:3.4'"),
+        ("LONGBLOB", "x'00ff'"),
+        ("BINARY(3)", "x'ff'"),
+        ("ENUM('x', 'y') CHARACTER SET ascii", "'y'"),
+        ("SET('x', 'y') CHARACTER SET ucs2", "'x,y'"),
+    ];
+    for (ty, value) in types {
+        let create = format!(
+            "CREATE TABLE m (i INT UNSIGNED, t CHAR(9) CHARACTER SET sjis, e ENUM('漢', 'é') CHARACTER SET utf8mb4,
+             it {ty}, s SET('é') CHARACTER SET latin1, u TINYTEXT CHARACTER SET utf16, n TINYINT, k BIGINT UNSIGNED
+             PRIMARY KEY)"
+        );
+        let fill = format!(
+            "INSERT INTO m VALUES (4294967295, '漢', 'é', {value}, 'é', 'a漢', -1, 18446744073709551615)"
+        );
+        if let Some(cells) = agree("between", &[create], &[fill]).await? {
+            assert_eq!(cells, 8, "{ty}");
+        }
+    }
+    Ok(())
+}

@@ -227,6 +227,8 @@ fn what_is_refused_says_where_and_what_to_do() {
     in_transaction(WRITE, &[&rows_head(1, &[0x0f]), ROW].concat(), "binlog_row_image = FULL");
     in_transaction(UPDATE, &[&rows_head(1, &[0x1f, 0x1e]), ROW].concat(), "binlog_row_image = FULL");
     in_transaction(WRITE, &[&rows_head(1, &[0x1f]), &ROW[..9]].concat(), "column `bin`");
+    let longer = [&ROW[..8], &[4, 1, 2, 3, 4], &ROW[10..]].concat();
+    in_transaction(WRITE, &[&rows_head(1, &[0x1f])[..], &longer].concat(), "`bin`: the BINARY is longer");
 
     // Without names, without a key, and with types that are not known.
     let map = table_map(1, "wanted");
