@@ -206,7 +206,7 @@ async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::
         match tokio::time::timeout(Duration::from_secs(30), stream.next()).await?? {
             BinlogEvent::Begin { gtid, .. } => open = Some(gtid),
             BinlogEvent::Rows(rows) => {
-                for (before, after) in rows.rows {
+                for (before, after) in crate::mysql_source::values(&rows)? {
                     let moved = match (&before, &after) {
                         (Some(b), Some(a)) => !rows.table.same_key(b, a),
                         _ => false,

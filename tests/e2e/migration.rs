@@ -269,3 +269,60 @@ async fn nothing_is_applied_before_cassandra_has_answered() -> anyhow::Result<()
     assert!(equal, "{report:#}");
     migration.drop().await
 }
+
+const TYPES: [&str; 2] = [
+    "CREATE TABLE things (j JSON, name TEXT CHARACTER SET latin2 NOT NULL, b1 BIT(1), b64 BIT(64), g GEOMETRY, \
+     v VECTOR(3), k BIT(9) NOT NULL, w VARCHAR(9) CHARACTER SET utf16, s VARCHAR(9) CHARACTER SET sjis, \
+     gen JSON AS (JSON_ARRAY(b1 + 0)) STORED, hidden INT INVISIBLE, PRIMARY KEY (name(4), k))",
+    "INSERT INTO things (j, name, b1, b64, g, v, k, w, s) VALUES \
+     ('{\"b\": [1, 2.50, 1e300], \"a\": null}', 'żółć and more', 1, 18446744073709551615, \
+     ST_GeomFromText('POINT(1 2)', 4326), STRING_TO_VECTOR('[1, -2.5, 3]'), 511, 'a😀', '漢字'), \
+     (NULL, 'other', 0, 0, NULL, NULL, 0, NULL, NULL)",
+];
+
+/// Types that are more than numbers and texts, by backfill and by the binlog.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_bits_shapes_and_vectors_arrive() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut migration = Migration::new(servers, "types", &TYPES).await?;
+    migration.configure(
+        "",
+        "[[table]]\nsource = \"{db}.things\"\n\
+         [[table.target]]\ntable = \"things\"\npartition_key = [\"name\"]\nclustering_key = [\"k\"]\n",
+    )?;
+    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["check"]).await?;
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    for statement in [
+        "INSERT INTO things (j, name, b1, b64, g, v, k, w, s) SELECT JSON_ARRAY(CAST('2024-02-29' AS DATE), x'00ff', \
+         CAST('1.50' AS DECIMAL(5,2)), j), 'new', b1, b64 - 1, ST_GeomFromText('LINESTRING(0 0, 1 1)'), \
+         STRING_TO_VECTOR('[7]'), 1, w, s FROM things WHERE k = 511",
+        // Only what follows the key's beginning changes: another row in Cassandra.
+        "UPDATE things SET name = CONCAT(name, ' than that'), j = JSON_OBJECT('moved', true) WHERE k = 511",
+        "DELETE FROM things WHERE name = 'other'",
+    ] {
+        migration.mysql.query_drop(statement).await?;
+    }
+    migration.drained(&mut running).await?;
+    let report: Json =
+        serde_json::from_str(&migration.succeed(&["verify", "--full", "--json", "--exit-code"]).await?)?;
+    running.terminate().await?;
+    let (equal, compared) = compare(&migration).await?;
+    assert!(equal, "{compared:#}");
+    assert!(compared.to_string().contains("things") && report.to_string().contains("things"), "{report:#}");
+
+    let cassandra = migration.cassandra().await?;
+    let rows =
+        cassandra.query_unpaged("SELECT name, j, b64, gen FROM things", ()).await?.into_rows_result()?;
+    let mut found: Vec<(String, String, scylla::value::CqlVarint, String)> =
+        rows.rows()?.collect::<Result<_, _>>()?;
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let texts: Vec<_> =
+        found.iter().map(|(name, j, _, gen_)| (name.as_str(), j.as_str(), gen_.as_str())).collect();
+    let new = r#"["2024-02-29", "base64:type15:AP8=", 1.50, {"a": null, "b": [1, 2.5, 1e300]}]"#;
+    assert_eq!(texts, [("new", new, "[1]"), ("żółć and more than that", r#"{"moved": true}"#, "[1]")]);
+    let all = scylla::value::CqlVarint::from_signed_bytes_be([&[0][..], &[0xff; 8]].concat());
+    assert_eq!(found[1].2, all);
+    migration.drop().await
+}

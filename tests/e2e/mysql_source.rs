@@ -2,16 +2,19 @@
 //! give the same values, the stream knows where it is, and what cannot be carried is refused.
 
 mod connections;
+mod matrix;
 mod reads;
 mod refusals;
 mod stream;
+mod text;
 mod types;
 
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use tandem_model::{BinlogPosition, TableName};
+use tandem_model::{BinlogPosition, Row, TableName};
 use tandem_mysql_source::{BinlogEvent, BinlogStream, Mysql, MysqlConfig, Reader, RowsEvent};
+use tandem_wire::Image;
 
 /// A database of one test's own, a session for writing to it, and ours for reading.
 struct Source {
@@ -92,4 +95,10 @@ fn rows(events: Vec<BinlogEvent>) -> Vec<RowsEvent> {
             _ => None,
         })
         .collect()
+}
+
+/// The images of an event as values.
+pub(crate) fn values(event: &RowsEvent) -> anyhow::Result<Vec<(Option<Row>, Option<Row>)>> {
+    let value = |image: Option<Image<'_>>| image.map(|image| image.decode(&event.table)).transpose();
+    event.rows().map(|(before, after)| Ok((value(before)?, value(after)?))).collect()
 }

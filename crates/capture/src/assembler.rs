@@ -5,24 +5,24 @@ use std::sync::Arc;
 
 use tandem_event_log::{ChangeTopic, OutRecord, Topics};
 use tandem_model::{
-    BinlogPosition, Change, Cut, Gtid, GtidSet, Minter, Op, Row, SourceInfo, TableDef, TableName, Watermark,
+    BinlogPosition, Cut, Gtid, GtidSet, Minter, Op, SourceInfo, TableDef, TableName, Watermark,
 };
 use tandem_mysql_source::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
 use tandem_wire::control::{Ddl, encode_ddl};
-use tandem_wire::{TableSchema, WireError};
+use tandem_wire::{EncodedChange, Image, TableSchema, WireError};
 
 /// Why capture cannot go on at some place of the binlog. All of these are fatal: a restart meets
 /// the same event again.
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError {
-    /// A row does not fit its table's schema.
+    /// An envelope cannot be written.
     #[error("{table} at {position}: {source}")]
     Encode {
         /// The table.
         table: TableName,
         /// Where in the binlog.
         position: BinlogPosition,
-        /// What does not fit.
+        /// Why.
         source: WireError,
     },
     /// A statement took away rows of a mapped table, or the table itself, without row changes.
@@ -97,7 +97,8 @@ pub struct Batch {
 struct Open {
     gtid: Gtid,
     commit_us: i64,
-    server_id: u32,
+    /// Where the last row change came from.
+    source: SourceInfo,
     /// Row changes seen so far, published before or now.
     rows: u64,
     /// Row changes that were published before a restart.
@@ -193,7 +194,7 @@ impl Assembler {
             BinlogEvent::Begin { gtid, commit_us, server_id } => {
                 self.begin(gtid, commit_us, server_id, now_us)
             }
-            BinlogEvent::Rows(rows) => self.rows(rows),
+            BinlogEvent::Rows(rows) => self.rows(&rows),
             BinlogEvent::Commit { position } => {
                 let open = self.open.take().ok_or_else(|| AssembleError::OutOfOrder(position.clone()))?;
                 self.end_of_transaction(&open.gtid, open.commit_us, position);
@@ -276,7 +277,9 @@ impl Assembler {
     ) -> Result<(), AssembleError> {
         self.check_next(&gtid, commit_us, now_us)?;
         let skip = self.resumed.take().map_or(0, |cut| cut.rows);
-        self.open = Some(Open { gtid, commit_us, server_id, rows: 0, skip });
+        let source =
+            SourceInfo { gtid: Some(gtid.to_string()), server_id, ts_us: commit_us, ..SourceInfo::default() };
+        self.open = Some(Open { gtid, commit_us, source, rows: 0, skip });
         Ok(())
     }
 
@@ -334,12 +337,11 @@ impl Assembler {
         }
     }
 
-    fn rows(&mut self, event: RowsEvent) -> Result<(), AssembleError> {
-        let RowsEvent { table, kind, rows, end, file } = event;
-        let at = BinlogPosition { file, pos: end };
-        let known = self.know(&table, &at)?;
-        for (before, after) in rows {
-            match (kind, before, after) {
+    fn rows(&mut self, event: &RowsEvent) -> Result<(), AssembleError> {
+        let at = BinlogPosition { file: event.file.as_ref().to_owned(), pos: event.end };
+        let known = self.know(&event.table, &at)?;
+        for (before, after) in event.rows() {
+            match (event.kind, before, after) {
                 (RowsKind::Write, _, Some(after)) => {
                     self.change(known, Op::Create, None, Some(after), &at)?;
                 }
@@ -347,7 +349,7 @@ impl Assembler {
                     self.change(known, Op::Delete, Some(before), None, &at)?;
                 }
                 // A change of the primary key is two row changes, each in its own key's partition.
-                (RowsKind::Update, Some(before), Some(after)) if !table.same_key(&before, &after) => {
+                (RowsKind::Update, Some(before), Some(after)) if before.key != after.key => {
                     self.change(known, Op::Delete, Some(before), None, &at)?;
                     self.change(known, Op::Create, None, Some(after), &at)?;
                 }
@@ -381,8 +383,8 @@ impl Assembler {
         &mut self,
         known: usize,
         op: Op,
-        before: Option<Row>,
-        after: Option<Row>,
+        before: Option<Image<'_>>,
+        after: Option<Image<'_>>,
         at: &BinlogPosition,
     ) -> Result<(), AssembleError> {
         let open = self.open.as_mut().ok_or_else(|| AssembleError::OutOfOrder(at.clone()))?;
@@ -394,22 +396,14 @@ impl Assembler {
         let version =
             if row == 0 { self.minter.first_of_transaction(open.commit_us) } else { self.minter.further() };
         let known = &self.known[&known];
-        let change = Change {
-            table: Arc::clone(&known.table),
-            op,
-            before,
-            after,
-            version,
-            source: SourceInfo {
-                gtid: Some(open.gtid.to_string()),
-                file: at.file.clone(),
-                pos: at.pos,
-                row,
-                server_id: open.server_id,
-                ts_us: open.commit_us,
-            },
-        };
-        let record = known.topic.record(&change).map_err(|source| AssembleError::Encode {
+        let source = &mut open.source;
+        if source.file != at.file {
+            source.file.clone_from(&at.file);
+        }
+        source.pos = at.pos;
+        source.row = row;
+        let change = EncodedChange { op, before, after, version, source };
+        let record = known.topic.encoded(&change).map_err(|source| AssembleError::Encode {
             table: known.table.name.clone(),
             position: at.clone(),
             source,

@@ -3,9 +3,15 @@
 use std::sync::Arc;
 
 use tandem_model::Change;
-use tandem_wire::{TableSchema, WireError};
+use tandem_wire::{EncodedChange, TableSchema, WireError};
 
 use crate::{OutRecord, partition_of};
+
+/// The bytes that frame a key: zero and the schema's id.
+const FRAME: usize = 5;
+
+/// About what an envelope takes besides its images, in bytes.
+const ENVELOPE: usize = 320;
 
 /// Makes the records of one table definition for one topic.
 #[derive(Debug, Clone)]
@@ -31,19 +37,25 @@ impl ChangeTopic {
         &self.schema
     }
 
+    /// The record of a change whose rows are values.
+    pub fn record(&self, change: &Change) -> Result<OutRecord, WireError> {
+        let images = self.schema.images(change)?;
+        self.encoded(&EncodedChange::of(change, &images))
+    }
+
     /// The record of a change. Its partition follows from the primary key's values alone, not from
     /// the schema's id before them: a key stays in its partition when the table's definition (and
     /// with it the id) changes.
-    pub fn record(&self, change: &Change) -> Result<OutRecord, WireError> {
-        let image = change.after.as_ref().or(change.before.as_ref());
-        let image = image.ok_or(WireError::MissingImage { op: change.op.letter(), image: "after" })?;
-        let mut key = Vec::with_capacity(32);
-        self.schema.encode_key(image, &mut key)?;
-        let mut value = Vec::with_capacity(512);
-        self.schema.encode_value(change, &mut value)?;
+    pub fn encoded(&self, change: &EncodedChange<'_>) -> Result<OutRecord, WireError> {
+        let image = change.image()?;
+        let images = [change.before, change.after].into_iter().flatten().map(|i| i.row.len());
+        let mut key = Vec::with_capacity(FRAME + image.key.len());
+        self.schema.put_key(image, &mut key);
+        let mut value = Vec::with_capacity(images.sum::<usize>() + ENVELOPE);
+        self.schema.put_value(change, &mut value)?;
         Ok(OutRecord {
             topic: Arc::clone(&self.topic),
-            partition: partition_of(&key[5..], self.partitions),
+            partition: partition_of(image.key, self.partitions),
             key,
             value: Some(value),
             version: Some(change.version),

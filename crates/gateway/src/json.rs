@@ -4,13 +4,15 @@
 //! |---|---|
 //! | integers | a number; beyond ±(2⁵³ − 1) a string. Both are taken |
 //! | DECIMAL | a string such as `"12.50"`; a number is taken digit by digit |
-//! | FLOAT, DOUBLE, YEAR | a number |
+//! | FLOAT, DOUBLE, YEAR, BIT | a number |
 //! | DATE | `"2024-02-29"` |
 //! | TIME | `"-12:30:00.5"`, from −838:59:59 to 838:59:59 |
 //! | DATETIME | `"2024-02-29T12:30:00.5"`, without a zone |
 //! | TIMESTAMP | `"2024-02-29T12:30:00.5Z"`; other offsets are taken |
 //! | texts, ENUM, SET | a string |
+//! | JSON | a string that holds the document |
 //! | binaries | a string, base64 |
+//! | GEOMETRY, VECTOR | a string, base64 of MySQL's bytes; read only |
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -100,6 +102,13 @@ fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
             }
             Value::UInt(n)
         }
+        ColumnType::Bit { bits } => {
+            let n: u64 = text.parse().map_err(|_| NUMBER)?;
+            if n > u64::MAX >> (64 - bits) {
+                return Err(NUMBER);
+            }
+            Value::UInt(n)
+        }
         ColumnType::Year => match text.parse() {
             Ok(year @ (0 | 1901..=2155)) => Value::Int(year),
             _ => return Err("it is no year from 1901 to 2155, or 0"),
@@ -129,7 +138,8 @@ fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
             let (us, zone) = clock::parse_date_time(text, *fsp).ok_or("it is no such time")?;
             Value::Timestamp(us - zone.ok_or("it has no zone, such as Z")?)
         }
-        ColumnType::Text => Value::Text(text.to_owned()),
+        ColumnType::Text | ColumnType::Json => Value::Text(text.to_owned()),
+        ColumnType::Geometry | ColumnType::Vector => return Err("columns of this type are read only here"),
         ColumnType::Enum(members) => {
             if !members.iter().any(|member| member == text) {
                 return Err("it is none of the members");
@@ -167,6 +177,7 @@ fn is_number(ty: &ColumnType) -> bool {
             | ColumnType::Double
             | ColumnType::Decimal { .. }
             | ColumnType::Year
+            | ColumnType::Bit { .. }
     )
 }
 

@@ -48,16 +48,18 @@ fn schema(column: &ColumnDef) -> Json {
     let integer = json!({ "type": ["integer", "string"] });
     let mut schema = match &column.ty {
         ColumnType::Int { bits: 64, .. } => integer,
-        ColumnType::Int { .. } | ColumnType::Year => json!({ "type": "integer" }),
+        ColumnType::Int { .. } | ColumnType::Year | ColumnType::Bit { .. } => json!({ "type": "integer" }),
         ColumnType::Float | ColumnType::Double => json!({ "type": "number" }),
         ColumnType::Decimal { .. } => json!({ "type": "string", "format": "decimal" }),
         ColumnType::Date => json!({ "type": "string", "format": "date" }),
         ColumnType::Time { .. } => json!({ "type": "string", "format": "duration-clock" }),
         ColumnType::DateTime { .. } => json!({ "type": "string", "format": "local-date-time" }),
         ColumnType::Timestamp { .. } => json!({ "type": "string", "format": "date-time" }),
-        ColumnType::Text | ColumnType::Set(_) => json!({ "type": "string" }),
+        ColumnType::Text | ColumnType::Set(_) | ColumnType::Json => json!({ "type": "string" }),
         ColumnType::Enum(members) => json!({ "type": "string", "enum": members }),
-        ColumnType::Bytes { .. } => json!({ "type": "string", "contentEncoding": "base64" }),
+        ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector => {
+            json!({ "type": "string", "contentEncoding": "base64" })
+        }
     };
     if column.nullable {
         schema = json!({ "anyOf": [schema, { "type": "null" }] });

@@ -15,7 +15,10 @@ use tandem_model::{ColumnType, CqlType, Decimal, Value};
 /// | DATETIME, TIMESTAMP with up to 3 fraction digits | timestamp |
 /// | the same with more | bigint, in microseconds since the epoch |
 /// | texts, ENUM, SET | text |
-/// | binaries | blob |
+/// | BIT(1) to BIT(63) | bigint |
+/// | BIT(64) | varint |
+/// | JSON (as MySQL prints it) | text |
+/// | binaries, GEOMETRY (SRID and WKB), VECTOR (whose values may be shorter than declared) | blob |
 pub fn cql_type(ty: &ColumnType) -> CqlType {
     match ty {
         ColumnType::Int { bits: 8, unsigned: false } => CqlType::Tinyint,
@@ -28,12 +31,12 @@ pub fn cql_type(ty: &ColumnType) -> CqlType {
         ColumnType::Int { bits: 32, unsigned: true } | ColumnType::Int { unsigned: false, .. } => {
             CqlType::Bigint
         }
-        ColumnType::Int { unsigned: true, .. } => CqlType::Varint,
+        ColumnType::Int { unsigned: true, .. } | ColumnType::Bit { bits: 64 } => CqlType::Varint,
         ColumnType::Float => CqlType::Float,
         ColumnType::Double => CqlType::Double,
         ColumnType::Decimal { .. } => CqlType::Decimal,
         ColumnType::Date => CqlType::Date,
-        ColumnType::Time { .. } => CqlType::Bigint,
+        ColumnType::Time { .. } | ColumnType::Bit { .. } => CqlType::Bigint,
         ColumnType::DateTime { fsp } | ColumnType::Timestamp { fsp } => {
             if *fsp <= 3 {
                 CqlType::Timestamp
@@ -41,8 +44,8 @@ pub fn cql_type(ty: &ColumnType) -> CqlType {
                 CqlType::Bigint
             }
         }
-        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => CqlType::Text,
-        ColumnType::Bytes { .. } => CqlType::Blob,
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json => CqlType::Text,
+        ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector => CqlType::Blob,
     }
 }
 
@@ -57,6 +60,9 @@ pub(crate) fn stored_alike(a: &ColumnType, b: &ColumnType) -> bool {
         Time,
         DateTime,
         Timestamp,
+        Json,
+        Geometry,
+        Vector,
     }
     let form = |ty: &ColumnType| match ty {
         ColumnType::Decimal { scale, .. } => Form::Scale(*scale),
@@ -64,6 +70,9 @@ pub(crate) fn stored_alike(a: &ColumnType, b: &ColumnType) -> bool {
         ColumnType::Time { .. } => Form::Time,
         ColumnType::DateTime { .. } => Form::DateTime,
         ColumnType::Timestamp { .. } => Form::Timestamp,
+        ColumnType::Json => Form::Json,
+        ColumnType::Geometry => Form::Geometry,
+        ColumnType::Vector => Form::Vector,
         _ => Form::Plain,
     };
     cql_type(a) == cql_type(b) && form(a) == form(b)
@@ -88,8 +97,10 @@ pub(crate) fn to_cql(ty: &ColumnType, value: &Value) -> Result<Vec<u8>, Unfit> {
         (ColumnType::Int { unsigned: false, .. } | ColumnType::Year, Value::Int(v)) => {
             integer(cql_type(ty), *v)?
         }
-        (ColumnType::Int { unsigned: true, bits: 64 }, Value::UInt(v)) => varint(*v),
-        (ColumnType::Int { unsigned: true, .. }, Value::UInt(v)) => {
+        (ColumnType::Int { unsigned: true, bits: 64 } | ColumnType::Bit { bits: 64 }, Value::UInt(v)) => {
+            varint(*v)
+        }
+        (ColumnType::Int { unsigned: true, .. } | ColumnType::Bit { .. }, Value::UInt(v)) => {
             integer(cql_type(ty), i64::try_from(*v).map_err(|_| Unfit::Range)?)?
         }
         (ColumnType::Float, Value::Float(v)) => v.to_be_bytes().to_vec(),
@@ -110,10 +121,10 @@ pub(crate) fn to_cql(ty: &ColumnType, value: &Value) -> Result<Vec<u8>, Unfit> {
             (true, _) => return Err(Unfit::Range),
             (false, _) => us.to_be_bytes().to_vec(),
         },
-        (ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_), Value::Text(v)) => {
+        (ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json, Value::Text(v)) => {
             v.as_bytes().to_vec()
         }
-        (ColumnType::Bytes { .. }, Value::Bytes(v)) => v.clone(),
+        (ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector, Value::Bytes(v)) => v.clone(),
         _ => return Err(Unfit::Kind),
     })
 }
@@ -140,7 +151,7 @@ fn varint(v: u64) -> Vec<u8> {
 /// The inverse of [`to_cql`]; nothing if the bytes are not of that type.
 pub(crate) fn from_cql(ty: &ColumnType, bytes: &[u8]) -> Option<Value> {
     Some(match ty {
-        ColumnType::Int { unsigned: true, bits: 64 } => {
+        ColumnType::Int { unsigned: true, bits: 64 } | ColumnType::Bit { bits: 64 } => {
             // Sign bit, then at most 64 bits.
             let (&first, _) = bytes.split_first()?;
             if first >= 0x80 || bytes.len() > 9 || bytes.len() == 9 && first != 0 {
@@ -148,7 +159,7 @@ pub(crate) fn from_cql(ty: &ColumnType, bytes: &[u8]) -> Option<Value> {
             }
             Value::UInt(bytes.iter().fold(0, |v, &b| v << 8 | u64::from(b)))
         }
-        ColumnType::Int { unsigned: true, .. } => {
+        ColumnType::Int { unsigned: true, .. } | ColumnType::Bit { .. } => {
             Value::UInt(u64::try_from(signed(cql_type(ty), bytes)?).ok()?)
         }
         ColumnType::Int { unsigned: false, .. } | ColumnType::Year => {
@@ -169,10 +180,10 @@ pub(crate) fn from_cql(ty: &ColumnType, bytes: &[u8]) -> Option<Value> {
         ColumnType::Time { .. } => Value::Time(signed(CqlType::Bigint, bytes)?),
         ColumnType::DateTime { fsp } => Value::DateTime(microseconds(*fsp, bytes)?),
         ColumnType::Timestamp { fsp } => Value::Timestamp(microseconds(*fsp, bytes)?),
-        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => {
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json => {
             Value::Text(String::from_utf8(bytes.to_vec()).ok()?)
         }
-        ColumnType::Bytes { .. } => Value::Bytes(bytes.to_vec()),
+        ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector => Value::Bytes(bytes.to_vec()),
     })
 }
 
@@ -234,6 +245,12 @@ mod tests {
             ("set('a','b')", Value::Text("a,b".into()), CqlType::Text, b"a,b".to_vec()),
             ("blob", Value::Bytes(vec![]), CqlType::Blob, vec![]),
             ("binary(2)", Value::Bytes(vec![1, 0]), CqlType::Blob, vec![1, 0]),
+            ("bit(1)", Value::UInt(1), CqlType::Bigint, vec![0, 0, 0, 0, 0, 0, 0, 1]),
+            ("bit(63)", Value::UInt(u64::MAX >> 1), CqlType::Bigint, [&[0x7f][..], &[0xff; 7]].concat()),
+            ("bit(64)", Value::UInt(u64::MAX), CqlType::Varint, [&[0][..], &[0xff; 8]].concat()),
+            ("json", Value::Text("[1, 2]".into()), CqlType::Text, b"[1, 2]".to_vec()),
+            ("point", Value::Bytes(vec![0; 4]), CqlType::Blob, vec![0; 4]),
+            ("vector(1)", Value::Bytes(vec![0; 4]), CqlType::Blob, vec![0; 4]),
         ];
         for (value, bytes) in [
             (0, vec![0]),

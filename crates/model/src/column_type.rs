@@ -44,6 +44,11 @@ pub enum ColumnType {
         /// Fraction digits, 0 to 6.
         fsp: u8,
     },
+    /// BIT(n).
+    Bit {
+        /// How many bits, 1 to 64.
+        bits: u8,
+    },
     /// CHAR, VARCHAR and the TEXTs.
     Text,
     /// VARBINARY and the BLOBs (`None`), or BINARY(n), whose values are padded to n bytes.
@@ -55,6 +60,12 @@ pub enum ColumnType {
     Enum(Vec<String>),
     /// SET with its members in order.
     Set(Vec<String>),
+    /// JSON.
+    Json,
+    /// GEOMETRY and the types of single kinds of geometries.
+    Geometry,
+    /// VECTOR.
+    Vector,
 }
 
 /// A MySQL type that Tandem does not carry.
@@ -100,6 +111,17 @@ impl FromStr for ColumnType {
             "time" => Ok(Self::Time { fsp: fsp()? }),
             "datetime" => Ok(Self::DateTime { fsp: fsp()? }),
             "timestamp" => Ok(Self::Timestamp { fsp: fsp()? }),
+            "bit" => match arguments.trim() {
+                "" => Ok(Self::Bit { bits: 1 }),
+                bits => match bits.parse() {
+                    Ok(bits @ 1..=64) => Ok(Self::Bit { bits }),
+                    _ => Err(unsupported()),
+                },
+            },
+            "json" => Ok(Self::Json),
+            "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
+            | "multipolygon" | "geomcollection" | "geometrycollection" => Ok(Self::Geometry),
+            "vector" => Ok(Self::Vector),
             "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => Ok(Self::Text),
             "binary" => Ok(Self::Bytes { fixed: Some(arguments.trim().parse().map_err(|_| unsupported())?) }),
             "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Ok(Self::Bytes { fixed: None }),
@@ -187,6 +209,10 @@ impl fmt::Display for ColumnType {
             Self::Time { fsp } => with_fsp(f, "time", *fsp),
             Self::DateTime { fsp } => with_fsp(f, "datetime", *fsp),
             Self::Timestamp { fsp } => with_fsp(f, "timestamp", *fsp),
+            Self::Bit { bits } => write!(f, "bit({bits})"),
+            Self::Json => f.write_str("json"),
+            Self::Geometry => f.write_str("geometry"),
+            Self::Vector => f.write_str("vector"),
             Self::Text => f.write_str("text"),
             Self::Bytes { fixed: None } => f.write_str("blob"),
             Self::Bytes { fixed: Some(n) } => write!(f, "binary({n})"),
@@ -225,6 +251,13 @@ mod tests {
             ("time(3)", "time(3)"),
             ("time", "time"),
             ("decimal(7)", "decimal(7,0)"),
+            ("bit(1)", "bit(1)"),
+            ("bit(64)", "bit(64)"),
+            ("json", "json"),
+            ("geometry", "geometry"),
+            ("point", "geometry"),
+            ("multipolygon", "geometry"),
+            ("vector(3)", "vector"),
         ] {
             let ty: ColumnType = mysql.parse().unwrap();
             assert_eq!(ty.to_string(), ours);
@@ -232,7 +265,7 @@ mod tests {
         }
         let escaped: ColumnType = r"enum('a\\b','c\nd')".parse().unwrap();
         assert_eq!(escaped, ColumnType::Enum(vec!["a\\b".into(), "c\nd".into()]));
-        for unsupported in ["json", "bit(1)", "geometry", "vector(3)", "enum()", "enum('a'", "point"] {
+        for unsupported in ["bit(0)", "bit(65)", "curve", "enum()", "enum('a'"] {
             assert_eq!(unsupported.parse::<ColumnType>(), Err(UnsupportedType(unsupported.into())));
         }
     }

@@ -13,7 +13,7 @@ pub enum Value {
     Null,
     /// A signed integer of any width, or a YEAR.
     Int(i64),
-    /// An unsigned integer of any width.
+    /// An unsigned integer of any width, or a BIT.
     UInt(u64),
     /// FLOAT.
     Float(f32),
@@ -29,9 +29,10 @@ pub enum Value {
     DateTime(i64),
     /// TIMESTAMP: microseconds since 1970-01-01T00:00:00Z.
     Timestamp(i64),
-    /// CHAR, VARCHAR, TEXT (decoded to UTF-8), ENUM and SET (by name).
+    /// CHAR, VARCHAR, TEXT (decoded to UTF-8), ENUM and SET (by name), JSON (as MySQL prints it).
     Text(String),
-    /// BINARY (padded to its length), VARBINARY, BLOB.
+    /// BINARY (padded to its length), VARBINARY, BLOB, GEOMETRY (the SRID as four bytes
+    /// little-endian, then well-known binary), VECTOR (FLOATs of four bytes little-endian).
     Bytes(Vec<u8>),
     /// A zero or partial date in a DATE, DATETIME or TIMESTAMP column (`0000-00-00`), as MySQL
     /// prints it. It is no date; what it becomes in Cassandra is the mapping's decision.

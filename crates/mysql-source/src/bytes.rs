@@ -64,6 +64,11 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
+    /// How many bytes are left.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Everything that is left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
@@ -101,9 +106,14 @@ impl<'a> Cursor<'a> {
 
     /// A little-endian unsigned integer of up to 8 bytes.
     pub(crate) fn uint(&mut self, bytes: usize) -> Result<u64, Problem> {
-        let mut out = [0; 8];
-        out[..bytes].copy_from_slice(self.take(bytes)?);
-        Ok(u64::from_le_bytes(out))
+        // The widths that rows are full of, without a copy of a length known only at run time.
+        Ok(match bytes {
+            1 => self.u8()?.into(),
+            2 => u16::from_le_bytes(self.array()?).into(),
+            4 => u32::from_le_bytes(self.array()?).into(),
+            8 => u64::from_le_bytes(self.array()?),
+            _ => self.take(bytes)?.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b)),
+        })
     }
 
     /// A little-endian two's complement integer of 1 to 8 bytes.

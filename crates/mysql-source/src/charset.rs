@@ -2,7 +2,12 @@
 
 use std::collections::HashMap;
 
+use tandem_wire::cell;
+
 use crate::bytes::Problem;
+use table::Tabled;
+
+mod table;
 
 /// A character set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +18,15 @@ pub(crate) enum Charset {
     Ascii,
     /// latin1, which in MySQL is Windows-1252.
     Latin1,
+    /// utf16 and ucs2, big-endian; utf16le.
+    Utf16 {
+        /// Whether the lower byte comes first.
+        little: bool,
+    },
+    /// utf32, big-endian.
+    Utf32,
+    /// One whose characters stand in a table.
+    Tabled(Tabled),
     /// No character set: bytes.
     Binary,
 }
@@ -34,8 +48,21 @@ impl Charset {
             "ascii" => Self::Ascii,
             "latin1" => Self::Latin1,
             "binary" => Self::Binary,
-            _ => return None,
+            "utf16" | "ucs2" => Self::Utf16 { little: false },
+            "utf16le" => Self::Utf16 { little: true },
+            "utf32" => Self::Utf32,
+            tabled => Self::Tabled(Tabled::from_name(tabled)?),
         })
+    }
+
+    /// Writes bytes of this character set as text.
+    pub(crate) fn put(self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
+        match self {
+            Self::Utf8 if std::str::from_utf8(bytes).is_ok() => cell::bytes(out, bytes),
+            Self::Ascii | Self::Latin1 if bytes.is_ascii() => cell::bytes(out, bytes),
+            _ => cell::bytes(out, self.decode(bytes)?.as_bytes()),
+        }
+        Ok(())
     }
 
     /// Bytes of this character set as text.
@@ -46,6 +73,9 @@ impl Charset {
                 .map_err(|_| "the bytes are no valid UTF-8".into()),
             Self::Ascii | Self::Latin1 if bytes.is_ascii() => Self::Utf8.decode(bytes),
             Self::Ascii => Err("the bytes are no valid ASCII".into()),
+            Self::Utf16 { little } => utf16(bytes, little),
+            Self::Utf32 => utf32(bytes),
+            Self::Tabled(tabled) => tabled.decode(bytes),
             Self::Latin1 => Ok(bytes
                 .iter()
                 .map(|&b| match b {
@@ -55,6 +85,20 @@ impl Charset {
                 .collect()),
         }
     }
+}
+
+fn utf16(bytes: &[u8], little: bool) -> Result<String, Problem> {
+    let (units, rest) = bytes.as_chunks();
+    let units =
+        units.iter().map(|unit| if little { u16::from_le_bytes(*unit) } else { u16::from_be_bytes(*unit) });
+    let text: Result<String, _> = char::decode_utf16(units).collect();
+    text.ok().filter(|_| rest.is_empty()).ok_or_else(|| "the bytes are no valid UTF-16".into())
+}
+
+fn utf32(bytes: &[u8]) -> Result<String, Problem> {
+    let (units, rest) = bytes.as_chunks();
+    let text: Option<String> = units.iter().map(|unit| char::from_u32(u32::from_be_bytes(*unit))).collect();
+    text.filter(|_| rest.is_empty()).ok_or_else(|| "the bytes are no valid UTF-32".into())
 }
 
 /// The character set of each collation id, as the server lists them.
@@ -80,6 +124,18 @@ impl Collations {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unicode_in_units() {
+        let (big, little) = (Charset::Utf16 { little: false }, Charset::Utf16 { little: true });
+        assert_eq!(big.decode(b"\0a\xd8\x3d\xde\0").unwrap(), "a😀");
+        assert_eq!(little.decode(b"a\0\x3d\xd8\0\xde").unwrap(), "a😀");
+        assert_eq!(Charset::Utf32.decode(b"\0\x01\xf6\0").unwrap(), "😀");
+        for (charset, bytes) in [(big, &b"\0"[..]), (little, b"\0\xd8"), (Charset::Utf32, b"\0\0\xd8\0")] {
+            assert!(charset.decode(bytes).is_err());
+        }
+        assert_eq!(Charset::from_name("martian"), None);
+    }
 
     #[test]
     fn latin1_is_windows_1252() {

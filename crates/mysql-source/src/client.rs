@@ -10,9 +10,10 @@ use crate::{MysqlConfig, MysqlError, Reader};
 /// What every connection is set to: instants as UTC, and values compared and printed as stored. The
 /// SQL mode lets invalid dates through as parameters and strips nothing it should not. Each statement
 /// is a transaction of its own, whatever the server's defaults are: what is read after
-/// `gtid_executed` must not come from an older read view, nor from uncommitted rows.
+/// `gtid_executed` must not come from an older read view, nor from uncommitted rows. A key that has to be
+/// sorted is sorted by all of it: InnoDB's keys have 3072 bytes at most.
 const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'REPEATABLE-READ', time_zone = '+00:00', \
-                     sql_mode = 'ALLOW_INVALID_DATES', information_schema_stats_expiry = 0";
+                     sql_mode = 'ALLOW_INVALID_DATES', information_schema_stats_expiry = 0, max_sort_length = 16384";
 
 /// A MySQL server, by a pool of connections.
 #[derive(Debug, Clone)]

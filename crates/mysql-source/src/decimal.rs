@@ -3,6 +3,7 @@
 //! the first bit inverted, and every bit inverted for a negative number.
 
 use tandem_model::Decimal;
+use tandem_wire::cell;
 
 use crate::bytes::{Cursor, Problem};
 
@@ -11,87 +12,108 @@ const GROUP_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
 const POWERS: [u64; 10] =
     [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// Reads a DECIMAL(precision, scale).
-pub(crate) fn binlog_decimal(cursor: &mut Cursor<'_>, precision: u8, scale: u8) -> Result<Decimal, Problem> {
-    let (precision, scale) = (usize::from(precision), usize::from(scale));
-    if precision > 65 || scale > precision {
-        return Err("it has a DECIMAL of a precision that MySQL does not know".into());
-    }
-    let whole = precision - scale;
-    let size = whole / 9 * 4 + GROUP_BYTES[whole % 9] + scale / 9 * 4 + GROUP_BYTES[scale % 9];
-    let stored = cursor.take(size)?;
-    let mut bytes = [0; 32];
-    bytes[..size].copy_from_slice(stored);
-    let negative = size > 0 && stored[0] & 0x80 == 0;
-    bytes[0] ^= 0x80;
-    if negative {
-        bytes[..size].iter_mut().for_each(|b| *b = !*b);
-    }
-
-    // A value of at most 18 digits, which is nearly every one, needs no big arithmetic.
-    let mut groups = Groups {
-        cursor: Cursor::new(&bytes[..size]),
-        first: whole % 9,
-        full: whole / 9 + scale / 9,
-        last: scale % 9,
-    };
-    if precision <= 18 {
-        let mut sum: u64 = 0;
-        while let Some((value, digits)) = groups.next()? {
-            sum = sum * POWERS[digits] + value;
-        }
-        let sum = if negative { -(sum as i64) } else { sum as i64 };
-        return Ok(Decimal::from_be_bytes(&sum.to_be_bytes(), scale as u32));
-    }
-    // 65 digits need 216 bits and a sign: eight 32-bit limbs, the least significant first.
-    let mut limbs = [0u32; 8];
-    while let Some((value, digits)) = groups.next()? {
-        let mut carry = value;
-        for limb in &mut limbs {
-            carry += u64::from(*limb) * POWERS[digits];
-            *limb = carry as u32;
-            carry >>= 32;
-        }
-    }
-    if negative {
-        let mut carry = true;
-        for limb in &mut limbs {
-            (*limb, carry) = (!*limb).overflowing_add(u32::from(carry));
-        }
-    }
-    let mut unscaled = [0; 32];
-    for (chunk, limb) in unscaled.chunks_exact_mut(4).zip(limbs.iter().rev()) {
-        chunk.copy_from_slice(&limb.to_be_bytes());
-    }
-    Ok(Decimal::from_be_bytes(&unscaled, scale as u32))
+/// How a DECIMAL(precision, scale) lies in a row image: groups of digits from the most significant on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DecimalForm {
+    /// Digits after the point.
+    scale: u8,
+    /// All bytes.
+    size: u8,
+    /// Digits of the group before the full ones, maybe none.
+    first: u8,
+    /// How many groups of nine digits there are.
+    full: u8,
+    /// Digits of the group after the full ones, maybe none.
+    last: u8,
+    /// Whether every value fits 64 bits, as nearly every one does.
+    small: bool,
 }
 
-/// The groups of digits from the most significant on.
-struct Groups<'a> {
-    cursor: Cursor<'a>,
-    first: usize,
-    full: usize,
-    last: usize,
-}
-
-impl Groups<'_> {
-    /// The next group's value and how many digits it has.
-    fn next(&mut self) -> Result<Option<(u64, usize)>, Problem> {
-        let digits = if self.first > 0 {
-            std::mem::take(&mut self.first)
-        } else if self.full > 0 {
-            self.full -= 1;
-            9
-        } else if self.last > 0 {
-            std::mem::take(&mut self.last)
-        } else {
-            return Ok(None);
+impl DecimalForm {
+    pub(crate) fn new(precision: u8, scale: u8) -> Result<Self, Problem> {
+        let Some(whole) = precision.checked_sub(scale).filter(|_| (1..=65).contains(&precision)) else {
+            return Err("it has a DECIMAL of a precision that MySQL does not know".into());
         };
-        let value = self.cursor.uint_be(GROUP_BYTES[digits])?;
-        if value >= POWERS[digits] {
-            return Err("it has a DECIMAL with digits that are none".into());
+        let (first, full, last) = (whole % 9, whole / 9 + scale / 9, scale % 9);
+        let bytes = |digits: u8| GROUP_BYTES[usize::from(digits)] as u8;
+        Ok(Self {
+            scale,
+            size: bytes(first) + 4 * full + bytes(last),
+            first,
+            full,
+            last,
+            small: precision <= 18,
+        })
+    }
+
+    /// The groups' digits.
+    fn groups(self) -> impl Iterator<Item = usize> {
+        let odd = |digits: u8| (digits > 0).then_some(usize::from(digits));
+        odd(self.first).into_iter().chain((0..self.full).map(|_| 9)).chain(odd(self.last))
+    }
+
+    /// Takes a DECIMAL from a row image and writes it.
+    pub(crate) fn put(self, cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Result<(), Problem> {
+        self.unscaled(cursor, |bytes| cell::decimal(out, bytes))
+    }
+
+    /// Takes a DECIMAL from JSON.
+    pub(crate) fn read(self, cursor: &mut Cursor<'_>) -> Result<Decimal, Problem> {
+        let mut decimal = None;
+        self.unscaled(cursor, |bytes| decimal = Some(Decimal::from_be_bytes(bytes, self.scale.into())))?;
+        decimal.ok_or_else(|| "it has a DECIMAL without digits".into())
+    }
+
+    /// Gives the unscaled value as big-endian two's complement.
+    #[inline]
+    fn unscaled(self, cursor: &mut Cursor<'_>, give: impl FnOnce(&[u8])) -> Result<(), Problem> {
+        let mut rest = cursor.take(self.size.into())?;
+        // Every bit of a negative number is inverted, and the first one of every number.
+        let negative = rest[0] & 0x80 == 0;
+        let inverted = if negative { 0xff } else { 0 };
+        let mut sign = 0x80;
+        let mut group = |digits: usize| {
+            let (taken, left) = rest.split_at(GROUP_BYTES[digits]);
+            rest = left;
+            let value = taken
+                .iter()
+                .fold(0, |sum: u64, &b| sum << 8 | u64::from(b ^ inverted ^ std::mem::take(&mut sign)));
+            if value >= POWERS[digits] {
+                return Err(Problem::from("it has a DECIMAL with digits that are none"));
+            }
+            Ok(value)
+        };
+        if self.small {
+            let mut sum: u64 = 0;
+            for digits in self.groups() {
+                sum = sum * POWERS[digits] + group(digits)?;
+            }
+            let unscaled = if negative { -(sum as i64) } else { sum as i64 };
+            give(&unscaled.to_be_bytes());
+            return Ok(());
         }
-        Ok(Some((value, digits)))
+        // 65 digits need 216 bits and a sign: eight 32-bit limbs, the least significant first.
+        let mut limbs = [0u32; 8];
+        for digits in self.groups() {
+            let mut carry = group(digits)?;
+            for limb in &mut limbs {
+                carry += u64::from(*limb) * POWERS[digits];
+                *limb = carry as u32;
+                carry >>= 32;
+            }
+        }
+        if negative {
+            let mut carry = true;
+            for limb in &mut limbs {
+                (*limb, carry) = (!*limb).overflowing_add(u32::from(carry));
+            }
+        }
+        let mut unscaled = [0; 32];
+        for (chunk, limb) in unscaled.chunks_exact_mut(4).zip(limbs.iter().rev()) {
+            chunk.copy_from_slice(&limb.to_be_bytes());
+        }
+        give(&unscaled);
+        Ok(())
     }
 }
 
@@ -99,6 +121,12 @@ impl Groups<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// What is read, and the bytes that are left.
+    fn read(bytes: &[u8], precision: u8, scale: u8) -> Result<(Decimal, usize), Problem> {
+        let mut cursor = Cursor::new(bytes);
+        Ok((DecimalForm::new(precision, scale)?.read(&mut cursor)?, cursor.len()))
+    }
 
     /// MySQL's `decimal2bin`, from digits.
     fn pack(negative: bool, whole: &str, fraction: &str) -> Vec<u8> {
@@ -125,7 +153,7 @@ mod tests {
         // strings/decimal.cc: 1234567890.1234 as DECIMAL(14,4), and its negative.
         let positive = [0x81, 0x0d, 0xfb, 0x38, 0xd2, 0x04, 0xd2];
         let negative = [0x7e, 0xf2, 0x04, 0xc7, 0x2d, 0xfb, 0x2d];
-        let read = |bytes: &[u8]| binlog_decimal(&mut Cursor::new(bytes), 14, 4).unwrap().to_string();
+        let read = |bytes: &[u8]| read(bytes, 14, 4).unwrap().0.to_string();
         assert_eq!(read(&positive), "1234567890.1234");
         assert_eq!(read(&negative), "-1234567890.1234");
     }
@@ -143,18 +171,16 @@ mod tests {
             let bytes = pack(negative, &whole, &fraction);
             let text = format!("{}{whole}.{fraction}", if negative { "-" } else { "" });
             let expected = Decimal::parse(&text, scale as u32).unwrap();
-            let mut cursor = Cursor::new(&bytes);
-            let read = binlog_decimal(&mut cursor, precision as u8, scale as u8).unwrap();
-            prop_assert!(cursor.is_empty());
-            prop_assert_eq!(read, expected);
+            let (precision, scale) = (precision as u8, scale as u8);
+            prop_assert_eq!(read(&bytes, precision, scale).unwrap(), (expected, 0));
             for end in 0..bytes.len() {
-                prop_assert!(binlog_decimal(&mut Cursor::new(&bytes[..end]), precision as u8, scale as u8).is_err());
+                prop_assert!(read(&bytes[..end], precision, scale).is_err());
             }
         }
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40), p in any::<u8>(), s in any::<u8>()) {
-            let _ = binlog_decimal(&mut Cursor::new(&bytes), p, s);
+            let _ = read(&bytes, p, s);
         }
     }
 }

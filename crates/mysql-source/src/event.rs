@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tandem_model::{BinlogPosition, Gtid, Row, TableDef, TableName};
+use tandem_model::{BinlogPosition, Gtid, TableDef, TableName};
+use tandem_wire::{Image, Images};
 
 /// One thing that happened in the binlog.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,12 +57,28 @@ pub struct RowsEvent {
     pub table: Arc<TableDef>,
     /// What happened to the rows.
     pub kind: RowsKind,
-    /// Image before and image after, each where there is one.
-    pub rows: Vec<(Option<Row>, Option<Row>)>,
+    /// The row images as Avro: one for each row, or, of updates, the image before and the image
+    /// after.
+    pub images: Images,
     /// Where the event ends, in bytes.
     pub end: u64,
     /// The file it is in.
-    pub file: String,
+    pub file: Arc<str>,
+}
+
+impl RowsEvent {
+    /// For each row the image before and the image after, each where there is one.
+    pub fn rows(&self) -> impl Iterator<Item = (Option<Image<'_>>, Option<Image<'_>>)> {
+        let mut images = self.images.iter();
+        std::iter::from_fn(move || {
+            let first = images.next()?;
+            Some(match self.kind {
+                RowsKind::Write => (None, Some(first)),
+                RowsKind::Update => (Some(first), images.next()),
+                RowsKind::Delete => (Some(first), None),
+            })
+        })
+    }
 }
 
 /// What happened to the rows of an event.

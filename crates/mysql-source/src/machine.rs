@@ -32,6 +32,7 @@ pub(crate) struct Machine {
     wanted: Wanted,
     collations: Collations,
     at: BinlogPosition,
+    file: Arc<str>,
     state: State,
     maps: HashMap<u64, Mapped>,
     plans: HashMap<TableName, (Vec<u8>, Arc<Plan>)>,
@@ -99,6 +100,7 @@ impl Machine {
             wanted,
             collations,
             at: BinlogPosition::default(),
+            file: "".into(),
             state: State::Outside,
             maps: HashMap::new(),
             plans: HashMap::new(),
@@ -222,6 +224,14 @@ impl Machine {
     fn idle(&self) -> Option<BinlogEvent> {
         let outside = matches!(self.state, State::Outside) && !self.at.file.is_empty();
         outside.then(|| BinlogEvent::Idle { position: self.at.clone() })
+    }
+
+    /// The name of the file, in one copy for all events in it.
+    fn file(&mut self) -> Arc<str> {
+        if *self.file != *self.at.file {
+            self.file = self.at.file.as_str().into();
+        }
+        Arc::clone(&self.file)
     }
 
     fn outside(&self, what: &str) -> Result<(), Fault> {
@@ -353,16 +363,16 @@ impl Machine {
         let Some(mapped) = self.maps.get(&head.table_id) else {
             return Err(Fault::Malformed("its rows are of a table that has not been mapped".into()));
         };
-        let Some(plan) = &mapped.plan else {
+        let Some(plan) = mapped.plan.as_ref().map(Arc::clone) else {
             return Ok(None);
         };
-        let rows = head.rows(plan, kind).map_err(|fault| fault.of_table(&plan.table.name))?;
+        let images = head.images(&plan, kind).map_err(|fault| fault.of_table(&plan.table.name))?;
         Ok(Some(BinlogEvent::Rows(RowsEvent {
             table: Arc::clone(&plan.table),
             kind,
-            rows,
+            images,
             end: self.at.pos,
-            file: self.at.file.clone(),
+            file: self.file(),
         })))
     }
 }

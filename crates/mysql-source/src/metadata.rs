@@ -19,8 +19,6 @@ pub(crate) struct Metadata<'a> {
     pub(crate) enums: Vec<Vec<&'a [u8]>>,
     /// The columns of the primary key, in the key's order.
     pub(crate) primary_key: Option<Vec<usize>>,
-    /// The first column of which the primary key holds only a prefix.
-    pub(crate) prefix: Option<usize>,
 }
 
 /// The collation ids of the columns of one class, counted within the class.
@@ -95,11 +93,10 @@ impl<'a> Metadata<'a> {
                 9 => {
                     let mut key = Vec::new();
                     while !field.is_empty() {
-                        let column = field.length()?;
-                        key.push(column);
-                        if field.lenenc()? != 0 && out.prefix.is_none() {
-                            out.prefix = Some(column);
-                        }
+                        key.push(field.length()?);
+                        // How much of the column the key holds. A key of beginnings is unique for the
+                        // whole columns too.
+                        field.lenenc()?;
                     }
                     out.primary_key = Some(key);
                 }

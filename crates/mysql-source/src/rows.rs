@@ -1,15 +1,10 @@
 //! Rows events (`Rows_event` in MySQL's source, version 2): row images by a table's plan.
 
-use tandem_model::{ColumnDef, ColumnType, Row, Value};
+use tandem_wire::Images;
 
 use crate::RowsKind;
 use crate::bytes::{Cursor, Fault, Problem};
-use crate::decimal::binlog_decimal;
-use crate::table_map::{Decoder, Plan};
-use crate::temporal::{binlog_date, binlog_date_time, binlog_time, binlog_timestamp};
-
-/// The images before and after of a row, each where there is one.
-pub(crate) type Images = (Option<Row>, Option<Row>);
+use crate::table_map::{KEY_COLUMNS, Plan};
 
 /// The beginning of a rows event.
 pub(crate) struct RowsHead<'a> {
@@ -34,14 +29,16 @@ impl<'a> RowsHead<'a> {
         self.table_id == 0xff_ffff && self.flags & 1 == 1
     }
 
-    /// All rows of the event.
-    pub(crate) fn rows(self, plan: &Plan, kind: RowsKind) -> Result<Vec<Images>, Fault> {
+    /// All row images of the event as Avro: one for each row, or, of updates, the image before and
+    /// the image after.
+    pub(crate) fn images(self, plan: &Plan, kind: RowsKind) -> Result<Images, Fault> {
         let mut cursor = self.rest;
         let width = cursor.length()?;
-        if width != plan.decoders.len() {
+        if width != plan.cells.len() {
             return Err(Fault::Malformed("its rows have another number of columns than their table".into()));
         }
-        for _ in 0..if kind == RowsKind::Update { 2 } else { 1 } {
+        let per_row = if kind == RowsKind::Update { 2 } else { 1 };
+        for _ in 0..per_row {
             let present = cursor.take(width.div_ceil(8))?;
             if (0..width).any(|i| present[i / 8] >> (i % 8) & 1 == 0) {
                 return Err(Fault::unsupported(
@@ -50,90 +47,31 @@ impl<'a> RowsHead<'a> {
                 ));
             }
         }
-        let mut rows = Vec::new();
+        // Numbers take about as much as before, and each cell may need the branch of a union.
+        let mut images = Images::with_capacity(cursor.len() + per_row * (width + plan.padding), per_row);
         while !cursor.is_empty() {
-            rows.push(match kind {
-                RowsKind::Write => (None, Some(image(&mut cursor, plan)?)),
-                RowsKind::Update => (Some(image(&mut cursor, plan)?), Some(image(&mut cursor, plan)?)),
-                RowsKind::Delete => (Some(image(&mut cursor, plan)?), None),
-            });
+            for _ in 0..per_row {
+                image(&mut cursor, plan, &mut images)?;
+            }
         }
-        Ok(rows)
+        Ok(images)
     }
 }
 
 /// One row image: a bitmap of NULLs, then the other values.
-fn image(cursor: &mut Cursor<'_>, plan: &Plan) -> Result<Row, Fault> {
-    let columns = &plan.table.columns;
-    let nulls = cursor.take(columns.len().div_ceil(8))?;
-    let mut row = Vec::with_capacity(columns.len());
-    for (i, (decoder, column)) in plan.decoders.iter().zip(columns).enumerate() {
-        row.push(if nulls[i / 8] >> (i % 8) & 1 == 1 {
-            Value::Null
-        } else {
-            value(cursor, *decoder, column)
-                .map_err(|problem| Fault::Malformed(format!("column `{}`: {problem}", column.name)))?
-        });
+fn image(cursor: &mut Cursor<'_>, plan: &Plan, images: &mut Images) -> Result<(), Fault> {
+    let nulls = cursor.take(plan.cells.len().div_ceil(8))?;
+    let mut key = [(0, 0); KEY_COLUMNS];
+    let out = images.buffer();
+    let start = out.len();
+    for (i, cell) in plan.cells.iter().enumerate() {
+        let from = out.len();
+        if nulls[i / 8] >> (i % 8) & 1 == 1 { cell.put_null(out) } else { cell.put(cursor, out) }
+            .map_err(|problem| plan.of_column(i, &problem))?;
+        if let Some(place) = cell.key {
+            key[place] = (from, out.len());
+        }
     }
-    Ok(row)
-}
-
-fn value(cursor: &mut Cursor<'_>, decoder: Decoder, column: &ColumnDef) -> Result<Value, Problem> {
-    Ok(match decoder {
-        Decoder::Int { bytes, unsigned: false } => Value::Int(cursor.int(bytes.into())?),
-        Decoder::Int { bytes, unsigned: true } => Value::UInt(cursor.uint(bytes.into())?),
-        Decoder::Float => Value::Float(cursor.f32()?),
-        Decoder::Double => Value::Double(cursor.f64()?),
-        Decoder::Decimal { precision, scale } => Value::Decimal(binlog_decimal(cursor, precision, scale)?),
-        Decoder::Year => Value::Int(match cursor.u8()? {
-            0 => 0,
-            years => 1900 + i64::from(years),
-        }),
-        Decoder::Date => binlog_date(cursor)?,
-        Decoder::Time { fsp } => binlog_time(cursor, fsp)?,
-        Decoder::DateTime { fsp } => binlog_date_time(cursor, fsp)?,
-        Decoder::Timestamp { fsp } => binlog_timestamp(cursor, fsp)?,
-        Decoder::Text { length_bytes, charset } => {
-            let length = cursor.uint(length_bytes.into())? as usize;
-            Value::Text(charset.decode(cursor.take(length)?)?)
-        }
-        Decoder::Bytes { length_bytes, fixed } => {
-            let length = cursor.uint(length_bytes.into())? as usize;
-            let stored = cursor.take(length)?;
-            let mut bytes = Vec::with_capacity(length.max(fixed.into()));
-            bytes.extend_from_slice(stored);
-            if length < fixed.into() {
-                bytes.resize(fixed.into(), 0);
-            }
-            Value::Bytes(bytes)
-        }
-        Decoder::Enum { bytes } => {
-            let index = cursor.uint(bytes.into())? as usize;
-            Value::Text(match (index, &column.ty) {
-                // The special value of an invalid member: no text, and no NULL.
-                (0, _) => String::new(),
-                (index, ColumnType::Enum(members)) => {
-                    members.get(index - 1).ok_or("the ENUM has no such member")?.clone()
-                }
-                _ => return Err("it is no ENUM".into()),
-            })
-        }
-        Decoder::Set { bytes } => {
-            let bits = cursor.uint(bytes.into())?;
-            let ColumnType::Set(members) = &column.ty else {
-                return Err("it is no SET".into());
-            };
-            if members.len() < 64 && bits >> members.len() != 0 {
-                return Err("the SET has no such member".into());
-            }
-            let mut text = String::new();
-            for (i, member) in members.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1) {
-                if bits & ((1 << i) - 1) != 0 {
-                    text.push(',');
-                }
-                text.push_str(member);
-            }
-            Value::Text(text)
-        }
-    })
+    images.end_row(start, &key[..plan.table.primary_key.len()]);
+    Ok(())
 }

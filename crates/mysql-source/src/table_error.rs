@@ -45,9 +45,6 @@ pub enum Refusal {
     /// It has no primary key.
     #[error("it has no primary key: ALTER TABLE {0} ADD PRIMARY KEY (…)")]
     NoPrimaryKey(String),
-    /// Its primary key holds only the beginning of a column.
-    #[error("its primary key holds only a prefix of column `{0}`: make the key hold the whole column")]
-    PrefixKey(String),
     /// A key column has a type without an exact identity.
     #[error(
         "its primary key holds column `{column}` of type {ty}, which cannot be a key here: use another type for it"

@@ -5,57 +5,45 @@ use std::sync::Arc;
 use tandem_model::{ColumnDef, ColumnType, TableDef, TableName};
 
 use crate::bytes::{Cursor, Fault, Problem};
+use crate::cell::{Cell, Form};
 use crate::charset::{Charset, Collations};
+use crate::decimal::DecimalForm;
 use crate::metadata::Metadata;
+
+/// The most columns that a primary key can have in MySQL.
+pub(crate) const KEY_COLUMNS: usize = 16;
 
 /// How to read the rows of one table.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) table: Arc<TableDef>,
     /// One for each column of the table.
-    pub(crate) decoders: Vec<Decoder>,
+    pub(crate) cells: Vec<Cell>,
+    /// By how many bytes the padding of BINARYs can make a row longer.
+    pub(crate) padding: usize,
 }
 
-/// How one column's value lies in a row image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decoder {
-    Int {
-        bytes: u8,
-        unsigned: bool,
-    },
-    Float,
-    Double,
-    Decimal {
-        precision: u8,
-        scale: u8,
-    },
-    Year,
-    Date,
-    Time {
-        fsp: u8,
-    },
-    DateTime {
-        fsp: u8,
-    },
-    Timestamp {
-        fsp: u8,
-    },
-    /// A length of so many bytes, then text.
-    Text {
-        length_bytes: u8,
-        charset: Charset,
-    },
-    /// A length of so many bytes, then bytes, to be padded with zeros to `fixed`.
-    Bytes {
-        length_bytes: u8,
-        fixed: u16,
-    },
-    Enum {
-        bytes: u8,
-    },
-    Set {
-        bytes: u8,
-    },
+impl Plan {
+    fn new(table: TableDef, forms: Vec<Form>) -> Result<Self, Problem> {
+        if table.primary_key.len() > KEY_COLUMNS {
+            return Err("its primary key has more columns than MySQL allows".into());
+        }
+        let padding = forms.iter().map(|form| match form {
+            Form::Bytes { fixed, .. } => usize::from(*fixed),
+            _ => 0,
+        });
+        let padding = padding.sum();
+        let cells = forms.into_iter().zip(&table.columns).enumerate().map(|(i, (form, column))| {
+            Cell::new(form, column, table.primary_key.iter().position(|&k| k == i))
+        });
+        Ok(Self { cells: cells.collect(), padding, table: Arc::new(table) })
+    }
+
+    /// What is wrong with a column's cell.
+    #[cold]
+    pub(crate) fn of_column(&self, i: usize, problem: &Problem) -> Fault {
+        Fault::Malformed(format!("column `{}`: {problem}", self.table.columns[i].name))
+    }
 }
 
 /// The beginning of a TABLE_MAP event.
@@ -103,28 +91,23 @@ impl<'a> Head<'a> {
         if names.len() != count {
             return Err(Fault::Malformed("it has not as many column names as columns".into()));
         }
-        if let Some(column) = metadata.prefix {
-            let column = names.get(column).map_or("?".into(), |n| String::from_utf8_lossy(n));
-            return Err(Fault::unsupported(
-                format!("its primary key holds only a prefix of column `{column}`"),
-                "make the primary key hold the whole column, or leave the table out",
-            ));
-        }
 
         let mut classes = Classes::default();
         let mut columns = Vec::with_capacity(count);
-        let mut decoders = Vec::with_capacity(count);
+        let mut forms = Vec::with_capacity(count);
         for (i, (&code, name)) in types.iter().zip(names).enumerate() {
             let name = utf8(name)?;
-            let (ty, decoder) = column(code, &mut type_metadata, &metadata, &mut classes, collations)
-                .map_err(|fault| match fault {
-                    Fault::Unsupported { problem, remedy } => {
-                        Fault::unsupported(format!("column `{name}` has {problem}"), remedy)
+            let (ty, form) =
+                column(code, &mut type_metadata, &metadata, &mut classes, collations).map_err(|fault| {
+                    match fault {
+                        Fault::Unsupported { problem, remedy } => {
+                            Fault::unsupported(format!("column `{name}` has {problem}"), remedy)
+                        }
+                        other => other,
                     }
-                    other => other,
                 })?;
             columns.push(ColumnDef { name, ty, nullable: nullable[i / 8] >> (i % 8) & 1 == 1 });
-            decoders.push(decoder);
+            forms.push(form);
         }
 
         let primary_key = metadata.primary_key.unwrap_or_default();
@@ -137,7 +120,7 @@ impl<'a> Head<'a> {
                 "ALTER TABLE … ADD PRIMARY KEY and copy it anew, or leave the table out",
             ));
         }
-        Ok(Plan { table: Arc::new(TableDef { name: self.name, columns, primary_key }), decoders })
+        Ok(Plan::new(TableDef { name: self.name, columns, primary_key }, forms)?)
     }
 }
 
@@ -168,10 +151,14 @@ fn column(
     metadata: &Metadata<'_>,
     classes: &mut Classes,
     collations: &Collations,
-) -> Result<(ColumnType, Decoder), Fault> {
+) -> Result<(ColumnType, Form), Fault> {
     let mut integer = |bytes: u8| -> Result<_, Fault> {
         let unsigned = metadata.unsigned(next(&mut classes.numeric))?;
-        Ok((ColumnType::Int { bits: bytes * 8, unsigned }, Decoder::Int { bytes, unsigned }))
+        let form = match (bytes, unsigned) {
+            (8, true) => Form::BigintUnsigned,
+            _ => Form::Int { bytes, unsigned },
+        };
+        Ok((ColumnType::Int { bits: bytes * 8, unsigned }, form))
     };
     Ok(match code {
         1 => integer(1)?,
@@ -182,32 +169,32 @@ fn column(
         4 | 5 => {
             next(&mut classes.numeric);
             match type_metadata.u8()? {
-                4 if code == 4 => (ColumnType::Float, Decoder::Float),
-                8 if code == 5 => (ColumnType::Double, Decoder::Double),
+                4 if code == 4 => (ColumnType::Float, Form::Float),
+                8 if code == 5 => (ColumnType::Double, Form::Double),
                 _ => return Err(Fault::Malformed("it has a FLOAT or DOUBLE of an unknown size".into())),
             }
         }
         246 => {
             next(&mut classes.numeric);
             let (precision, scale) = (type_metadata.u8()?, type_metadata.u8()?);
-            (ColumnType::Decimal { precision, scale }, Decoder::Decimal { precision, scale })
+            (ColumnType::Decimal { precision, scale }, Form::Decimal(DecimalForm::new(precision, scale)?))
         }
         13 => {
             next(&mut classes.numeric);
-            (ColumnType::Year, Decoder::Year)
+            (ColumnType::Year, Form::Year)
         }
-        10 => (ColumnType::Date, Decoder::Date),
+        10 => (ColumnType::Date, Form::Date),
         19 => {
             let fsp = type_metadata.u8()?;
-            (ColumnType::Time { fsp }, Decoder::Time { fsp })
+            (ColumnType::Time { fsp }, Form::Time { fsp })
         }
         18 => {
             let fsp = type_metadata.u8()?;
-            (ColumnType::DateTime { fsp }, Decoder::DateTime { fsp })
+            (ColumnType::DateTime { fsp }, Form::DateTime { fsp })
         }
         17 => {
             let fsp = type_metadata.u8()?;
-            (ColumnType::Timestamp { fsp }, Decoder::Timestamp { fsp })
+            (ColumnType::Timestamp { fsp }, Form::Timestamp { fsp })
         }
         // VARCHAR and VARBINARY: the greatest length in bytes.
         15 => {
@@ -215,28 +202,41 @@ fn column(
             text_or_bytes(length_bytes, 0, metadata, classes, collations)?
         }
         // BLOB and TEXT: how many bytes the length takes.
-        252 => {
-            let length_bytes = type_metadata.u8()?;
-            if !(1..=4).contains(&length_bytes) {
-                return Err(Fault::Malformed("it has a BLOB with an impossible length".into()));
-            }
-            text_or_bytes(length_bytes, 0, metadata, classes, collations)?
+        252 => text_or_bytes(blob_length(type_metadata)?, 0, metadata, classes, collations)?,
+        16 => {
+            let (odd, whole) = (type_metadata.u8()?, type_metadata.u8()?);
+            let bits = whole.checked_mul(8).and_then(|bits| bits.checked_add(odd));
+            let Some(bits @ 1..=64) = bits.filter(|_| odd < 8) else {
+                return Err(Fault::Malformed("it has a BIT of an impossible size".into()));
+            };
+            (ColumnType::Bit { bits }, Form::Bit { bytes: bits.div_ceil(8), bits })
+        }
+        245 => (ColumnType::Json, Form::Json { length_bytes: blob_length(type_metadata)? }),
+        255 => {
+            let length_bytes = blob_length(type_metadata)?;
+            (ColumnType::Geometry, Form::Bytes { length_bytes, fixed: 0 })
+        }
+        242 => {
+            // Counted among the texts, which JSON and GEOMETRY are not.
+            next(&mut classes.text);
+            (ColumnType::Vector, Form::Bytes { length_bytes: blob_length(type_metadata)?, fixed: 0 })
         }
         254 => string(type_metadata, metadata, classes, collations)?,
         other => {
-            let name = match other {
-                16 => "BIT".to_owned(),
-                242 => "VECTOR".to_owned(),
-                245 => "JSON".to_owned(),
-                255 => "GEOMETRY".to_owned(),
-                other => format!("number {other} in the binlog"),
-            };
             return Err(Fault::unsupported(
-                format!("the type {name}, which is not supported"),
+                format!("the type number {other} in the binlog, which is not supported"),
                 "drop the column or leave the table out",
             ));
         }
     })
+}
+
+/// How many bytes the length of a BLOB, or of what is stored like one, takes.
+fn blob_length(type_metadata: &mut Cursor<'_>) -> Result<u8, Fault> {
+    match type_metadata.u8()? {
+        bytes @ 1..=4 => Ok(bytes),
+        _ => Err(Fault::Malformed("it has a BLOB with an impossible length".into())),
+    }
 }
 
 /// STRING: CHAR and BINARY, and by the real type in its metadata, ENUM and SET. A length above
@@ -246,7 +246,7 @@ fn string(
     metadata: &Metadata<'_>,
     classes: &mut Classes,
     collations: &Collations,
-) -> Result<(ColumnType, Decoder), Fault> {
+) -> Result<(ColumnType, Form), Fault> {
     let (high, low) = (type_metadata.u8()?, type_metadata.u8()?);
     let (real, length) = if high & 0x30 == 0x30 {
         (high, u16::from(low))
@@ -270,8 +270,8 @@ fn string(
                 .collect::<Result<Vec<_>, _>>()?;
             let bytes = low;
             match (real, bytes) {
-                (247, 1 | 2) => Ok((ColumnType::Enum(members), Decoder::Enum { bytes })),
-                (248, 1..=8) => Ok((ColumnType::Set(members), Decoder::Set { bytes })),
+                (247, 1 | 2) => Ok((ColumnType::Enum(members.clone()), Form::Enum { bytes, members })),
+                (248, 1..=8) => Ok((ColumnType::Set(members.clone()), Form::Set { bytes, members })),
                 _ => Err(Fault::Malformed("it has an ENUM or SET of an impossible size".into())),
             }
         }
@@ -286,14 +286,13 @@ fn text_or_bytes(
     metadata: &Metadata<'_>,
     classes: &mut Classes,
     collations: &Collations,
-) -> Result<(ColumnType, Decoder), Fault> {
+) -> Result<(ColumnType, Form), Fault> {
     let collation = metadata.text.of(next(&mut classes.text))?;
     Ok(match charset(collations, collation)? {
-        Charset::Binary => (
-            ColumnType::Bytes { fixed: (fixed > 0).then_some(fixed) },
-            Decoder::Bytes { length_bytes, fixed },
-        ),
-        charset => (ColumnType::Text, Decoder::Text { length_bytes, charset }),
+        Charset::Binary => {
+            (ColumnType::Bytes { fixed: (fixed > 0).then_some(fixed) }, Form::Bytes { length_bytes, fixed })
+        }
+        charset => (ColumnType::Text, Form::Text { length_bytes, charset }),
     })
 }
 

@@ -23,7 +23,7 @@ impl Fields {
     /// Days since 1970-01-01; `None` where the fields name no day of the calendar: zero and
     /// partial dates, the 31st of February (ALLOW_INVALID_DATES), and the year 0, which MySQL's
     /// own arithmetic does not treat as a year of the proleptic calendar.
-    fn days(self) -> Option<i32> {
+    pub(crate) fn days(self) -> Option<i32> {
         let (year, month, day) = (i32::from(self.year), i32::from(self.month), i32::from(self.day));
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         let length = match month {
@@ -62,7 +62,7 @@ impl Fields {
     }
 
     /// Microseconds since 1970-01-01T00:00:00.
-    fn micros_since_epoch(self) -> Option<i64> {
+    pub(crate) fn micros_since_epoch(self) -> Option<i64> {
         let seconds = (i64::from(self.hour) * 60 + i64::from(self.minute)) * 60 + i64::from(self.second);
         Some(i64::from(self.days()?) * DAY_US + seconds * 1_000_000 + i64::from(self.micros))
     }
@@ -80,35 +80,55 @@ impl Fields {
         })
     }
 
-    fn date_text(self) -> String {
-        format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
+    /// From the packed form in JSON (`TIME_from_longlong_datetime_packed`): year × 13 + month, day 5
+    /// bits, hour 5, minute 6, second 6, microseconds 24.
+    pub(crate) fn from_packed(packed: i64) -> Result<Self, Problem> {
+        let packed = packed.unsigned_abs();
+        let year_month = packed >> 46;
+        Ok(Self {
+            year: year(year_month / 13)?,
+            month: (year_month % 13) as u8,
+            day: (packed >> 41 & 31) as u8,
+            hour: (packed >> 36 & 31) as u8,
+            minute: (packed >> 30 & 63) as u8,
+            second: (packed >> 24 & 63) as u8,
+            micros: micros(packed & 0xff_ffff)?,
+        })
     }
 
-    fn date_time_text(self, fsp: u8) -> String {
-        let Self { hour, minute, second, micros, .. } = self;
-        let whole = format!("{} {hour:02}:{minute:02}:{second:02}", self.date_text());
-        if fsp == 0 {
-            return whole;
+    /// As MySQL prints it: a date, and with a number of fraction digits a date and time.
+    pub(crate) fn text(self, fsp: Option<u8>) -> DateText {
+        let mut text = DateText { bytes: *b"0000-00-00 00:00:00.000000", len: 10 };
+        text.digits(0..4, self.year.into());
+        text.digits(5..7, self.month.into());
+        text.digits(8..10, self.day.into());
+        if let Some(fsp) = fsp {
+            text.digits(11..13, self.hour.into());
+            text.digits(14..16, self.minute.into());
+            text.digits(17..19, self.second.into());
+            text.digits(20..26, self.micros);
+            text.len = if fsp == 0 { 19 } else { 20 + usize::from(fsp.min(6)) };
         }
-        let digits = format!("{micros:06}");
-        format!("{whole}.{}", &digits[..usize::from(fsp.min(6))])
+        text
+    }
+
+    fn invalid(self, fsp: Option<u8>) -> Value {
+        Value::InvalidDate(self.text(fsp).as_str().to_owned())
     }
 
     /// The value of a DATE column.
     pub(crate) fn date(self) -> Value {
-        self.days().map_or_else(|| Value::InvalidDate(self.date_text()), Value::Date)
+        self.days().map_or_else(|| self.invalid(None), Value::Date)
     }
 
     /// The value of a DATETIME column.
     pub(crate) fn date_time(self, fsp: u8) -> Value {
-        self.micros_since_epoch()
-            .map_or_else(|| Value::InvalidDate(self.date_time_text(fsp)), Value::DateTime)
+        self.micros_since_epoch().map_or_else(|| self.invalid(Some(fsp)), Value::DateTime)
     }
 
     /// The value of a TIMESTAMP column, from fields in UTC.
     pub(crate) fn timestamp(self, fsp: u8) -> Value {
-        self.micros_since_epoch()
-            .map_or_else(|| Value::InvalidDate(self.date_time_text(fsp)), Value::Timestamp)
+        self.micros_since_epoch().map_or_else(|| self.invalid(Some(fsp)), Value::Timestamp)
     }
 
     /// The fields of a DATE, DATETIME, TIMESTAMP or invalid date; `None` for others, and for
@@ -139,16 +159,42 @@ impl Fields {
     }
 }
 
+/// The text of a date, with or without a time.
+pub(crate) struct DateText {
+    bytes: [u8; 26],
+    len: usize,
+}
+
+impl DateText {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).expect("digits and signs are ASCII")
+    }
+
+    fn digits(&mut self, place: std::ops::Range<usize>, mut value: u32) {
+        for digit in self.bytes[place].iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+    }
+}
+
 /// DATE in the binlog: 3 bytes little-endian, day 5 bits, month 4 bits, year 15 bits.
-pub(crate) fn binlog_date(cursor: &mut Cursor<'_>) -> Result<Value, Problem> {
+pub(crate) fn binlog_date(cursor: &mut Cursor<'_>) -> Result<Fields, Problem> {
     let packed = cursor.uint(3)?;
     Ok(Fields {
-        year: (packed >> 9) as u16,
+        year: year(packed >> 9)?,
         month: (packed >> 5 & 15) as u8,
         day: (packed & 31) as u8,
         ..Fields::default()
-    }
-    .date())
+    })
+}
+
+fn year(year: u64) -> Result<u16, Problem> {
+    if year > 9999 { Err("it has a date after the year 9999".into()) } else { Ok(year as u16) }
 }
 
 /// How many bytes the fraction takes, and what one unit of it is in microseconds.
@@ -164,49 +210,54 @@ fn fraction_layout(fsp: u8) -> Result<(usize, u64), Problem> {
 
 fn fraction(cursor: &mut Cursor<'_>, fsp: u8) -> Result<u32, Problem> {
     let (bytes, unit) = fraction_layout(fsp)?;
-    Ok((cursor.uint_be(bytes)? * unit) as u32)
+    micros(cursor.uint_be(bytes)? * unit)
+}
+
+fn micros(fraction: u64) -> Result<u32, Problem> {
+    if fraction >= 1_000_000 {
+        return Err("it has a time with a fraction of a second or more".into());
+    }
+    Ok(fraction as u32)
 }
 
 /// DATETIME2: 5 bytes big-endian (sign, 17 bits year × 13 + month, day 5, hour 5, minute 6,
 /// second 6), then the fraction.
-pub(crate) fn binlog_date_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<Value, Problem> {
+pub(crate) fn binlog_date_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<Fields, Problem> {
     let packed = cursor.uint_be(5)? & 0x7f_ffff_ffff;
     let year_month = packed >> 22;
     Ok(Fields {
-        year: (year_month / 13) as u16,
+        year: year(year_month / 13)?,
         month: (year_month % 13) as u8,
         day: (packed >> 17 & 31) as u8,
         hour: (packed >> 12 & 31) as u8,
         minute: (packed >> 6 & 63) as u8,
         second: (packed & 63) as u8,
         micros: fraction(cursor, fsp)?,
-    }
-    .date_time(fsp))
+    })
 }
 
-/// TIMESTAMP2: 4 bytes big-endian of seconds since the epoch, then the fraction. 0 is the zero date.
-pub(crate) fn binlog_timestamp(cursor: &mut Cursor<'_>, fsp: u8) -> Result<Value, Problem> {
+/// TIMESTAMP2: 4 bytes big-endian of seconds since the epoch, then the fraction. In
+/// microseconds; none for 0, which is the zero date.
+pub(crate) fn binlog_timestamp(cursor: &mut Cursor<'_>, fsp: u8) -> Result<Option<i64>, Problem> {
     let seconds = cursor.uint_be(4)? as i64;
     let micros = fraction(cursor, fsp)?;
-    if seconds == 0 {
-        return Ok(Fields::default().timestamp(fsp));
-    }
-    Ok(Value::Timestamp(seconds * 1_000_000 + i64::from(micros)))
+    Ok((seconds != 0).then_some(seconds * 1_000_000 + i64::from(micros)))
 }
 
 /// TIME2: 3 bytes (hour 10 bits, minute 6, second 6) and the fraction as one big-endian number with
 /// an offset of half its range, so that a negative time with a fraction is one two's complement
-/// number and not a negative whole with a positive fraction.
-pub(crate) fn binlog_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<Value, Problem> {
+/// number and not a negative whole with a positive fraction. In
+/// microseconds.
+pub(crate) fn binlog_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<i64, Problem> {
     let (bytes, unit) = fraction_layout(fsp)?;
     let fraction_bits = 8 * bytes as u32;
     let packed = cursor.uint_be(3 + bytes)? as i64 - (0x80_0000 << fraction_bits);
     let magnitude = packed.unsigned_abs();
     let whole = magnitude >> fraction_bits;
-    let fraction = (magnitude & ((1 << fraction_bits) - 1)) * unit;
+    let fraction = micros((magnitude & ((1 << fraction_bits) - 1)) * unit)?;
     let seconds = ((whole >> 12 & 0x3ff) * 60 + (whole >> 6 & 63)) * 60 + (whole & 63);
-    let micros = (seconds * 1_000_000 + fraction) as i64;
-    Ok(Value::Time(if packed < 0 { -micros } else { micros }))
+    let micros = (seconds * 1_000_000 + u64::from(fraction)) as i64;
+    Ok(if packed < 0 { -micros } else { micros })
 }
 
 #[cfg(test)]
@@ -215,10 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn time(bytes: &[u8], fsp: u8) -> i64 {
-        match binlog_time(&mut Cursor::new(bytes), fsp).unwrap() {
-            Value::Time(micros) => micros,
-            other => panic!("{other:?}"),
-        }
+        binlog_time(&mut Cursor::new(bytes), fsp).unwrap()
     }
 
     #[test]
@@ -260,7 +308,7 @@ mod tests {
         fn fields_round_trip(micros in -62_135_596_800_000_000i64..253_402_300_800_000_000) {
             let fields = Fields::of(&Value::DateTime(micros)).unwrap();
             prop_assert_eq!(fields.date_time(6), Value::DateTime(micros));
-            prop_assert_eq!(Fields::parse(&fields.date_time_text(6)), Some(fields));
+            prop_assert_eq!(Fields::parse(fields.text(Some(6)).as_str()), Some(fields));
             let days = micros.div_euclid(DAY_US) as i32;
             prop_assert_eq!(Fields::of(&Value::Date(days)).unwrap().date(), Value::Date(days));
         }
@@ -281,9 +329,9 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..9), fsp in 0u8..9) {
-            for read in [binlog_time, binlog_date_time, binlog_timestamp] {
-                let _ = read(&mut Cursor::new(&bytes), fsp);
-            }
+            let _ = binlog_time(&mut Cursor::new(&bytes), fsp);
+            let _ = binlog_date_time(&mut Cursor::new(&bytes), fsp);
+            let _ = binlog_timestamp(&mut Cursor::new(&bytes), fsp);
             let _ = binlog_date(&mut Cursor::new(&bytes));
         }
     }

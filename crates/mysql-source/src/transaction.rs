@@ -3,7 +3,7 @@
 use tandem_model::Gtid;
 
 use crate::bytes::{Cursor, Problem};
-use crate::charset::{Charset, Collations};
+use crate::charset::Collations;
 
 /// A transaction's beginning, from a GTID event (`Gtid_event`, untagged).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,10 @@ impl QueryText {
         let charset = client_collation(variables).and_then(|id| collations.charset(id).ok());
         let text = cursor.rest();
         let sql = match charset {
-            Some(Charset::Latin1) => Charset::Latin1.decode(text)?,
-            _ => String::from_utf8_lossy(text).into_owned(),
+            Some(charset) => {
+                charset.decode(text).unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned())
+            }
+            None => String::from_utf8_lossy(text).into_owned(),
         };
         Ok(Self { database, sql })
     }

@@ -36,10 +36,16 @@ pub(crate) fn from_result(raw: Raw, ty: &ColumnType) -> Result<Value, Problem> {
             let micros = seconds * 1_000_000 + i64::from(micros);
             Value::Time(if negative { -micros } else { micros })
         }
-        (ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_), Raw::Bytes(bytes)) => {
-            Value::Text(text(bytes)?)
+        (ColumnType::Bit { .. }, Raw::Bytes(bytes)) if bytes.len() <= 8 => {
+            Value::UInt(bytes.iter().fold(0, |bits, &b| bits << 8 | u64::from(b)))
         }
-        (ColumnType::Bytes { .. }, Raw::Bytes(bytes)) => Value::Bytes(bytes),
+        (
+            ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json,
+            Raw::Bytes(bytes),
+        ) => Value::Text(text(bytes)?),
+        (ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector, Raw::Bytes(bytes)) => {
+            Value::Bytes(bytes)
+        }
         (ty, _) => return Err(format!("it does not come as {ty}")),
     })
 }
@@ -111,6 +117,10 @@ pub(crate) fn is_of_type(column: &Column, ty: &ColumnType) -> bool {
         ColumnType::Timestamp { fsp } => wire == Wire::MYSQL_TYPE_TIMESTAMP && digits(*fsp),
         ColumnType::Text => string && !enum_or_set && column.character_set() != BINARY,
         ColumnType::Bytes { .. } => string && !enum_or_set && column.character_set() == BINARY,
+        ColumnType::Bit { .. } => wire == Wire::MYSQL_TYPE_BIT,
+        ColumnType::Json => wire == Wire::MYSQL_TYPE_JSON,
+        ColumnType::Geometry => wire == Wire::MYSQL_TYPE_GEOMETRY,
+        ColumnType::Vector => wire == Wire::MYSQL_TYPE_VECTOR,
         ColumnType::Enum(_) => flags.contains(ColumnFlags::ENUM_FLAG),
         ColumnType::Set(_) => flags.contains(ColumnFlags::SET_FLAG),
     }

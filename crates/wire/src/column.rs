@@ -4,14 +4,16 @@ use serde_json::{Value as Json, json};
 use tandem_model::{ColumnDef, ColumnType, Decimal, Value};
 
 use crate::WireError;
+use crate::cell::{self, Union, may_be_invalid};
 use crate::primitive::{Reader, put_bytes, put_long};
 
 /// The Avro type of a column, without its union.
 fn plain_type(ty: &ColumnType) -> Json {
     let decimal = |precision: u8, scale: u8| json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale});
     match ty {
-        ColumnType::Int { bits: 64, unsigned: true } => decimal(20, 0),
+        ColumnType::Int { bits: 64, unsigned: true } | ColumnType::Bit { bits: 64 } => decimal(20, 0),
         ColumnType::Int { bits: 64, .. }
+        | ColumnType::Bit { .. }
         | ColumnType::Int { bits: 32, unsigned: true }
         | ColumnType::Time { .. } => json!("long"),
         ColumnType::Int { .. } | ColumnType::Year => json!("int"),
@@ -21,14 +23,9 @@ fn plain_type(ty: &ColumnType) -> Json {
         ColumnType::Date => json!({"type": "int", "logicalType": "date"}),
         ColumnType::DateTime { .. } => json!({"type": "long", "logicalType": "local-timestamp-micros"}),
         ColumnType::Timestamp { .. } => json!({"type": "long", "logicalType": "timestamp-micros"}),
-        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => json!("string"),
-        ColumnType::Bytes { .. } => json!("bytes"),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json => json!("string"),
+        ColumnType::Bytes { .. } | ColumnType::Geometry | ColumnType::Vector => json!("bytes"),
     }
-}
-
-/// Whether the column may hold zero and partial dates, which are no dates: those go as text.
-fn may_be_invalid(ty: &ColumnType) -> bool {
-    matches!(ty, ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. })
 }
 
 /// The Avro type of a column.
@@ -42,10 +39,10 @@ pub(crate) fn avro_type(column: &ColumnDef) -> Json {
     }
 }
 
-/// The inclusive range of an integer type of up to 32 bits unsigned or 64 bits signed.
+/// The inclusive range of an integer type of up to 63 bits unsigned or 64 bits signed.
 fn int_range(bits: u8, unsigned: bool) -> (i64, i64) {
     if unsigned {
-        (0, (1i64 << bits.min(62)) - 1)
+        (0, i64::MAX >> (63 - bits.min(63)))
     } else if bits >= 64 {
         (i64::MIN, i64::MAX)
     } else {
@@ -66,18 +63,18 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
         ty: column.ty.to_string(),
         kind: value.kind(),
     };
-    let first = i64::from(column.nullable);
-    match value {
-        Value::Null if column.nullable => {
-            put_long(out, 0);
+    let union = Union::of(column);
+    match (value, union) {
+        (Value::Null, Union { null: Some(branch), .. }) => {
+            out.push(branch);
             return Ok(());
         }
-        Value::InvalidDate(text) if may_be_invalid(&column.ty) => {
-            put_long(out, first + 1);
+        (Value::InvalidDate(text), Union { invalid: Some(branch), .. }) => {
+            out.push(branch);
             put_bytes(out, text.as_bytes());
             return Ok(());
         }
-        _ if column.nullable || may_be_invalid(&column.ty) => put_long(out, first),
+        (_, Union { value: Some(branch), .. }) => out.push(branch),
         _ => {}
     }
     match (&column.ty, value) {
@@ -88,13 +85,10 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
             }
             put_long(out, v);
         }
-        (ColumnType::Int { bits: 64, unsigned: true }, &Value::UInt(v)) => {
-            let all = i128::from(v).to_be_bytes();
-            // Minimal two's complement: leading zero bytes go, as long as the sign stays.
-            let start = (0..15).find(|&i| all[i] != 0 || all[i + 1] & 0x80 != 0).unwrap_or(15);
-            put_bytes(out, &all[start..]);
+        (ColumnType::Int { bits: 64, unsigned: true } | ColumnType::Bit { bits: 64 }, &Value::UInt(v)) => {
+            cell::unsigned_bigint(out, v);
         }
-        (&ColumnType::Int { bits, unsigned: true }, &Value::UInt(v)) => {
+        (&(ColumnType::Int { bits, unsigned: true } | ColumnType::Bit { bits }), &Value::UInt(v)) => {
             if v >> bits != 0 {
                 return Err(does_not_fit());
             }
@@ -106,20 +100,20 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
             }
             put_long(out, v);
         }
-        (ColumnType::Float, Value::Float(v)) => out.extend_from_slice(&v.to_le_bytes()),
-        (ColumnType::Double, Value::Double(v)) => out.extend_from_slice(&v.to_le_bytes()),
+        (ColumnType::Float, Value::Float(v)) => cell::float(out, *v),
+        (ColumnType::Double, Value::Double(v)) => cell::double(out, *v),
         (&ColumnType::Decimal { precision, scale }, Value::Decimal(v)) => {
             let bytes = v.unscaled_be_bytes();
             if v.scale() != u32::from(scale) || bytes.len() > decimal_bytes(precision) {
                 return Err(does_not_fit());
             }
-            put_bytes(out, &bytes);
+            cell::decimal(out, &bytes);
         }
         (ColumnType::Date, &Value::Date(v)) => put_long(out, i64::from(v)),
         (ColumnType::Time { .. }, &Value::Time(v))
         | (ColumnType::DateTime { .. }, &Value::DateTime(v))
         | (ColumnType::Timestamp { .. }, &Value::Timestamp(v)) => put_long(out, v),
-        (ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_), Value::Text(v)) => {
+        (ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json, Value::Text(v)) => {
             put_bytes(out, v.as_bytes());
         }
         (ColumnType::Bytes { fixed }, Value::Bytes(v)) => {
@@ -128,6 +122,7 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
             }
             put_bytes(out, v);
         }
+        (ColumnType::Geometry | ColumnType::Vector, Value::Bytes(v)) => put_bytes(out, v),
         _ => return Err(does_not_fit()),
     }
     Ok(())
@@ -148,7 +143,7 @@ pub(crate) fn get(reader: &mut Reader<'_>, column: &ColumnDef) -> Result<Value, 
         }
     }
     Ok(match &column.ty {
-        ColumnType::Int { bits: 64, unsigned: true } => {
+        ColumnType::Int { bits: 64, unsigned: true } | ColumnType::Bit { bits: 64 } => {
             let bytes = reader.bytes()?;
             match bytes {
                 [first, ..] if bytes.len() <= 9 && first & 0x80 == 0 => {
@@ -165,6 +160,14 @@ pub(crate) fn get(reader: &mut Reader<'_>, column: &ColumnDef) -> Result<Value, 
                 return Err(corrupt());
             }
             if unsigned { Value::UInt(v as u64) } else { Value::Int(v) }
+        }
+        &ColumnType::Bit { bits } => {
+            let v = reader.long()?;
+            let (low, high) = int_range(bits, true);
+            if v < low || v > high {
+                return Err(corrupt());
+            }
+            Value::UInt(v as u64)
         }
         ColumnType::Year => {
             let v = reader.long()?;
@@ -186,7 +189,10 @@ pub(crate) fn get(reader: &mut Reader<'_>, column: &ColumnDef) -> Result<Value, 
         ColumnType::Time { .. } => Value::Time(reader.long()?),
         ColumnType::DateTime { .. } => Value::DateTime(reader.long()?),
         ColumnType::Timestamp { .. } => Value::Timestamp(reader.long()?),
-        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => Value::Text(reader.text()?.to_owned()),
+        ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) | ColumnType::Json => {
+            Value::Text(reader.text()?.to_owned())
+        }
+        ColumnType::Geometry | ColumnType::Vector => Value::Bytes(reader.bytes()?.to_vec()),
         ColumnType::Bytes { fixed } => {
             let bytes = reader.bytes()?;
             if fixed.is_some_and(|n| usize::from(n) != bytes.len()) {
@@ -219,6 +225,9 @@ mod tests {
             ("decimal(4,2)", Value::Decimal(Decimal::parse("12345678.00", 2).unwrap())),
             ("binary(2)", Value::Bytes(vec![1])),
             ("year", Value::Int(-1)),
+            ("bit(1)", Value::UInt(2)),
+            ("bit(63)", Value::UInt(1 << 63)),
+            ("vector", Value::Text("[1]".into())),
         ] {
             let error = put(&mut Vec::new(), &column(ty, false), &value).unwrap_err();
             assert!(matches!(error, WireError::DoesNotFit { .. }), "{ty}");

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use tandem_model::{Change, Op, Row, SourceInfo, TableDef, Version};
 
+use crate::images::{Image, Images};
 use crate::primitive::{Reader, put_bytes, put_long};
-use crate::schema::check_cells;
 use crate::{WireError, column};
 
 /// `source.version`: the release that wrote the record.
@@ -63,27 +63,59 @@ fn put_times(out: &mut Vec<u8>, us: i64) {
     put_long(out, us.saturating_mul(1000));
 }
 
+/// A change whose images are Avro already.
+#[derive(Debug, Clone, Copy)]
+pub struct EncodedChange<'a> {
+    /// What happened.
+    pub op: Op,
+    /// The row before (update, delete).
+    pub before: Option<Image<'a>>,
+    /// The row after (create, update, read).
+    pub after: Option<Image<'a>>,
+    /// The version that its cells carry in Cassandra.
+    pub version: Version,
+    /// Where it came from.
+    pub source: &'a SourceInfo,
+}
+
+impl<'a> EncodedChange<'a> {
+    /// A change with the images that [`TableSchema::images`](crate::TableSchema::images) made of it.
+    pub fn of(change: &'a Change, images: &'a Images) -> Self {
+        let mut images = images.iter();
+        Self {
+            op: change.op,
+            before: change.before.as_ref().and_then(|_| images.next()),
+            after: change.after.as_ref().and_then(|_| images.next()),
+            version: change.version,
+            source: &change.source,
+        }
+    }
+
+    /// The image that names the key: the image after, else the image before.
+    pub fn image(&self) -> Result<Image<'a>, WireError> {
+        let missing = WireError::MissingImage { op: self.op.letter(), image: "after" };
+        self.after.or(self.before).ok_or(missing)
+    }
+}
+
 /// Writes an envelope without its frame.
 pub(crate) fn put(
     out: &mut Vec<u8>,
     table: &TableDef,
     prefix: &str,
-    change: &Change,
+    change: &EncodedChange<'_>,
 ) -> Result<(), WireError> {
     check_images(change.op, change.before.is_some(), change.after.is_some())?;
     for image in [&change.before, &change.after] {
         match image {
             None => put_long(out, 0),
-            Some(row) => {
-                check_cells(table, row)?;
+            Some(image) => {
                 put_long(out, 1);
-                for (column, value) in table.columns.iter().zip(row) {
-                    column::put(out, column, value)?;
-                }
+                out.extend_from_slice(image.row);
             }
         }
     }
-    let source = &change.source;
+    let source = change.source;
     put_bytes(out, RELEASE.as_bytes());
     put_bytes(out, b"mysql");
     put_bytes(out, prefix.as_bytes());

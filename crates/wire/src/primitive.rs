@@ -3,7 +3,7 @@
 use crate::WireError;
 
 /// Zig-zag variable-length integer: `int` and `long` alike.
-pub(crate) fn put_long(out: &mut Vec<u8>, value: i64) {
+pub fn put_long(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
@@ -13,7 +13,7 @@ pub(crate) fn put_long(out: &mut Vec<u8>, value: i64) {
 }
 
 /// `bytes` and `string`.
-pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_long(out, bytes.len() as i64);
     out.extend_from_slice(bytes);
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 use tandem_model::{Change, ColumnDef, Row, TableDef, TableName, Value};
 
+use crate::envelope::EncodedChange;
+use crate::images::Images;
 use crate::primitive::Reader;
 use crate::schema_id::{id_of, put_frame, unframe};
-use crate::{WireError, column, envelope, names};
+use crate::{Image, WireError, column, envelope, names};
 
 /// The version of the envelope's shape, kept in each schema as `tandem.format`.
 pub(crate) const FORMAT: u32 = 1;
@@ -97,20 +99,31 @@ impl TableSchema {
         key_subject(topic)
     }
 
-    /// Appends the framed record key of a row of this table. On an error `out` is as it was.
-    pub fn encode_key(&self, row: &Row, out: &mut Vec<u8>) -> Result<(), WireError> {
+    /// Appends the framed record key of a row of this table.
+    pub fn put_key(&self, image: Image<'_>, out: &mut Vec<u8>) {
+        put_frame(out, self.key_id);
+        out.extend_from_slice(image.key);
+    }
+
+    /// Appends the framed envelope of a change of this table. On an error `out` is as it was.
+    pub fn put_value(&self, change: &EncodedChange<'_>, out: &mut Vec<u8>) -> Result<(), WireError> {
         let start = out.len();
-        let result = self.put_key(row, out);
+        put_frame(out, self.value_id);
+        let result = envelope::put(out, &self.table, &self.prefix, change);
         if result.is_err() {
             out.truncate(start);
         }
         result
     }
 
-    fn put_key(&self, row: &Row, out: &mut Vec<u8>) -> Result<(), WireError> {
-        check_cells(&self.table, row)?;
-        put_frame(out, self.key_id);
-        self.key_columns().zip(&self.table.primary_key).try_for_each(|(c, &i)| column::put(out, c, &row[i]))
+    /// The images of a change of this table: before, then after, each where there is one (the
+    /// change's own `table` is not looked at: its rows must be rows of this one).
+    pub fn images(&self, change: &Change) -> Result<Images, WireError> {
+        let mut images = Images::default();
+        for row in [&change.before, &change.after].into_iter().flatten() {
+            images.push(&self.table, row)?;
+        }
+        Ok(images)
     }
 
     /// Appends the framed record key of a primary key's values, in the key's order. On an error
@@ -139,18 +152,6 @@ impl TableSchema {
 
     fn key_columns(&self) -> impl Iterator<Item = &ColumnDef> {
         self.table.primary_key.iter().map(|&i| &self.table.columns[i])
-    }
-
-    /// Appends the framed envelope of a change of this table (the change's own `table` is not
-    /// looked at: its rows must be rows of this one). On an error `out` is as it was.
-    pub fn encode_value(&self, change: &Change, out: &mut Vec<u8>) -> Result<(), WireError> {
-        let start = out.len();
-        put_frame(out, self.value_id);
-        let result = envelope::put(out, &self.table, &self.prefix, change);
-        if result.is_err() {
-            out.truncate(start);
-        }
-        result
     }
 }
 

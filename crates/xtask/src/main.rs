@@ -1,7 +1,10 @@
 //! `cargo xtask`: everything a developer runs around Tandem.
 
+mod bench;
+mod charsets;
 mod demo;
 mod mutants;
+mod seeds;
 mod stack;
 mod test_cmd;
 
@@ -32,6 +35,12 @@ enum Command {
     Compare(demo::CompareArgs),
     /// Run all tests against fresh servers
     Test(test_cmd::TestArgs),
+    /// Measure parts of Tandem
+    Bench(bench::BenchArgs),
+    /// Write down what MySQL's character sets mean, as MySQL converts them
+    Charsets(charsets::CharsetsArgs),
+    /// Record transactions for the tests with damaged events and for fuzzing
+    Seeds,
     /// Break one rule of the product at a time, and require that a test notices
     Mutants(mutants::MutantsArgs),
 }
@@ -54,6 +63,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::demo(&args),
         Command::Compare(args) => demo::compare(&args),
         Command::Test(args) => test_cmd::test(&args),
+        Command::Bench(args) => bench::bench(&args),
+        Command::Charsets(args) => charsets::charsets(&args),
+        Command::Seeds => seeds::seeds(),
         Command::Mutants(args) => mutants::mutants(&args),
     }
 }

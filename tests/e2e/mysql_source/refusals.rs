@@ -15,8 +15,8 @@ async fn what_cannot_be_carried_is_refused() -> anyhow::Result<()> {
     source.sql("CREATE TABLE parent (id INT PRIMARY KEY)").await?;
     source
         .sql(
-            "CREATE TABLE bad (e ENUM('a') NOT NULL, p VARCHAR(300) NOT NULL, j JSON, g POINT, bits BIT(3),
-             s VARCHAR(9) CHARACTER SET sjis, PRIMARY KEY (e, p(10))) ENGINE=MyISAM",
+            "CREATE TABLE bad (e ENUM('a') NOT NULL, f FLOAT NOT NULL, s SET('x') NOT NULL,
+             PRIMARY KEY (e, f, s)) ENGINE=MyISAM",
         )
         .await?;
     source.sql("CREATE TABLE keyless (a INT)").await?;
@@ -26,7 +26,7 @@ async fn what_cannot_be_carried_is_refused() -> anyhow::Result<()> {
         other => panic!("{other:?}"),
     };
     let refusals = refused(source.mysql.table_def(&source.table("bad")).await);
-    assert_eq!(refusals.len(), 7, "{refusals:?}");
+    assert_eq!(refusals.len(), 4, "{refusals:?}");
     assert!(matches!(
         refused(source.mysql.table_def(&source.table("keyless")).await)[..],
         [Refusal::NoPrimaryKey(_)]
@@ -36,21 +36,14 @@ async fn what_cannot_be_carried_is_refused() -> anyhow::Result<()> {
     let listed = source.mysql.list_tables(&source.database).await?;
     assert_eq!(listed, ["bad", "keyless", "parent"].map(|t| source.table(t)));
 
-    // Rows of wanted tables only; the stream stays at the error.
-    source.sql("CREATE TABLE j (id INT PRIMARY KEY, doc JSON)").await?;
-    let mut stream = source.stream("j").await?;
-    source.sql("INSERT INTO j VALUES (1, '{}')").await?;
-    let error = source.upto_now(&mut stream).await.unwrap_err().to_string();
-    assert!(error.contains("`doc` has the type JSON") && error.contains(".j "), "{error}");
-    assert!(matches!(stream.next().await, Err(BinlogError::Table { .. })));
-    drop(stream);
-
     source.sql("CREATE TABLE i (id INT PRIMARY KEY, a INT, b INT)").await?;
     source.sql("INSERT INTO i VALUES (1, 2, 3)").await?;
     let mut stream = source.stream("i").await?;
     source.sql("SET SESSION binlog_row_image = MINIMAL").await?;
     source.sql("UPDATE i SET a = 5").await?;
     let error = source.upto_now(&mut stream).await.unwrap_err().to_string();
-    assert!(error.contains("binlog_row_image = FULL"), "{error}");
+    assert!(error.contains("binlog_row_image = FULL") && error.contains(".i "), "{error}");
+    // The stream stays at the error.
+    assert!(matches!(stream.next().await, Err(BinlogError::Table { .. })));
     source.drop().await
 }

@@ -1,9 +1,10 @@
 //! Every type that is carried, with its edge values: the binlog and a read give the same.
 
 use tandem_model::{Decimal, Row, TableDef, Value};
-use tandem_mysql_source::RowsKind;
+use tandem_mysql_source::{RowsEvent, RowsKind};
+use tandem_wire::Images;
 
-use super::{Source, rows};
+use super::{Source, rows, values};
 
 fn all_members(n: usize) -> String {
     (0..n).map(|i| format!("'m{i}'")).collect::<Vec<_>>().join(",")
@@ -121,15 +122,15 @@ async fn the_binlog_and_a_read_give_the_same_values() -> anyhow::Result<()> {
         source.sql(&format!("INSERT INTO m SET {row}")).await?;
     }
     let events = source.upto_now(&mut stream).await?;
-    let inserted: Vec<Row> = rows(events)
-        .into_iter()
-        .inspect(|event| assert_eq!((event.kind, &*event.table), (RowsKind::Write, &table)))
-        .flat_map(|event| event.rows)
-        .map(|(before, after)| {
+    let mut inserted = Vec::new();
+    for event in rows(events) {
+        assert_eq!((event.kind, &*event.table), (RowsKind::Write, &table));
+        same_bytes(&mut source, &table, &event).await?;
+        inserted.extend(values(&event)?.into_iter().map(|(before, after)| {
             assert_eq!(before, None);
             after.unwrap()
-        })
-        .collect();
+        }));
+    }
     assert_eq!(inserted.len(), matrix_rows().len());
     same_rows(&mut source, &table, &inserted).await?;
     spot_values(&table, &inserted);
@@ -141,7 +142,7 @@ async fn the_binlog_and_a_read_give_the_same_values() -> anyhow::Result<()> {
     let mut previous = inserted;
     for event in rows(source.upto_now(&mut stream).await?) {
         assert_eq!(event.kind, RowsKind::Update);
-        for (before, after) in event.rows {
+        for (before, after) in values(&event)? {
             let (before, after) = (before.unwrap(), after.unwrap());
             previous.retain(|row| *row != before);
             updated.push(after);
@@ -153,7 +154,7 @@ async fn the_binlog_and_a_read_give_the_same_values() -> anyhow::Result<()> {
     source.sql("DELETE FROM m").await?;
     for event in rows(source.upto_now(&mut stream).await?) {
         assert_eq!(event.kind, RowsKind::Delete);
-        for (before, after) in event.rows {
+        for (before, after) in values(&event)? {
             assert_eq!(after, None);
             let before = before.unwrap();
             updated.retain(|row| *row != before);
@@ -161,6 +162,23 @@ async fn the_binlog_and_a_read_give_the_same_values() -> anyhow::Result<()> {
     }
     assert!(updated.is_empty(), "every image before is a row as it was updated");
     source.drop().await
+}
+
+/// Asserts that reads of an event's rows come to the bytes that the binlog's decoder has written.
+pub(super) async fn same_bytes(
+    source: &mut Source,
+    table: &TableDef,
+    event: &RowsEvent,
+) -> anyhow::Result<()> {
+    for (_, after) in event.rows() {
+        let after = after.expect("an image after");
+        let key = table.key_of(&after.decode(table)?);
+        let read = source.reader.read_keys(table, &[key]).await?.remove(0).expect("the row is there");
+        let mut images = Images::default();
+        images.push(table, &read)?;
+        assert_eq!(images.iter().next(), Some(after));
+    }
+    Ok(())
 }
 
 /// Asserts that reads give these rows, by keys and by chunks.

@@ -35,14 +35,18 @@ impl Form {
     pub(super) fn of(ty: &ColumnType) -> Option<Self> {
         Some(match ty {
             ColumnType::Int { unsigned: false, .. } | ColumnType::Year => Self::Int,
-            ColumnType::Int { unsigned: true, .. } => Self::Uint,
+            ColumnType::Int { unsigned: true, .. } | ColumnType::Bit { .. } => Self::Uint,
             ColumnType::Float | ColumnType::Double => Self::Double,
             ColumnType::Text | ColumnType::Enum(_) | ColumnType::Set(_) => Self::Text,
             ColumnType::Bytes { .. } => Self::Bytes,
             ColumnType::Timestamp { .. } => Self::Timestamp,
             ColumnType::DateTime { .. } => Self::DateTime,
             ColumnType::Date => Self::Date,
-            ColumnType::Decimal { .. } | ColumnType::Time { .. } => return None,
+            ColumnType::Decimal { .. }
+            | ColumnType::Time { .. }
+            | ColumnType::Json
+            | ColumnType::Geometry
+            | ColumnType::Vector => return None,
         })
     }
 

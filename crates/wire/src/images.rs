@@ -1,0 +1,110 @@
+//! Row images as Avro, before they are framed into records.
+
+use tandem_model::{Row, TableDef};
+
+use crate::primitive::Reader;
+use crate::schema::check_cells;
+use crate::{WireError, column};
+
+/// Row images of one table, in one buffer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Images {
+    bytes: Vec<u8>,
+    spans: Vec<Spans>,
+}
+
+/// From where to where in the buffer.
+type Span = (usize, usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Spans {
+    row: Span,
+    key: Span,
+}
+
+/// One row image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image<'a> {
+    /// The record of the primary key's columns in the key's order, without a frame. Two rows of a
+    /// table have the same key where these bytes are the same.
+    pub key: &'a [u8],
+    /// The record of all columns.
+    pub row: &'a [u8],
+}
+
+impl Images {
+    /// Room for so many bytes in so many images, to begin with.
+    pub fn with_capacity(bytes: usize, images: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(images) }
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The images in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Image<'_>> {
+        let of = |(from, to): Span| &self.bytes[from..to];
+        self.spans.iter().map(move |spans| Image { key: of(spans.key), row: of(spans.row) })
+    }
+
+    /// Appends an image. On an error there is no image more than before.
+    pub fn push(&mut self, table: &TableDef, row: &Row) -> Result<(), WireError> {
+        check_cells(table, row)?;
+        let start = self.bytes.len();
+        let mut cells = Vec::with_capacity(row.len());
+        for (column, value) in table.columns.iter().zip(row) {
+            let from = self.bytes.len();
+            if let Err(error) = column::put(&mut self.bytes, column, value) {
+                self.bytes.truncate(start);
+                return Err(error);
+            }
+            cells.push((from, self.bytes.len()));
+        }
+        let key: Vec<Span> = table.primary_key.iter().map(|&i| cells[i]).collect();
+        self.end_row(start, &key);
+        Ok(())
+    }
+
+    /// The buffer, for a decoder that appends the cells of an image itself, and then calls
+    /// [`Self::end_row`].
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Ends the image whose cells were appended from `start` on. `key` are the primary key's cells
+    /// in the key's order, by where they lie in the buffer.
+    ///
+    /// # Panics
+    /// Where a cell of the key lies outside the buffer.
+    pub fn end_row(&mut self, start: usize, key: &[Span]) {
+        let end = self.bytes.len();
+        let adjacent = key.windows(2).all(|pair| pair[0].1 == pair[1].0);
+        let key = match (key.first(), key.last()) {
+            (Some(first), Some(last)) if adjacent => (first.0, last.1),
+            _ => {
+                for &(from, to) in key {
+                    self.bytes.extend_from_within(from..to);
+                }
+                (end, self.bytes.len())
+            }
+        };
+        self.spans.push(Spans { row: (start, end), key });
+    }
+}
+
+impl Image<'_> {
+    /// The row's values.
+    pub fn decode(&self, table: &TableDef) -> Result<Row, WireError> {
+        let mut reader = Reader::new(self.row);
+        let row = table.columns.iter().map(|c| column::get(&mut reader, c)).collect::<Result<_, _>>()?;
+        reader.end()?;
+        Ok(row)
+    }
+}
