@@ -55,6 +55,7 @@ fn directions() {
             "tandem-verify",
             &["model", "wire", "mapping", "mysql-source", "event-log", "cassandra-target", "watermarks"],
         ),
+        ("tandem-controller", &["model", "wire", "event-log"]),
         ("tandem-devstack", &[]),
         ("tandem-xtask", &["devstack"]),
     ] {

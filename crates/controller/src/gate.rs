@@ -36,7 +36,10 @@ pub struct Gate {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("name", &self.name).field("expression", &self.expression).finish()
+        f.debug_struct("Gate")
+            .field("name", &self.name)
+            .field("expression", &self.expression)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,11 +97,11 @@ impl Gate {
             uses,
         };
         // Functions that are not there, and what compares numbers with texts, show here.
-        let anything = |named: &&Named| {
+        let anything = |named: &&'static Named| {
             let value = if named.flag { Measured::Flag(true) } else { Measured::Number(1.0) };
             (named.name, value)
         };
-        let values: Vec<(&str, Measured)> = gate.uses.iter().map(|n| anything(&n)).collect();
+        let values: Vec<(&str, Measured)> = gate.uses.iter().map(anything).collect();
         gate.evaluate(&values).map_err(refused)?;
         Ok(gate)
     }

@@ -48,7 +48,7 @@ pub const NAMES: [Named; 18] = [
 ];
 
 /// The entry of a name.
-pub fn named(name: &str) -> Option<&'static Named> {
+pub(crate) fn named(name: &str) -> Option<&'static Named> {
     NAMES.iter().find(|known| known.name == name)
 }
 

@@ -147,6 +147,7 @@ mod tests {
         MetricNames::default().read(text).unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps)] // as the others are read
     /// A gateway's page: generation, writes, failures, reads by Cassandra, fallbacks.
     fn gateway(
         generation: u64,

@@ -62,7 +62,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SchemaCommand,
     },
-    /// Run every role in one process: capture, apply, backfill, verify, reconcile
+    /// Run every role in one process: capture, apply, backfill, verify, reconcile, and the controller if
+    /// there is a [controller] section
     Run(RunArgs),
     /// Run capture: publish MySQL's changes to Kafka
     Capture(RunArgs),
@@ -85,6 +86,13 @@ pub(crate) enum Command {
     },
     /// Run reconcile: repair confirmed mismatches from MySQL
     Reconcile(RunArgs),
+    /// Run the controller: walks the migration through its phases, and serves the control API
+    Controller(RunArgs),
+    /// Look at the phase of the migration, or change it, through the controller's API
+    Phase {
+        #[command(subcommand)]
+        command: PhaseCommand,
+    },
     /// Say how far the migration is: lag, rows, backfill, mismatches
     Status {
         #[command(flatten)]
@@ -162,17 +170,80 @@ pub(crate) enum SchemaCommand {
     },
 }
 
+#[derive(Subcommand)]
+pub(crate) enum PhaseCommand {
+    /// Show the phase, and every gate before the next with its numbers
+    Status(PhaseArgs),
+    /// Go on to the next phase, or the canary's next percentage, if every gate is met
+    Advance(OrderArgs),
+    /// Go back to the phase before, or the canary's percentage before; needs no gate
+    Back(OrderArgs),
+    /// Let the controller take no step by itself, neither forth nor back
+    Pause(OrderArgs),
+    /// End a pause
+    Resume(OrderArgs),
+    /// Let the controller go on by itself, or not
+    Auto {
+        /// Whether it goes on by itself
+        #[arg(value_enum)]
+        on: OnOff,
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Show who changed the phase, when and why; with --json also what was measured then
+    History(PhaseArgs),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum OnOff {
+    On,
+    Off,
+}
+
+#[derive(Args)]
+pub(crate) struct PhaseArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    /// A controller, instead of [controller] urls or listen; may be given several times
+    #[arg(long, value_name = "http://HOST:PORT")]
+    pub(crate) url: Vec<String>,
+    /// Where the token is; by default in the environment variable TANDEM_CONTROLLER_TOKEN
+    #[arg(long, value_name = "env:NAME|file:PATH")]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct OrderArgs {
+    #[command(flatten)]
+    pub(crate) args: PhaseArgs,
+    /// Why, for the audit trail
+    #[arg(long, default_value = "by hand")]
+    pub(crate) why: String,
+}
+
 impl Command {
     /// Whether it runs roles until it is told to stop.
     pub(crate) fn is_long_lived(&self) -> bool {
         match self {
-            Self::Run(_) | Self::Capture(_) | Self::Apply(_) | Self::Backfill(_) | Self::Reconcile(_) => true,
+            Self::Run(_)
+            | Self::Capture(_)
+            | Self::Apply(_)
+            | Self::Backfill(_)
+            | Self::Reconcile(_)
+            | Self::Controller(_) => true,
             Self::Verify { full, .. } => !full,
-            Self::Init(_) | Self::Check { .. } | Self::Schema { .. } | Self::Status { .. } => false,
+            Self::Init(_)
+            | Self::Check { .. }
+            | Self::Schema { .. }
+            | Self::Phase { .. }
+            | Self::Status { .. } => false,
         }
     }
 
-    /// The roles that it runs, if it is one that runs any.
+    /// The roles that it runs, if it is one that runs any. The controller of `run` is the configuration's
+    /// to ask for.
     pub(crate) fn roles(&self) -> &'static [Role] {
         match self {
             Self::Run(_) => &[Role::Capture, Role::Apply, Role::Backfill, Role::Verify, Role::Reconcile],
@@ -181,10 +252,12 @@ impl Command {
             Self::Backfill(_) => &[Role::Backfill],
             Self::Verify { full: false, .. } => &[Role::Verify],
             Self::Reconcile(_) => &[Role::Reconcile],
+            Self::Controller(_) => &[Role::Controller],
             Self::Verify { .. }
             | Self::Init(_)
             | Self::Check { .. }
             | Self::Schema { .. }
+            | Self::Phase { .. }
             | Self::Status { .. } => &[],
         }
     }
@@ -222,6 +295,9 @@ mod tests {
             &["apply"],
             &["backfill"],
             &["reconcile"],
+            &["controller"],
+            &["phase", "status"],
+            &["phase", "auto", "on"],
             &["verify"],
             &["verify", "--full"],
             &["status"],

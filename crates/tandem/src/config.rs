@@ -1,6 +1,7 @@
 //! `tandem.toml`: one file for every role. Unknown keys are refused, so that a misspelt one is not
 //! a setting that silently does nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,6 +18,7 @@ use tandem_mapping::TableConfig;
 use tandem_model::TableName;
 use tandem_mysql_source::MysqlConfig;
 
+use crate::controller_config::ControllerSection;
 use crate::secret::Secret;
 
 /// The configuration file.
@@ -36,6 +38,7 @@ pub(crate) struct Config {
     backfill: BackfillSection,
     #[serde(default)]
     verify: VerifySection,
+    pub(crate) controller: Option<ControllerSection>,
     #[serde(default)]
     pub(crate) table: Vec<TableConfig>,
 }
@@ -192,6 +195,9 @@ impl Config {
         if let Some((key, _)) = zero.iter().find(|(_, zero)| *zero) {
             bail!("{key} must be above 0");
         }
+        if let Some(controller) = &self.controller {
+            controller.validate()?;
+        }
         // The watermark promises at least one a second when idle.
         if self.capture.watermark_interval_ms > 1000 {
             bail!("capture.watermark_interval_ms must be at most 1000");
@@ -275,6 +281,11 @@ impl Config {
         }
     }
 
+    /// The controller's section, or what holds without one.
+    pub(crate) fn controller_section(&self) -> Cow<'_, ControllerSection> {
+        self.controller.as_ref().map_or_else(|| Cow::Owned(ControllerSection::default()), Cow::Borrowed)
+    }
+
     /// How long a watermark is waited for.
     pub(crate) fn patience(&self) -> Duration {
         Duration::from_secs(self.verify.watermark_patience_seconds)
@@ -319,7 +330,7 @@ mod tests {
             let text = SMALLEST.replace(&header, &format!("{header}misspelt = 1\n"));
             assert!(error(&text).contains("misspelt"), "{section}");
         }
-        for section in ["http", "capture", "apply", "backfill", "verify", "nonsense"] {
+        for section in ["http", "capture", "apply", "backfill", "verify", "controller", "nonsense"] {
             let text = format!("[{section}]\nmisspelt = 1\n{SMALLEST}");
             let error = error(&text);
             assert!(error.contains("misspelt") || error.contains("nonsense"), "{section}: {error}");

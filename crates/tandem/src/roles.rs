@@ -16,9 +16,11 @@ use prometheus_client::registry::Registry;
 use tandem_apply::Apply;
 use tandem_backfill::{Backfill, BackfillTable};
 use tandem_capture::Capture;
-use tandem_event_log::{SchemaStore, Topics};
+use tandem_controller::Controller;
+use tandem_event_log::{Admin, SchemaStore, Topics};
 use tandem_verify::{Reconciler, Stream};
 use tandem_watermarks::Watermarks;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -43,6 +45,7 @@ pub(crate) enum Role {
     Backfill,
     Verify,
     Reconcile,
+    Controller,
 }
 
 impl fmt::Display for Role {
@@ -53,6 +56,7 @@ impl fmt::Display for Role {
             Self::Backfill => "backfill",
             Self::Verify => "verify",
             Self::Reconcile => "reconcile",
+            Self::Controller => "controller",
         })
     }
 }
@@ -64,6 +68,7 @@ struct Metrics {
     apply: tandem_apply::Metrics,
     backfill: tandem_backfill::Metrics,
     verify: tandem_verify::Metrics,
+    controller: tandem_controller::Metrics,
 }
 
 type Work = (Role, BoxFuture<'static, Result<()>>);
@@ -109,6 +114,16 @@ async fn start_and_watch(
     stop: &CancellationToken,
     running: &mut JoinSet<(Role, Result<()>)>,
 ) -> Result<()> {
+    if roles.contains(&Role::Controller) {
+        spawn(running, controller(config, metrics, stop).await?);
+        // It needs neither store, and must come up while one is down.
+        if roles == [Role::Controller] {
+            let _ = telemetry.schemas.set(SchemaStore::open(&config.kafka()?).await?);
+            tracing::info!(roles = "controller", "started");
+            let (role, ended) = next(running).await?;
+            return unexpected(role, ended);
+        }
+    }
     let needs_cassandra = roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile));
     let servers = Servers::connect(config, needs_cassandra).await?;
     if let Some(target) = &servers.target {
@@ -199,6 +214,7 @@ impl Metrics {
                 Role::Backfill => self.backfill.register(&mut registry),
                 Role::Reconcile if roles.contains(&Role::Verify) => {}
                 Role::Verify | Role::Reconcile => self.verify.register(&mut registry),
+                Role::Controller => self.controller.register(&mut registry),
             }
         }
         registry
@@ -241,6 +257,25 @@ fn apply(
     };
     let stop = stop.clone();
     Ok((Role::Apply, Box::pin(async move { Ok(apply.run(stop).await?) })))
+}
+
+/// The address is bound before this returns, so that one in use is an error of the start.
+async fn controller(config: &Config, metrics: &Metrics, stop: &CancellationToken) -> Result<Work> {
+    let (kafka, section) = (config.kafka()?, config.controller_section());
+    let tables = config.tables()?;
+    let admin = Admin::connect(&kafka).await?;
+    admin.ensure_topics(&Topics::new(&kafka.prefix).specs(&kafka, &tables)).await?;
+    let controller =
+        Controller { kafka, tables, config: section.controller()?, metrics: metrics.controller.clone() };
+    let listener = TcpListener::bind(section.listen).await.with_context(|| {
+        format!(
+            "the controller cannot listen on {} (set [controller] listen to a free address)",
+            section.listen
+        )
+    })?;
+    tracing::info!(address = %listener.local_addr()?, "the controller serves /v1/phase and /v1/history");
+    let stop = stop.clone();
+    Ok((Role::Controller, Box::pin(async move { Ok(controller.run(listener, stop).await?) })))
 }
 
 /// The roles that follow watermarks.

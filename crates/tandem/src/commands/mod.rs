@@ -3,6 +3,7 @@
 mod check;
 pub(crate) mod checking;
 mod init;
+mod phase;
 mod schema;
 mod status;
 mod verify;
@@ -13,7 +14,7 @@ use anyhow::Result;
 
 use crate::cli::Command;
 use crate::config::Config;
-use crate::roles;
+use crate::roles::{self, Role};
 
 /// Runs a command to its end.
 pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
@@ -26,12 +27,20 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         Command::Verify { run, full: true, json, exit_code } => {
             verify::run(&Config::load(&run.config.config)?, json.json, exit_code).await
         }
-        Command::Run(run)
-        | Command::Capture(run)
+        Command::Phase { command } => phase::run(command).await,
+        Command::Run(run) => {
+            let config = Config::load(&run.config.config)?;
+            let controller = config.controller.is_some().then_some(Role::Controller);
+            let roles: Vec<Role> = roles.iter().copied().chain(controller).collect();
+            roles::run(&config, &roles, run.listen).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Capture(run)
         | Command::Apply(run)
         | Command::Backfill(run)
         | Command::Verify { run, .. }
-        | Command::Reconcile(run) => {
+        | Command::Reconcile(run)
+        | Command::Controller(run) => {
             roles::run(&Config::load(&run.config.config)?, roles, run.listen).await?;
             Ok(ExitCode::SUCCESS)
         }

@@ -9,6 +9,7 @@ use super::{ControlRecord, ControlSchema, sealed::Sealed};
 pub const PHASE_KEY: &[u8] = b"phase";
 
 /// Avro's fields of a phase record.
+#[allow(clippy::struct_excessive_bools)] // as the schema has them
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PhaseFields {
     generation: i64,
