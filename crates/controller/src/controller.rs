@@ -160,6 +160,7 @@ impl Controller {
                 command.answer(Err(Refusal::Standby));
             }
         };
+        self.stand_by(views);
         seat.consumer.close().await;
         outcome
     }
@@ -309,6 +310,9 @@ impl Active<'_> {
                 (Turn::Over(Ended::Lost), Err(Refusal::Unknown(error.to_string())))
             }
         };
+        if matches!(turn, Turn::Over(_)) {
+            views.send_replace(View::Standby);
+        }
         if let Some(reply) = reply {
             let _ = reply.send(answer);
         }

@@ -11,8 +11,10 @@ use crate::ladder::Place;
 use crate::measurement::Measurements;
 use crate::plan::{Obstacle, Outlook};
 
-/// So long after Kafka last said that a phase holds, it may be another.
-const CONFIRMED: Duration = Duration::from_secs(10);
+/// So long after Kafka last said that a phase holds, it may be another: below the time after which the
+/// group gives the seat of a controller that was stopped to the next (6 s after its last heartbeat, of
+/// which there is one a second).
+const CONFIRMED: Duration = Duration::from_secs(4);
 
 /// What somebody wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
