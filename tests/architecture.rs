@@ -26,7 +26,6 @@ fn each_driver_has_one_owner() {
         ("rdkafka", "tandem-event-log"),
         ("scylla", "tandem-cassandra-target"),
         ("apache-avro", "tandem-wire"),
-        ("cel", "tandem-mapping"),
     ] {
         // xtask's demo compares both stores by a path of its own, so it uses the drivers itself.
         let users: Vec<String> = dependencies()
@@ -60,6 +59,7 @@ fn directions() {
             "tandem-gateway",
             &["model", "wire", "mapping", "mysql-source", "event-log", "cassandra-target", "watermarks"],
         ),
+        ("tandem-controller", &["model", "wire", "event-log"]),
         ("tandem-devstack", &[]),
         ("tandem-xtask", &["devstack"]),
     ] {

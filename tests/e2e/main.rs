@@ -6,6 +6,7 @@
 
 mod capture;
 mod cassandra_target;
+mod controller;
 mod convergence;
 mod event_log;
 mod filters;

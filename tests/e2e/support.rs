@@ -1,7 +1,7 @@
 //! A migration of one test's own: a database, a keyspace, a prefix, a folder with a `tandem.toml`,
 //! and the `tandem` binary as a real process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -92,8 +92,13 @@ impl Migration {
 
     /// A command of the binary, with the configuration.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        Self::command_with(&self.config(), arguments)
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn command_with(config: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(std::env::var_os("TANDEM_BIN").expect("from_env has looked"));
-        command.args(arguments).arg("--config").arg(self.config()).stdin(Stdio::null());
+        command.args(arguments).arg("--config").arg(config).stdin(Stdio::null());
         command
     }
 
@@ -111,10 +116,7 @@ impl Migration {
 
     /// Starts a long-lived command.
     pub(crate) fn start(&self, arguments: &[&str]) -> anyhow::Result<Running> {
-        let log = self.folder.path().join("tandem.log");
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        let child = self.command(arguments).stdout(Stdio::null()).stderr(file).spawn()?;
-        Ok(Running { child, log })
+        Running::of(self.command(arguments), self.folder.path().join("tandem.log"))
     }
 
     pub(crate) async fn status(&self) -> anyhow::Result<Json> {
@@ -206,6 +208,20 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Starts a command whose log goes to a file.
+    pub(crate) fn of(mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let child = command.stdout(Stdio::null()).stderr(file).spawn()?;
+        Ok(Self { child, log })
+    }
+
+    /// Sends a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let pid = self.child.id().to_string();
+        anyhow::ensure!(Command::new("kill").args([&format!("-{name}"), &pid]).status()?.success());
+        Ok(())
+    }
+
     /// An error with the end of its log if it has ended by itself.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
@@ -224,8 +240,7 @@ impl Running {
 
     /// SIGTERM, and waits for its end, which must be a good one.
     pub(crate) async fn terminate(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().to_string();
-        anyhow::ensure!(Command::new("kill").args(["-TERM", &pid]).status()?.success());
+        self.signal("TERM")?;
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {

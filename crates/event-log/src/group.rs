@@ -95,6 +95,11 @@ impl GroupConsumer {
         if self.shared.ended() { Err(ConsumeError::Closed) } else { Ok(()) }
     }
 
+    /// Whether the group has given this member the partition, as far as the member knows.
+    pub fn is_assigned(&self, topic: &str, partition: i32) -> bool {
+        self.shared.lock().progress(topic, partition).is_some()
+    }
+
     /// The last thing that went wrong with Kafka, until something goes right.
     pub fn last_error(&self) -> Option<String> {
         self.shared.health.last()

@@ -89,6 +89,12 @@ impl Topics {
         self.named("control")
     }
 
+    /// Who changed the phase, when and why: one partition. Beside the control topic and not in it: each
+    /// entry is kept for ever, and every gateway reads the control topic from its beginning.
+    pub fn audit(&self) -> String {
+        self.named("audit")
+    }
+
     /// The consumer group of `apply`.
     pub fn apply_group(&self) -> String {
         self.named("apply")
@@ -104,6 +110,16 @@ impl Topics {
         self.named("capture")
     }
 
+    /// The consumer group in which controllers find out which of them is the active one.
+    pub fn controller_group(&self) -> String {
+        self.named("controller")
+    }
+
+    /// The transactional id of the active controller.
+    pub fn controller_transactional_id(&self) -> String {
+        self.named("controller")
+    }
+
     /// Every topic of a log that carries these tables.
     pub fn specs(&self, config: &KafkaConfig, tables: &[TableName]) -> Vec<TopicSpec> {
         let spec = |name, partitions, cleanup| TopicSpec { name, partitions, cleanup };
@@ -116,6 +132,7 @@ impl Topics {
             spec(self.dual_write_failures(), 1, changes),
             spec(self.dead_letters(), config.partitions, Cleanup::KeepAll),
             spec(self.control(), 1, Cleanup::CompactAfter(Duration::ZERO)),
+            spec(self.audit(), 1, Cleanup::KeepAll),
         ];
         for table in tables {
             all.push(spec(self.changes(table), config.partitions, changes));

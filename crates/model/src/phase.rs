@@ -102,12 +102,16 @@ pub struct PhaseRecord {
     pub fallback: bool,
     /// When Cassandra is written.
     pub dual_write: DualWriteMode,
-    /// Whether the controller takes no step by itself. Gateways do not care.
+    /// Whether the controller walks on by itself once its gates are met. Gateways do not care.
+    pub auto: bool,
+    /// Whether the controller takes no step by itself, neither forth nor back. Gateways do not care.
     pub paused: bool,
     /// Who ordered it.
     pub by: String,
     /// Why.
     pub why: String,
+    /// Since when its phase and cohort hold, in microseconds since the epoch.
+    pub since_us: i64,
     /// When it was written, in microseconds since the epoch.
     pub at_us: i64,
 }
@@ -123,9 +127,11 @@ impl Default for PhaseRecord {
             shadow: 0.0,
             fallback: true,
             dual_write: DualWriteMode::InRequest,
+            auto: false,
             paused: false,
             by: String::new(),
             why: String::new(),
+            since_us: 0,
             at_us: 0,
         }
     }

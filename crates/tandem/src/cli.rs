@@ -62,8 +62,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SchemaCommand,
     },
-    /// Run every role in one process: capture, apply, backfill, verify, reconcile, and the gateway if
-    /// there is a [gateway] section
+    /// Run every role in one process: capture, apply, backfill, verify, reconcile, and the gateway
+    /// and the controller if there are [gateway] and [controller] sections
     Run(RunArgs),
     /// Run capture: publish MySQL's changes to Kafka
     Capture(RunArgs),
@@ -88,6 +88,13 @@ pub(crate) enum Command {
     Reconcile(RunArgs),
     /// Run the gateway: the data API in front of both stores
     Gateway(RunArgs),
+    /// Run the controller: walks the migration through its phases, and serves the control API
+    Controller(RunArgs),
+    /// Look at the phase of the migration, or change it, through the controller's API
+    Phase {
+        #[command(subcommand)]
+        command: PhaseCommand,
+    },
     /// Say how far the migration is: lag, rows, backfill, mismatches
     Status {
         #[command(flatten)]
@@ -165,6 +172,59 @@ pub(crate) enum SchemaCommand {
     },
 }
 
+#[derive(Subcommand)]
+pub(crate) enum PhaseCommand {
+    /// Show the phase, and every gate before the next with its numbers
+    Status(PhaseArgs),
+    /// Go on to the next phase, or the canary's next percentage, if every gate is met
+    Advance(OrderArgs),
+    /// Go back to the phase before, or the canary's percentage before; needs no gate
+    Back(OrderArgs),
+    /// Let the controller take no step by itself, neither forth nor back
+    Pause(OrderArgs),
+    /// End a pause
+    Resume(OrderArgs),
+    /// Let the controller go on by itself, or not
+    Auto {
+        /// Whether it goes on by itself
+        #[arg(value_enum)]
+        on: OnOff,
+        #[command(flatten)]
+        order: OrderArgs,
+    },
+    /// Show who changed the phase, when and why; with --json also what was measured then
+    History(PhaseArgs),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum OnOff {
+    On,
+    Off,
+}
+
+#[derive(Args)]
+pub(crate) struct PhaseArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    /// A controller, instead of [controller] urls or listen; may be given several times
+    #[arg(long, value_name = "http://HOST:PORT")]
+    pub(crate) url: Vec<String>,
+    /// Where the token is; by default in the environment variable TANDEM_CONTROLLER_TOKEN
+    #[arg(long, value_name = "env:NAME|file:PATH")]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct OrderArgs {
+    #[command(flatten)]
+    pub(crate) args: PhaseArgs,
+    /// Why, for the audit trail
+    #[arg(long, default_value = "by hand")]
+    pub(crate) why: String,
+}
+
 impl Command {
     /// Whether it runs roles until it is told to stop.
     pub(crate) fn is_long_lived(&self) -> bool {
@@ -174,13 +234,18 @@ impl Command {
             | Self::Apply(_)
             | Self::Backfill(_)
             | Self::Reconcile(_)
-            | Self::Gateway(_) => true,
+            | Self::Gateway(_)
+            | Self::Controller(_) => true,
             Self::Verify { full, .. } => !full,
-            Self::Init(_) | Self::Check { .. } | Self::Schema { .. } | Self::Status { .. } => false,
+            Self::Init(_)
+            | Self::Check { .. }
+            | Self::Schema { .. }
+            | Self::Phase { .. }
+            | Self::Status { .. } => false,
         }
     }
 
-    /// The roles that it runs, if it is one that runs any. The gateway of `run` is the configuration's
+    /// The roles that it runs, if it is one that runs any. The gateway and the controller of `run` are the configuration's
     /// to ask for.
     pub(crate) fn roles(&self) -> &'static [Role] {
         match self {
@@ -191,10 +256,12 @@ impl Command {
             Self::Verify { full: false, .. } => &[Role::Verify],
             Self::Reconcile(_) => &[Role::Reconcile],
             Self::Gateway(_) => &[Role::Gateway],
+            Self::Controller(_) => &[Role::Controller],
             Self::Verify { .. }
             | Self::Init(_)
             | Self::Check { .. }
             | Self::Schema { .. }
+            | Self::Phase { .. }
             | Self::Status { .. } => &[],
         }
     }
@@ -233,6 +300,9 @@ mod tests {
             &["backfill"],
             &["reconcile"],
             &["gateway"],
+            &["controller"],
+            &["phase", "status"],
+            &["phase", "auto", "on"],
             &["verify"],
             &["verify", "--full"],
             &["status"],

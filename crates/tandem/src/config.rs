@@ -1,6 +1,7 @@
 //! `tandem.toml`: one file for every role. Unknown keys are refused, so that a misspelt one is not
 //! a setting that silently does nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,6 +18,7 @@ use tandem_mapping::TableConfig;
 use tandem_model::TableName;
 use tandem_mysql_source::MysqlConfig;
 
+use crate::controller_config::ControllerSection;
 use crate::gateway_config::GatewaySection;
 use crate::secret::Secret;
 
@@ -38,6 +40,7 @@ pub(crate) struct Config {
     #[serde(default)]
     verify: VerifySection,
     pub(crate) gateway: Option<GatewaySection>,
+    pub(crate) controller: Option<ControllerSection>,
     #[serde(default)]
     pub(crate) table: Vec<TableConfig>,
 }
@@ -197,6 +200,9 @@ impl Config {
         if let Some(gateway) = &self.gateway {
             gateway.validate()?;
         }
+        if let Some(controller) = &self.controller {
+            controller.validate()?;
+        }
         // The watermark promises at least one a second when idle.
         if self.capture.watermark_interval_ms > 1000 {
             bail!("capture.watermark_interval_ms must be at most 1000");
@@ -280,6 +286,11 @@ impl Config {
         }
     }
 
+    /// The controller's section, or what holds without one.
+    pub(crate) fn controller_section(&self) -> Cow<'_, ControllerSection> {
+        self.controller.as_ref().map_or_else(|| Cow::Owned(ControllerSection::default()), Cow::Borrowed)
+    }
+
     /// How long a watermark is waited for.
     pub(crate) fn patience(&self) -> Duration {
         Duration::from_secs(self.verify.watermark_patience_seconds)
@@ -324,7 +335,8 @@ mod tests {
             let text = SMALLEST.replace(&header, &format!("{header}misspelt = 1\n"));
             assert!(error(&text).contains("misspelt"), "{section}");
         }
-        for section in ["http", "capture", "apply", "backfill", "verify", "gateway", "nonsense"] {
+        for section in ["http", "capture", "apply", "backfill", "verify", "gateway", "controller", "nonsense"]
+        {
             let text = format!("[{section}]\nmisspelt = 1\n{SMALLEST}");
             let error = error(&text);
             assert!(error.contains("misspelt") || error.contains("nonsense"), "{section}: {error}");

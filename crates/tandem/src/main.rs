@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod config;
+mod controller_config;
 mod gateway_config;
 mod http;
 mod roles;

@@ -16,7 +16,8 @@ use prometheus_client::registry::Registry;
 use tandem_apply::Apply;
 use tandem_backfill::{Backfill, BackfillTable};
 use tandem_capture::Capture;
-use tandem_event_log::{SchemaStore, Topics};
+use tandem_controller::Controller;
+use tandem_event_log::{Admin, SchemaStore, Topics};
 use tandem_gateway::{Gateway, GatewayParts};
 use tandem_mysql_source::ClientPool;
 use tandem_verify::{Reconciler, Stream};
@@ -48,6 +49,7 @@ pub(crate) enum Role {
     Verify,
     Reconcile,
     Gateway,
+    Controller,
 }
 
 impl fmt::Display for Role {
@@ -59,6 +61,7 @@ impl fmt::Display for Role {
             Self::Verify => "verify",
             Self::Reconcile => "reconcile",
             Self::Gateway => "gateway",
+            Self::Controller => "controller",
         })
     }
 }
@@ -71,6 +74,7 @@ struct Metrics {
     backfill: tandem_backfill::Metrics,
     verify: tandem_verify::Metrics,
     gateway: tandem_gateway::Metrics,
+    controller: tandem_controller::Metrics,
 }
 
 type Work = (Role, BoxFuture<'static, Result<()>>);
@@ -116,6 +120,16 @@ async fn start_and_watch(
     stop: &CancellationToken,
     running: &mut JoinSet<(Role, Result<()>)>,
 ) -> Result<()> {
+    if roles.contains(&Role::Controller) {
+        spawn(running, controller(config, metrics, stop).await?);
+        // It needs neither store, and must come up while one is down.
+        if roles == [Role::Controller] {
+            let _ = telemetry.schemas.set(SchemaStore::open(&config.kafka()?).await?);
+            tracing::info!(roles = "controller", "started");
+            let (role, ended) = next(running).await?;
+            return unexpected(role, ended);
+        }
+    }
     let needs_cassandra =
         roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile | Role::Gateway));
     let servers = Servers::connect(config, needs_cassandra).await?;
@@ -211,6 +225,7 @@ impl Metrics {
                 Role::Reconcile if roles.contains(&Role::Verify) => {}
                 Role::Verify | Role::Reconcile => self.verify.register(&mut registry),
                 Role::Gateway => self.gateway.register(&mut registry),
+                Role::Controller => self.controller.register(&mut registry),
             }
         }
         registry
@@ -286,6 +301,24 @@ async fn gateway(
     tracing::info!(address = %listener.local_addr()?, "the gateway serves /v1 and /openapi.json");
     let stop = stop.clone();
     Ok((Role::Gateway, Box::pin(async move { Ok(gateway.serve(listener, stop).await?) })))
+}
+
+async fn controller(config: &Config, metrics: &Metrics, stop: &CancellationToken) -> Result<Work> {
+    let (kafka, section) = (config.kafka()?, config.controller_section());
+    let tables = config.tables()?;
+    let admin = Admin::connect(&kafka).await?;
+    admin.ensure_topics(&Topics::new(&kafka.prefix).specs(&kafka, &tables)).await?;
+    let controller =
+        Controller { kafka, tables, config: section.controller()?, metrics: metrics.controller.clone() };
+    let listener = TcpListener::bind(section.listen).await.with_context(|| {
+        format!(
+            "the controller cannot listen on {} (set [controller] listen to a free address)",
+            section.listen
+        )
+    })?;
+    tracing::info!(address = %listener.local_addr()?, "the controller serves /v1/phase and /v1/history");
+    let stop = stop.clone();
+    Ok((Role::Controller, Box::pin(async move { Ok(controller.run(listener, stop).await?) })))
 }
 
 /// The roles that follow watermarks.

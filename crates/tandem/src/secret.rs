@@ -11,6 +11,11 @@ use serde::Deserialize;
 pub(crate) struct Secret(String);
 
 impl Secret {
+    /// The secret at `place`: `env:NAME` or `file:PATH`.
+    pub(crate) fn at(place: &str) -> Self {
+        Self(place.to_owned())
+    }
+
     /// The secret itself. A file's last line break does not belong to it.
     pub(crate) fn reveal(&self) -> Result<String> {
         if let Some(name) = self.0.strip_prefix("env:") {

@@ -3,6 +3,7 @@
 mod check;
 pub(crate) mod checking;
 mod init;
+mod phase;
 mod schema;
 mod status;
 mod verify;
@@ -26,10 +27,12 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         Command::Verify { run, full: true, json, exit_code } => {
             verify::run(&Config::load(&run.config.config)?, json.json, exit_code).await
         }
+        Command::Phase { command } => phase::run(command).await,
         Command::Run(run) => {
             let config = Config::load(&run.config.config)?;
             let gateway = config.gateway.is_some().then_some(Role::Gateway);
-            let roles: Vec<Role> = roles.iter().copied().chain(gateway).collect();
+            let controller = config.controller.is_some().then_some(Role::Controller);
+            let roles: Vec<Role> = roles.iter().copied().chain(gateway).chain(controller).collect();
             roles::run(&config, &roles, run.listen).await?;
             Ok(ExitCode::SUCCESS)
         }
@@ -38,7 +41,8 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         | Command::Backfill(run)
         | Command::Verify { run, .. }
         | Command::Reconcile(run)
-        | Command::Gateway(run) => {
+        | Command::Gateway(run)
+        | Command::Controller(run) => {
             roles::run(&Config::load(&run.config.config)?, roles, run.listen).await?;
             Ok(ExitCode::SUCCESS)
         }

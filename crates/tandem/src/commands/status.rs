@@ -1,14 +1,16 @@
 //! `tandem status`: how far the migration is, from the log alone, whatever runs or does not.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde::Serialize;
 use tandem_backfill::read_progress;
-use tandem_event_log::{Admin, ConsumeError, GroupOffsets, KafkaConfig, TailReader, Topics, read_last};
+use tandem_event_log::{
+    Admin, ConsumeError, GroupOffsets, PartitionLag, Topics, oldest_record, partition_lags, read_last,
+};
 use tandem_model::Watermark;
 use tandem_verify::{MismatchCounts, count_mismatches};
 use tandem_wire::control::{BackfillProgress, decode_watermark};
@@ -17,9 +19,6 @@ use crate::config::Config;
 
 /// Capture publishes a watermark at least once a second; older than this it is not running.
 const FRESH: f64 = 10.0;
-
-/// How long the oldest record that is not applied is looked for.
-const OLDEST: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Status {
@@ -97,23 +96,6 @@ pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One partition's ends: where it begins, what is committed, where it ends.
-struct Partition {
-    first: i64,
-    committed: Option<i64>,
-    end: i64,
-}
-
-impl Partition {
-    fn applied(&self) -> i64 {
-        self.committed.unwrap_or(self.first).max(self.first)
-    }
-
-    fn lag(&self) -> i64 {
-        (self.end - self.applied()).max(0)
-    }
-}
-
 async fn status(config: &Config) -> Result<Status> {
     let kafka = config.kafka()?;
     let topics = Topics::new(&kafka.prefix);
@@ -133,17 +115,17 @@ async fn status(config: &Config) -> Result<Status> {
     let mut tables = Vec::new();
     for name in config.tables()? {
         let topic = topics.changes(&name);
-        let changes = partitions(&admin, &group, &topic).await?;
+        let changes = partition_lags(&admin, &group, &topic).await?;
         let backfill_topic = topics.backfill(&name);
-        let backfill = partitions(&admin, &group, &backfill_topic).await?;
+        let backfill = partition_lags(&admin, &group, &backfill_topic).await?;
         for (topic, partitions) in [(&topic, &changes), (&backfill_topic, &backfill)] {
-            let lagging = partitions.iter().enumerate().filter(|(_, p)| p.lag() > 0);
+            let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
             behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied())));
         }
         tables.push(TableStatus {
             published: changes.iter().map(|p| p.end - p.first).sum(),
             applied: changes.iter().map(|p| p.applied() - p.first).sum(),
-            lag_records: changes.iter().chain(&backfill).map(Partition::lag).sum(),
+            lag_records: changes.iter().chain(&backfill).map(PartitionLag::records).sum(),
             backfill: Backfill::of(progress.get(&name.to_string())),
             name: name.to_string(),
             topic,
@@ -151,7 +133,7 @@ async fn status(config: &Config) -> Result<Status> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
     let age = |us: i64| (now - us).max(0) as f64 / 1e6;
-    let oldest = oldest(&kafka, behind).await?.map(|ms| age(ms * 1000));
+    let oldest = oldest_record(&kafka, behind).await?.map(|ms| age(ms * 1000));
     let seconds = source.as_ref().map(|w| oldest.unwrap_or(0.0).max(age(w.clock_us)));
     let lag = Lag { records: tables.iter().map(|t| t.lag_records).sum(), seconds };
     let mut status = Status {
@@ -165,50 +147,6 @@ async fn status(config: &Config) -> Result<Status> {
     status.why_not_ready = status.missing();
     status.ready = status.why_not_ready.is_empty();
     Ok(status)
-}
-
-async fn partitions(admin: &Admin, group: &GroupOffsets, topic: &str) -> Result<Vec<Partition>> {
-    let count = match admin.partitions(topic).await {
-        Ok(count) => count,
-        Err(ConsumeError::NoTopic(_)) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    // Committed before the ends: in the other order, what is applied in between would look like less
-    // than nothing to do.
-    let committed = group.committed(&[topic.to_owned()]).await?;
-    let first = admin.first_offsets(topic, count).await?;
-    let end = admin.end_offsets(topic, count).await?;
-    Ok((0..count)
-        .zip(first.into_iter().zip(end))
-        .map(|(number, (first, end))| {
-            let committed = committed.get(&(topic.to_owned(), number)).copied().flatten();
-            Partition { first, committed, end }
-        })
-        .collect())
-}
-
-/// The earliest timestamp, in milliseconds, of the first records at these places.
-async fn oldest(kafka: &KafkaConfig, places: Vec<(String, i32, i64)>) -> Result<Option<i64>> {
-    if places.is_empty() {
-        return Ok(None);
-    }
-    let began = Instant::now();
-    let mut missing: BTreeSet<(String, i32)> = places.iter().map(|(t, p, _)| (t.clone(), *p)).collect();
-    let mut reader = TailReader::start(kafka, places).await?;
-    let mut oldest: Option<i64> = None;
-    while !missing.is_empty() && began.elapsed() < OLDEST {
-        let batch = reader.next_batch(10_000, Duration::from_millis(300)).await?;
-        // What comes without any record is markers only.
-        if batch.is_empty() {
-            break;
-        }
-        for record in batch {
-            if missing.remove(&(record.topic.to_string(), record.partition)) {
-                oldest = oldest.into_iter().chain(record.timestamp_ms).min();
-            }
-        }
-    }
-    Ok(oldest)
 }
 
 impl Source {
@@ -294,20 +232,5 @@ fn print(status: &Status) {
         println!("ready: Cassandra holds what MySQL holds");
     } else {
         println!("not ready: {}", status.why_not_ready.join("; "));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partition_that_nobody_applied_lags_by_all_it_holds() {
-        let at = |first, committed, end| Partition { first, committed, end }.lag();
-        assert_eq!(at(0, None, 7), 7);
-        assert_eq!(at(5, None, 7), 2);
-        assert_eq!(at(0, Some(4), 7), 3);
-        assert_eq!(at(5, Some(4), 7), 2);
-        assert_eq!(at(0, Some(9), 7), 0);
     }
 }

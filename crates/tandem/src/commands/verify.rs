@@ -1,14 +1,16 @@
 //! `tandem verify --full`: every row of every table, once.
 
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use indicatif::{ProgressBar, ProgressStyle};
 use tandem_backfill::read_progress;
-use tandem_event_log::Topics;
+use tandem_event_log::{KafkaConfig, OutRecord, Producer, Topics};
 use tandem_verify::{Scan, ScanReport};
 use tandem_watermarks::Watermarks;
+use tandem_wire::control::{FULL_SCAN_KEY, FullScan, encode_control};
 
 use super::checking;
 use crate::config::Config;
@@ -24,6 +26,7 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
     let watermarks = Watermarks::follow(&servers.kafka, config.patience()).await?;
     let metrics = tandem_verify::Metrics::default();
     let (checker, tables) = checking::checker(&servers, &watermarks, &metrics, None).await?;
+    let started_at_us = now_us();
     let scan = Scan { checker, tables, kafka: servers.kafka.clone() };
 
     let rows: u64 = servers
@@ -55,6 +58,7 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
         )
         .await?;
     bar.finish_and_clear();
+    record(&servers.kafka, started_at_us, &report).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -62,6 +66,31 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
     }
     let failed = exit_code && report.mismatches + report.undecided > 0;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Keeps what was found for the controller's gates.
+async fn record(kafka: &KafkaConfig, started_at_us: i64, report: &ScanReport) -> Result<()> {
+    let scan = FullScan {
+        started_at_us,
+        ended_at_us: now_us(),
+        rows: report.checked as i64,
+        mismatches: report.mismatches as i64,
+        undecided: report.undecided as i64,
+    };
+    let record = OutRecord {
+        topic: Topics::new(&kafka.prefix).control().into(),
+        partition: 0,
+        key: FULL_SCAN_KEY.to_vec(),
+        value: Some(encode_control(&scan)?),
+        version: None,
+        timestamp_ms: None,
+    };
+    Producer::start(kafka).await?.send(vec![record]).await?;
+    Ok(())
+}
+
+fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
 
 fn print(report: &ScanReport) {

@@ -2,6 +2,7 @@
 //! `schemas/` folder; each record starts with its `format`, and a record of a later format is
 //! refused.
 
+mod audit;
 mod phase;
 mod records;
 mod watermark;
@@ -19,8 +20,11 @@ use crate::WireError;
 use crate::primitive::Reader;
 use crate::schema_id::{id_of, normalise, put_frame, schema_id};
 
+pub use audit::{Audit, AuditGate, AuditMeasurement};
 pub use phase::PHASE_KEY;
-pub use records::{BackfillProgress, Ddl, DualWriteFailure, Mismatch, MismatchKind, MismatchState};
+pub use records::{
+    BackfillProgress, Ddl, DualWriteFailure, FULL_SCAN_KEY, FullScan, Mismatch, MismatchKind, MismatchState,
+};
 
 /// The format of all control records of this release.
 const FORMAT: i64 = 1;
@@ -68,7 +72,7 @@ mod sealed {
 }
 
 /// A control record: a [`tandem_model::Watermark`], a [`tandem_model::PhaseRecord`], [`Mismatch`],
-/// [`BackfillProgress`], [`Ddl`] or [`DualWriteFailure`].
+/// [`BackfillProgress`], [`Ddl`], [`DualWriteFailure`], [`FullScan`] or [`Audit`].
 pub trait ControlRecord: Sized + sealed::Sealed {
     /// Its fields as Avro has them.
     #[doc(hidden)]
@@ -260,9 +264,11 @@ mod tests {
             shadow: 0.25,
             fallback: true,
             dual_write: DualWriteMode::Behind,
+            auto: true,
             paused: true,
             by: "me".into(),
             why: "é".into(),
+            since_us: 8,
             at_us: 9,
         }
     }
@@ -275,6 +281,31 @@ mod tests {
             version: 8,
             reason: "late".into(),
             at_us: 9,
+        }
+    }
+
+    fn full_scan() -> FullScan {
+        FullScan { started_at_us: 1, ended_at_us: 2, rows: 3, mismatches: 4, undecided: 5 }
+    }
+
+    fn audit() -> Audit {
+        Audit {
+            generation: 7,
+            action: "advance".into(),
+            from_phase: "verify".into(),
+            from_percent: 0.0,
+            phase: "canary".into(),
+            percent: 2.5,
+            auto: true,
+            paused: false,
+            by: "me".into(),
+            why: "é".into(),
+            at_us: 9,
+            measurements: vec![
+                AuditMeasurement { name: "a".into(), value: Some(0.5), unmeasured: String::new() },
+                AuditMeasurement { name: "b".into(), value: None, unmeasured: "not reached".into() },
+            ],
+            gates: vec![AuditGate { name: "g".into(), expression: "a < 1".into(), met: true }],
         }
     }
 
@@ -313,6 +344,8 @@ mod tests {
         check(&phase());
         check(&PhaseRecord::default());
         check(&failure());
+        check(&full_scan());
+        check(&audit());
         assert_eq!(decode_phase(&encode_phase(&phase())).unwrap(), phase());
         assert_eq!(decode_watermark(&encode_watermark(&watermark())).unwrap(), watermark());
         let bytes = encode_backfill_progress(&progress());
@@ -330,6 +363,8 @@ mod tests {
             Ddl::schema(),
             PhaseRecord::schema(),
             DualWriteFailure::schema(),
+            FullScan::schema(),
+            Audit::schema(),
         ]
         .map(|schema| (schema.name(), schema.id()));
         assert_eq!(
@@ -339,8 +374,10 @@ mod tests {
                 ("Mismatch", 1_870_037_673),
                 ("BackfillProgress", 1_188_660_381),
                 ("Ddl", 752_239_750),
-                ("Phase", 941_266_433),
-                ("DualWriteFailure", 18_886_685)
+                ("Phase", 660_160_901),
+                ("DualWriteFailure", 18_886_685),
+                ("FullScan", 1_901_654_515),
+                ("Audit", 170_377_569)
             ]
         );
     }

@@ -9,6 +9,7 @@ use super::{ControlRecord, ControlSchema, sealed::Sealed};
 pub const PHASE_KEY: &[u8] = b"phase";
 
 /// Avro's fields of a phase record.
+#[allow(clippy::struct_excessive_bools)] // as the schema has them
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PhaseFields {
     generation: i64,
@@ -20,9 +21,11 @@ pub struct PhaseFields {
     shadow: f64,
     fallback: bool,
     dual_write_behind: bool,
+    auto: bool,
     paused: bool,
     by: String,
     why: String,
+    since_us: i64,
     at_us: i64,
 }
 
@@ -59,9 +62,11 @@ impl ControlRecord for PhaseRecord {
             shadow: self.shadow,
             fallback: self.fallback,
             dual_write_behind: self.dual_write == DualWriteMode::Behind,
+            auto: self.auto,
             paused: self.paused,
             by: self.by.clone(),
             why: self.why.clone(),
+            since_us: self.since_us,
             at_us: self.at_us,
         }
     }
@@ -89,9 +94,11 @@ impl ControlRecord for PhaseRecord {
             } else {
                 DualWriteMode::InRequest
             },
+            auto: fields.auto,
             paused: fields.paused,
             by: fields.by,
             why: fields.why,
+            since_us: fields.since_us,
             at_us: fields.at_us,
         })
     }

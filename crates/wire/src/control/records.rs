@@ -130,6 +130,24 @@ pub struct DualWriteFailure {
     pub at_us: i64,
 }
 
+/// The key of the record of the newest full verification in `<prefix>.control`.
+pub const FULL_SCAN_KEY: &[u8] = b"full-scan";
+
+/// What the newest verification of every row has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullScan {
+    /// When it began, in microseconds since the epoch.
+    pub started_at_us: i64,
+    /// When it ended, in microseconds since the epoch.
+    pub ended_at_us: i64,
+    /// Rows checked, of both stores together.
+    pub rows: i64,
+    /// Target rows that differed, confirmed.
+    pub mismatches: i64,
+    /// Rows that kept changing and were not decided.
+    pub undecided: i64,
+}
+
 /// A list of `bytes`.
 mod bytes_list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -177,3 +195,4 @@ plain_record!(Mismatch, "mismatch.avsc");
 plain_record!(BackfillProgress, "backfill-progress.avsc");
 plain_record!(Ddl, "ddl.avsc");
 plain_record!(DualWriteFailure, "dual-write-failure.avsc");
+plain_record!(FullScan, "full-scan.avsc");

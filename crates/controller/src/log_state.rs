@@ -1,0 +1,245 @@
+//! What the log's records say about the migration, taken in one by one.
+
+use std::collections::{HashMap, HashSet};
+
+use tandem_event_log::InRecord;
+use tandem_model::{PhaseRecord, TableName, Watermark};
+use tandem_wire::WireError;
+use tandem_wire::control::{
+    BackfillProgress, FULL_SCAN_KEY, FullScan, Mismatch, MismatchState, PHASE_KEY, decode_backfill_progress,
+    decode_control, decode_phase, decode_watermark,
+};
+
+use crate::measurement::Measurements;
+
+/// The newest of everything.
+#[derive(Debug, Default)]
+pub(crate) struct LogState {
+    phase: Option<PhaseRecord>,
+    watermark: Option<Watermark>,
+    progress: HashMap<String, BackfillProgress>,
+    full_scan: Option<FullScan>,
+    open: HashSet<Vec<u8>>,
+}
+
+impl LogState {
+    /// Takes in a record of the control topic.
+    pub(crate) fn take_control(&mut self, record: &InRecord) -> Result<(), WireError> {
+        let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(()) };
+        if key == PHASE_KEY {
+            let found = decode_phase(value)?;
+            if self.phase.as_ref().is_none_or(|known| found.generation > known.generation) {
+                self.phase = Some(found);
+            }
+        } else if key == FULL_SCAN_KEY {
+            self.full_scan = Some(decode_control(value)?);
+        } else if key.starts_with(b"backfill/") {
+            let found = decode_backfill_progress(value)?;
+            self.progress.insert(found.table.clone(), found);
+        }
+        Ok(())
+    }
+
+    /// Takes in a mismatch event.
+    pub(crate) fn take_mismatch(&mut self, record: &InRecord) -> Result<(), WireError> {
+        let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(()) };
+        let event: Mismatch = decode_control(value)?;
+        if event.state == MismatchState::Resolved {
+            self.open.remove(key);
+        } else {
+            self.open.insert(key.clone());
+        }
+        Ok(())
+    }
+
+    /// Takes in a watermark.
+    pub(crate) fn take_watermark(&mut self, record: &InRecord) -> Result<(), WireError> {
+        if let Some(value) = &record.value {
+            self.watermark = Some(decode_watermark(value)?);
+        }
+        Ok(())
+    }
+
+    /// The newest phase record; none before the first.
+    pub(crate) fn phase(&self) -> Option<&PhaseRecord> {
+        self.phase.as_ref()
+    }
+
+    /// Seconds since the newest watermark's clock; none before the first.
+    pub(crate) fn capture_age(&self, now_us: i64) -> Option<f64> {
+        self.watermark.as_ref().map(|watermark| seconds(watermark.clock_us, now_us))
+    }
+
+    /// Whether every row of a table is copied and applied, up to `applied` in each partition of its
+    /// backfill topic.
+    pub(crate) fn is_copied(&self, table: &TableName, applied: &[i64]) -> bool {
+        self.progress.get(&table.to_string()).is_some_and(|progress| {
+            progress.done
+                && progress
+                    .end_offsets
+                    .iter()
+                    .enumerate()
+                    .all(|(partition, end)| applied.get(partition).is_some_and(|applied| applied >= end))
+        })
+    }
+
+    /// Sets what these records alone say.
+    pub(crate) fn measure(&self, tables: &[TableName], now_us: i64, into: &mut Measurements) {
+        into.set("open_mismatches", Ok(self.open.len() as f64));
+        let age = self.capture_age(now_us);
+        into.set("capture_age_seconds", age.ok_or_else(|| "capture has not begun".to_owned()));
+        let left = tables.iter().map(|table| match self.progress.get(&table.to_string()) {
+            Some(progress) if progress.done => Some(0),
+            Some(progress) => Some((progress.estimated_rows - progress.rows).max(1)),
+            None => None,
+        });
+        let left: Option<i64> = left.sum();
+        let unknown = || "the backfill of some table has not begun".to_owned();
+        into.set("backfill_rows_left", left.map(|rows| rows as f64).ok_or_else(unknown));
+
+        let none = || "no full verification has ended yet: run `tandem verify --full`".to_owned();
+        let scan = self.full_scan.as_ref().ok_or_else(none);
+        into.set("full_scan_age_seconds", scan.clone().map(|scan| seconds(scan.ended_at_us, now_us)));
+        into.set_flag("full_scan_clean", scan.map(|scan| self.is_clean(scan, tables)));
+    }
+
+    /// Whether the scan found nothing, and began when all was copied.
+    fn is_clean(&self, scan: &FullScan, tables: &[TableName]) -> bool {
+        let copied_before = |table: &TableName| {
+            let progress = self.progress.get(&table.to_string());
+            progress.is_some_and(|p| p.done && p.updated_at_us <= scan.started_at_us)
+        };
+        scan.mismatches == 0 && scan.undecided == 0 && tables.iter().all(copied_before)
+    }
+}
+
+fn seconds(then_us: i64, now_us: i64) -> f64 {
+    (now_us - then_us).max(0) as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_wire::control::{MismatchKind, encode_backfill_progress, encode_control, encode_phase};
+
+    fn record(key: &[u8], value: Vec<u8>) -> InRecord {
+        InRecord {
+            topic: "t".into(),
+            partition: 0,
+            offset: 0,
+            key: Some(key.to_vec()),
+            value: Some(value),
+            version: None,
+            timestamp_ms: None,
+        }
+    }
+
+    fn mismatch(key: &[u8], state: MismatchState) -> InRecord {
+        let event = Mismatch {
+            table: "d.t".into(),
+            target: "t".into(),
+            source_key: vec![],
+            target_key: vec![],
+            kind: MismatchKind::Missing,
+            columns: vec![],
+            state,
+            lower: 0,
+            upper: 0,
+            writetimes: vec![],
+            detected_at_us: 0,
+            raw_target_key: vec![],
+        };
+        record(key, encode_control(&event).unwrap())
+    }
+
+    fn progress(done: bool, updated_at_us: i64) -> InRecord {
+        let progress = BackfillProgress {
+            table: "d.t".into(),
+            mapping: String::new(),
+            last_key: None,
+            upto_key: None,
+            rows: 30,
+            estimated_rows: 100,
+            done,
+            version: 0,
+            started_at_us: 0,
+            updated_at_us,
+            end_offsets: vec![5, 7],
+        };
+        record(b"backfill/d.t", encode_backfill_progress(&progress))
+    }
+
+    fn scan(started_at_us: i64, mismatches: i64) -> InRecord {
+        let scan = FullScan { started_at_us, ended_at_us: 20, rows: 9, mismatches, undecided: 0 };
+        record(FULL_SCAN_KEY, encode_control(&scan).unwrap())
+    }
+
+    fn table() -> TableName {
+        TableName::new("d", "t")
+    }
+
+    fn measured(state: &LogState) -> Measurements {
+        let mut all = Measurements::none("x");
+        state.measure(&[table()], 1_000_020, &mut all);
+        all
+    }
+
+    #[test]
+    fn a_mismatch_is_open_until_it_is_resolved() {
+        let mut state = LogState::default();
+        let open = |state: &LogState| measured(state).get("open_mismatches").unwrap().as_number() as u64;
+        for (key, event, left) in [
+            (b"a", MismatchState::Found, 1),
+            (b"a", MismatchState::Found, 1),
+            (b"b", MismatchState::Found, 2),
+            (b"a", MismatchState::Resolved, 1),
+            (b"b", MismatchState::Unrepairable, 1),
+        ] {
+            state.take_mismatch(&mismatch(key, event)).unwrap();
+            assert_eq!(open(&state), left);
+        }
+    }
+
+    #[test]
+    fn a_table_is_copied_once_its_rows_are_applied() {
+        let mut state = LogState::default();
+        assert!(!state.is_copied(&table(), &[9, 9]));
+        assert!(measured(&state).get("backfill_rows_left").is_err());
+        state.take_control(&progress(false, 1)).unwrap();
+        assert!(!state.is_copied(&table(), &[9, 9]));
+        assert_eq!(measured(&state).get("backfill_rows_left").unwrap().as_number() as i64, 70);
+        state.take_control(&progress(true, 2)).unwrap();
+        assert!(!state.is_copied(&table(), &[5, 6]) && !state.is_copied(&table(), &[5]));
+        assert!(state.is_copied(&table(), &[5, 7]));
+        assert_eq!(measured(&state).get("backfill_rows_left").unwrap().as_number() as i64, 0);
+    }
+
+    #[test]
+    fn a_scan_counts_if_it_began_after_the_backfill() {
+        let mut state = LogState::default();
+        let clean =
+            |state: &LogState| measured(state).get("full_scan_clean").map(|v| v.as_number() > 0.0).ok();
+        state.take_control(&progress(true, 10)).unwrap();
+        assert_eq!(clean(&state), None);
+        for (started, mismatches, expected) in [(9, 0, false), (10, 1, false), (10, 0, true)] {
+            state.take_control(&scan(started, mismatches)).unwrap();
+            assert_eq!(clean(&state), Some(expected), "{started} {mismatches}");
+        }
+        // The table is copied anew.
+        state.take_control(&progress(true, 30)).unwrap();
+        assert_eq!(clean(&state), Some(false));
+        let age = measured(&state).get("full_scan_age_seconds").unwrap().as_number();
+        assert!((age - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_older_phase_is_not_taken() {
+        let mut state = LogState::default();
+        for generation in [2, 1] {
+            let phase = PhaseRecord { generation, ..PhaseRecord::default() };
+            state.take_control(&record(PHASE_KEY, encode_phase(&phase))).unwrap();
+        }
+        assert_eq!(state.phase().map(|phase| phase.generation), Some(2));
+        assert!(state.take_control(&record(PHASE_KEY, vec![1])).is_err());
+    }
+}

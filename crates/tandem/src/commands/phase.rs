@@ -1,0 +1,208 @@
+//! `tandem phase`: asks the controllers, and orders the active one.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use serde_json::{Value as Json, json};
+
+use crate::cli::{OnOff, PhaseArgs, PhaseCommand};
+use crate::config::Config;
+use crate::secret::Secret;
+
+/// The controller answers orders within 20 s.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// The environment variable that holds the token.
+const TOKEN: &str = "TANDEM_CONTROLLER_TOKEN";
+
+/// An answer.
+struct Answer {
+    status: u16,
+    body: Json,
+}
+
+/// Where the controllers are, and who asks.
+struct Client {
+    urls: Vec<String>,
+    token: Option<String>,
+    agent: ureq::Agent,
+}
+
+/// Asks or orders, and prints. Status 1 for a refusal.
+pub(crate) async fn run(command: PhaseCommand) -> Result<ExitCode> {
+    tokio::task::spawn_blocking(move || execute(&command)).await.context("asking the controller")?
+}
+
+fn execute(command: &PhaseCommand) -> Result<ExitCode> {
+    let (args, method, path, body) = match command {
+        PhaseCommand::Status(args) => (args, "GET", "phase", None),
+        PhaseCommand::History(args) => (args, "GET", "history", None),
+        PhaseCommand::Advance(order) => {
+            (&order.args, "POST", "phase/advance", Some(json!({"why": order.why})))
+        }
+        PhaseCommand::Back(order) => (&order.args, "POST", "phase/back", Some(json!({"why": order.why}))),
+        PhaseCommand::Pause(order) => (&order.args, "POST", "phase/pause", Some(json!({"why": order.why}))),
+        PhaseCommand::Resume(order) => (&order.args, "POST", "phase/resume", Some(json!({"why": order.why}))),
+        PhaseCommand::Auto { on, order } => {
+            let body = json!({"why": order.why, "on": matches!(on, OnOff::On)});
+            (&order.args, "POST", "phase/auto", Some(body))
+        }
+    };
+    let answer = Client::new(args)?.ask(method, path, body.as_ref())?;
+    if answer.status != 200 {
+        if args.json.json {
+            println!("{}", serde_json::to_string_pretty(&answer.body)?);
+        } else {
+            eprintln!("error: {}", refusal(&answer));
+        }
+        return Ok(ExitCode::FAILURE);
+    }
+    if args.json.json {
+        println!("{}", serde_json::to_string_pretty(&answer.body)?);
+    } else if let PhaseCommand::History(_) = command {
+        print_history(&answer.body);
+    } else {
+        print_phase(&answer.body);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Client {
+    fn new(args: &PhaseArgs) -> Result<Self> {
+        let config = Config::load(&args.config.config)?;
+        let urls = if args.url.is_empty() { config.controller_section().urls() } else { args.url.clone() };
+        let token = match &args.token {
+            Some(place) => Some(Secret::at(place).reveal().context("--token")?),
+            None => std::env::var(TOKEN).ok(),
+        };
+        let agent = ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).http_status_as_error(false);
+        Ok(Self { urls, token, agent: agent.build().into() })
+    }
+
+    /// The answer of the active controller. Standbys and those that cannot be reached are passed by; if
+    /// nobody else answers, the last of their answers counts.
+    fn ask(&self, method: &str, path: &str, body: Option<&Json>) -> Result<Answer> {
+        let mut passed_by: Option<Result<Answer>> = None;
+        for url in &self.urls {
+            let url = format!("{}/v1/{path}", url.trim_end_matches('/'));
+            match self.ask_one(method, &url, body) {
+                Ok(answer) if is_standby(&answer) => passed_by = Some(Ok(answer)),
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    if !matches!(passed_by, Some(Ok(_))) {
+                        passed_by = Some(Err(error));
+                    }
+                }
+            }
+        }
+        passed_by.unwrap_or_else(|| bail!("no controller is named: set controller.urls, or give --url"))
+    }
+
+    fn ask_one(&self, method: &str, url: &str, body: Option<&Json>) -> Result<Answer> {
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        let request = request.body(body).context("the request")?;
+        let mut answer = self.agent.run(request).with_context(|| {
+            format!("the controller did not answer at {url} (is `tandem controller` running there?)")
+        })?;
+        let status = answer.status().as_u16();
+        let text = answer.body_mut().read_to_string().with_context(|| format!("the answer of {url}"))?;
+        let body = serde_json::from_str(&text)
+            .with_context(|| format!("{url} answered {status}, and not as a controller does"))?;
+        Ok(Answer { status, body })
+    }
+}
+
+fn is_standby(answer: &Answer) -> bool {
+    answer.body["type"] == "urn:tandem:problem:standby"
+}
+
+fn text(json: &Json) -> String {
+    match json {
+        Json::String(text) => text.clone(),
+        Json::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn list(json: &Json) -> &[Json] {
+    json.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A refusal, a line for everything that stands in the way.
+fn refusal(answer: &Answer) -> String {
+    let obstacles = list(&answer.body["obstacles"]);
+    if obstacles.is_empty() {
+        return format!("{}: {}", text(&answer.body["title"]), text(&answer.body["detail"]));
+    }
+    let lines = obstacles.iter().map(|o| format!("\n  {}", text(&o["detail"])));
+    format!("{}:{}", text(&answer.body["title"]), lines.collect::<String>())
+}
+
+fn place(json: &Json) -> String {
+    match json["phase"].as_str() {
+        Some("canary") => format!("canary at {} %", json["percent"]),
+        Some(phase) => phase.to_owned(),
+        None => "none".to_owned(),
+    }
+}
+
+fn print_phase(phase: &Json) {
+    println!("phase:      {} (generation {})", place(phase), phase["generation"]);
+    if let Some(since) = phase["since"].as_str() {
+        println!("since:      {since}, by {}: {}", text(&phase["by"]), text(&phase["why"]));
+    }
+    let held = phase["held_seconds"].as_f64().unwrap_or_default();
+    println!("held:       {held:.1} s of {} s", phase["dwell_seconds"]);
+    let walks = match (phase["paused"].as_bool(), phase["auto"].as_bool()) {
+        (Some(true), _) => "paused: no step is taken",
+        (_, Some(true)) => "auto: goes on once every gate is met",
+        _ => "by hand: goes on when ordered to",
+    };
+    println!("walks:      {walks}");
+    println!("next:       {}", place(&phase["next"]));
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["", "condition", "", "numbers"]);
+    for (kind, gates, yes, no) in
+        [("gate", &phase["gates"], "met", "UNMET"), ("go back", &phase["step_back"], "TRUE", "no")]
+    {
+        for gate in list(gates) {
+            table.add_row([
+                format!("{kind} {}", text(&gate["name"])),
+                text(&gate["expression"]),
+                if gate["met"] == true { yes.to_owned() } else { no.to_owned() },
+                numbers(gate),
+            ]);
+        }
+    }
+    println!("{table}");
+}
+
+fn numbers(gate: &Json) -> String {
+    let of = |key: &str| gate[key].as_object().cloned().unwrap_or_default();
+    let measured = of("numbers").into_iter().map(|(name, value)| format!("{name} = {}", text(&value)));
+    let not = of("unmeasured").into_iter().map(|(name, why)| format!("{name} not measured: {}", text(&why)));
+    measured.chain(not).collect::<Vec<_>>().join("\n")
+}
+
+fn print_history(history: &Json) {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["generation", "at", "action", "phase", "by", "why"]);
+    for entry in list(&history["history"]) {
+        table.add_row([
+            entry["generation"].to_string(),
+            text(&entry["at"]),
+            text(&entry["action"]),
+            place(entry),
+            text(&entry["by"]),
+            text(&entry["why"]),
+        ]);
+    }
+    println!("{table}");
+}

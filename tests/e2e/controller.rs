@@ -1,0 +1,248 @@
+//! The controller: phases walked by hand and by itself, gates, take-over, and what it does without
+//! Kafka. The gateways' metrics are pages that a test serves itself.
+
+mod pages;
+mod seat;
+mod walk;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+use tandem_event_log::{InRecord, Topics, read_all};
+use tandem_model::PhaseRecord;
+use tandem_wire::control::{PHASE_KEY, decode_phase};
+
+use crate::support::{Migration, Running, Servers, finish};
+use pages::Pages;
+
+const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT)";
+const MAPPING: &str =
+    "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
+
+/// No time is held, and two steps of the canary.
+const QUICK: &str = "interval_ms = 200\ncanary_percents = [1, 50]\n[controller.dwell_seconds]\n\
+    dual-write = 0\nverify = 0\ncanary = 0\n";
+
+/// Without any of the default gates.
+const NO_GATES: &str = "[controller.gates.prepare]\ncapture_runs = ''\napply_has_begun = ''\n\
+    [controller.gates.dual-write]\ncapture_runs = ''\napply_keeps_up = ''\ngateways_follow = ''\n\
+    dual_writes_succeed = ''\n\
+    [controller.gates.backfill]\ncapture_runs = ''\napply_keeps_up = ''\ngateways_follow = ''\n\
+    dual_writes_succeed = ''\nevery_row_is_copied = ''\n\
+    [controller.gates.verify]\ncapture_runs = ''\napply_keeps_up = ''\ngateways_follow = ''\n\
+    dual_writes_succeed = ''\nno_mismatch_is_open = ''\nfull_scan_is_clean = ''\n\
+    [controller.gates.canary]\ncapture_runs = ''\napply_keeps_up = ''\nno_mismatch_is_open = ''\n";
+
+/// A migration with controllers, and a gateway's metrics page.
+struct Stage {
+    migration: Migration,
+    pages: Pages,
+}
+
+/// A controller of one's own address.
+struct Seated {
+    url: String,
+    config: PathBuf,
+    running: Running,
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    body: Json,
+}
+
+impl Stage {
+    async fn new(test: &str) -> anyhow::Result<Option<Self>> {
+        let Some(servers) = Servers::from_env() else { return Ok(None) };
+        Self::with(servers, test).await.map(Some)
+    }
+
+    async fn with(servers: Servers, test: &str) -> anyhow::Result<Self> {
+        let migration = Migration::new(servers, test, &[TABLE]).await?;
+        migration.configure("", MAPPING)?;
+        Ok(Self { migration, pages: Pages::serve().await? })
+    }
+
+    /// Writes a configuration with these keys of `[controller]`, and gives its file and the address.
+    fn configure(&self, name: &str, controller: &str) -> anyhow::Result<(PathBuf, String)> {
+        // Free until somebody else takes it, which on a port just given is unlikely.
+        let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let common = std::fs::read_to_string(self.migration.config())?;
+        let section = format!(
+            "[controller]\nlisten = \"{listen}\"\ngateways = [\"{}\"]\n{controller}\n",
+            self.pages.url()
+        );
+        let config = self.migration.folder.path().join(format!("{name}.toml"));
+        std::fs::write(&config, format!("{section}{common}"))?;
+        Ok((config, format!("http://{listen}")))
+    }
+
+    fn start(&self, name: &str, controller: &str) -> anyhow::Result<Seated> {
+        let (config, url) = self.configure(name, controller)?;
+        let log = self.migration.folder.path().join(format!("{name}.log"));
+        let running = Running::of(Migration::command_with(&config, &["controller"]), log)?;
+        Ok(Seated { url, config, running })
+    }
+
+    /// The committed phase records, in the order of the log.
+    async fn records(&self) -> anyhow::Result<Vec<PhaseRecord>> {
+        let topic = Topics::new(&self.migration.prefix).control();
+        let records = read_all(&self.migration.kafka(), &topic).await?;
+        let phases = records.iter().filter(|record: &&InRecord| record.key.as_deref() == Some(PHASE_KEY));
+        phases.map(|record| Ok(decode_phase(record.value.as_deref().unwrap_or_default())?)).collect()
+    }
+
+    /// The log must hold every generation once, from 1 on (compaction has had no time), each with its
+    /// entry of the audit trail.
+    async fn generations(&self, seated: &Seated) -> anyhow::Result<usize> {
+        let records = self.records().await?;
+        let found: Vec<u64> = records.iter().map(|record| record.generation).collect();
+        assert_eq!(found, (1..=records.len() as u64).collect::<Vec<_>>());
+        let history = seated.ask("GET", "history", None, None)?.body;
+        let entries = history["history"].as_array().cloned().unwrap_or_default();
+        let trail: Vec<u64> = entries.iter().filter_map(|entry| entry["generation"].as_u64()).collect();
+        assert_eq!(trail, found);
+        for (entry, record) in entries.iter().zip(&records) {
+            assert_eq!(entry["phase"], record.phase.name());
+            assert_eq!(entry["by"], record.by.as_str());
+        }
+        Ok(found.len())
+    }
+}
+
+impl Seated {
+    /// `tandem phase …`.
+    async fn phase(&self, arguments: &[&str]) -> anyhow::Result<crate::support::Finished> {
+        finish(Migration::command_with(&self.config, &[&["phase"], arguments].concat())).await
+    }
+
+    fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Json>,
+        token: Option<&str>,
+    ) -> anyhow::Result<Answer> {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(40)))
+            .http_status_as_error(false);
+        let mut request =
+            ureq::http::Request::builder().method(method).uri(format!("{}/v1/{path}", self.url));
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(body.map(ToString::to_string).unwrap_or_default())?;
+        let mut answer = ureq::Agent::from(config.build()).run(request)?;
+        let body = serde_json::from_str(&answer.body_mut().read_to_string()?)?;
+        Ok(Answer { status: answer.status().as_u16(), body })
+    }
+
+    fn order(&self, order: &str) -> anyhow::Result<Answer> {
+        self.ask("POST", &format!("phase/{order}"), Some(&json!({ "why": "a test" })), None)
+    }
+
+    /// Polls the phase until the answer is so.
+    async fn until(&mut self, what: &str, so: impl Fn(&Answer) -> bool) -> anyhow::Result<Answer> {
+        let began = Instant::now();
+        loop {
+            self.running.check()?;
+            let answer = self.ask("GET", "phase", None, None);
+            match answer {
+                Ok(answer) if so(&answer) => return Ok(answer),
+                other => anyhow::ensure!(
+                    began.elapsed() < Duration::from_mins(1),
+                    "not within a minute: {what}; {other:?}; {}",
+                    self.running.tail()
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until it is the active one.
+    async fn active(&mut self) -> anyhow::Result<Answer> {
+        self.until("to be the active controller", |answer| answer.status == 200).await
+    }
+
+    /// Orders `advance` until nothing stands in the way any more.
+    async fn advance(&mut self) -> anyhow::Result<Json> {
+        let began = Instant::now();
+        loop {
+            self.running.check()?;
+            let answer = self.order("advance")?;
+            match answer.status {
+                200 => return Ok(answer.body),
+                409 if began.elapsed() < Duration::from_mins(1) => {}
+                _ => anyhow::bail!("advance: {answer:?}; {}", self.running.tail()),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Where it is, such as `canary 50`.
+fn place(body: &Json) -> String {
+    format!("{} {}", body["phase"].as_str().unwrap_or("?"), body["percent"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_measurement_is_refused_at_start() -> anyhow::Result<()> {
+    let Some(stage) = Stage::new("ctlname").await? else { return Ok(()) };
+    let (config, _) = stage.configure("wrong", "[controller.gates.verify]\nmine = 'aply_lag < 3'")?;
+    let refused = finish(Migration::command_with(&config, &["controller"])).await?;
+    assert!(!refused.success);
+    for word in ["controller.gates.verify", "`mine`", "`aply_lag`", "apply_lag_seconds", "open_mismatches"] {
+        assert!(refused.stderr.contains(word), "{word}: {}", refused.stderr);
+    }
+    stage.migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_reach_as_far_as_their_scopes() -> anyhow::Result<()> {
+    let Some(stage) = Stage::new("ctltoken").await? else { return Ok(()) };
+    let secret = |name: &str, text: &str| {
+        let path = stage.migration.folder.path().join(name);
+        std::fs::write(&path, text).map(|()| path.display().to_string())
+    };
+    let (look, operate) = (secret("look", "look-look-look-look")?, secret("operate", "operate-operate-op")?);
+    let tokens = format!(
+        "{QUICK}{NO_GATES}[[controller.token]]\nname = 'looker'\nsecret = 'file:{look}'\nscopes = ['read']\n\
+         [[controller.token]]\nname = 'olga'\nsecret = 'file:{operate}'\nscopes = ['operate']\n"
+    );
+    let mut seated = stage.start("tokens", &tokens)?;
+    seated.until("an answer", |answer| answer.status == 401).await?;
+    let (looker, olga) = (Some("look-look-look-look"), Some("operate-operate-op"));
+    let why = json!({ "why": "a test" });
+    let began = Instant::now();
+    while seated.ask("GET", "phase", None, looker)?.status != 200 {
+        assert!(began.elapsed() < Duration::from_mins(1), "{}", seated.running.tail());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for (token, status) in [(None, 401), (Some("guessed-guessed-guessed"), 401), (looker, 403)] {
+        for path in ["phase/advance", "phase/back", "phase/pause", "phase/resume", "phase/auto"] {
+            let refused = seated.ask("POST", path, Some(&why), token)?;
+            assert_eq!(refused.status, status, "{path} {refused:?}");
+        }
+    }
+    assert!(stage.records().await?.is_empty());
+    assert_eq!(seated.ask("GET", "history", None, None)?.status, 401);
+    // The token is found where the command line says.
+    let place_of = format!("file:{operate}");
+    let advanced = seated.phase(&["advance", "--why", "it is time", "--token", &place_of]).await?;
+    assert!(advanced.success && advanced.stdout.contains("dual-write"), "{advanced:?}");
+    let stale = seated.ask("POST", "phase/advance", Some(&json!({ "why": "x", "generation": 0 })), olga)?;
+    assert_eq!(
+        (stale.status, stale.body["type"].as_str()),
+        (409, Some("urn:tandem:problem:other-generation"))
+    );
+    let records = stage.records().await?;
+    assert_eq!(records.len(), 1);
+    assert_eq!((records[0].by.as_str(), records[0].why.as_str()), ("olga", "it is time"));
+    assert!(!seated.running.log().contains("operate-operate"));
+    seated.running.terminate().await?;
+    stage.migration.drop().await
+}
