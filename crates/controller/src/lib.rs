@@ -12,6 +12,7 @@
 //! - A change is one Kafka transaction of the phase record and its entry of the audit trail: a crash
 //!   leaves the old phase or the new one. Only the controller that took over last can write.
 
+mod active;
 mod api;
 mod auth;
 mod controller;
