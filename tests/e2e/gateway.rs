@@ -5,6 +5,7 @@ mod canary;
 mod faults;
 mod history;
 mod phases;
+mod walk;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

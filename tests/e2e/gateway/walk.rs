@@ -1,0 +1,107 @@
+//! The whole walk: one process with every role, whose controller takes it from `prepare` to the read
+//! switch by itself, back when a row is corrupt, and forth again once it is repaired.
+
+use serde_json::Value as Json;
+use tandem_event_log::Producer;
+
+use super::{MAPPING, ORDERS, Stage, free_port};
+use crate::support::{Migration, Servers};
+
+const ROWS: i64 = 30;
+
+impl Stage {
+    async fn walking(servers: Servers) -> anyhow::Result<Self> {
+        let rows: Vec<String> = (1..=ROWS).map(|id| format!("({id}, {}, 'old{id}')", id % 3)).collect();
+        let insert = format!("INSERT INTO orders (id, customer, note) VALUES {}", rows.join(","));
+        let migration = Migration::new(servers, "gwwalk", &[ORDERS, &insert]).await?;
+        let (port, control, metrics) = (free_port()?, free_port()?, free_port()?);
+        let sections = format!(
+            "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\nauto = true\n\
+             gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [50, 100]\ninterval_ms = 200\n\
+             dwell_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n"
+        );
+        migration.configure(&sections, MAPPING)?;
+        migration.succeed(&["schema", "apply"]).await?;
+        let running = vec![migration.start(&["run", "--listen", &format!("127.0.0.1:{metrics}")])?];
+        let producer = Producer::start(&migration.kafka()).await?;
+        let mut stage = Self { migration, running, port, generation: 0, producer };
+        stage.ready().await?;
+        Ok(stage)
+    }
+
+    async fn standing(&self) -> anyhow::Result<Json> {
+        let status = self.migration.tandem(&["phase", "status", "--json"]).await?;
+        // There is none before the first measurement.
+        Ok(serde_json::from_str(&status.stdout).unwrap_or(Json::Null))
+    }
+
+    async fn until_phase(&mut self, phases: &[&str]) -> anyhow::Result<()> {
+        self.until(&format!("one of {phases:?}"), async |stage| {
+            // The canary's gates want reads that were compared.
+            for id in 1..=ROWS {
+                let read = stage.get(&format!("/v1/order/{id}")).await?;
+                anyhow::ensure!(read.status == 200, "{read:?}");
+            }
+            let standing = stage.standing().await?;
+            Ok(phases.iter().any(|phase| standing["phase"] == **phase))
+        })
+        .await
+    }
+
+    /// A full verification, again until nothing differs any more.
+    async fn verified(&mut self) -> anyhow::Result<()> {
+        self.until("a clean verification", async |stage| {
+            Ok(stage.migration.tandem(&["verify", "--full", "--exit-code"]).await?.success)
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_walks_to_the_read_switch_back_from_a_corruption_and_forth_again() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::walking(servers).await?;
+    stage.until_phase(&["verify"]).await?;
+    stage.verified().await?;
+    stage.until_phase(&["read-switch"]).await?;
+
+    // What the backfill brought, what the gateway writes, and what somebody else writes, is read from
+    // Cassandra.
+    let old = stage.get("/v1/order/7").await?;
+    assert_eq!((old.served_by(), old.json()["note"].as_str()), ("cassandra", Some("old7")), "{old:?}");
+    let written = stage.done("PUT", "/v1/order/7", r#"{"customer": 1, "note": "new"}"#).await?;
+    let token = written.header("tandem-token").to_owned();
+    let own = stage.get_with("/v1/order/7", &[("Tandem-Token", &token)]).await?;
+    assert_eq!(own.json()["note"], "new");
+    stage.sql("UPDATE orders SET note = 'console' WHERE id = 8").await?;
+    stage
+        .until("the log to bring it", async |stage| {
+            Ok(stage.in_cassandra(8).await?.as_deref() == Some("console"))
+        })
+        .await?;
+
+    // A foreign write makes an answer wrong: MySQL serves, and the controller steps back by itself.
+    let session = stage.migration.cassandra().await?;
+    session.query_unpaged("UPDATE orders SET note = 'foreign' WHERE id = 9", ()).await?;
+    let right = stage.get("/v1/order/9").await?;
+    assert_eq!((right.served_by(), right.fallback()), ("mysql", "different"), "{right:?}");
+    assert_eq!(right.json()["note"], "old9");
+    stage.until_phase(&["verify"]).await?;
+
+    // Found and repaired, it goes forth again.
+    stage.verified().await?;
+    stage.until_phase(&["read-switch"]).await?;
+    let repaired = stage.get("/v1/order/9").await?;
+    assert_eq!((repaired.served_by(), repaired.fallback()), ("cassandra", ""), "{repaired:?}");
+    assert_eq!(repaired.json()["note"], "old9");
+
+    let history = stage.migration.succeed(&["phase", "history", "--json"]).await?;
+    let history: Json = serde_json::from_str(&history)?;
+    let walked: Vec<&str> =
+        history["history"].as_array().unwrap().iter().filter_map(|e| e["phase"].as_str()).collect();
+    let first = walked.iter().position(|phase| *phase == "read-switch").unwrap();
+    let forth = ["prepare", "dual-write", "backfill", "verify", "canary", "canary", "read-switch"];
+    assert!(walked[..=first].ends_with(&forth[1..]), "{walked:?}");
+    assert!(walked[first..].contains(&"verify") && walked.last() == Some(&"read-switch"), "{walked:?}");
+    stage.end().await
+}
