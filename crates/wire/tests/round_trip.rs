@@ -179,6 +179,7 @@ fn bits(change: &Change) -> String {
 /// What apache-avro read, as the model's value.
 fn model_value(avro: &Avro, column: &ColumnDef) -> Value {
     let time = matches!(column.ty, ColumnType::Time { .. });
+    let unsigned = matches!(column.ty, ColumnType::Int { unsigned: true, .. } | ColumnType::Bit { .. });
     match avro {
         Avro::Union(_, inner) => match (&**inner, &column.ty) {
             (
@@ -188,12 +189,10 @@ fn model_value(avro: &Avro, column: &ColumnDef) -> Value {
             (inner, _) => model_value(inner, column),
         },
         Avro::Null => Value::Null,
-        Avro::Int(v) if matches!(column.ty, ColumnType::Int { unsigned: true, .. }) => Value::UInt(*v as u64),
+        Avro::Int(v) if unsigned => Value::UInt(*v as u64),
         Avro::Int(v) => Value::Int(i64::from(*v)),
         Avro::Long(v) if time => Value::Time(*v),
-        Avro::Long(v) if matches!(column.ty, ColumnType::Int { unsigned: true, .. }) => {
-            Value::UInt(*v as u64)
-        }
+        Avro::Long(v) if unsigned => Value::UInt(*v as u64),
         Avro::Long(v) => Value::Int(*v),
         Avro::Float(v) => Value::Float(*v),
         Avro::Double(v) => Value::Double(*v),
