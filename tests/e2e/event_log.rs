@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tandem_event_log::{
     Admin, Cleanup, ConsumeError, GroupConsumer, GroupOffsets, InRecord, KafkaConfig, OutRecord, Producer,
-    PublishError, SchemaStore, TailReader, TopicSpec, Topics, TransactionalPublisher, read_all, read_last,
+    PublishError, SchemaStore, TailReader, TopicSpec, Topics, TransactionalPublisher, oldest_record,
+    read_all, read_last,
 };
 use tandem_model::{ColumnDef, TableDef, TableName, Version};
 use tandem_wire::TableSchema;
@@ -486,4 +487,26 @@ async fn a_group_without_offsets_does_not_skip_deleted_records() {
     };
     assert!(matches!(&error, ConsumeError::OffsetOutOfRange(_)), "{error:?}");
     assert!(!error.is_retriable());
+}
+
+/// Of what is not applied the first record counts, in whichever partition; what holds none does not
+/// hold anybody up; and what cannot be read is an error, not a smaller lag.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_record_of_a_lag_is_found_or_it_is_an_error() {
+    let Some(config) = config() else { return };
+    let (admin, topic) = topic(&config, 3).await;
+    let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
+    let at = |partition, ms| OutRecord { timestamp_ms: Some(ms), ..record(&topic, partition, "x") };
+    publisher.publish(vec![at(0, 3_000), at(0, 1_000)], |_| Ok(vec![])).await.unwrap();
+    publisher.publish(vec![at(1, 2_000)], |_| Ok(vec![])).await.unwrap();
+    publisher.publish(vec![at(2, 500)], |_| Err("no".into())).await.unwrap_err();
+    let ends = admin.end_offsets(&topic, 3).await.unwrap();
+    let places = |from: [i64; 3]| -> Vec<(String, i32, std::ops::Range<i64>)> {
+        (0..3).map(|p| (topic.clone(), p, from[p as usize]..ends[p as usize])).collect()
+    };
+    assert_eq!(oldest_record(&config, places([0, 0, 0])).await.unwrap(), Some(2_000));
+    assert_eq!(oldest_record(&config, places([1, 0, 0])).await.unwrap(), Some(1_000));
+    assert_eq!(oldest_record(&config, places([2, 1, 0])).await.unwrap(), None);
+    let never = vec![(topic.clone(), 2, 0..1_000)];
+    assert!(oldest_record(&config, never).await.unwrap_err().is_retriable());
 }

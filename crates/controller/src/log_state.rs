@@ -1,6 +1,7 @@
 //! What the log's records say about the migration, taken in one by one.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use tandem_event_log::InRecord;
 use tandem_model::{PhaseRecord, TableName, Watermark};
@@ -16,7 +17,8 @@ use crate::measurement::Measurements;
 #[derive(Debug, Default)]
 pub(crate) struct LogState {
     phase: Option<PhaseRecord>,
-    watermark: Option<Watermark>,
+    /// With when it was taken in, which no clock of another machine can hide.
+    watermark: Option<(Watermark, Instant)>,
     progress: HashMap<String, BackfillProgress>,
     full_scan: Option<FullScan>,
     open: HashSet<Vec<u8>>,
@@ -55,7 +57,7 @@ impl LogState {
     /// Takes in a watermark.
     pub(crate) fn take_watermark(&mut self, record: &InRecord) -> Result<(), WireError> {
         if let Some(value) = &record.value {
-            self.watermark = Some(decode_watermark(value)?);
+            self.watermark = Some((decode_watermark(value)?, Instant::now()));
         }
         Ok(())
     }
@@ -65,9 +67,11 @@ impl LogState {
         self.phase.as_ref()
     }
 
-    /// Seconds since the newest watermark's clock; none before the first.
+    /// Seconds since the newest watermark's clock, or since it was taken in if that is longer; none
+    /// before the first.
     pub(crate) fn capture_age(&self, now_us: i64) -> Option<f64> {
-        self.watermark.as_ref().map(|watermark| seconds(watermark.clock_us, now_us))
+        let (watermark, taken_in) = self.watermark.as_ref()?;
+        Some(seconds(watermark.clock_us, now_us).max(taken_in.elapsed().as_secs_f64()))
     }
 
     /// Whether every row of a table is copied and applied, up to `applied` in each partition of its

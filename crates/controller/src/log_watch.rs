@@ -120,7 +120,7 @@ impl LogWatch {
                 records += partitions.iter().map(PartitionLag::records).sum::<i64>();
                 unclaimed += partitions.iter().filter(|p| p.committed.is_none()).count();
                 let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
-                behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied())));
+                behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied()..p.end)));
                 if topic == &backfill {
                     let applied: Vec<i64> = partitions.iter().map(PartitionLag::applied).collect();
                     not_copied += usize::from(!self.state.is_copied(table, &applied));

@@ -1,6 +1,6 @@
 //! How far a consumer group is behind.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::{Admin, ConsumeError, GroupOffsets, KafkaConfig, TailReader};
@@ -56,30 +56,39 @@ pub async fn partition_lags(
         .collect())
 }
 
-/// The earliest time, in milliseconds since the epoch, of the first records at these topics, partitions
-/// and offsets. None where there are markers only.
+/// The earliest time, in milliseconds since the epoch, of the first records at these topics and
+/// partitions, each from an offset up to an end. None where there are markers only.
+///
+/// What is not read in time is an error: a later record would look like less lag than there is.
 pub async fn oldest_record(
     kafka: &KafkaConfig,
-    places: Vec<(String, i32, i64)>,
+    places: Vec<(String, i32, std::ops::Range<i64>)>,
 ) -> Result<Option<i64>, ConsumeError> {
     if places.is_empty() {
         return Ok(None);
     }
     let began = Instant::now();
-    let mut missing: BTreeSet<(String, i32)> = places.iter().map(|(t, p, _)| (t.clone(), *p)).collect();
-    let mut reader = TailReader::start(kafka, places).await?;
+    let mut missing: BTreeMap<(String, i32), i64> =
+        places.iter().map(|(t, p, offsets)| ((t.clone(), *p), offsets.end)).collect();
+    let starts = places.into_iter().map(|(t, p, offsets)| (t, p, offsets.start)).collect();
+    let mut reader = TailReader::start(kafka, starts).await?;
     let mut oldest: Option<i64> = None;
-    while !missing.is_empty() && began.elapsed() < OLDEST {
-        let batch = reader.next_batch(10_000, Duration::from_millis(300)).await?;
-        // What comes without any record is markers only.
-        if batch.is_empty() {
-            break;
+    while !missing.is_empty() {
+        if began.elapsed() > OLDEST {
+            return Err(ConsumeError::Unreachable {
+                brokers: kafka.brokers.clone(),
+                cause: format!("the oldest records that are not applied were not read within {OLDEST:?}"),
+            });
         }
-        for record in batch {
-            if missing.remove(&(record.topic.to_string(), record.partition)) {
+        for record in reader.next_batch(10_000, Duration::from_millis(300)).await? {
+            if missing.remove(&(record.topic.to_string(), record.partition)).is_some() {
                 oldest = oldest.into_iter().chain(record.timestamp_ms).min();
             }
         }
+        // What is read to its end without any record is markers only.
+        missing.retain(|(topic, partition), end| {
+            reader.consumed_to(topic, *partition).is_none_or(|at| at < *end)
+        });
     }
     Ok(oldest)
 }

@@ -102,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) entities: BTreeMap<String, Arc<Entity>>,
     pub(crate) pool: ClientPool,
     pub(crate) phases: Phases,
+    pub(crate) watermarks: Watermarks,
     pub(crate) tokens: Tokens,
     pub(crate) dual: DualWriter,
     pub(crate) config: GatewayConfig,
@@ -151,8 +152,9 @@ impl Gateway {
             entities,
             pool,
             phases,
-            tokens: Tokens::watch(watermarks, applied, change_topics),
+            tokens: Tokens::watch(watermarks.clone(), applied, change_topics),
             dual: dual.await?,
+            watermarks,
             admission: Arc::new(Semaphore::new(config.max_in_flight)),
             shadows: Arc::new(Semaphore::new(SHADOWS)),
             config,
@@ -188,8 +190,16 @@ impl Gateway {
                 stopping.cancel();
             }
         };
+        tokio::spawn(shared.stopping.clone().run_until_cancelled_owned({
+            let shared = Arc::clone(&shared);
+            async move { shared.phases.report(&shared.metrics).await }
+        }));
         let router = http::router(Arc::clone(&shared));
-        axum::serve(listener, router).with_graceful_shutdown(draining).await?;
+        let serving = axum::serve(listener, router).with_graceful_shutdown(draining).into_future();
+        tokio::select! {
+            served = serving => served?,
+            ended = shared.watermarks.ended() => return Err(ended.into()),
+        }
         shared.tasks.close();
         shared.tasks.wait().await;
         shared.dual.settle().await;

@@ -66,7 +66,6 @@ struct Named {
 
 async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let record = shared.phases.now();
-    shared.metrics.generation.set(record.generation as i64);
     shared.metrics.in_flight.inc();
     let mut named = Named { entity: String::new(), operation: "other" };
     let mut response = match Arc::clone(&shared.admission).try_acquire_owned() {

@@ -8,6 +8,8 @@ use tandem_model::PhaseRecord;
 use tandem_wire::control::{PHASE_KEY, decode_phase};
 use tokio::sync::watch;
 
+use crate::metrics::Metrics;
+
 /// How long the first reading of the topic may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two attempts to follow a topic that cannot be followed.
@@ -57,6 +59,18 @@ impl Phases {
             }
         });
         Ok(Self { seen })
+    }
+
+    /// Shows the generation that holds, whether or not anybody asks for anything.
+    pub(crate) async fn report(&self, metrics: &Metrics) {
+        let mut seen = self.seen.clone();
+        loop {
+            let generation = seen.borrow_and_update().generation;
+            metrics.generation.set(generation as i64);
+            if seen.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The record that holds now.

@@ -131,7 +131,9 @@ impl Shared {
             Route::Cassandra { validate: true, fallback } => {
                 self.validated(record.phase, &read, fallback).await?
             }
-            Route::Cassandra { validate: false, fallback } => self.trusted(&read, fallback).await?,
+            Route::Cassandra { validate: false, fallback } => {
+                self.trusted(record.phase, &read, fallback).await?
+            }
         };
         if let Some(reason) = answer.fallback {
             Metrics::count(&self.metrics.fallbacks, &read.entity.name, reason.name());
@@ -163,7 +165,7 @@ impl Shared {
     }
 
     /// Cassandra alone is read; MySQL answers for what is not there.
-    async fn trusted(&self, read: &Read, fallback: bool) -> Result<Answer, Problem> {
+    async fn trusted(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
         let found = self.ask_cassandra(read).await;
         let gone = matches!((&found, &read.query), (Ok(rows), Query::Key(_)) if rows.is_empty());
         let reason = match &found {
@@ -176,7 +178,8 @@ impl Shared {
             // Gone from both.
             Ok(rows) if gone && rows.is_empty() => return read.by_cassandra(found),
             Ok(rows) => rows,
-            Err(_) if gone => return read.by_cassandra(found),
+            // In the canary no row is called missing that MySQL may have.
+            Err(_) if gone && phase != Phase::Canary => return read.by_cassandra(found),
             Err(problem) => return Err(problem),
         };
         Ok(by_mysql(rows, reason))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tandem_model::GtidSet;
+use tandem_model::{GtidSet, Watermark};
 use tandem_watermarks::{Applied, Watermarks};
 use tokio::sync::watch;
 
@@ -91,15 +91,38 @@ impl Tokens {
         let Token::Gtids(gtids) = token else { return false };
         let Some(watermark) = self.watermarks.containing(gtids) else { return false };
         let committed = self.committed.borrow();
-        watermark.applied_in(topic, |partition| {
+        is_applied(&watermark, topic, |partition| {
             committed.get(&(topic.to_owned(), partition as i32)).copied().flatten()
         })
     }
 }
 
+/// Whether the changes of `topic` up to a watermark are applied. One that does not know the topic is
+/// from before its table was captured: the write may not be on the log at all.
+fn is_applied(watermark: &Watermark, topic: &str, committed: impl Fn(usize) -> Option<i64>) -> bool {
+    watermark.offsets.contains_key(topic) && watermark.applied_in(topic, committed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tandem_model::{BinlogPosition, Version};
+
+    #[test]
+    fn what_does_not_know_a_table_says_nothing_of_it() {
+        let watermark = Watermark {
+            source: "s".into(),
+            gtid_set: GtidSet::default(),
+            position: BinlogPosition { file: "binlog.000001".into(), pos: 4 },
+            version: Version(1),
+            offsets: [("known".to_owned(), vec![5])].into(),
+            cut: None,
+            clock_us: 0,
+        };
+        assert!(is_applied(&watermark, "known", |_| Some(5)));
+        assert!(!is_applied(&watermark, "known", |_| Some(4)));
+        assert!(!is_applied(&watermark, "new", |_| Some(5)));
+    }
 
     #[test]
     fn tokens_are_gtid_sets() {

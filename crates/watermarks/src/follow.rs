@@ -90,6 +90,14 @@ impl Watermarks {
         Ok(Self { seen, patience })
     }
 
+    /// Waits until the topic is no longer followed, which ends only with an error. What looks at
+    /// watermarks without waiting for one must watch this: it would see an old one for ever.
+    pub async fn ended(&self) -> WatermarkError {
+        let mut seen = self.seen.clone();
+        while seen.changed().await.is_ok() {}
+        WatermarkError::Ended
+    }
+
     /// The newest watermark seen, cut or not.
     pub fn newest(&self) -> Option<Arc<Watermark>> {
         self.seen.borrow().back().cloned()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tandem_devstack::{Cassandra, Kafka};
-use tandem_event_log::{Topics, read_all};
+use tandem_event_log::{OutRecord, Topics, read_all};
 use tandem_model::{Phase, PhaseRecord};
 use tandem_wire::control::{DualWriteFailure, decode_control};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -285,4 +285,31 @@ async fn a_full_gateway_says_so_and_deadlines_hold() -> anyhow::Result<()> {
     assert_eq!((after.status, &after.json()["note"]), (200, &json!("locked")));
     stage.done("PATCH", "/v1/order/1", r#"{"note": "free"}"#).await?;
     stage.end().await
+}
+
+/// A gateway whose reader of watermarks has ended would borrow an old one, and send every token to
+/// MySQL, for ever and in silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_cannot_follow_watermarks_ends() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "gwwatermarks", &["gateway"]).await?;
+    let nonsense = OutRecord {
+        topic: Topics::new(&stage.migration.prefix).watermarks().into(),
+        partition: 0,
+        key: b"nonsense".to_vec(),
+        value: Some(b"nonsense".to_vec()),
+        version: None,
+        timestamp_ms: None,
+    };
+    stage.producer.send(vec![nonsense]).await?;
+    let began = Instant::now();
+    let ended = loop {
+        if let Err(ended) = stage.running[0].check() {
+            break ended.to_string();
+        }
+        assert!(began.elapsed() < Duration::from_mins(1), "it goes on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(ended.contains("the watermark topic is no longer followed"), "{ended}");
+    stage.migration.drop().await
 }

@@ -116,3 +116,17 @@ async fn an_older_generation_is_refused() -> anyhow::Result<()> {
     assert_eq!(stage.get("/v1/order/1").await?.header("tandem-generation"), "8");
     stage.end().await
 }
+
+/// The controller waits for every gateway, also for one that nobody asks anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_requests_shows_its_generation() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "gwidle", &["gateway"]).await?;
+    stage.publish(&PhaseRecord { generation: 7, ..everything(Phase::DualWrite) }).await?;
+    stage
+        .until("the generation to be shown", async |stage| {
+            Ok(stage.metrics().await?.lines().any(|line| line == "tandem_gateway_generation 7"))
+        })
+        .await?;
+    stage.end().await
+}

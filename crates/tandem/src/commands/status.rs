@@ -120,7 +120,7 @@ async fn status(config: &Config) -> Result<Status> {
         let backfill = partition_lags(&admin, &group, &backfill_topic).await?;
         for (topic, partitions) in [(&topic, &changes), (&backfill_topic, &backfill)] {
             let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
-            behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied())));
+            behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied()..p.end)));
         }
         tables.push(TableStatus {
             published: changes.iter().map(|p| p.end - p.first).sum(),
@@ -133,8 +133,15 @@ async fn status(config: &Config) -> Result<Status> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
     let age = |us: i64| (now - us).max(0) as f64 / 1e6;
-    let oldest = oldest_record(&kafka, behind).await?.map(|ms| age(ms * 1000));
-    let seconds = source.as_ref().map(|w| oldest.unwrap_or(0.0).max(age(w.clock_us)));
+    let seconds = match oldest_record(&kafka, behind).await {
+        Ok(oldest) => {
+            let oldest = oldest.map_or(0.0, |ms| age(ms * 1000));
+            source.as_ref().map(|w| oldest.max(age(w.clock_us)))
+        }
+        // Not read in time: how many records is known all the same.
+        Err(ConsumeError::Unreachable { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
     let lag = Lag { records: tables.iter().map(|t| t.lag_records).sum(), seconds };
     let mut status = Status {
         source: source.map(|w| Source::of(&w, age(w.clock_us))),
@@ -185,8 +192,13 @@ impl Status {
         if !open.is_empty() {
             missing.push(format!("the backfill of {} is not complete", open.join(", ")));
         }
-        if self.lag.seconds.is_some_and(|s| s > FRESH) {
-            missing.push(format!("apply is {:.0} s behind", self.lag.seconds.unwrap_or_default()));
+        match self.lag.seconds {
+            Some(seconds) if seconds > FRESH => missing.push(format!("apply is {seconds:.0} s behind")),
+            None if self.source.is_some() => missing.push(format!(
+                "apply is {} records behind; how many seconds could not be read from Kafka in time",
+                self.lag.records
+            )),
+            _ => {}
         }
         if self.mismatches.open > 0 {
             missing.push(format!("{} mismatches are open", self.mismatches.open));
