@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use cel::{Context, Env, Program};
+use cel::common::ast::Expr;
+use cel::{Context, Env, ExecutionError, IdedExpr, Program, Value};
 
 use crate::measurement::{Measured, Measurements, NAMES, Named, named};
 
@@ -96,12 +97,14 @@ impl Gate {
             program: Arc::new(program),
             uses,
         };
-        // Functions that are not there, and what compares numbers with texts, show here.
+        // Functions that are not there, and what compares numbers with texts, show here. Each part is
+        // evaluated by itself, since `&&`, `||` and `? :` may pass over what is wrong.
         let anything = |named: &&'static Named| {
             let value = if named.flag { Measured::Flag(true) } else { Measured::Number(1.0) };
             (named.name, value)
         };
         let values: Vec<(&str, Measured)> = gate.uses.iter().map(anything).collect();
+        every_part_evaluates(gate.program.expression(), &context(&values)).map_err(refused)?;
         gate.evaluate(&values).map_err(refused)?;
         Ok(gate)
     }
@@ -121,17 +124,10 @@ impl Gate {
     }
 
     fn evaluate(&self, values: &[(&str, Measured)]) -> Result<bool, String> {
-        let mut context = Context::with_env(Arc::clone(&ENV));
-        for (name, value) in values {
-            match value {
-                Measured::Number(number) => context.add_variable_from_value(*name, *number),
-                Measured::Flag(flag) => context.add_variable_from_value(*name, *flag),
-            }
-        }
-        match self.program.execute(&context) {
-            Ok(cel::Value::Bool(met)) => Ok(met),
+        match self.program.execute(&context(values)) {
+            Ok(Value::Bool(met)) => Ok(met),
             Ok(_) => Err("it is neither true nor false".to_owned()),
-            Err(error) => Err(format!("it cannot be evaluated: {error}")),
+            Err(error) => Err(not_evaluated(&error)),
         }
     }
 
@@ -139,6 +135,36 @@ impl Gate {
     pub fn name(&self) -> &str {
         &self.name
     }
+}
+
+fn context(values: &[(&str, Measured)]) -> Context<'static, 'static> {
+    let mut context = Context::with_env(Arc::clone(&ENV));
+    for (name, value) in values {
+        match value {
+            Measured::Number(number) => context.add_variable_from_value(*name, *number),
+            Measured::Flag(flag) => context.add_variable_from_value(*name, *flag),
+        }
+    }
+    context
+}
+
+/// Whether an expression, and each that it is made of, has a value.
+fn every_part_evaluates(expr: &IdedExpr, context: &Context<'_, '_>) -> Result<(), String> {
+    match &expr.expr {
+        Expr::Call(call) => {
+            let mut parts = call.target.as_deref().into_iter().chain(&call.args);
+            parts.try_for_each(|part| every_part_evaluates(part, context))?;
+        }
+        Expr::List(list) => {
+            list.elements.iter().try_for_each(|element| every_part_evaluates(element, context))?;
+        }
+        _ => {}
+    }
+    Value::resolve(expr, context).map(|_| ()).map_err(|error| not_evaluated(&error))
+}
+
+fn not_evaluated(error: &ExecutionError) -> String {
+    format!("it cannot be evaluated: {error}")
 }
 
 #[cfg(test)]
@@ -194,8 +220,19 @@ mod tests {
         let refused = |text: &str| Gate::compile("g", text).unwrap_err().to_string();
         let unknown = refused("apply_lag < 5");
         assert!(unknown.contains("`apply_lag`") && unknown.contains("apply_lag_seconds"), "{unknown}");
-        for text in ["", "1 <", "apply_lag_seconds", "apply_lag_seconds < 'x'", "no_such(fallbacks) > 0", "5"]
-        {
+        for text in [
+            "",
+            "1 <",
+            "apply_lag_seconds",
+            "apply_lag_seconds < 'x'",
+            "no_such(fallbacks) > 0",
+            "5",
+            // What is evaluated only for other numbers.
+            "canary_reads > 20 && fallback_rate > 'x'",
+            "canary_reads < 20 || no_such(fallback_rate)",
+            "full_scan_clean || fallback_rate > 'x'",
+            "canary_reads in [1, no_such(2)]",
+        ] {
             assert!(refused(text).contains("gate `g`"), "{text}");
         }
     }

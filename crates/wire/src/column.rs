@@ -234,6 +234,72 @@ mod tests {
         }
     }
 
+    /// What `bytes` are as a cell of the column.
+    fn read(ty: &str, nullable: bool, bytes: &[u8]) -> Result<Value, WireError> {
+        get(&mut Reader::new(bytes), &column(ty, nullable))
+    }
+
+    #[test]
+    fn the_least_and_the_greatest_go_and_come() {
+        for (ty, low, high) in [
+            ("tinyint", Value::Int(-128), Value::Int(127)),
+            ("int", Value::Int(i64::from(i32::MIN)), Value::Int(i64::from(i32::MAX))),
+            ("tinyint unsigned", Value::UInt(0), Value::UInt(255)),
+            ("bigint unsigned", Value::UInt(0), Value::UInt(u64::MAX)),
+            ("bit(3)", Value::UInt(0), Value::UInt(7)),
+            ("bit(64)", Value::UInt(0), Value::UInt(0x0102_0304_0506_0708)),
+            ("year", Value::Int(0), Value::Int(9999)),
+        ] {
+            for value in [low, high] {
+                let mut bytes = Vec::new();
+                put(&mut bytes, &column(ty, false), &value).unwrap();
+                assert_eq!(read(ty, false, &bytes).unwrap(), value, "{ty}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_cell_of_the_column() {
+        let long = |n: i64| {
+            let mut out = Vec::new();
+            put_long(&mut out, n);
+            out
+        };
+        let framed = |bytes: &[u8]| {
+            let mut out = Vec::new();
+            put_bytes(&mut out, bytes);
+            out
+        };
+        for (ty, nullable, bytes) in [
+            // Branches that the column's union has not got.
+            ("date", false, long(-1)),
+            ("date", false, long(2)),
+            ("int", true, [long(2), framed(b"0000-00-00")].concat()),
+            ("int", true, long(-1)),
+            // Numbers beyond the type, on both sides.
+            ("tinyint", false, long(128)),
+            ("tinyint", false, long(-129)),
+            ("int unsigned", false, long(-1)),
+            ("int unsigned", false, long(1 << 32)),
+            ("bit(1)", false, long(2)),
+            ("bit(1)", false, long(-1)),
+            ("year", false, long(-1)),
+            ("year", false, long(10_000)),
+            ("date", false, [long(0), long(1 << 31)].concat()),
+            // 64 unsigned bits: none at all, below zero, more than there are, and too many bytes for what they say.
+            ("bigint unsigned", false, framed(&[])),
+            ("bigint unsigned", false, framed(&[0xff])),
+            ("bigint unsigned", false, framed(&[1, 0, 0, 0, 0, 0, 0, 0, 0])),
+            ("bit(64)", false, framed(&[0; 10])),
+            ("decimal(2,0)", false, framed(&[])),
+            ("decimal(2,0)", false, framed(&[0, 1])),
+            ("binary(2)", false, framed(&[1])),
+        ] {
+            let error = read(ty, nullable, &bytes).unwrap_err();
+            assert!(matches!(error, WireError::CorruptColumn { .. }), "{ty}: {error}");
+        }
+    }
+
     #[test]
     fn unsigned_bigint_bytes_are_minimal() {
         for (value, bytes) in [

@@ -12,6 +12,8 @@
 //! Patches are applied to a scratch copy, never to the working tree. One that no longer applies, or no
 //! longer compiles, is an error: it breaks nothing any more.
 
+mod generated;
+
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,16 @@ pub(crate) struct MutantsArgs {
     /// Leave out those whose test needs MySQL, Kafka or Cassandra
     #[arg(long)]
     without_servers: bool,
+    /// Instead, let cargo-mutants change the pure crates by itself, and hold its survivors against
+    /// tests/mutants/survivors.txt; --only is then a regular expression over the changes
+    #[arg(long, conflicts_with = "without_servers")]
+    generated: bool,
+    /// With --generated: this package only (may be given again)
+    #[arg(long, requires = "generated")]
+    package: Vec<String>,
+    /// With --generated: mutants tested at a time
+    #[arg(long, requires = "generated", default_value_t = 1)]
+    jobs: u8,
 }
 
 /// One patch.
@@ -52,6 +64,9 @@ struct Mutant {
 
 pub(crate) fn mutants(args: &MutantsArgs) -> Result<ExitCode> {
     let root = crate::demo::root();
+    if args.generated {
+        return generated::run(&root, &args.package, args.only.as_deref(), args.jobs);
+    }
     let mut all = read_all(&root.join(FOLDER))?;
     if let Some(only) = &args.only {
         all.retain(|m| m.name().contains(only.as_str()));
