@@ -240,8 +240,16 @@ fn deliveries() -> impl Strategy<Value = (TablePlan, History, Vec<Vec<Mutation>>
     })
 }
 
+/// So many cases, unless `PROPTEST_CASES` says otherwise.
+fn cases(cases: u32) -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(cases),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(cases(1_000))]
 
     #[test]
     fn any_order_ends_in_the_last_row((plan, history, writes) in deliveries()) {

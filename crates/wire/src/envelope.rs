@@ -209,3 +209,30 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     let source = SourceInfo { gtid, file, pos, row, server_id, ts_us };
     Ok(Change { table: Arc::clone(table), op, before, after, version, source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_images_each_operation_needs() {
+        for (op, before, after, missing) in [
+            (Op::Create, false, true, None),
+            (Op::Create, false, false, Some("after")),
+            (Op::Read, false, true, None),
+            (Op::Read, false, false, Some("after")),
+            (Op::Update, true, true, None),
+            (Op::Update, true, false, Some("after")),
+            (Op::Update, false, true, Some("before")),
+            (Op::Delete, true, false, None),
+            (Op::Delete, false, false, Some("before")),
+        ] {
+            let found = match check_images(op, before, after) {
+                Ok(()) => None,
+                Err(WireError::MissingImage { image, .. }) => Some(image),
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(found, missing, "{op:?} {before} {after}");
+        }
+    }
+}

@@ -108,3 +108,61 @@ impl Image<'_> {
         Ok(row)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_model::{ColumnDef, TableName, Value};
+
+    fn table(primary_key: Vec<usize>) -> TableDef {
+        let column =
+            |name: &str| ColumnDef { name: name.into(), ty: "int".parse().unwrap(), nullable: false };
+        TableDef { name: TableName::new("d", "t"), columns: ["a", "b", "c"].map(column).into(), primary_key }
+    }
+
+    /// A key that lies in one piece is no copy, and one that does not is put together behind the row.
+    #[test]
+    fn keys_wherever_their_columns_are() {
+        let row: Row = [1, 2, 3].map(Value::Int).into();
+        for (primary_key, key, copied) in [
+            (vec![0], &[2][..], 0),
+            (vec![1, 2], &[4, 6], 0),
+            (vec![2], &[6], 0),
+            (vec![0, 2], &[2, 6], 2),
+            (vec![1, 0], &[4, 2], 2),
+        ] {
+            let table = table(primary_key);
+            let mut images = Images::default();
+            assert!(images.is_empty());
+            images.push(&table, &row).unwrap();
+            assert_eq!(images.buffer().len(), 3 + copied, "{key:?}");
+            images.push(&table, &row).unwrap();
+            assert!(!images.is_empty() && images.len() == 2);
+            for image in images.iter() {
+                assert_eq!((image.row, image.key), (&[2, 4, 6][..], key));
+                assert_eq!(image.decode(&table).unwrap(), row);
+            }
+        }
+    }
+
+    #[test]
+    fn a_decoder_appends_the_same_as_values_do() {
+        let table = table(vec![2, 0]);
+        let mut pushed = Images::default();
+        pushed.push(&table, &[1, 2, 3].map(Value::Int).into()).unwrap();
+        let mut appended = Images::with_capacity(8, 1);
+        appended.buffer().extend([2, 4, 6]);
+        appended.end_row(0, &[(2, 3), (0, 1)]);
+        assert_eq!(appended, pushed);
+    }
+
+    #[test]
+    fn a_row_that_does_not_fit_leaves_nothing() {
+        let mut images = Images::default();
+        let fits: Row = [1, 2, 3].map(Value::Int).into();
+        images.push(&table(vec![0]), &fits).unwrap();
+        let before = images.clone();
+        images.push(&table(vec![0]), &vec![Value::Int(1), Value::Int(2), Value::Null]).unwrap_err();
+        assert_eq!(images, before);
+    }
+}

@@ -257,8 +257,16 @@ fn encode_key(schema: &TableSchema, row: &Row, out: &mut Vec<u8>) -> Result<(), 
     Ok(())
 }
 
+/// So many cases, unless `PROPTEST_CASES` says otherwise.
+fn cases(cases: u32) -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(cases),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases(400))]
 
     #[test]
     fn images_are_the_rows_that_went_in(change in any_change()) {
@@ -299,7 +307,19 @@ proptest! {
         let source = field(&envelope, "source");
         prop_assert_eq!(field(source, "tandem_version"), &Avro::Long(change.version.0));
         prop_assert_eq!(field(source, "ts_us"), &Avro::Long(change.source.ts_us));
+        prop_assert_eq!(field(source, "ts_ms"), &Avro::Long(change.source.ts_us.div_euclid(1000)));
+        prop_assert_eq!(field(source, "row"), &Avro::Long(change.source.row as i64));
         prop_assert_eq!(field(source, "table"), &Avro::String(change.table.name.table.clone()));
+        let snapshot = if change.op == Op::Read { "incremental" } else { "false" };
+        prop_assert_eq!(field(source, "snapshot"), &Avro::String(snapshot.into()));
+        let Avro::Union(_, transaction) = field(&envelope, "transaction") else { panic!("no union") };
+        match &change.source.gtid {
+            None => prop_assert_eq!(&**transaction, &Avro::Null),
+            Some(gtid) => {
+                prop_assert_eq!(field(transaction, "id"), &Avro::String(gtid.clone()));
+                prop_assert_eq!(field(transaction, "total_order"), &Avro::Long(change.source.row as i64 + 1));
+            }
+        }
         prop_assert_eq!(field(&envelope, "op"), &Avro::String(change.op.letter().to_owned()));
     }
 

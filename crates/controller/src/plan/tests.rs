@@ -141,8 +141,16 @@ fn places() -> impl Strategy<Value = Place> {
     proptest::sample::select(POLICY.ladder.places().to_vec())
 }
 
+/// So many cases, unless `PROPTEST_CASES` says otherwise.
+fn cases(cases: u32) -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(cases),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(cases(1000))]
 
     #[test]
     fn never_skips_and_never_advances_past_a_failing_gate(

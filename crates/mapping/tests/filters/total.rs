@@ -81,8 +81,16 @@ fn any_row() -> impl Strategy<Value = Row> {
     )
 }
 
+/// So many cases, unless `PROPTEST_CASES` says otherwise.
+fn cases(cases: u32) -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(cases),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { max_global_rejects: 100_000, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(ProptestConfig { max_global_rejects: 100_000, ..cases(400) })]
 
     /// What is not refused is true or false for every row.
     #[test]

@@ -133,7 +133,7 @@ pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
     }
     let Avro::Record(mut fields) = value else { return Err(failed("it is no record".into())) };
     match fields.first() {
-        Some((name, Avro::Int(format))) if name == "format" => {
+        Some((_, Avro::Int(format))) => {
             if i64::from(*format) != FORMAT {
                 let found = i64::from(*format);
                 return Err(WireError::LaterFormat { record: schema.name, found, known: FORMAT });
@@ -366,7 +366,12 @@ mod tests {
             FullScan::schema(),
             Audit::schema(),
         ]
-        .map(|schema| (schema.name(), schema.id()));
+        .map(|schema| {
+            let json: serde_json::Value = serde_json::from_str(schema.json()).unwrap();
+            assert_eq!(json["fields"][0]["name"], "format", "{}", schema.name());
+            assert_eq!(id_of(schema.json()), schema.id(), "{}", schema.name());
+            (schema.name(), schema.id())
+        });
         assert_eq!(
             ids,
             [

@@ -42,6 +42,9 @@ const PURE: &[(&str, &[&str])] = &[
 /// Seconds that a test run may take before it counts as hanging, at least. Unmutated, all take less than 20.
 const TIMEOUT_SECONDS: &str = "120";
 
+/// Of each property test. More find no survivor that is none, and cost time with each mutant.
+const CASES: &str = "60";
+
 /// Mutates the chosen packages (all pure ones, if none is), `only` the changes that match this expression.
 pub(super) fn run(root: &Path, packages: &[String], only: Option<&str>, jobs: u8) -> Result<ExitCode> {
     let chosen: Vec<_> =
@@ -87,8 +90,11 @@ fn mutate(root: &Path, package: &str, files: &[&str], only: Option<&str>, jobs: 
         .args(["mutants", "--package", package, "--minimum-test-timeout", TIMEOUT_SECONDS])
         .args(["--cap-lints", "true", "--colors", "never", "--jobs", &jobs.to_string(), "--output"])
         .arg(&folder)
-        // Debug information would be written for each mutant and read by nobody.
+        // For each mutant a crate is built: what makes that slow is left out, and so are most of the cases
+        // that property tests try.
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .args(["--cargo-arg", &format!("--config=profile.dev.package.{package}.opt-level=0")])
+        .env("PROPTEST_CASES", CASES)
         .env_remove("CARGO_TARGET_DIR")
         .env("RUST_BACKTRACE", "0")
         .current_dir(root);
@@ -185,7 +191,8 @@ mod tests {
 
     #[test]
     fn who_survives_unlisted_and_who_is_listed_without_surviving_are_told() {
-        let outcome = Outcome { noticed: BTreeSet::new(), survived: ["crates/x/src/a.rs: new".into()].into() };
+        let outcome =
+            Outcome { noticed: BTreeSet::new(), survived: ["crates/x/src/a.rs: new".into()].into() };
         let listed: BTreeSet<String> =
             ["crates/x/src/a.rs: old".to_owned(), "crates/y/src/a.rs: other".to_owned()].into();
         assert_eq!(judge(&outcome, &listed, "tandem-x", &[], true).len(), 2);
