@@ -63,7 +63,7 @@ impl Cohort {
     pub fn admits(&self, fact: impl Fn(&Fact) -> Option<String>) -> bool {
         let by_value = self.values.iter().any(|(name, value)| fact(name).as_ref() == Some(value));
         let by_place = || fact(&self.by).is_some_and(|text| place(&text) < self.percent);
-        by_value || self.percent >= 100.0 || self.percent > 0.0 && by_place()
+        by_value || self.percent >= 100.0 || by_place()
     }
 }
 
@@ -96,8 +96,8 @@ mod tests {
     /// A customer must not move between releases either.
     #[test]
     fn places_are_what_they_always_were() {
-        let places = ["", "1", "2", "customer-17"].map(|text| format!("{:.6}", place(text)));
-        assert_eq!(places, ["93.676945", "48.523252", "74.031800", "39.577859"]);
+        let places = ["", "1", "2", "customer-17"].map(|text| format!("{:.12}", place(text)));
+        assert_eq!(places, ["93.676944839044", "48.523252407915", "74.031799931282", "39.577859315054"]);
     }
 
     #[test]
@@ -114,6 +114,7 @@ mod tests {
         assert!((0..1000).all(|n| !in_by(&by_percent(0.0), &n.to_string())));
         assert!((0..1000).all(|n| in_by(&by_percent(100.0), &n.to_string())));
         assert!(by_percent(100.0).admits(|_| None) && !by_percent(99.9).admits(|_| None));
+        assert!(!in_by(&by_percent(place("1")), "1"), "the percentage itself is out");
     }
 
     #[test]
