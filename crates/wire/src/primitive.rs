@@ -103,7 +103,11 @@ mod tests {
     #[test]
     fn hostile_bytes() {
         assert!(matches!(Reader::new(&[0x80; 9]).long(), Err(WireError::Truncated)));
-        assert!(matches!(Reader::new(&[0xff; 12]).long(), Err(WireError::Corrupt(_))));
+        for longer in
+            [&[0xff; 12][..], &[0xff; 10], &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2]]
+        {
+            assert!(matches!(Reader::new(longer).long(), Err(WireError::Corrupt(_))), "{longer:?}");
+        }
         // A length of 2^62 allocates nothing.
         let mut huge = Vec::new();
         put_long(&mut huge, 1 << 62);
