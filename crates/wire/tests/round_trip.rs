@@ -334,7 +334,10 @@ proptest! {
         prop_assert_eq!(&key, &again);
         prop_assert_eq!(schema_id(&key).unwrap(), schema.key_id());
         let reader = ReadKeySchema::parse(schema.key_json()).unwrap();
-        prop_assert_eq!(reader.table(), &table.name);
+        prop_assert_eq!((reader.table(), reader.id()), (&table.name, schema.key_id()));
+        let key_columns: Vec<ColumnDef> =
+            table.primary_key.iter().map(|&column| table.columns[column].clone()).collect();
+        prop_assert_eq!(reader.columns(), &key_columns[..]);
         let read_back = reader.decode(&key).unwrap();
         prop_assert_eq!(format!("{read_back:?}"), format!("{:?}", table.key_of(row)));
         prop_assert_eq!(format!("{read_back:?}"), format!("{:?}", schema.decode_key(&key).unwrap()));
@@ -405,6 +408,8 @@ fn schemas_are_stable() {
     assert_eq!(schema.value_json(), include_str!("order-items.value.avsc").trim_end());
     assert_eq!(schema.key_json(), include_str!("order-items.key.avsc").trim_end());
     assert_eq!((schema.value_id(), schema.key_id()), (140_724_500, 1_499_283_173));
+    let subjects = (schema.key_subject("topic"), schema.value_subject("topic"));
+    assert_eq!(subjects, ("topic-key".to_owned(), "topic-value".to_owned()));
     assert!(Schema::parse_str(schema.value_json()).unwrap().name().is_some());
     assert_eq!(SchemaKind::from(&Schema::parse_str(schema.key_json()).unwrap()), SchemaKind::Record);
 }
@@ -412,7 +417,8 @@ fn schemas_are_stable() {
 #[test]
 fn a_salt_changes_the_ids_only() {
     let plain = TableSchema::new(orders(), "tandem");
-    let salted = plain.with_salt(1);
+    let salted = plain.with_salt(7);
+    assert_eq!((plain.salt(), salted.salt()), (0, 7));
     assert_ne!((plain.value_id(), plain.key_id()), (salted.value_id(), salted.key_id()));
     assert_eq!(salted.with_salt(0).value_json(), plain.value_json());
     let (reader, other) =
