@@ -1,9 +1,14 @@
 //! The gateway as its clients meet it: the real binary over HTTP, before the real stores.
 
 mod api;
+mod behind;
 mod canary;
+mod clocks;
+mod controlled;
+mod failures;
 mod faults;
 mod phases;
+mod tls;
 mod tokens;
 mod walk;
 
