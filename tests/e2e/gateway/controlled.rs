@@ -39,6 +39,12 @@ impl Controlled {
         let producer = Producer::start(&migration.kafka()).await?;
         let mut stage = Stage { migration, running, port, generation: 0, producer };
         stage.ready().await?;
+        // What is written from now on is on the log: there is no backfill here.
+        stage
+            .until("the first watermark", async |stage| {
+                Ok(!stage.migration.status().await?["source"].is_null())
+            })
+            .await?;
         Ok(Self { stage, control })
     }
 
