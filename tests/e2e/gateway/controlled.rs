@@ -105,22 +105,36 @@ impl Controlled {
         Ok(reasons)
     }
 
-    /// `advance` must be refused because of this gate, while writes and reads go well.
-    async fn held_by(&self, gate: &str) -> anyhow::Result<()> {
+    /// Waits until the measurements are so.
+    async fn measured(&self, so: impl Fn(&Json) -> bool) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            for id in 4..=ROWS {
-                let body = json!({ "note": format!("n{id}") }).to_string();
-                self.stage.done("PATCH", &format!("/v1/order/{id}"), &body).await?;
-            }
-            self.right(1..=ROWS).await?;
-            let (status, body) = self.order("advance").await?;
-            anyhow::ensure!(status != 200, "it went on past {gate}: {body:#}");
-            if body["obstacles"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == gate)) {
+            let standing = self.standing().await?;
+            if so(&standing["measurements"]) {
                 return Ok(());
             }
-            anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "{gate} does not hold it: {body:#}");
+            anyhow::ensure!(
+                began.elapsed() < Duration::from_mins(1),
+                "not measured within a minute: {standing:#}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Once writes were counted here, `advance` must be refused because of this gate, while writes and
+    /// reads go well.
+    async fn held_by(&self, gate: &str) -> anyhow::Result<()> {
+        self.measured(|measured| !measured["dual_writes"].is_null()).await?;
+        for id in 4..=ROWS {
+            let body = json!({ "amount": rand::random_range(1..1_000_000) }).to_string();
+            self.stage.done("PATCH", &format!("/v1/order/{id}"), &body).await?;
+        }
+        self.right(1..=ROWS).await?;
+        self.measured(|measured| measured["dual_writes"].as_f64() > Some(0.0)).await?;
+        let (status, body) = self.order("advance").await?;
+        let held = body["obstacles"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == gate));
+        anyhow::ensure!(status == 409 && held, "{gate} does not hold it: {body:#}");
+        Ok(())
     }
 }
 
