@@ -25,14 +25,14 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
-    Gateway,
     Apply,
+    Gateway,
     Capture,
     Controller,
 }
 
 impl Victim {
-    const ALL: [Self; 4] = [Self::Gateway, Self::Apply, Self::Capture, Self::Controller];
+    const ALL: [Self; 4] = [Self::Apply, Self::Gateway, Self::Capture, Self::Controller];
 }
 
 /// Which victims are killed at the step of this number: with `all` each of them, one in each round;
@@ -265,7 +265,7 @@ async fn nothing_is_lost_whoever_is_killed_at_whichever_step() -> anyhow::Result
     assert_eq!(kinds.len(), Victim::ALL.len());
 
     let mut stage = Stage::new(servers, percents).await?;
-    let clients = Clients::start(CLIENTS, &stage.gateways(), stage.migration.folder.path());
+    let clients = Clients::start(CLIENTS, &stage.gateways(), &stage.migration).await?;
     let mut covered = BTreeSet::new();
     let mut place = ladder.places()[0];
     let rounds = victims(0, full).count();

@@ -1,7 +1,7 @@
 //! Gateways that act on different generations at the same time.
 
 use tandem_event_log::{OutRecord, Producer, Topics};
-use tandem_model::{Phase, PhaseRecord};
+use tandem_model::{GtidSet, Phase, PhaseRecord};
 use tandem_wire::control::{PHASE_KEY, encode_phase};
 
 use super::{MAPPING, Stage, everything, free_port, http};
@@ -52,16 +52,27 @@ async fn gateways_on_different_generations_agree_under_a_token() -> anyhow::Resu
             stage.order(PhaseRecord { validate: 0.0, ..everything(ahead) }).await?;
             for (writer, reader) in [(late, stage.port), (stage.port, late)].repeat(3) {
                 number += 1;
+                // Captured, and not applied: what the one wrote to MySQL alone is not in Cassandra.
+                stage.running[1].signal("STOP")?;
                 let body = format!(r#"{{"customer": {}, "note": "n{number}"}}"#, number % 3);
                 let written = http(writer, "PUT", "/v1/order/1", &[], &body).await?;
                 assert!(matches!(written.status, 200 | 201), "{written:?}");
                 let token = written.header("tandem-token").to_owned();
+                stage
+                    .until("the write to be captured", async |stage| {
+                        let status = stage.migration.status().await?;
+                        let captured = status["source"]["gtid_set"].as_str().unwrap_or_default();
+                        let captured: GtidSet = captured.parse().map_err(anyhow::Error::msg)?;
+                        Ok(token.parse::<GtidSet>().map_err(anyhow::Error::msg)?.is_subset(&captured))
+                    })
+                    .await?;
                 for port in [reader, writer] {
                     let read = http(port, "GET", "/v1/order/1", &[("Tandem-Token", &token)], "").await?;
                     let note = read.json()["note"].clone();
                     assert_eq!(note, format!("n{number}"), "{behind} beside {ahead}: {read:?}");
                 }
-                // What the one wrote to MySQL alone reaches Cassandra by the log.
+                stage.running[1].signal("CONT")?;
+                // The log brings it.
                 if number % 3 == 0 {
                     stage.until_applied("/v1/order/1", &token).await?;
                     let read = stage.get_with("/v1/order/1", &[("Tandem-Token", &token)]).await?;

@@ -1,16 +1,19 @@
-//! Clients that keep a journal. Each has a row of its own, and all share one.
+//! Clients that keep a journal. Each has a row of its own, and all share one. Now and then a client writes
+//! MySQL beside the gateways, as old jobs do: only the log brings that to Cassandra.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use mysql_async::prelude::Queryable as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::gateway::{Answer, http};
+use crate::support::Migration;
 
 /// The row that every client writes.
 const SHARED: u64 = 1000;
@@ -34,22 +37,25 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Starts so many, before these gateways, with journals in `folder`.
-    pub(super) fn start(count: u64, ports: &[u16], folder: &Path) -> Self {
+    /// Starts so many, before these gateways, with journals in the migration's folder.
+    pub(super) async fn start(count: u64, ports: &[u16], migration: &Migration) -> anyhow::Result<Self> {
         let (seen, clock, mut tasks) = (Arc::new(Seen::default()), Instant::now(), JoinSet::new());
         for id in 1..=count {
+            let mut mysql = mysql_async::Conn::from_url(&migration.servers.mysql_url).await?;
+            mysql.query_drop(format!("USE {}", migration.database)).await?;
             let client = Client {
+                mysql,
                 id,
                 others: count,
                 ports: ports.to_vec(),
                 clock,
                 seen: Arc::clone(&seen),
-                path: folder.join(format!("client-{id}.jsonl")),
+                path: migration.folder.path().join(format!("client-{id}.jsonl")),
                 lines: Vec::new(),
             };
             tasks.spawn(client.run());
         }
-        Self { seen, tasks }
+        Ok(Self { seen, tasks })
     }
 
     /// Stops them, each after what it is at, and gives their journals.
@@ -64,6 +70,7 @@ impl Clients {
 }
 
 struct Client {
+    mysql: mysql_async::Conn,
     id: u64,
     others: u64,
     ports: Vec<u16>,
@@ -104,10 +111,11 @@ impl Client {
             let token = match number % 9 {
                 0 => self.write(self.id, "DELETE", None, "").await,
                 4 | 7 => self.write(self.id, "PATCH", Some(&value), &note).await,
+                2 | 6 | 8 => self.write_beside(&value).await?,
                 5 => self.write(SHARED, "PUT", Some(&value), &whole).await,
                 _ => self.write(self.id, "PUT", Some(&value), &whole).await,
             };
-            let moved = !matches!(number % 9, 4 | 5 | 7);
+            let moved = matches!(number % 9, 0 | 1 | 3);
             let own = token.as_deref().filter(|_| number % 9 != 5);
             for _ in 0..6 {
                 if self.seen.stop.load(Ordering::Relaxed) {
@@ -158,6 +166,18 @@ impl Client {
             self.seen.tokens.lock().unwrap().insert(row, token.clone());
         }
         token
+    }
+
+    /// Writes the own row in MySQL, if it is there. The token is everything that MySQL has executed then.
+    async fn write_beside(&mut self, value: &str) -> anyhow::Result<Option<String>> {
+        let began = self.now_us();
+        self.mysql.exec_drop("UPDATE orders SET note = ? WHERE id = ?", (value, self.id)).await?;
+        let there = self.mysql.affected_rows() > 0;
+        let executed: Option<String> = self.mysql.query_first("SELECT @@GLOBAL.gtid_executed").await?;
+        let token = executed.filter(|_| there).map(|set| set.replace('\n', ""));
+        let outcome = if there { "ok" } else { "failed" };
+        self.note(began, self.id, "write", Some(value), outcome, token.as_deref(), Some("mysql"));
+        Ok(token)
     }
 
     async fn read(&mut self, row: u64, token: Option<&str>) {
