@@ -1,10 +1,15 @@
 //! The gateway as its clients meet it: the real binary over HTTP, before the real stores.
 
 mod api;
+mod behind;
 mod canary;
+mod clocks;
+mod controlled;
+mod failures;
 mod faults;
-mod history;
 mod phases;
+mod tls;
+mod tokens;
 mod walk;
 
 use std::collections::HashMap;
@@ -20,34 +25,34 @@ use tokio::net::TcpStream;
 
 use crate::support::{Migration, Running, Servers};
 
-const ORDERS: &str = "CREATE TABLE orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, customer INT NOT NULL, note VARCHAR(40), \
+pub(crate) const ORDERS: &str = "CREATE TABLE orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, customer INT NOT NULL, note VARCHAR(40), \
      amount DECIMAL(12,2) NOT NULL DEFAULT 1.50, placed DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), \
      legacy INT)";
 
-const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\nentity = \"order\"\n\
+pub(crate) const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\nentity = \"order\"\n\
     [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\nrename = { amount = \"total\" }\nomit = [\"legacy\"]\n\
     [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id desc\"]\n\
     omit = [\"legacy\"]\n";
 
 /// What a request is answered with.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: HashMap<String, String>,
     body: String,
 }
 
 impl Answer {
     /// A header's value; empty if it is not there.
-    fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    fn json(&self) -> Json {
+    pub(crate) fn json(&self) -> Json {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("no JSON ({e}): {self:?}"))
     }
 
-    fn served_by(&self) -> &str {
+    pub(crate) fn served_by(&self) -> &str {
         self.header("tandem-served-by")
     }
 
@@ -57,7 +62,7 @@ impl Answer {
 }
 
 /// One HTTP request over a connection of its own.
-async fn http(
+pub(crate) async fn http(
     port: u16,
     method: &str,
     path: &str,
@@ -97,7 +102,7 @@ struct Stage {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

@@ -6,11 +6,13 @@
 
 mod capture;
 mod cassandra_target;
+mod checker;
 mod controller;
 mod convergence;
 mod event_log;
 mod filters;
 mod gateway;
+mod history;
 mod migration;
 mod mysql_source;
 mod refusals;

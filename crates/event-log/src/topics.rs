@@ -129,7 +129,8 @@ impl Topics {
             spec(self.ddl(), 1, Cleanup::KeepAll),
             self.schemas_spec(),
             spec(self.mismatches(), 1, Cleanup::KeepAll),
-            spec(self.dual_write_failures(), 1, changes),
+            // One that reconcile has not come to must not go: the group refuses to skip it.
+            spec(self.dual_write_failures(), 1, Cleanup::KeepAll),
             spec(self.dead_letters(), config.partitions, Cleanup::KeepAll),
             spec(self.control(), 1, Cleanup::CompactAfter(Duration::ZERO)),
             spec(self.audit(), 1, Cleanup::KeepAll),

@@ -1,9 +1,11 @@
 //! The gateway: what its requests share, and its start.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::Listener;
 use tandem_cassandra_target::Target;
 use tandem_event_log::{ConsumeError, KafkaConfig, PublishError, Topics};
 use tandem_mapping::TablePlan;
@@ -166,9 +168,9 @@ impl Gateway {
     }
 
     /// Serves until `stop`; then finishes the requests under way and the writes behind them.
-    pub async fn serve(
+    pub async fn serve<L: Listener<Addr: Debug>>(
         self,
-        listener: tokio::net::TcpListener,
+        listener: L,
         stop: CancellationToken,
     ) -> Result<(), GatewayError> {
         let shared = self.shared;

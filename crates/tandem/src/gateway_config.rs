@@ -1,6 +1,7 @@
 //! `[gateway]`: the data API.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use tandem_gateway::{GatewayConfig, Idempotency, Scope, Token};
 
 use crate::secret::Secret;
+use crate::tls::Tls;
 
 /// `[gateway]`.
 #[derive(Debug, Deserialize)]
@@ -16,6 +18,8 @@ pub(crate) struct GatewaySection {
     pub(crate) listen: SocketAddr,
     /// Whether an address that others can reach is served without TLS, or without tokens.
     insecure: bool,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     /// Connections to MySQL at most.
     pub(crate) connections: usize,
     max_in_flight: usize,
@@ -45,6 +49,8 @@ impl Default for GatewaySection {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             insecure: false,
+            tls_certificate: None,
+            tls_key: None,
             connections: 32,
             max_in_flight: 256,
             max_body_bytes: 1 << 20,
@@ -78,14 +84,32 @@ impl GatewaySection {
         if let Some((key, _)) = zero.iter().find(|(_, zero)| *zero) {
             bail!("gateway.{key} must be above 0");
         }
-        if !self.listen.ip().is_loopback() && !self.insecure {
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            bail!("gateway.tls_certificate and gateway.tls_key go together: one of them is missing");
+        }
+        let open = !self.listen.ip().is_loopback() && !self.insecure;
+        if open && self.tls_certificate.is_none() {
             bail!(
-                "gateway.listen {} can be reached by others and is served without TLS: listen on a loopback \
-                 address behind a proxy that does TLS, or set gateway.insecure = true",
+                "gateway.listen {} can be reached by others and is served without TLS: set gateway.tls_certificate \
+                 and gateway.tls_key, or listen on a loopback address behind a proxy that does TLS, or set \
+                 gateway.insecure = true",
+                self.listen
+            );
+        }
+        if open && self.token.is_empty() {
+            bail!(
+                "gateway.listen {} can be reached by others, and without any [[gateway.token]] they may do \
+                 everything: add one, or set gateway.insecure = true",
                 self.listen
             );
         }
         Ok(())
+    }
+
+    /// The certificate and its key, if TLS is served.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>> {
+        let pair = self.tls_certificate.as_ref().zip(self.tls_key.as_ref());
+        pair.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
     }
 
     /// How long connecting to MySQL may take.
@@ -144,6 +168,13 @@ mod tests {
         let open = section("listen = '0.0.0.0:1'").unwrap_err().to_string();
         assert!(open.contains("gateway.insecure"), "{open}");
         assert!(section("listen = '0.0.0.0:1'\ninsecure = true").is_ok());
+        let half = section("tls_key = 'k'").unwrap_err().to_string();
+        assert!(half.contains("gateway.tls_certificate"), "{half}");
+        let pair = "listen = '0.0.0.0:1'\ntls_key = 'k'\ntls_certificate = 'c'\n";
+        let everybody = section(pair).unwrap_err().to_string();
+        assert!(everybody.contains("[[gateway.token]]"), "{everybody}");
+        let token = format!("{pair}[[token]]\nname = 'a'\nsecret = 'env:PATH'\nscopes = ['*:read']");
+        assert!(section(&token).is_ok());
         let zero = section("max_in_flight = 0").unwrap_err().to_string();
         assert!(zero.contains("gateway.max_in_flight"), "{zero}");
     }

@@ -9,6 +9,7 @@ mod http;
 mod roles;
 mod secret;
 mod servers;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -294,13 +294,22 @@ async fn gateway(
         metrics: metrics.gateway.clone(),
         patience: config.patience(),
     };
+    let tls = section.tls()?;
     let gateway = Gateway::start(parts, section.gateway()?).await?;
     let listener = TcpListener::bind(section.listen).await.with_context(|| {
         format!("the gateway cannot listen on {} (set [gateway] listen to a free address)", section.listen)
     })?;
-    tracing::info!(address = %listener.local_addr()?, "the gateway serves /v1 and /openapi.json");
+    let address = listener.local_addr()?;
+    tracing::info!(%address, tls = tls.is_some(), "the gateway serves /v1 and /openapi.json");
     let stop = stop.clone();
-    Ok((Role::Gateway, Box::pin(async move { Ok(gateway.serve(listener, stop).await?) })))
+    let work: BoxFuture<'static, Result<()>> = match tls {
+        None => Box::pin(async move { Ok(gateway.serve(listener, stop).await?) }),
+        Some(tls) => {
+            let listener = tls.listen(listener)?;
+            Box::pin(async move { Ok(gateway.serve(listener, stop).await?) })
+        }
+    };
+    Ok((Role::Gateway, work))
 }
 
 async fn controller(config: &Config, metrics: &Metrics, stop: &CancellationToken) -> Result<Work> {

@@ -1,17 +1,16 @@
-//! Repairs what verification confirmed.
+//! Repairs what verification confirmed, and what a dual write may have left behind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_event_log::{GroupConsumer, KafkaConfig, Producer, Topics};
+use tandem_event_log::{GroupConsumer, InRecord, KafkaConfig, Producer, Topics};
 use tandem_mapping::Difference;
 use tandem_model::{TargetKey, Version};
-use tandem_mysql_source::Reader;
-use tandem_wire::control::{Mismatch, MismatchState, decode_control};
+use tandem_wire::control::{DualWriteFailure, Mismatch, MismatchState, decode_control};
 use tokio_util::sync::CancellationToken;
 
-use crate::check::{CheckError, CheckedTable, Checker, Outcome, Suspect};
+use crate::check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect};
 use crate::events;
 
 /// Repairs of one mismatch before it is called unrepairable. Each uses a later watermark, so that
@@ -24,7 +23,11 @@ const HOT_KEY: Duration = Duration::from_secs(1);
 /// First and longest pause after an error that may pass.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// Consumes mismatch events, repairs Cassandra from MySQL, and says what has become of each.
+/// Records taken at once.
+const BATCH: usize = 500;
+
+/// Consumes mismatch events, repairs Cassandra from MySQL, and says what has become of each. Consumes the
+/// failures of dual writes too: their rows are checked, and repaired where the log has not mended them.
 pub struct Reconciler {
     /// Checks.
     pub checker: Checker,
@@ -38,8 +41,8 @@ impl Reconciler {
     /// Repairs until `stop`.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CheckError> {
         let topics = Topics::new(&self.kafka.prefix);
-        let mut consumer =
-            GroupConsumer::start(&self.kafka, &topics.reconcile_group(), &[topics.mismatches()]).await?;
+        let consumed = [topics.mismatches(), topics.dual_write_failures()];
+        let mut consumer = GroupConsumer::start(&self.kafka, &topics.reconcile_group(), &consumed).await?;
         let outcome = tokio::select! {
             outcome = self.consume(&mut consumer) => outcome,
             () = stop.cancelled() => Ok(()),
@@ -52,10 +55,12 @@ impl Reconciler {
         let producer = Producer::start(&self.kafka).await?;
         let by_name: HashMap<String, &Arc<CheckedTable>> =
             self.tables.iter().map(|t| (t.source().name.to_string(), t)).collect();
+        let failures = Topics::new(&self.kafka.prefix).dual_write_failures();
         loop {
-            let records = consumer.next_batch(100, Duration::from_secs(1)).await?;
-            for record in &records {
-                let Some(value) = &record.value else { continue };
+            let records = consumer.next_batch(BATCH, Duration::from_secs(1)).await?;
+            let (failed, found): (Vec<&InRecord>, Vec<&InRecord>) =
+                records.iter().partition(|record| *record.topic == *failures);
+            for value in found.iter().filter_map(|record| record.value.as_deref()) {
                 let event: Mismatch = decode_control(value)?;
                 if event.state != MismatchState::Found {
                     continue;
@@ -67,40 +72,81 @@ impl Reconciler {
                     );
                     continue;
                 };
-                let resolved = self.resolve_patiently(table, event).await?;
+                let mut patience = Patience::default();
+                let resolved = loop {
+                    match self.resolve(table, event.clone()).await {
+                        Ok(resolved) => break resolved,
+                        Err(error) => patience.after(error).await?,
+                    }
+                };
                 producer.send(vec![events::record(&self.kafka, &resolved)?]).await?;
+            }
+            for (table, suspects) in failed_keys(&failed, &by_name)? {
+                let mut patience = Patience::default();
+                while let Err(error) = self.mend(table, suspects.clone()).await {
+                    patience.after(error).await?;
+                }
             }
             // An event's offset is committed after what became of it is on the log.
             consumer.done(&records)?;
         }
     }
 
-    async fn resolve_patiently(&self, table: &CheckedTable, event: Mismatch) -> Result<Mismatch, CheckError> {
-        let mut pause = BACKOFF.0;
-        loop {
-            let resolved = async {
-                let mut reader = self.checker.mysql.reader().await?;
-                self.resolve(&mut reader, table, event.clone()).await
-            };
-            match resolved.await {
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, "the repair is tried again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
+    /// Checks rows whose second leg failed, and repairs those that differ. Most do not: the log has
+    /// brought the write meanwhile. A key that keeps changing is left to the log, which brings each of its
+    /// changes: nobody but the gateway is known to have written it.
+    async fn mend(&self, table: &CheckedTable, mut open: Vec<Suspect>) -> Result<(), CheckError> {
+        let mut reader = self.checker.mysql.reader().await?;
+        for _ in 0..ATTEMPTS {
+            let outcomes = self.checker.settle(&mut reader, table, &open).await?;
+            let (mut differing, mut used) = (Vec::new(), Version::default());
+            for (suspect, outcome) in open.into_iter().zip(outcomes) {
+                if let Outcome::Mismatch(confirmed) = outcome {
+                    used = used.max(self.repair(table, &confirmed).await?);
+                    differing.push(suspect);
                 }
-                outcome => return outcome,
             }
+            if differing.is_empty() {
+                return Ok(());
+            }
+            tracing::warn!(
+                table = %table.source().name,
+                rows = differing.len(),
+                "rows whose dual write failed differed and were written again"
+            );
+            open = differing;
+            self.later_watermark(used).await;
         }
+        self.checker.metrics.unrepairable.inc_by(open.len() as u64);
+        tracing::error!(
+            table = %table.source().name,
+            rows = open.len(),
+            attempts = ATTEMPTS,
+            "rows whose dual write failed could not be repaired: cells there may carry timestamps far in the future"
+        );
+        Ok(())
+    }
+
+    /// Writes MySQL's row at W₁'s version, and gives that. The log holds no change of the key after W₁;
+    /// whatever comes later has a higher version and wins.
+    async fn repair(&self, table: &CheckedTable, confirmed: &Confirmed) -> Result<Version, CheckError> {
+        let extra: Vec<(usize, TargetKey)> = confirmed
+            .differences
+            .iter()
+            .filter(|d| d.difference == Difference::Extra)
+            .map(|d| (d.target, d.key.clone()))
+            .collect();
+        let version = confirmed.lower.version;
+        let repair = table.plan.repair(confirmed.row.as_ref(), &extra, version)?;
+        self.checker.target.write(repair).await?;
+        self.checker.metrics.repairs.inc();
+        Ok(version)
     }
 
     /// Checks the row of an event again, repairs it while the mismatch is confirmed, and says how
     /// that ended.
-    async fn resolve(
-        &self,
-        reader: &mut Reader,
-        table: &CheckedTable,
-        mut event: Mismatch,
-    ) -> Result<Mismatch, CheckError> {
+    async fn resolve(&self, table: &CheckedTable, mut event: Mismatch) -> Result<Mismatch, CheckError> {
+        let mut reader = self.checker.mysql.reader().await?;
         let target = table.plan.targets().iter().position(|t| t.table().name == event.target);
         let suspect = Suspect {
             key: table.key_values(&event.source_key)?,
@@ -112,7 +158,8 @@ impl Reconciler {
             if let Some(used) = used {
                 self.later_watermark(used).await;
             }
-            let outcome = self.checker.settle(reader, table, std::slice::from_ref(&suspect)).await?.pop();
+            let outcome =
+                self.checker.settle(&mut reader, table, std::slice::from_ref(&suspect)).await?.pop();
             match outcome {
                 Some(Outcome::Match) => {
                     event.state = MismatchState::Resolved;
@@ -121,18 +168,7 @@ impl Reconciler {
                     return Ok(event);
                 }
                 Some(Outcome::Mismatch(confirmed)) => {
-                    let extra: Vec<(usize, TargetKey)> = confirmed
-                        .differences
-                        .iter()
-                        .filter(|d| d.difference == Difference::Extra)
-                        .map(|d| (d.target, d.key.clone()))
-                        .collect();
-                    // At W₁'s version: the log holds no change of the key after it, and whatever
-                    // comes later has a higher version and wins.
-                    let version = confirmed.lower.version;
-                    let repair = table.plan.repair(confirmed.row.as_ref(), &extra, version)?;
-                    self.checker.target.write(repair).await?;
-                    self.checker.metrics.repairs.inc();
+                    let version = self.repair(table, &confirmed).await?;
                     repairs += 1;
                     event.lower = version.0;
                     event.upper = confirmed.upper.version.0;
@@ -165,4 +201,52 @@ impl Reconciler {
         // A timeout is no loss: the check that follows has its own.
         let _ = tokio::time::timeout(Duration::from_secs(5), later).await;
     }
+}
+
+/// The pauses before what has failed is tried again.
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(BACKOFF.0)
+    }
+}
+
+impl Patience {
+    /// Pauses after an error that may pass; gives any other back.
+    async fn after(&mut self, error: CheckError) -> Result<(), CheckError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "the repair is tried again");
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(BACKOFF.1);
+        Ok(())
+    }
+}
+
+/// The rows that failures speak of, each once, by table.
+fn failed_keys<'a>(
+    records: &[&InRecord],
+    by_name: &HashMap<String, &'a Arc<CheckedTable>>,
+) -> Result<Vec<(&'a CheckedTable, Vec<Suspect>)>, CheckError> {
+    let mut keys: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for value in records.iter().filter_map(|record| record.value.as_deref()) {
+        let failure: DualWriteFailure = decode_control(value)?;
+        keys.entry(failure.table).or_default().insert(failure.source_key);
+    }
+    let mut failed = Vec::new();
+    for (name, keys) in keys {
+        let Some(table) = by_name.get(&name) else {
+            tracing::warn!(
+                table = name,
+                "failed dual writes of a table that is no longer mapped are left alone"
+            );
+            continue;
+        };
+        let suspects =
+            keys.iter().map(|key| Ok(Suspect { key: table.key_values(key)?, candidates: Vec::new() }));
+        failed.push((&***table, suspects.collect::<Result<_, CheckError>>()?));
+    }
+    Ok(failed)
 }

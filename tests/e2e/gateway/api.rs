@@ -146,7 +146,7 @@ async fn every_type_without_loss() -> anyhow::Result<()> {
     let Some(servers) = Servers::from_env() else { return Ok(()) };
     let table = "CREATE TABLE kinds (region VARCHAR(10) COLLATE utf8mb4_0900_ai_ci, n INT UNSIGNED, big BIGINT, huge BIGINT UNSIGNED, \
          price DECIMAL(30,10), f FLOAT, d DOUBLE, y YEAR, day DATE, t TIME(3), at DATETIME(6), stamp TIMESTAMP(3) NULL, \
-         e ENUM('a','b'), s SET('x','y','z'), bin BINARY(3), blob_ BLOB, txt TEXT, PRIMARY KEY (region, n))";
+         e ENUM('a','b'), s SET('x','y','z'), bin BINARY(3), blob_ BLOB, txt TEXT, doc JSON, bits BIT(5), wide BIT(64), PRIMARY KEY (region, n))";
     let mapping = "[[table]]\nsource = \"{db}.kinds\"\n[[table.target]]\ntable = \"kinds\"\n\
                    partition_key = [\"region\"]\nclustering_key = [\"n\"]\n";
     let migration = Migration::new(servers, "gwtypes", &[table]).await?;
@@ -156,6 +156,8 @@ async fn every_type_without_loss() -> anyhow::Result<()> {
         "f": 0.1, "d": -1.5e300, "y": 2155, "day": "0001-01-01", "t": "-838:59:59.000",
         "at": "9999-12-31T23:59:59.999999", "stamp": "2038-01-19T03:14:07.000Z", "e": "b", "s": "x,z",
         "bin": "AP8A", "blob_": "/w==", "txt": "a\u{0}\"\\😀",
+        "doc": "{\"a\": [1.5, null, \"é\\\"\"], \"b\": 18446744073709551615}", "bits": 21,
+        "wide": "18446744073709551615",
     });
     let path = "/v1/kinds/N%C3%B6rd%2F/4294967295";
     let put = stage.done("PUT", path, &values.to_string()).await?;

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-/// Migrates a live database from MySQL to Cassandra, kills the process in the middle, corrupts
-/// rows, and ends with `equal` or a list of differences.
+/// Migrates a live database from MySQL to Cassandra, from the first row to the read switch: clients speak
+/// to two gateways, old jobs write MySQL beside them, processes are killed, rows are corrupted. Ends with
+/// `equal` or a list of differences, and with what a checker says of the clients' journals.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Invoices in the sample database
-    #[arg(long, default_value_t = 50_000, conflicts_with = "sql")]
+    #[arg(long, default_value_t = 20_000, conflicts_with = "sql")]
     pub(crate) rows: u64,
     /// Rows a second that the traffic changes; 0: no traffic
     #[arg(long, default_value_t = 200)]

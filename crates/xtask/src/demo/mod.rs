@@ -6,12 +6,15 @@
 
 mod args;
 mod canonical;
+mod clients;
+mod clients_table;
 mod compare;
 mod config;
 mod corrupt;
 mod diff;
 mod dump;
 mod dump_traffic;
+mod fleet;
 mod metrics;
 mod place;
 mod plausible;
@@ -22,7 +25,9 @@ mod sample;
 mod sample_schema;
 mod sample_traffic;
 mod stores;
+mod story;
 mod traffic;
+mod tried;
 mod ui;
 mod watch;
 
@@ -34,7 +39,6 @@ pub(crate) use args::DemoArgs;
 pub(crate) use compare::{CompareArgs, command as compare};
 pub(crate) use run::command as demo;
 
-/// The workspace's folder.
 /// The workspace's folder.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()

@@ -159,7 +159,7 @@ fn keyspace_base(database: &str) -> String {
     if base.starts_with(|c: char| c.is_ascii_alphabetic()) { base } else { format!("db{base}") }
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     Ok(listener.local_addr().context("find a free port")?.port())
 }

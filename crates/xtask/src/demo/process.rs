@@ -23,17 +23,21 @@ pub(crate) async fn binary(given: Option<&Path>) -> Result<PathBuf> {
         }
         return std::path::absolute(&path).with_context(|| format!("resolve {}", path.display()));
     }
+    build(&["--release", "-p", "tandem", "--bin", "tandem"]).await
+}
+
+/// Builds the checker.
+pub(crate) async fn checker() -> Result<PathBuf> {
+    build(&["-p", "tandem-tests", "--bin", "tandem-checker"]).await
+}
+
+/// Builds an executable and says where cargo put it.
+async fn build(arguments: &[&str]) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "-p",
-            "tandem",
-            "--bin",
-            "tandem",
-            "--message-format=json-render-diagnostics",
-        ])
+        .arg("build")
+        .args(arguments)
+        .arg("--message-format=json-render-diagnostics")
         .current_dir(super::root())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -42,7 +46,7 @@ pub(crate) async fn binary(given: Option<&Path>) -> Result<PathBuf> {
         .await
         .context("run cargo build")?;
     if !built.status.success() {
-        bail!("`cargo build --release -p tandem` failed ({})", built.status);
+        bail!("`cargo build {}` failed ({})", arguments.join(" "), built.status);
     }
     // Cargo says where it put the executable; the target folder may be anywhere.
     let messages = String::from_utf8_lossy(&built.stdout);
@@ -50,7 +54,7 @@ pub(crate) async fn binary(given: Option<&Path>) -> Result<PathBuf> {
         let message: Json = serde_json::from_str(line).ok()?;
         message.get("executable")?.as_str().map(PathBuf::from)
     });
-    executable.context("cargo built tandem, but named no executable")
+    executable.context("cargo built it, but named no executable")
 }
 
 /// `tandem run` and the other subcommands, with one configuration.
@@ -59,12 +63,21 @@ pub(crate) struct Tandem {
     binary: PathBuf,
     config: PathBuf,
     log: PathBuf,
+    /// The subcommand that runs for long, with its own arguments.
+    role: Vec<String>,
     child: Option<Child>,
 }
 
 impl Tandem {
+    /// `tandem run`, with every role that the configuration speaks of.
     pub(crate) fn new(binary: PathBuf, config: PathBuf, log: PathBuf) -> Self {
-        Self { binary, config, log, child: None }
+        Self { binary, config, log, role: vec!["run".to_owned()], child: None }
+    }
+
+    /// Another role alone, with its metrics on this port.
+    pub(crate) fn role(mut self, role: &str, metrics: u16) -> Self {
+        self.role = vec![role.to_owned(), "--listen".to_owned(), format!("127.0.0.1:{metrics}")];
+        self
     }
 
     /// The binary, to be run with any arguments.
@@ -72,13 +85,14 @@ impl Tandem {
         Command::new(&self.binary)
     }
 
-    /// Starts `tandem run`; its output goes to the log.
+    /// Starts it; its output goes to the log.
     pub(crate) fn start(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("open {}", self.log.display()))?;
         let mut command = self.command();
         command
-            .args(["run", "--config"])
+            .args(&self.role)
+            .arg("--config")
             .arg(&self.config)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("open the log twice")?)

@@ -1,16 +1,20 @@
 //! The report at the end: for a person on stdout, for a program as JSON.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value as Json, json};
 
+use super::clients::Seen;
 use super::compare::{Comparison, thousands};
 use super::corrupt::Corruption;
 use super::metrics::Metrics;
 use super::process::Mismatches;
+use super::story::Stay;
 use super::traffic::Counts;
+use super::tried::Verdict;
 
 /// The kill.
 #[derive(Debug, Clone)]
@@ -34,8 +38,18 @@ pub(crate) struct Report {
     pub(crate) corruptions: Vec<Corruption>,
     pub(crate) mismatches: Mismatches,
     pub(crate) kill: Option<Kill>,
-    /// Phases and how long they took.
-    pub(crate) phases: Vec<(&'static str, Duration)>,
+    /// What else was killed.
+    pub(crate) killed: Vec<String>,
+    /// The phases that the migration walked through.
+    pub(crate) walked: Vec<Stay>,
+    /// What the gateways' clients saw.
+    pub(crate) seen: Seen,
+    /// Reads that Cassandra served them, by phase.
+    pub(crate) reads_by_cassandra: BTreeMap<String, u64>,
+    /// What the checker found in their journals.
+    pub(crate) verdict: Verdict,
+    /// The demo's own parts, and how long they took.
+    pub(crate) seconds: Vec<(&'static str, Duration)>,
     pub(crate) folder: PathBuf,
 }
 
@@ -46,12 +60,19 @@ impl Report {
         let mut whole = latency(&self.metrics);
         whole["steady"] = latency(&self.steady);
         let seconds: Map<String, Json> = self
-            .phases
+            .seconds
             .iter()
             .map(|(name, took)| ((*name).to_owned(), json!(round(Some(took.as_secs_f64())))))
             .collect();
         json!({
             "equal": self.comparison.equal(),
+            "phases": self.walked.iter().map(Stay::json).collect::<Vec<_>>(),
+            "lost_writes": self.verdict.0["lost_writes"],
+            "stale_reads": self.verdict.0["stale_reads"],
+            "fallbacks": self.seen.fallbacks,
+            "reads_by_cassandra": self.reads_by_cassandra,
+            "checker": self.verdict.0,
+            "killed_processes": self.killed,
             "tables": self.comparison.tables_json(),
             "latency_ms": whole,
             "mismatches": {
@@ -92,9 +113,16 @@ impl Report {
             facts.add_row([name, value]);
         }
         println!("{facts}");
+        let mut walked = Table::new();
+        walked.load_preset(presets::UTF8_FULL_CONDENSED);
+        walked.set_header(["phase", "why"]);
+        for stay in &self.walked {
+            walked.add_row([stay.text(), stay.why().to_owned()]);
+        }
+        println!("{walked}");
         let mut traffic = Table::new();
         traffic.load_preset(presets::UTF8_FULL_CONDENSED);
-        traffic.set_header(["traffic on MySQL", "times"]);
+        traffic.set_header(["old jobs, on MySQL beside the gateways", "times"]);
         for (kind, times) in &self.traffic.by_kind {
             traffic.add_row([(*kind).to_owned(), thousands(*times)]);
         }
@@ -156,8 +184,29 @@ impl Report {
             ),
             None => fact("killed with SIGKILL", "no".to_owned()),
         });
+        facts.push(fact("killed with SIGKILL later", self.killed.join(", ")));
+        let errors = thousands(self.seen.errors);
+        let reads: u64 = self.seen.reads.values().sum();
+        facts.push(fact(
+            "the gateways' clients",
+            format!("{} writes, {} reads, {errors} errors", thousands(self.seen.writes), thousands(reads)),
+        ));
+        let by = |counts: &BTreeMap<String, u64>| {
+            let counts: Vec<String> =
+                counts.iter().map(|(what, n)| format!("{what} {}", thousands(*n))).collect();
+            counts.join(", ")
+        };
+        facts.push(fact("their reads served by Cassandra", by(&self.reads_by_cassandra)));
+        facts.push(fact("their reads served by MySQL instead", by(&self.seen.fallbacks)));
+        facts.push(fact(
+            "the checker",
+            format!(
+                "{} lost writes, {} stale reads, {} impossible values",
+                self.verdict.0["lost_writes"], self.verdict.0["stale_reads"], self.verdict.0["impossible"]
+            ),
+        ));
         let phases: Vec<String> =
-            self.phases.iter().map(|(name, took)| format!("{name} {:.1} s", took.as_secs_f64())).collect();
+            self.seconds.iter().map(|(name, took)| format!("{name} {:.1} s", took.as_secs_f64())).collect();
         facts.push(fact("time", phases.join(", ")));
         facts
     }
@@ -194,7 +243,12 @@ mod tests {
             corruptions: vec![],
             mismatches: Mismatches { found: 2, resolved: 2, ..Mismatches::default() },
             kill: None,
-            phases: vec![("backfill", Duration::from_millis(1500))],
+            killed: vec![],
+            walked: vec![],
+            seen: Seen::default(),
+            reads_by_cassandra: BTreeMap::from([("canary".to_owned(), 3)]),
+            verdict: Verdict(json!({ "lost_writes": 0, "stale_reads": 0, "impossible": 0 })),
+            seconds: vec![("backfill", Duration::from_millis(1500))],
             folder: PathBuf::new(),
         };
         let json = report.to_json();
@@ -205,5 +259,8 @@ mod tests {
         assert_eq!(json["killed"], false);
         assert_eq!(json["events"]["captured"], 7);
         assert_eq!(json["seconds"]["backfill"], 1.5);
+        assert_eq!((&json["lost_writes"], &json["stale_reads"]), (&json!(0), &json!(0)));
+        assert_eq!((&json["reads_by_cassandra"]["canary"], &json["phases"]), (&json!(3), &json!([])));
+        assert!(report.verdict.clean() && !Verdict(json!({ "lost_writes": 1 })).clean());
     }
 }

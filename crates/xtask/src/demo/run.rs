@@ -8,24 +8,25 @@ use mysql_async::Conn;
 use tandem_devstack::Endpoints;
 
 use super::args::DemoArgs;
+use super::clients::{Clients, Entity};
 use super::compare::{compare, thousands};
 use super::config::Config;
 use super::corrupt::{Quiet, corrupt};
 use super::dump_traffic::DumpTraffic;
+use super::fleet::Fleet;
 use super::place::{Place, nodes};
 use super::process::{self, Tandem};
 use super::report::{Kill, Report};
 use super::sample::{self, Size};
 use super::sample_traffic::SampleTraffic;
+use super::story::{Story, reads_by_cassandra, stays};
 use super::traffic::{Traffic, Workload};
 use super::ui::Ui;
 use super::watch::Watch;
-use super::{dump, sample_schema, stores};
+use super::{clients_table, dump, sample_schema, stores, tried};
 
 /// Target tables in which rows are corrupted.
 const CORRUPTED_TABLES: usize = 3;
-/// Latency is measured at least so long after the backfill.
-const STEADY: Duration = Duration::from_secs(10);
 /// Rows a second of traffic under `--stay`.
 const STAY_RATE: u64 = 20;
 
@@ -35,11 +36,13 @@ pub(crate) fn command(args: &DemoArgs) -> Result<ExitCode> {
     let runtime = super::runtime()?;
     ui.phase("building tandem");
     let binary = runtime.block_on(process::binary(args.bin.as_deref())).context("building tandem")?;
+    let checker = runtime.block_on(process::checker()).context("building the checker")?;
+    let programs = Programs { tandem: binary, checker };
     ui.phase("starting MySQL, Kafka and Cassandra");
     let servers = Endpoints::from_env_or_up("demo").context("starting the servers")?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            outcome = Demo::run(args, &ui, &servers, binary) => outcome,
+            outcome = Demo::run(args, &ui, &servers, programs) => outcome,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         }
     });
@@ -49,21 +52,29 @@ pub(crate) fn command(args: &DemoArgs) -> Result<ExitCode> {
     };
     drop(runtime);
     let teardown = stop_servers(args, &ui, servers, matches!(outcome, Ok(true)));
-    let equal = outcome?;
+    let good = outcome?;
     teardown?;
-    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is run.
+struct Programs {
+    tandem: std::path::PathBuf,
+    checker: std::path::PathBuf,
 }
 
 /// What is there when the report is made.
 struct End<'a> {
     report: Report,
     watch: Watch<'a>,
+    fleet: Fleet,
     database: String,
     workload: Workload,
     _lock: Conn,
 }
 
-/// Prints the report, stays if asked to, and stops tandem. Returns whether both stores are equal.
+/// Prints the report, stays if asked to, and stops tandem. Returns whether both stores are equal and the
+/// checker found nothing.
 async fn finish(args: &DemoArgs, ui: &Ui, servers: &Endpoints, mut end: End<'_>) -> Result<bool> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&end.report.to_json()).context("write the report as JSON")?;
@@ -78,20 +89,25 @@ async fn finish(args: &DemoArgs, ui: &Ui, servers: &Endpoints, mut end: End<'_>)
             ui.note(&format!("{name}={value}"));
         }
         ui.note(&format!("http://127.0.0.1:{}/metrics", end.watch.port));
+        for port in end.fleet.ports() {
+            ui.note(&format!("a gateway: http://127.0.0.1:{port}/openapi.json"));
+        }
         ui.note(&format!("configuration and log: {}", end.report.folder.display()));
         loop {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => break,
                 () = tokio::time::sleep(Duration::from_secs(1)) => {
                     end.watch.tandem.check()?;
+                    end.fleet.check()?;
                     traffic.check()?;
                 }
             }
         }
         traffic.stop().await?;
     }
+    end.fleet.terminate().await.context("stopping the gateways and the controller")?;
     end.watch.tandem.terminate().await.context("stopping tandem")?;
-    Ok(end.report.comparison.equal())
+    Ok(end.report.comparison.equal() && end.report.verdict.clean())
 }
 
 /// Servers that the demo started go with it; after a failure their data stays on the disk.
@@ -117,6 +133,7 @@ struct Demo<'a> {
     args: &'a DemoArgs,
     ui: &'a Ui,
     servers: &'a Endpoints,
+    programs: Programs,
     place: Place,
     phases: Vec<(&'static str, Duration)>,
     phase_begun: Instant,
@@ -126,6 +143,8 @@ struct Demo<'a> {
 struct Source {
     workload: Workload,
     quiet: Quiet,
+    /// What the gateways' clients work on.
+    entity: Entity,
     rows: u64,
 }
 
@@ -134,10 +153,11 @@ impl<'a> Demo<'a> {
         args: &'a DemoArgs,
         ui: &'a Ui,
         servers: &'a Endpoints,
-        binary: std::path::PathBuf,
+        programs: Programs,
     ) -> Result<End<'a>> {
         let place = Place::new(args.database.as_deref())?;
-        let mut demo = Self { args, ui, servers, place, phases: Vec::new(), phase_begun: Instant::now() };
+        let begun = Instant::now();
+        let mut demo = Self { args, ui, servers, programs, place, phases: Vec::new(), phase_begun: begun };
         demo.ui.note(&format!("configuration and log: {}", demo.place.folder.display()));
         let lock = demo.place.claim(servers, |text| ui.note(text)).await.context("preparing the servers")?;
         demo.phase(
@@ -146,7 +166,7 @@ impl<'a> Demo<'a> {
         );
         let source = demo.fill().await.context("filling MySQL")?;
         demo.ui.note(&format!("{} rows in database {}", thousands(source.rows), demo.place.database));
-        let tandem = Tandem::new(binary, demo.place.config(), demo.place.log());
+        let tandem = Tandem::new(demo.programs.tandem.clone(), demo.place.config(), demo.place.log());
         demo.phase("mapping", "mapping: tandem.toml, checks, target tables");
         demo.map(&tandem).await.context("making the mapping")?;
         let config = Config::load(&demo.place.config())?;
@@ -178,14 +198,18 @@ impl<'a> Demo<'a> {
             drop(bar);
             self.ui.note(&format!("{} statements run", thousands(statements)));
             let (traffic, reserved) = DumpTraffic::prepare(&mut conn, database).await?;
+            // The traffic does not know it: it is the clients'.
+            clients_table::create(&mut conn, database).await?;
             let rows = stores::count_rows(&mut conn, database).await?;
-            Source { workload: Workload::Dump(traffic), quiet: Quiet::Rows(reserved), rows }
+            let entity = clients_table::entity();
+            Source { workload: Workload::Dump(traffic), quiet: Quiet::Rows(reserved), entity, rows }
         } else {
             let size = Size::of(self.args.rows);
             let about = size.accounts + size.invoices * 4 + size.payments;
             let bar = self.ui.bar(about);
             let rows = sample::create(&mut conn, database, size, |n, table| bar.set(n, about, table)).await?;
-            Source { workload: Workload::Sample(SampleTraffic::new(size)), quiet: Quiet::Multiples, rows }
+            let workload = Workload::Sample(SampleTraffic::new(size));
+            Source { workload, quiet: Quiet::Multiples, entity: sample_schema::entity(), rows }
         };
         let _ = conn.disconnect().await;
         Ok(source)
@@ -235,9 +259,13 @@ impl<'a> Demo<'a> {
         mut watch: Watch<'a>,
         lock: Conn,
     ) -> Result<End<'a>> {
-        let Source { workload, quiet, rows } = source;
+        let Source { workload, quiet, entity, rows } = source;
         let (args, ui) = (self.args, self.ui);
         let traffic = Traffic::start(&self.servers.mysql_url, &self.place.database, workload, args.rate);
+        self.phase("gateways", "two gateways, a controller, and clients that speak to the gateways alone");
+        let mut fleet =
+            Fleet::start(&self.programs.tandem, &self.place).await.context("starting the gateways")?;
+        let clients = Clients::start(entity, fleet.ports(), &self.place.folder).await?;
         self.phase("backfill", "backfill, while the traffic goes on");
         let mut kill = None;
         if args.no_kill {
@@ -253,12 +281,22 @@ impl<'a> Demo<'a> {
         }
         watch.until_backfilled(rows, args.rate.max(100), &traffic).await?;
         let steady_from = watch.present().clone();
+        let mut story = Story {
+            ui,
+            fleet: &mut fleet,
+            clients: &clients,
+            traffic: &traffic,
+            watch: &mut watch,
+            config: &config,
+            rows,
+            killed: Vec::new(),
+        };
+        story.until_phase(&["verify"]).await?;
 
         self.phase(
             "verification",
             "changing rows in Cassandra behind Tandem's back, and verifying everything",
         );
-        let steady_begun = Instant::now();
         let corruptions = corrupt(&config, &quiet, CORRUPTED_TABLES).await.context("corrupting rows")?;
         if corruptions.is_empty() {
             ui.note("no row could be set aside to be corrupted: the tables are too small");
@@ -266,7 +304,7 @@ impl<'a> Demo<'a> {
         for corruption in &corruptions {
             ui.note(&format!("{}: {}", corruption.table, corruption.what));
         }
-        let verified = watch.verify(rows).await?;
+        let verified = story.watch.verify(rows).await?;
         let verified: serde_json::Value = serde_json::from_str(&verified)
             .context("`tandem verify --json` printed something else than JSON")?;
         ui.note(&format!(
@@ -274,16 +312,20 @@ impl<'a> Demo<'a> {
             verified["checked"], verified["mismatches"]
         ));
         let wanted = corruptions.len() as u64;
-        let mismatches = watch.until_repaired(wanted, &traffic).await?;
+        let mismatches = story.watch.until_repaired(wanted, &traffic).await?;
         if mismatches.found > wanted {
             ui.note(&format!("{} mismatches found, but {wanted} were made", mismatches.found));
         }
+        story.until_clean().await?;
+        self.phase("canary", "waiting for the canary");
+        story.canary().await?;
+        self.phase("read-switch", "waiting for the read switch");
+        story.read_switch().await?;
+        let killed = std::mem::take(&mut story.killed);
 
-        if args.rate > 0 && steady_begun.elapsed() < STEADY {
-            self.phase("steady", "a while of traffic, to measure the latency");
-            tokio::time::sleep(STEADY.saturating_sub(steady_begun.elapsed())).await;
-        }
         self.phase("drain", "stopping the traffic, waiting until everything is applied");
+        let entity = clients.entity().clone();
+        let (seen, journals) = clients.stop().await?;
         let (counts, workload) = traffic.stop().await?;
         ui.note(&format!("the traffic changed {} rows", thousands(counts.rows)));
         let mut conn = stores::mysql(&self.servers.mysql_url).await?;
@@ -294,6 +336,11 @@ impl<'a> Demo<'a> {
         let comparison =
             compare(&config, |table| bar.message(table)).await.context("comparing both stores")?;
         drop(bar);
+        self.phase("judgement", "the clients' journals, judged by a program of its own");
+        let (checker, folder) = (&self.programs.checker, &self.place.folder);
+        let verdict =
+            tried::check(checker, folder, &self.place.database, &config, &entity, &journals).await?;
+        let walked = stays(&fleet.begun, &fleet.history().await?);
         watch.look().await?;
         self.close_phase();
         let report = Report {
@@ -304,12 +351,17 @@ impl<'a> Demo<'a> {
             corruptions,
             mismatches,
             kill,
-            phases: self.phases,
+            killed,
+            reads_by_cassandra: reads_by_cassandra(&walked, &seen),
+            walked,
+            seen,
+            verdict,
+            seconds: self.phases,
             folder: self.place.folder.clone(),
         };
         if report.traffic.rows == 0 && args.rate > 0 {
             bail!("the traffic changed no row: the demo would show nothing");
         }
-        Ok(End { report, watch, database: self.place.database, workload, _lock: lock })
+        Ok(End { report, watch, fleet, database: self.place.database, workload, _lock: lock })
     }
 }

@@ -1,5 +1,9 @@
 //! The sample billing database's tables, and where they go in Cassandra.
 
+use serde_json::json;
+
+use super::clients::Entity;
+
 /// The tables, parents first.
 pub(crate) const SCHEMA: [&str; 4] = [
     "CREATE TABLE accounts (
@@ -82,6 +86,7 @@ source = "{db}.accounts"
 
 [[table]]
 source = "{db}.invoices"
+entity = "invoice"
 
   # One invoice.
   [[table.target]]
@@ -121,6 +126,22 @@ source = "{db}.payments"
   clustering_key = ["received_at desc", "id"]
   omit = ["reference", "risk"]
 "#;
+
+/// What the gateways' clients work on: invoices of two accounts, which change hands between them.
+pub(crate) fn entity() -> Entity {
+    Entity {
+        name: "invoice",
+        table: "invoices",
+        target: "invoices",
+        value: "memo",
+        row: |id| {
+            json!({
+                "account_id": 1 + rand::random_range(0..2_u64), "number": format!("C-{id}"), "status": "open",
+                "currency": "EUR", "amount": "12.50", "issued_at": "2024-02-29T12:00:00.000",
+            })
+        },
+    }
+}
 
 /// Column lists of the INSERTs, in the order in which [`super::sample::Generator`] makes the values.
 pub(crate) const ACCOUNT: &str = "accounts (id, public_id, name, email, country, status, credit_limit, tax_rate, \

@@ -1,0 +1,135 @@
+//! TLS in front of the gateway.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use axum::serve::Listener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
+
+/// A client that has not finished its handshake by then is let go.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes under way at most.
+const HANDSHAKES: usize = 128;
+
+/// A certificate with its key.
+#[derive(Clone)]
+pub(crate) struct Tls(TlsAcceptor);
+
+impl Tls {
+    /// Reads the certificate, with those between it and its authority behind it, and its key: PEM files.
+    pub(crate) fn load(certificate: &Path, key: &Path) -> Result<Self> {
+        let of_certificate = || format!("gateway.tls_certificate {}", certificate.display());
+        let of_key = || format!("gateway.tls_key {}", key.display());
+        let pem = std::fs::read(certificate).with_context(of_certificate)?;
+        let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<_, _>>()
+            .map_err(anyhow::Error::msg)
+            .with_context(of_certificate)?;
+        if chain.is_empty() {
+            bail!("{} holds no PEM certificate", of_certificate());
+        }
+        let pem = std::fs::read(key).with_context(of_key)?;
+        let private = PrivateKeyDer::from_pem_slice(&pem).map_err(anyhow::Error::msg).with_context(of_key)?;
+        let chain = chain.into_iter().map(CertificateDer::into_owned).collect();
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, private)
+            .with_context(|| format!("{} does not go with {}", of_key(), of_certificate()))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// Takes connections from `listener` from now on. Slow handshakes hold nobody else up.
+    pub(crate) fn listen(self, mut listener: TcpListener) -> Result<TlsListener> {
+        let address = listener.local_addr()?;
+        let (sender, ready) = mpsc::channel(HANDSHAKES);
+        let under_way = Arc::new(Semaphore::new(HANDSHAKES));
+        tokio::spawn(async move {
+            let accepting = async {
+                loop {
+                    let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else { return };
+                    let (stream, peer) = Listener::accept(&mut listener).await;
+                    let (acceptor, sender) = (self.0.clone(), sender.clone());
+                    tokio::spawn(async move {
+                        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                            // Nobody takes it once the gateway stops.
+                            Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
+                            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                            Err(_) => tracing::debug!("a TLS handshake took too long"),
+                        }
+                        drop(permit);
+                    });
+                }
+            };
+            tokio::select! {
+                () = accepting => {}
+                () = sender.closed() => {}
+            }
+        });
+        Ok(TlsListener { ready, address })
+    }
+}
+
+/// Connections whose handshake is done.
+pub(crate) struct TlsListener {
+    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    address: SocketAddr,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.ready.recv().await {
+            Some(connection) => connection,
+            // Its sender lives as long as this does.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_pair_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let made = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (one, other) = (made(), made());
+        let certificate = write("certificate", &one.cert.pem());
+        let key = write("key", &one.signing_key.serialize_pem());
+        assert!(Tls::load(&certificate, &key).is_ok());
+        let foreign = write("foreign", &other.signing_key.serialize_pem());
+        let nonsense = write("nonsense", "nonsense");
+        for (certificate, key, said) in [
+            (&certificate, &foreign, "does not go with"),
+            (&nonsense, &key, "holds no PEM certificate"),
+            (&certificate, &nonsense, "gateway.tls_key"),
+            (&folder.path().join("none"), &key, "gateway.tls_certificate"),
+        ] {
+            let error = format!("{:#}", Tls::load(certificate, key).err().unwrap());
+            assert!(error.contains(said) && !error.contains("PRIVATE"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A real Cassandra that goes wrong before a real controller: clients get right answers, and the
+//! controller holds or steps back.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+use tandem_devstack::Cassandra;
+use tandem_event_log::Producer;
+
+use super::{MAPPING, ORDERS, Stage, free_port, http};
+use crate::support::{Migration, Servers};
+
+const ROWS: u64 = 12;
+
+/// A stage whose phases the controller orders.
+struct Controlled {
+    stage: Stage,
+    control: u16,
+}
+
+impl Controlled {
+    async fn new(servers: Servers) -> anyhow::Result<Self> {
+        let migration = Migration::new(servers, "gwctl", &[ORDERS]).await?;
+        let (port, control, metrics) = (free_port()?, free_port()?, free_port()?);
+        // No time is held, and nothing is asked for that has other tests.
+        let sections = format!(
+            "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\n\
+             gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [100]\ninterval_ms = 200\n\
+             dwell_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n\
+             [controller.gates.backfill]\nevery_row_is_copied = ''\n[controller.gates.verify]\nfull_scan_is_clean = ''\n"
+        );
+        migration.configure(&sections, MAPPING)?;
+        migration.succeed(&["schema", "apply"]).await?;
+        let listen = format!("127.0.0.1:{metrics}");
+        let commands: [&[&str]; 4] =
+            [&["capture"], &["apply"], &["gateway", "--listen", &listen], &["controller"]];
+        let running = commands.iter().map(|command| migration.start(command));
+        let running = running.collect::<anyhow::Result<_>>()?;
+        let producer = Producer::start(&migration.kafka()).await?;
+        let mut stage = Stage { migration, running, port, generation: 0, producer };
+        stage.ready().await?;
+        // What is written from now on is on the log: there is no backfill here.
+        stage
+            .until("the first watermark", async |stage| {
+                Ok(!stage.migration.status().await?["source"].is_null())
+            })
+            .await?;
+        Ok(Self { stage, control })
+    }
+
+    async fn standing(&self) -> anyhow::Result<Json> {
+        let answer = http(self.control, "GET", "/v1/phase", &[], "").await;
+        Ok(answer.ok().filter(|answer| answer.status == 200).map(|answer| answer.json()).unwrap_or_default())
+    }
+
+    async fn order(&self, order: &str) -> anyhow::Result<(u16, Json)> {
+        let body = json!({ "why": "a test" }).to_string();
+        let answer = http(self.control, "POST", &format!("/v1/phase/{order}"), &[], &body).await?;
+        Ok((answer.status, answer.json()))
+    }
+
+    /// Advances until it is there. The rows from 4 on, which nobody corrupts, are read meanwhile.
+    async fn advance_to(&self, phase: &str) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let standing = self.standing().await?;
+            if standing["phase"] == phase {
+                return Ok(());
+            }
+            self.right(4..=ROWS).await?;
+            let (status, body) = self.order("advance").await?;
+            anyhow::ensure!(matches!(status, 200 | 409 | 503), "{body:#}");
+            anyhow::ensure!(
+                began.elapsed() < Duration::from_mins(1),
+                "not {phase} within a minute: {body:#}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Whatever Cassandra does, these rows are read as they are in MySQL.
+    async fn right(&self, rows: impl Iterator<Item = u64>) -> anyhow::Result<Vec<String>> {
+        let mut reasons = Vec::new();
+        for id in rows {
+            let read = self.stage.get(&format!("/v1/order/{id}")).await?;
+            anyhow::ensure!(read.status == 200 && read.json()["note"] == format!("n{id}"), "{id}: {read:?}");
+            reasons.push(read.fallback().to_owned());
+        }
+        Ok(reasons)
+    }
+
+    /// Reads these rows, which must be right, until the controller has gone back to `phase`. Gives the
+    /// reasons why MySQL answered.
+    async fn back_to(&self, phase: &str, rows: std::ops::RangeInclusive<u64>) -> anyhow::Result<Vec<String>> {
+        let (began, mut reasons) = (Instant::now(), Vec::new());
+        while self.standing().await?["phase"] != phase {
+            reasons.extend(self.right(rows.clone()).await?);
+            anyhow::ensure!(
+                began.elapsed() < Duration::from_mins(1),
+                "not back at {phase} within a minute: {:#}",
+                self.standing().await?
+            );
+        }
+        reasons.retain(|reason| !reason.is_empty());
+        Ok(reasons)
+    }
+
+    /// Waits until the measurements are so.
+    async fn measured(&self, so: impl Fn(&Json) -> bool) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let standing = self.standing().await?;
+            if so(&standing["measurements"]) {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                began.elapsed() < Duration::from_mins(1),
+                "not measured within a minute: {standing:#}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Once writes were counted here, `advance` must be refused because of this gate, while writes and
+    /// reads go well.
+    async fn held_by(&self, gate: &str) -> anyhow::Result<()> {
+        self.measured(|measured| !measured["dual_writes"].is_null()).await?;
+        for id in 4..=ROWS {
+            let body = json!({ "amount": rand::random_range(1..1_000_000) }).to_string();
+            self.stage.done("PATCH", &format!("/v1/order/{id}"), &body).await?;
+        }
+        self.right(1..=ROWS).await?;
+        self.measured(|measured| measured["dual_writes"].as_f64() > Some(0.0)).await?;
+        let (status, body) = self.order("advance").await?;
+        let held = body["obstacles"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == gate));
+        anyhow::ensure!(status == 409 && held, "{gate} does not hold it: {body:#}");
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_cassandra_holds_the_migration_or_takes_it_back() -> anyhow::Result<()> {
+    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let cassandra = Cassandra::ephemeral()?;
+    servers.nodes = cassandra.node();
+    let mut all = Controlled::new(servers).await?;
+    let mut token = String::new();
+    for id in 1..=ROWS {
+        let body = json!({ "customer": id, "note": format!("n{id}") }).to_string();
+        let written = all.stage.done("PUT", &format!("/v1/order/{id}"), &body).await?;
+        written.header("tandem-token").clone_into(&mut token);
+    }
+    all.advance_to("canary").await?;
+    all.stage.until_applied("/v1/order/12", &token).await?;
+
+    // Corrupted and missing, in the canary and after the switch.
+    let session = all.stage.migration.cassandra().await?;
+    session.query_unpaged("UPDATE orders SET note = 'forged' WHERE id = 1", ()).await?;
+    assert!(all.back_to("verify", 1..=1).await?.contains(&"different".to_owned()));
+    all.advance_to("canary").await?;
+    session.query_unpaged("DELETE FROM orders WHERE id = 2", ()).await?;
+    assert!(all.back_to("verify", 2..=2).await?.contains(&"missing".to_owned()));
+    all.advance_to("read-switch").await?;
+    assert!(all.back_to("canary", 1..=1).await?.contains(&"different".to_owned()));
+
+    // Slow: back from the canary, and held in each phase that writes both.
+    all.advance_to("canary").await?;
+    cassandra.pause()?;
+    let reasons = all.back_to("verify", 3..=ROWS).await?;
+    assert!(
+        !reasons.is_empty() && reasons.iter().all(|r| ["late", "down", "failed"].contains(&r.as_str())),
+        "{reasons:?}"
+    );
+    for phase in ["verify", "backfill", "dual-write"] {
+        assert_eq!(all.standing().await?["phase"], phase);
+        all.held_by("dual_writes_succeed").await?;
+        assert_eq!(all.order("back").await?.0, 200);
+    }
+    all.right(1..=ROWS).await?;
+
+    // Well again, it goes forth; dead, it goes back.
+    cassandra.resume()?;
+    all.advance_to("canary").await?;
+    cassandra.kill()?;
+    let reasons = all.back_to("verify", 3..=ROWS).await?;
+    assert!(
+        reasons.iter().any(|reason| ["late", "down", "failed"].contains(&reason.as_str())),
+        "{reasons:?}"
+    );
+    all.held_by("dual_writes_succeed").await?;
+    // Apply waits for a dead store; the others end well.
+    all.stage.running.remove(1);
+    while let Some(running) = all.stage.running.pop() {
+        running.terminate().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! TLS, with a certificate of the test's own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::{MAPPING, ORDERS, free_port, http};
+use crate::support::{Migration, Servers};
+
+/// One request over TLS, by a client that trusts `trusted`.
+async fn https(port: u16, path: &str, trusted: &CertificateDer<'static>) -> anyhow::Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone())?;
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let name = ServerName::try_from("localhost")?;
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(30), stream.read_to_string(&mut answer)).await??;
+    Ok(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_tls_is_spoken_and_slow_handshakes_hold_nobody_up() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let migration = Migration::new(servers, "gwtls", &[ORDERS]).await?;
+    let made = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
+    let (own, foreign) = (made()?, made()?);
+    let path = |name: &str| migration.folder.path().join(name);
+    std::fs::write(path("certificate.pem"), own.cert.pem())?;
+    std::fs::write(path("key.pem"), own.signing_key.serialize_pem())?;
+    let port = free_port()?;
+    let section = format!(
+        "[gateway]\nlisten = \"127.0.0.1:{port}\"\ntls_certificate = {:?}\ntls_key = {:?}\n",
+        path("certificate.pem"),
+        path("key.pem")
+    );
+    migration.configure(&section, MAPPING)?;
+    migration.succeed(&["schema", "apply"]).await?;
+    let mut running = migration.start(&["gateway"])?;
+    let began = Instant::now();
+    while https(port, "/readyz", own.cert.der()).await.is_err() {
+        running.check()?;
+        assert!(began.elapsed() < Duration::from_mins(1), "{}", running.tail());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Clients that connect and say nothing, more of them than handshakes are made at once... but two.
+    let mut silent = Vec::new();
+    for _ in 0..126 {
+        silent.push(TcpStream::connect(("127.0.0.1", port)).await?);
+    }
+    let answer = https(port, "/v1/order/1", own.cert.der()).await?;
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("tandem-generation: 0"), "{answer}");
+    let distrusted = https(port, "/v1/order/1", foreign.cert.der()).await;
+    assert!(distrusted.is_err(), "{distrusted:?}");
+    let plain = http(port, "GET", "/v1/order/1", &[], "").await;
+    assert!(plain.is_err(), "{plain:?}");
+    running.terminate().await?;
+    drop(silent);
+
+    // A key that is another certificate's is an error of the start.
+    std::fs::write(path("key.pem"), foreign.signing_key.serialize_pem())?;
+    let refused = migration.tandem(&["gateway"]).await?;
+    assert!(!refused.success && refused.stderr.contains("does not go with"), "{refused:?}");
+    migration.drop().await
+}
