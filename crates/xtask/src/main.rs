@@ -4,9 +4,11 @@ mod bench;
 mod charsets;
 mod demo;
 mod mutants;
+mod peers;
 mod seeds;
 mod stack;
 mod test_cmd;
+mod topic;
 
 use std::process::ExitCode;
 

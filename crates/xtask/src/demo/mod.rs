@@ -32,9 +32,9 @@ use anyhow::{Context, Result};
 
 pub(crate) use args::DemoArgs;
 pub(crate) use compare::{CompareArgs, command as compare};
+pub(crate) use process::{Tandem, binary};
 pub(crate) use run::command as demo;
 
-/// The workspace's folder.
 /// The workspace's folder.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()

@@ -74,11 +74,16 @@ impl Tandem {
 
     /// Starts `tandem run`; its output goes to the log.
     pub(crate) fn start(&mut self) -> Result<()> {
+        self.start_role("run")
+    }
+
+    /// The same with one role.
+    pub(crate) fn start_role(&mut self, role: &str) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("open {}", self.log.display()))?;
         let mut command = self.command();
         command
-            .args(["run", "--config"])
+            .args([role, "--config"])
             .arg(&self.config)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("open the log twice")?)
