@@ -111,6 +111,9 @@ fn write_properties(dir: &Path, options: &DebeziumOptions) -> Result<()> {
         ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),
         ("key.converter.schemas.enable", "false"),
         ("value.converter.schemas.enable", "false"),
+        // Else it writes a column's default in place of NULL.
+        ("key.converter.replace.null.with.default", "false"),
+        ("value.converter.replace.null.with.default", "false"),
         ("offset.storage.file.filename", &at("offsets.dat")),
         ("plugin.discovery", "service_load"),
     ]);

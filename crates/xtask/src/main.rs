@@ -3,6 +3,7 @@
 mod bench;
 mod charsets;
 mod demo;
+mod differential;
 mod mutants;
 mod peers;
 mod seeds;

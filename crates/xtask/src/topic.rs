@@ -1,6 +1,6 @@
 //! A topic as any Kafka client sees it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::config::ClientConfig;
@@ -45,6 +45,24 @@ impl Topic {
         (0..self.partitions)
             .map(|p| Ok(self.consumer.fetch_watermarks(&self.name, p, TIMEOUT).context("ask for offsets")?.1))
             .collect()
+    }
+
+    /// Reads every committed record.
+    pub(crate) fn read_all(&self, each: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
+        self.read(&vec![0; self.partitions as usize], each)
+    }
+
+    /// Waits until nothing has come for some time.
+    pub(crate) async fn quiet(&self, time: Duration) -> Result<()> {
+        let (mut ends, mut since) = (self.ends()?, Instant::now());
+        while since.elapsed() < time {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = self.ends()?;
+            if now != ends {
+                (ends, since) = (now, Instant::now());
+            }
+        }
+        Ok(())
     }
 
     /// Reads every committed record from these offsets on to the end, partition by partition mixed.

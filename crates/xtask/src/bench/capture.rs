@@ -19,7 +19,7 @@ use tandem_devstack::{Debezium, Kafka, Mysql, MysqlOptions};
 use super::drain::{self, Figures};
 use super::invoices::{self, Shape};
 use crate::demo::{self, Tandem};
-use crate::peers::{self, DEBEZIUM, TANDEM};
+use crate::peers::{self, DEBEZIUM, Mapped, TANDEM};
 use crate::topic::Topic;
 
 #[derive(Debug, Args)]
@@ -69,8 +69,9 @@ async fn run(args: &CaptureArgs) -> Result<Json> {
     let mut conn = invoices::connect(&mysql.url()).await?;
     invoices::create(&mut conn).await?;
 
-    let mut tandem =
-        peers::tandem(binary, folder.path(), &mysql, &kafka, &[(TABLE.to_owned(), vec!["id".to_owned()])])?;
+    let table =
+        Mapped { database: "bench".to_owned(), table: "invoices".to_owned(), key: vec!["id".to_owned()] };
+    let (mut tandem, _) = peers::tandem(binary, folder.path(), &mysql, &kafka, &[table])?;
     let debezium = if args.tandem_only {
         None
     } else {
@@ -84,7 +85,7 @@ async fn run(args: &CaptureArgs) -> Result<Json> {
         topics.push(first_record(&mut conn, &kafka, prefix, &mut tandem).await?);
     }
     for topic in &topics {
-        drain::quiet(topic).await?;
+        topic.quiet(Duration::from_secs(2)).await?;
     }
     tandem.terminate().await?;
     if let Some(debezium) = &debezium {

@@ -97,16 +97,3 @@ pub(super) async fn watch(topic: &Topic, before: &[i64], pid: u32, rows: u64) ->
         seconds,
     })
 }
-
-/// Waits until nothing more comes.
-pub(super) async fn quiet(topic: &Topic) -> Result<()> {
-    let (mut ends, mut since) = (topic.ends()?, Instant::now());
-    while since.elapsed() < Duration::from_secs(2) {
-        tokio::time::sleep(EVERY).await;
-        let now = topic.ends()?;
-        if now != ends {
-            (ends, since) = (now, Instant::now());
-        }
-    }
-    Ok(())
-}
