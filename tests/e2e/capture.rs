@@ -1,7 +1,7 @@
 //! Capture against real servers: killed at random points under load its log holds every row change
 //! exactly once, and a restart mints the same versions again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use tandem_capture::{Assembler, Outline};
 use tandem_event_log::{Admin, OutRecord, SchemaStore, Topics, TransactionalPublisher, read_all};
 use tandem_model::{BinlogPosition, Change, GtidSet, Op, Row, TableName, Version, Watermark};
 use tandem_mysql_source::{BinlogEvent, BinlogStream, MysqlConfig, RowsKind};
-use tandem_wire::control::decode_watermark;
 use tokio_util::sync::CancellationToken;
 
+use crate::replay::{self, outline, watermarks};
 use crate::support::{Migration, Servers};
 
 const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, s VARCHAR(40))";
@@ -108,7 +108,13 @@ async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::R
         assert_eq!(told, happened, "change {number} of {}", binlog.len());
     }
     assert!(transactions > 0, "no kill hit an open Kafka transaction: {} records aborted", aborted.len());
-    in_order(&log, &watermarks(&migration).await?, &topic);
+    let watermarks = watermarks(&migration).await?;
+    in_order(&log, &watermarks, &topic);
+    let records = replay::changes(&migration).await?;
+    for from in [0, watermarks.len() / 2] {
+        let left = records.iter().filter(|r| r.version > Some(watermarks[from].version)).count();
+        assert_eq!(replay::same_again(&migration, &watermarks, from, &records).await?, left);
+    }
     migration.drop().await
 }
 
@@ -171,13 +177,6 @@ async fn write(url: String, database: String, writer: i32, stop: CancellationTok
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
     Ok(())
-}
-
-/// Every committed watermark, in order.
-async fn watermarks(migration: &Migration) -> anyhow::Result<Vec<Watermark>> {
-    let topic = Topics::new(&migration.prefix).watermarks();
-    let records = read_all(&migration.kafka(), &topic).await?;
-    records.iter().map(|r| Ok(decode_watermark(r.value.as_deref().unwrap_or_default())?)).collect()
 }
 
 /// Every committed change, with its partition and offset, by version.
@@ -295,15 +294,7 @@ async fn assemble(
 async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
     let Some(servers) = Servers::from_env() else { return Ok(()) };
     let mut migration = Migration::new(servers, "remint", &[TABLE]).await?;
-    let table = TableName::new(&migration.database, "t");
-    let topics = Topics::new(&migration.prefix);
-    let outline = Outline {
-        tables: HashSet::from([table.clone()]),
-        topics: topics.clone(),
-        prefix: migration.prefix.clone(),
-        partitions: HashMap::from([(topics.changes(&table), 3)]),
-        max_clock_ahead_us: 60_000_000,
-    };
+    let outline = outline(&migration);
     let first = Watermark {
         source: "mysql".into(),
         gtid_set: migration.executed().await?,

@@ -256,6 +256,13 @@ impl Running {
         }
     }
 
+    /// The most memory that it has had resident so far, in MiB.
+    pub(crate) fn peak_rss_mb(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        Ok(peak.ok_or_else(|| anyhow::anyhow!("no VmHWM"))?.trim().parse::<u64>()? / 1024)
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

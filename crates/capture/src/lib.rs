@@ -17,6 +17,7 @@
 //! - A MySQL transaction larger than a batch is cut. Its watermark says how many of its row changes
 //!   are out, and they are skipped without minting when the transaction is read again.
 
+mod ahead;
 mod assembler;
 mod metrics;
 mod run;

@@ -9,18 +9,15 @@ use tandem_event_log::{
     TransactionalPublisher, read_last,
 };
 use tandem_model::{BinlogPosition, GtidSet, Minter, TableName, Version, Watermark};
-use tandem_mysql_source::{BinlogError, BinlogEvent, BinlogStream, Mysql, MysqlConfig, MysqlError, Reader};
+use tandem_mysql_source::{BinlogError, BinlogStream, Mysql, MysqlConfig, MysqlError, Reader};
 use tandem_wire::WireError;
 use tandem_wire::control::{decode_watermark, encode_watermark};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::ahead::Ahead;
 use crate::assembler::{Batch, Outline};
 use crate::{AssembleError, Assembler, Metrics};
-
-/// Binlog events decoded ahead of the assembler. An event holds a few rows, so this is small.
-const EVENTS_AHEAD: usize = 256;
 
 /// First and longest pause before capture starts again from its last watermark.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -240,43 +237,24 @@ impl Capture {
             BinlogStream::open(&self.binlog, &last.gtid_set, move |table| wanted.contains(table)).await?;
         tracing::info!(gtid_set = %last.gtid_set, version = %last.version, cut = last.cut.is_some(), "reading the binlog");
         self.metrics.connected.set(1);
-        let mut events = decode_ahead(stream);
+        let mut events = Ahead::of(stream);
         let ends = Arc::new(Mutex::new(ends));
         let mut publication = None;
         // A new log begins with a watermark at once: nothing can be borrowed before there is one.
         let mut idle_at = Instant::now() + if resumed { self.config.idle } else { Duration::ZERO };
 
         loop {
-            let full =
-                assembler.len() >= self.config.max_records || assembler.bytes() >= self.config.max_bytes;
-            tokio::select! {
-                biased;
-                done = finished(&mut publication), if publication.is_some() => {
-                    publication = None;
-                    let published: Published = done?;
-                    self.metrics.rows.inc_by(published.rows);
-                    self.metrics.bytes.inc_by(published.bytes);
-                    self.metrics.transactions.inc_by(published.transactions);
-                    self.metrics.watermarks.inc();
-                }
-                event = events.recv(), if !full => {
-                    let now = now_us();
-                    self.metrics.last_event_us.set(now);
-                    let Some(event) = event else { return Err(CaptureError::StreamEnded) };
-                    assembler.on_event(event?, now)?;
-                }
-                () = tokio::time::sleep_until(idle_at), if publication.is_none() => {}
+            let now = now_us();
+            while !self.is_full(&assembler)
+                && let Some(event) = events.take()
+            {
+                assembler.on_event(event, now)?;
             }
-            if publication.is_some() {
-                continue;
-            }
-            // Again: the event of this round may have filled the batch.
-            let full =
-                assembler.len() >= self.config.max_records || assembler.bytes() >= self.config.max_bytes;
+            let full = self.is_full(&assembler);
             let caught_up = events.is_empty();
             let idle = Instant::now() >= idle_at;
             let whole = caught_up && !assembler.is_empty() && !assembler.in_transaction();
-            if full || whole || idle {
+            if publication.is_none() && (full || whole || idle) {
                 // MySQL's clock is asked only when there is nothing left to read: a watermark's clock
                 // must not run ahead of changes that are still to come from the binlog's past.
                 let clock = if idle && caught_up && assembler.is_empty() {
@@ -296,7 +274,28 @@ impl Capture {
                     bytes,
                 )));
             }
+            tokio::select! {
+                biased;
+                done = finished(&mut publication), if publication.is_some() => {
+                    publication = None;
+                    let published: Published = done?;
+                    self.metrics.rows.inc_by(published.rows);
+                    self.metrics.bytes.inc_by(published.bytes);
+                    self.metrics.transactions.inc_by(published.transactions);
+                    self.metrics.watermarks.inc();
+                }
+                more = events.ready(), if !self.is_full(&assembler) => {
+                    more?;
+                    self.metrics.last_event_us.set(now_us());
+                }
+                () = tokio::time::sleep_until(idle_at), if publication.is_none() => {}
+            }
         }
+    }
+
+    /// Whether the batch is to be published as it is.
+    fn is_full(&self, assembler: &Assembler) -> bool {
+        assembler.len() >= self.config.max_records || assembler.bytes() >= self.config.max_bytes
     }
 
     async fn publish(
@@ -410,25 +409,6 @@ async fn finished<F: Future + Unpin>(publication: &mut Option<F>) -> F::Output {
         Some(publication) => publication.await,
         None => std::future::pending().await,
     }
-}
-
-/// Reads and decodes on a task of its own, so that decoding and encoding use two cores. Ends after
-/// the first error, which it hands over.
-fn decode_ahead(mut stream: BinlogStream) -> mpsc::Receiver<Result<BinlogEvent, BinlogError>> {
-    let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
-    tokio::spawn(async move {
-        loop {
-            let event = tokio::select! {
-                event = stream.next() => event,
-                () = sender.closed() => return,
-            };
-            let failed = event.is_err();
-            if sender.send(event).await.is_err() || failed {
-                return;
-            }
-        }
-    });
-    receiver
 }
 
 fn now_us() -> i64 {

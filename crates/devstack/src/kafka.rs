@@ -19,10 +19,10 @@ use crate::process::run;
 use crate::server::{Recipe, Server};
 use crate::{instance, maven, say, tools};
 
-const VERSION: &str = "4.3.1";
-const LOG4J_VERSION: &str = "2.25.4";
+pub(crate) const VERSION: &str = "4.3.1";
+pub(crate) const LOG4J_VERSION: &str = "2.25.4";
 const DEADLINE: Duration = Duration::from_mins(2);
-const LOG4J: &str = include_str!("../resources/kafka-log4j2.xml");
+pub(crate) const LOG4J: &str = include_str!("../resources/kafka-log4j2.xml");
 
 /// A Kafka broker; see [`Server`] for its life.
 #[derive(Debug)]

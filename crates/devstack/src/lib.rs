@@ -1,4 +1,5 @@
-//! Starts, stops and kills real MySQL, Kafka and Cassandra for demo, tests and benches.
+//! Starts, stops and kills real MySQL, Kafka and Cassandra for demo, tests and benches; and Debezium,
+//! to be compared with.
 //!
 //! No container engine is involved: MySQL comes from Debian packages, Kafka and Cassandra from
 //! Maven artifacts, all of them unpacked once into a cache folder ([`Cache`]) and run from there as
@@ -19,6 +20,7 @@
 mod apt;
 mod cache;
 mod cassandra;
+mod debezium;
 mod endpoints;
 mod instance;
 mod kafka;
@@ -33,6 +35,7 @@ mod tools;
 
 pub use cache::Cache;
 pub use cassandra::Cassandra;
+pub use debezium::{Debezium, DebeziumOptions};
 pub use endpoints::{CASSANDRA_ENV, Endpoints, KAFKA_ENV, MYSQL_ENV};
 pub use instance::{ServerStatus, down_instance, list, remove_instance, sweep_orphans};
 pub use kafka::Kafka;

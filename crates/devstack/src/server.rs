@@ -244,7 +244,7 @@ impl Server {
         inner
     }
 
-    /// Name for messages: "MySQL", "Kafka" or "Cassandra".
+    /// Name for messages: "MySQL", "Kafka", "Cassandra" or "Debezium".
     pub fn name(&self) -> &'static str {
         self.recipe.name()
     }
@@ -269,7 +269,8 @@ impl Server {
         self.lock().client_port()
     }
 
-    /// All its ports: MySQL's; Kafka's for clients and controller; Cassandra's for CQL, storage, JMX.
+    /// All its ports: MySQL's; Kafka's for clients and controller; Cassandra's for CQL, storage, JMX;
+    /// that of Debezium's REST interface.
     pub fn ports(&self) -> Vec<u16> {
         self.lock().state.ports.clone()
     }

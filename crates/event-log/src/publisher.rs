@@ -16,15 +16,11 @@ use tokio::sync::oneshot;
 
 use crate::client::{Health, log, report};
 use crate::error::may_pass;
-use crate::producer::ping_broker;
+use crate::producer::{ping_broker, take_acknowledgements};
 use crate::{BoxError, EndOffsets, KafkaConfig, OutRecord, PublishError};
 
 /// How long a start may take to end what an older publisher left behind.
 const INIT: Duration = Duration::from_secs(30);
-
-/// librdkafka's own `flush` looks for acknowledgements every 100 ms; polling for them this often
-/// makes a transaction cost some 10 ms.
-const POLL: Duration = Duration::from_micros(500);
 
 /// How long one step of an abort may wait while acknowledgements are to come.
 const ABORT_STEP: Duration = Duration::from_millis(50);
@@ -158,12 +154,31 @@ impl ProducerContext for Deliveries {
 #[derive(Default)]
 struct Places {
     numbers: HashMap<(Arc<str>, i32), usize>,
+    /// The topic of the last record, and the numbers of its partitions: mostly the next one has the
+    /// same, by the same `Arc`.
+    last: Option<(Arc<str>, Vec<Option<usize>>)>,
 }
 
 impl Places {
     fn number(&mut self, record: &OutRecord) -> usize {
+        let partition = record.partition as usize;
+        if let Some((topic, numbers)) = &self.last
+            && Arc::ptr_eq(topic, &record.topic)
+            && let Some(&Some(number)) = numbers.get(partition)
+        {
+            return number;
+        }
         let next = self.numbers.len();
-        *self.numbers.entry((Arc::clone(&record.topic), record.partition)).or_insert(next)
+        let number = *self.numbers.entry((Arc::clone(&record.topic), record.partition)).or_insert(next);
+        let (topic, numbers) = self.last.get_or_insert_with(|| (Arc::clone(&record.topic), Vec::new()));
+        if !Arc::ptr_eq(topic, &record.topic) {
+            (*topic, *numbers) = (Arc::clone(&record.topic), Vec::new());
+        }
+        if numbers.len() <= partition {
+            numbers.resize(partition + 1, None);
+        }
+        numbers[partition] = Some(number);
+        number
     }
 }
 
@@ -208,13 +223,12 @@ impl Worker {
 
     /// Sends records and waits until each is acknowledged.
     fn send(&self, records: &[OutRecord], places: &mut Places) -> Result<(), PublishError> {
+        let mut known = places.numbers.len();
         for record in records {
             let place = places.number(record);
-            {
-                let mut state = self.producer.context().lock();
-                if state.ends.len() <= place {
-                    state.ends.resize(place + 1, 0);
-                }
+            if place >= known {
+                known = place + 1;
+                self.producer.context().lock().ends.resize(known, 0);
             }
             let mut kafka = record.to_kafka(place);
             while let Err((error, back)) = self.producer.send(kafka) {
@@ -222,11 +236,11 @@ impl Worker {
                     return Err(self.judge(&error));
                 }
                 kafka = back;
-                self.producer.poll(POLL);
+                take_acknowledgements(&self.producer);
             }
         }
         while self.producer.in_flight_count() > 0 {
-            self.producer.poll(POLL);
+            take_acknowledgements(&self.producer);
             if self.producer.context().lock().failed.is_some() {
                 break;
             }
@@ -280,7 +294,7 @@ impl Worker {
         // instead makes it purge once more later, into the next transaction.)
         loop {
             let waiting = self.producer.in_flight_count() > 0;
-            self.producer.poll(POLL);
+            take_acknowledgements(&self.producer);
             match self.producer.abort_transaction(if waiting { ABORT_STEP } else { INIT }) {
                 Ok(()) => return error,
                 Err(KafkaError::Transaction(e)) if e.is_retriable() => {}

@@ -136,8 +136,8 @@ impl Default for HttpSection {
 impl Default for CaptureSection {
     fn default() -> Self {
         Self {
-            max_records: 5000,
-            max_bytes: 8 << 20,
+            max_records: 20_000,
+            max_bytes: 12 << 20,
             watermark_interval_ms: 500,
             max_clock_ahead_seconds: 60,
         }

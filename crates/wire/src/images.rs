@@ -48,6 +48,11 @@ impl Images {
         self.spans.is_empty()
     }
 
+    /// The bytes of all images.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The images in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Image<'_>> {
         let of = |(from, to): Span| &self.bytes[from..to];

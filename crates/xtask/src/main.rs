@@ -3,10 +3,13 @@
 mod bench;
 mod charsets;
 mod demo;
+mod differential;
 mod mutants;
+mod peers;
 mod seeds;
 mod stack;
 mod test_cmd;
+mod topic;
 
 use std::process::ExitCode;
 

@@ -20,19 +20,29 @@ use super::canonical::{Form, of_cassandra, of_mysql};
 use super::config::{Config, Source, Target};
 use super::diff::{Cells, Difference, TableDiff};
 use super::stores::{self, TableInfo, list, quote, tick};
+use crate::differential::{self, DebeziumArgs};
 
 /// Differences kept and printed for each table; all are counted.
 const SHOWN: usize = 20;
 
-/// Compares MySQL with Cassandra, row by row.
+/// Compares MySQL with Cassandra, row by row; or what is captured with what Debezium captures.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct CompareArgs {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// The tandem.toml that says what goes where
-    #[arg(long)]
-    config: PathBuf,
+    #[arg(long, required = true)]
+    config: Option<PathBuf>,
     /// Write the result as JSON to this file
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Capture the same binlog by Debezium and by Tandem, and compare the events field by field
+    Debezium(DebeziumArgs),
 }
 
 /// How one target table compares with its source.
@@ -57,7 +67,11 @@ pub(crate) struct Comparison {
 
 /// `cargo xtask compare`.
 pub(crate) fn command(args: &CompareArgs) -> Result<ExitCode> {
-    let config = Config::load(&args.config)?;
+    if let Some(Other::Debezium(args)) = &args.other {
+        return differential::command(args);
+    }
+    let path = args.config.as_ref().context("--config is missing")?;
+    let config = Config::load(path)?;
     let comparison = super::runtime()?.block_on(compare(&config, |_| ()))?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&comparison.to_json())?;

@@ -37,7 +37,9 @@ use anyhow::{Context, Result};
 
 pub(crate) use args::DemoArgs;
 pub(crate) use compare::{CompareArgs, command as compare};
+pub(crate) use process::{Tandem, binary};
 pub(crate) use run::command as demo;
+pub(crate) use stores::mysql;
 
 /// The workspace's folder.
 pub(crate) fn root() -> PathBuf {

@@ -74,6 +74,12 @@ impl Tandem {
         Self { binary, config, log, role: vec!["run".to_owned()], child: None }
     }
 
+    /// Another role alone, with its metrics where the configuration says.
+    pub(crate) fn only(mut self, role: &str) -> Self {
+        self.role = vec![role.to_owned()];
+        self
+    }
+
     /// Another role alone, with its metrics on this port.
     pub(crate) fn role(mut self, role: &str, metrics: u16) -> Self {
         self.role = vec![role.to_owned(), "--listen".to_owned(), format!("127.0.0.1:{metrics}")];

@@ -1,29 +1,19 @@
-//! `bench`: figures, on binlogs recorded from a real MySQL.
+//! `bench decode`: the decoder by itself, on binlogs recorded from a real MySQL.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
+use clap::Args;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tandem_devstack::{Mysql, MysqlOptions};
 
-#[derive(Debug, Args)]
-pub(crate) struct BenchArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// Decode recorded rows of a 17-column invoice table: Tandem, mysql_common's rows(), the raw stream
-    Decode(DecodeArgs),
-}
+use super::invoices::{ROW, TABLE};
 
 #[derive(Debug, Args)]
-struct DecodeArgs {
+pub(crate) struct DecodeArgs {
     /// Transactions of one row each to record; of bulk transactions, five times as many rows
     #[arg(long, default_value_t = 20_000)]
     rows: u32,
@@ -32,13 +22,7 @@ struct DecodeArgs {
     json: Option<PathBuf>,
 }
 
-pub(crate) fn bench(args: &BenchArgs) -> Result<ExitCode> {
-    match &args.what {
-        What::Decode(args) => decode(args),
-    }
-}
-
-fn decode(args: &DecodeArgs) -> Result<ExitCode> {
+pub(crate) fn decode(args: &DecodeArgs) -> Result<ExitCode> {
     let folder = tempfile::tempdir().context("make a temporary folder")?;
     eprintln!("recording {} transactions on a MySQL of its own", args.rows);
     let server = Mysql::ephemeral(&MysqlOptions::default())?;
@@ -60,13 +44,6 @@ fn decode(args: &DecodeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-const TABLE: &str = "CREATE TABLE invoices (
-    id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, account_id BIGINT NOT NULL, number VARCHAR(32) NOT NULL,
-    status ENUM('draft', 'open', 'paid', 'void') NOT NULL, currency CHAR(3) NOT NULL, country CHAR(2) NOT NULL,
-    amount DECIMAL(12,2) NOT NULL, tax DECIMAL(12,2) NOT NULL, discount DECIMAL(5,2),
-    customer VARCHAR(100) NOT NULL, note TEXT, positions INT UNSIGNED NOT NULL, flags TINYINT UNSIGNED NOT NULL,
-    issued_at DATETIME(6) NOT NULL, due_on DATE NOT NULL, paid_at DATETIME, updated_at TIMESTAMP(6) NOT NULL)";
-
 /// Of ten statements five insert, four update and one deletes, each a transaction of one row.
 const SINGLE: &str = "CREATE PROCEDURE single(n INT) BEGIN
     DECLARE i INT DEFAULT 0;
@@ -79,14 +56,6 @@ const SINGLE: &str = "CREATE PROCEDURE single(n INT) BEGIN
         SET i = i + 1;
     END WHILE;
 END";
-
-/// One row as it could be; every one is different.
-const ROW: &str =
-    "CREATE VIEW row_of AS SELECT FLOOR(RAND() * 1000000) a, CONCAT('INV-2024-', FLOOR(RAND() * 1e9)) b,
-    1 + FLOOR(RAND() * 4) c, 'EUR' d, 'DE' e, ROUND(RAND() * 100000, 2) f, ROUND(RAND() * 10000, 2) g,
-    IF(RAND() < 0.5, NULL, 2.50) h, CONCAT('Customer number ', FLOOR(RAND() * 1e6), ' Gmbh & Co') i,
-    IF(RAND() < 0.5, NULL, 'Please pay within 30 days.') j, FLOOR(RAND() * 50) k, FLOOR(RAND() * 255) l,
-    NOW(6) m, CURDATE() n, NULL o, NOW(6) p";
 
 /// Records a binlog of single-row transactions and one of bulk transactions.
 async fn record(url: &str, rows: u32, folder: &Path) -> Result<Vec<PathBuf>> {

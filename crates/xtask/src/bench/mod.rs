@@ -1,0 +1,33 @@
+//! `bench`: figures, on binlogs made by a real MySQL.
+
+mod capture;
+mod decode;
+mod drain;
+mod invoices;
+mod usage;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Decode recorded rows of a 17-column invoice table: Tandem, mysql_common's rows(), the raw stream
+    Decode(decode::DecodeArgs),
+    /// Drain long binlogs into Kafka, Debezium and Tandem one after the other
+    Capture(capture::CaptureArgs),
+}
+
+pub(crate) fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    match &args.what {
+        What::Decode(args) => decode::decode(args),
+        What::Capture(args) => capture::capture(args),
+    }
+}

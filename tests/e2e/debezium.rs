@@ -1,0 +1,53 @@
+//! Debezium and Tandem capture the same binlog: what is not meant to differ does not.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::support::Servers;
+
+/// `cargo xtask compare debezium`, on servers of its own. Gives whether it succeeded, what it printed
+/// and its report.
+async fn compare(sql: Option<&str>) -> anyhow::Result<(bool, String, Json)> {
+    let folder = tempfile::tempdir()?;
+    let (json, file) = (folder.path().join("report.json"), folder.path().join("statements.sql"));
+    let mut command = Command::new(std::env::var_os("TANDEM_XTASK_BIN").expect("the caller has looked"));
+    command.args(["compare", "debezium", "--json"]).arg(&json).stdin(Stdio::null());
+    if let Some(sql) = sql {
+        std::fs::write(&file, sql)?;
+        command.arg("--sql").arg(&file);
+    }
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    let done = tokio::time::timeout(Duration::from_mins(5), command.output()).await??;
+    let printed =
+        format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let report = std::fs::read_to_string(&json).map_err(|_| anyhow::anyhow!("no report: {printed}"))?;
+    Ok((done.status.success(), printed, serde_json::from_str(&report)?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn debezium_says_the_same() -> anyhow::Result<()> {
+    if Servers::from_env().is_none() || std::env::var_os("TANDEM_XTASK_BIN").is_none() {
+        return Ok(());
+    }
+    let (success, printed, report) = compare(None).await?;
+    assert!(success && report["holds"] == true, "{printed}");
+    // It was a comparison: events of every table, and every rule met.
+    assert!(report["events"].as_u64() > Some(1000), "{printed}");
+    for table in report["tables"].as_array().expect("tables") {
+        assert_ne!(table["debezium"], 0, "{table}");
+    }
+    let applied: BTreeMap<&str, u64> = report["rules"]
+        .as_array()
+        .expect("rules")
+        .iter()
+        .filter_map(|rule| Some((rule["rule"].as_str()?, rule["applied"].as_u64()?)))
+        .collect();
+    for rule in ["bit-as-number", "no-date-as-text", "geometry-as-bytes", "table-without-key", "source-pos"] {
+        assert!(applied.get(rule) > Some(&0), "{rule}: {applied:?}");
+    }
+    Ok(())
+}

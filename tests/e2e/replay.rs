@@ -1,0 +1,82 @@
+//! Assembles a stretch of the binlog again, undisturbed, and compares it with what is on the log.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tandem_capture::{Assembler, Outline};
+use tandem_event_log::{InRecord, Topics, read_all};
+use tandem_model::{TableName, Watermark};
+use tandem_mysql_source::{BinlogStream, MysqlConfig};
+use tandem_wire::control::decode_watermark;
+
+use crate::support::Migration;
+
+/// What a migration's assembler knows, with the one table `t` on three partitions.
+pub(crate) fn outline(migration: &Migration) -> Outline {
+    let table = TableName::new(&migration.database, "t");
+    let topics = Topics::new(&migration.prefix);
+    Outline {
+        tables: HashSet::from([table.clone()]),
+        prefix: migration.prefix.clone(),
+        partitions: HashMap::from([(topics.changes(&table), 3)]),
+        topics,
+        max_clock_ahead_us: 60_000_000,
+    }
+}
+
+/// Every committed watermark, in order.
+pub(crate) async fn watermarks(migration: &Migration) -> anyhow::Result<Vec<Watermark>> {
+    let topic = Topics::new(&migration.prefix).watermarks();
+    let records = read_all(&migration.kafka(), &topic).await?;
+    records.iter().map(|r| Ok(decode_watermark(r.value.as_deref().unwrap_or_default())?)).collect()
+}
+
+/// Every committed change of the table, by version.
+pub(crate) async fn changes(migration: &Migration) -> anyhow::Result<Vec<InRecord>> {
+    let topic = Topics::new(&migration.prefix).changes(&TableName::new(&migration.database, "t"));
+    let mut records = read_all(&migration.kafka(), &topic).await?;
+    records.sort_by_key(|r| r.version);
+    Ok(records)
+}
+
+/// Requires that a capture which begins at the `from`th watermark, is never disturbed and publishes its
+/// watermarks at the same places, writes the very bytes and versions that are on the log. Gives how
+/// many changes were compared.
+pub(crate) async fn same_again(
+    migration: &Migration,
+    watermarks: &[Watermark],
+    from: usize,
+    log: &[InRecord],
+) -> anyhow::Result<usize> {
+    let first = &watermarks[from];
+    let config = MysqlConfig::new(&migration.servers.mysql_url, rand::random::<u32>() | 1);
+    let outline = outline(migration);
+    let tables = outline.tables.clone();
+    let mut stream = BinlogStream::open(&config, &first.gtid_set, move |t| tables.contains(t)).await?;
+    let mut assembler = Assembler::resume(outline, first);
+    let mut compared = 0;
+    for pair in watermarks[from..].windows(2) {
+        let between: Vec<&InRecord> = log
+            .iter()
+            .filter(|r| r.version > Some(pair[0].version) && r.version < Some(pair[1].version))
+            .collect();
+        while assembler.len() < between.len() {
+            let event = tokio::time::timeout(Duration::from_secs(30), stream.next()).await??;
+            assembler.on_event(event, i64::MAX / 2)?;
+        }
+        let (batch, watermark) = assembler.take(Some(pair[1].clock_us));
+        assert_eq!(watermark.version, pair[1].version, "after watermark {}", pair[0].version);
+        assert_eq!(batch.records.len(), between.len(), "after watermark {}", pair[0].version);
+        for (again, published) in batch.records.iter().zip(&between) {
+            assert_eq!(again.version, published.version);
+            assert_eq!(again.partition, published.partition);
+            assert!(
+                Some(&again.key) == published.key.as_ref() && again.value == published.value,
+                "another record at {:?}",
+                again.version
+            );
+        }
+        compared += between.len();
+    }
+    Ok(compared)
+}
