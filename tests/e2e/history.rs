@@ -155,18 +155,18 @@ impl Stage {
         let order = if step.to > step.from { "advance" } else { "back" };
         let controllers: Vec<u16> =
             self.processes.iter().filter(|p| p.victim == Victim::Controller).map(|p| p.port).collect();
-        let ordered = tokio::spawn(ordered(controllers.clone(), order));
+        let under_way = tokio::spawn(ordered(controllers.clone(), order));
         // Before, within and after the transaction that writes the phase, as it happens.
         tokio::time::sleep(Duration::from_millis([0, 4, 12, 30][turn % 4])).await;
         self.kill(victim, turn).await?;
-        ordered.await?;
+        under_way.await?;
         let began = Instant::now();
         let reached = loop {
             match self.standing().await {
                 Some(standing) if is_at(&standing, step.to) => break standing,
                 // The order was lost with the controller.
                 Some(standing) if is_at(&standing, step.from) => {
-                    self::ordered(controllers.clone(), order).await
+                    ordered(controllers.clone(), order).await;
                 }
                 Some(standing) => anyhow::bail!("{step:?} led to {standing:#}"),
                 None => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 /// A client that has not finished its handshake by then is let go.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes under way at most.
-const HANDSHAKES: usize = 128;
+const HANDSHAKES: usize = 1024;
 
 /// A certificate with its key.
 #[derive(Clone)]

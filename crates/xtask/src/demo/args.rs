@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Invoices in the sample database
-    #[arg(long, default_value_t = 20_000, conflicts_with = "sql")]
+    #[arg(long, default_value_t = 10_000, conflicts_with = "sql")]
     pub(crate) rows: u64,
     /// Rows a second that the traffic changes; 0: no traffic
     #[arg(long, default_value_t = 200)]
