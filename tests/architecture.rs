@@ -29,7 +29,8 @@ fn each_driver_has_one_owner() {
         // Filters, and gates.
         ("cel", &["tandem-controller", "tandem-mapping"]),
     ] {
-        // xtask's demo compares both stores by a path of its own, so it uses the drivers itself.
+        // xtask compares both stores, and the log with Debezium's, by paths of its own, so it uses the
+        // drivers itself.
         let users: Vec<String> = dependencies()
             .into_iter()
             .filter(|(name, deps)| name != "tandem-xtask" && deps.contains(driver))
