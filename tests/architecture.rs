@@ -29,8 +29,8 @@ fn each_driver_has_one_owner() {
         // Filters, and gates.
         ("cel", &["tandem-controller", "tandem-mapping"]),
     ] {
-        // xtask's demo compares both stores by a path of its own, and the checker (a program of this
-        // package) judges by one of its own, so they use the drivers themselves.
+        // xtask compares both stores, and the log with Debezium's, by paths of its own, and the checker (a
+        // program of this package) judges by one of its own, so they use the drivers themselves.
         let own_path = ["tandem-xtask", "tandem-tests"];
         let users: Vec<String> = dependencies()
             .into_iter()
