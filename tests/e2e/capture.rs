@@ -1,6 +1,8 @@
 //! Capture against real servers: killed at random points under load its log holds every row change
 //! exactly once, and a restart mints the same versions again.
 
+mod xa;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ use tandem_mysql_source::{BinlogEvent, BinlogStream, MysqlConfig, RowsKind};
 use tandem_wire::control::decode_watermark;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Migration, Servers};
+use crate::support::{Migration, Running, Servers};
 
 const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, s VARCHAR(40))";
 const MAPPING: &str =
@@ -225,6 +227,7 @@ async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::
             BinlogEvent::Commit { .. } => seen.insert(&open.take().expect("a transaction is open")),
             BinlogEvent::Statement { gtid, .. } => seen.insert(&gtid),
             BinlogEvent::Idle { .. } => {}
+            BinlogEvent::Prepared { .. } | BinlogEvent::Decided { .. } => panic!("no XA here"),
         }
     }
     Ok(told)
@@ -303,6 +306,7 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
         prefix: migration.prefix.clone(),
         partitions: HashMap::from([(topics.changes(&table), 3)]),
         max_clock_ahead_us: 60_000_000,
+        prepared_bytes: 1 << 20,
     };
     let first = Watermark {
         source: "mysql".into(),

@@ -16,9 +16,11 @@
 //!   A restart after a crash and a restart after an aborted transaction are the same code.
 //! - A MySQL transaction larger than a batch is cut. Its watermark says how many of its row changes
 //!   are out, and they are skipped without minting when the transaction is read again.
+//! - The rows of an XA transaction are published at its XA COMMIT (`prepared.rs`).
 
 mod assembler;
 mod metrics;
+mod prepared;
 mod run;
 
 pub use assembler::{AssembleError, Assembler, Batch, Outline};

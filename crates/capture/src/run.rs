@@ -8,7 +8,7 @@ use tandem_event_log::{
     Admin, ConsumeError, EndOffsets, KafkaConfig, OutRecord, PublishError, SchemaStore, Topics,
     TransactionalPublisher, read_last,
 };
-use tandem_model::{BinlogPosition, GtidSet, Minter, TableName, Version, Watermark};
+use tandem_model::{BinlogPosition, Gtid, GtidSet, Minter, TableName, Version, Watermark};
 use tandem_mysql_source::{BinlogError, BinlogEvent, BinlogStream, Mysql, MysqlConfig, MysqlError, Reader};
 use tandem_wire::WireError;
 use tandem_wire::control::{decode_watermark, encode_watermark};
@@ -25,6 +25,9 @@ const EVENTS_AHEAD: usize = 256;
 /// First and longest pause before capture starts again from its last watermark.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
+/// What the binlog's reader hands over.
+type Events = mpsc::Receiver<Result<BinlogEvent, BinlogError>>;
+
 /// How capture works.
 #[derive(Debug, Clone)]
 pub struct CaptureConfig {
@@ -34,7 +37,8 @@ pub struct CaptureConfig {
     pub tables: Vec<TableName>,
     /// Records in one Kafka transaction, at most (one binlog event may overshoot it).
     pub max_records: usize,
-    /// Bytes of keys and values in one Kafka transaction, at most (one event may overshoot it).
+    /// Bytes of keys and values in one Kafka transaction, at most (one event may overshoot it). As much is kept
+    /// of the rows of prepared XA transactions.
     pub max_bytes: usize,
     /// The longest time between two watermarks.
     pub idle: Duration,
@@ -75,6 +79,15 @@ pub enum CaptureError {
     /// The task that reads the binlog is gone, which it should only be after an error of its own.
     #[error("the binlog is no longer read")]
     StreamEnded,
+    /// The log would begin between the PREPARE and the decision of XA transactions.
+    #[error(
+        "{count} XA transactions are prepared on the server and neither committed nor rolled back: a new log \
+         cannot begin, their rows would not be on it. Decide them (XA RECOVER lists them)"
+    )]
+    PreparedBefore {
+        /// How many.
+        count: usize,
+    },
     /// The list of tables changed while a MySQL transaction was partly published.
     #[error(
         "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
@@ -123,7 +136,7 @@ impl CaptureError {
             Self::Mysql(error) => error.is_transient(),
             Self::Publish(error) => error.is_retriable(),
             Self::Consume(error) => error.is_retriable(),
-            Self::StreamEnded => true,
+            Self::StreamEnded | Self::PreparedBefore { .. } => true,
             Self::Assemble(_)
             | Self::Checkpoint(_)
             | Self::Lost { .. }
@@ -234,13 +247,15 @@ impl Capture {
             prefix: self.kafka.prefix.clone(),
             partitions: partitions.into_iter().collect(),
             max_clock_ahead_us: self.config.max_clock_ahead.as_micros() as i64,
+            prepared_bytes: self.config.max_bytes,
         };
         let mut assembler = Assembler::resume(outline, &last);
-        let stream =
-            BinlogStream::open(&self.binlog, &last.gtid_set, move |table| wanted.contains(table)).await?;
+        let stream = self.stream(&self.binlog, &last.gtid_set, &wanted).await?;
         tracing::info!(gtid_set = %last.gtid_set, version = %last.version, cut = last.cut.is_some(), "reading the binlog");
         self.metrics.connected.set(1);
         let mut events = decode_ahead(stream);
+        // The rows of a large XA transaction, which are read again when it commits.
+        let mut again: Option<Events> = None;
         let ends = Arc::new(Mutex::new(ends));
         let mut publication = None;
         // A new log begins with a watermark at once: nothing can be borrowed before there is one.
@@ -259,11 +274,19 @@ impl Capture {
                     self.metrics.transactions.inc_by(published.transactions);
                     self.metrics.watermarks.inc();
                 }
-                event = events.recv(), if !full => {
+                event = again.as_mut().unwrap_or(&mut events).recv(), if !full => {
                     let now = now_us();
                     self.metrics.last_event_us.set(now);
                     let Some(event) = event else { return Err(CaptureError::StreamEnded) };
                     assembler.on_event(event?, now)?;
+                    match assembler.rows_needed() {
+                        None => again = None,
+                        Some(_) if again.is_some() => {}
+                        Some(gtid) => {
+                            let stream = self.transaction(&mut reader, gtid, &wanted).await?;
+                            again = Some(decode_ahead(stream));
+                        }
+                    }
                 }
                 () = tokio::time::sleep_until(idle_at), if publication.is_none() => {}
             }
@@ -273,7 +296,7 @@ impl Capture {
             // Again: the event of this round may have filled the batch.
             let full =
                 assembler.len() >= self.config.max_records || assembler.bytes() >= self.config.max_bytes;
-            let caught_up = events.is_empty();
+            let caught_up = events.is_empty() && again.is_none();
             let idle = Instant::now() >= idle_at;
             let whole = caught_up && !assembler.is_empty() && !assembler.in_transaction();
             if full || whole || idle {
@@ -297,6 +320,32 @@ impl Capture {
                 )));
             }
         }
+    }
+
+    async fn stream(
+        &self,
+        config: &MysqlConfig,
+        from: &GtidSet,
+        wanted: &HashSet<TableName>,
+    ) -> Result<BinlogStream, CaptureError> {
+        let wanted = wanted.clone();
+        Ok(BinlogStream::open(config, from, move |table| wanted.contains(table)).await?)
+    }
+
+    /// A stream that begins with one transaction of the past, or, among others, comes to it. It poses as
+    /// another replica than the one that goes on reading.
+    async fn transaction(
+        &self,
+        reader: &mut Reader,
+        gtid: &Gtid,
+        wanted: &HashSet<TableName>,
+    ) -> Result<BinlogStream, CaptureError> {
+        tracing::info!(%gtid, "the rows of a large XA transaction are read again");
+        let mut one = GtidSet::default();
+        one.insert(gtid);
+        let others = reader.executed().await?.minus(&one);
+        let second = MysqlConfig { server_id: second_server_id(self.binlog.server_id), ..self.binlog.clone() };
+        self.stream(&second, &others, wanted).await
     }
 
     async fn publish(
@@ -360,6 +409,12 @@ impl Capture {
     async fn first_watermark(&self, reader: &mut Reader) -> Result<Watermark, CaptureError> {
         let clock_us = self.clock(reader).await?;
         let gtid_set = reader.executed().await?;
+        // Asked after the set: whatever is prepared in it and undecided now is seen. Where this may not be
+        // asked, its XA COMMIT is noticed.
+        match reader.prepared().await? {
+            Some(count) if count > 0 => return Err(CaptureError::PreparedBefore { count }),
+            _ => {}
+        }
         tracing::info!(%gtid_set, "this log is new: capture begins at what MySQL has executed by now");
         Ok(Watermark {
             source: self.config.source.clone(),
@@ -414,7 +469,7 @@ async fn finished<F: Future + Unpin>(publication: &mut Option<F>) -> F::Output {
 
 /// Reads and decodes on a task of its own, so that decoding and encoding use two cores. Ends after
 /// the first error, which it hands over.
-fn decode_ahead(mut stream: BinlogStream) -> mpsc::Receiver<Result<BinlogEvent, BinlogError>> {
+fn decode_ahead(mut stream: BinlogStream) -> Events {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
     tokio::spawn(async move {
         loop {
@@ -429,6 +484,14 @@ fn decode_ahead(mut stream: BinlogStream) -> mpsc::Receiver<Result<BinlogEvent, 
         }
     });
     receiver
+}
+
+/// The replica id of a second connection: another one, and not 0, which is none.
+fn second_server_id(first: u32) -> u32 {
+    match first ^ 0x8000_0000 {
+        0 => 1,
+        id => id,
+    }
 }
 
 fn now_us() -> i64 {
