@@ -11,6 +11,7 @@ mod convergence;
 mod event_log;
 mod filters;
 mod gateway;
+mod link;
 mod migration;
 mod mysql_source;
 mod refusals;

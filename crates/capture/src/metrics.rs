@@ -14,6 +14,7 @@ pub struct Metrics {
     pub(crate) transactions: Counter<u64, AtomicU64>,
     pub(crate) watermarks: Counter<u64, AtomicU64>,
     pub(crate) restarts: Counter<u64, AtomicU64>,
+    pub(crate) standby: Gauge<i64, AtomicI64>,
     pub(crate) connected: Gauge<i64, AtomicI64>,
     pub(crate) last_event_us: Gauge<i64, AtomicI64>,
 }
@@ -27,12 +28,18 @@ impl Metrics {
         registry.register("transactions", "MySQL transactions published", self.transactions.clone());
         registry.register("watermarks", "Watermarks published", self.watermarks.clone());
         registry.register("restarts", "Times capture went back to its last watermark", self.restarts.clone());
+        registry.register("standby", "1 while another capture publishes", self.standby.clone());
         registry.register("connected", "1 while the binlog is being read", self.connected.clone());
         registry.register(
             "last_event_timestamp_microseconds",
             "When the last binlog event, a heartbeat included, came in",
             self.last_event_us.clone(),
         );
+    }
+
+    /// Whether it stands by while another capture publishes.
+    pub fn is_standby(&self) -> bool {
+        self.standby.get() == 1
     }
 
     /// Whether the binlog is being read now.

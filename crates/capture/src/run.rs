@@ -5,25 +5,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tandem_event_log::{
-    Admin, ConsumeError, EndOffsets, KafkaConfig, OutRecord, PublishError, SchemaStore, Topics,
-    TransactionalPublisher, read_last,
+    Admin, EndOffsets, KafkaConfig, OutRecord, SchemaStore, Topics, TransactionalPublisher, read_last,
 };
 use tandem_model::{BinlogPosition, Gtid, GtidSet, Minter, TableName, Version, Watermark};
-use tandem_mysql_source::{BinlogError, BinlogEvent, BinlogStream, Mysql, MysqlConfig, MysqlError, Reader};
-use tandem_wire::WireError;
+use tandem_mysql_source::{BinlogError, BinlogEvent, BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_wire::control::{decode_watermark, encode_watermark};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::assembler::{Batch, Outline};
-use crate::{AssembleError, Assembler, Metrics};
+use crate::turn::{self, Patience, Since};
+use crate::{Assembler, CaptureError, Metrics};
 
 /// Binlog events decoded ahead of the assembler. An event holds a few rows, so this is small.
 const EVENTS_AHEAD: usize = 256;
 
 /// First and longest pause before capture starts again from its last watermark.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 
 /// What the binlog's reader hands over.
 type Events = mpsc::Receiver<Result<BinlogEvent, BinlogError>>;
@@ -46,106 +45,11 @@ pub struct CaptureConfig {
     pub max_clock_ahead: Duration,
 }
 
-/// Why capture stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// The binlog.
-    #[error(transparent)]
-    Binlog(#[from] BinlogError),
-    /// A query to MySQL.
-    #[error(transparent)]
-    Mysql(#[from] MysqlError),
-    /// Publishing.
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    /// Reading the last watermark, or the schemas.
-    #[error(transparent)]
-    Consume(#[from] ConsumeError),
-    /// An event that cannot be carried.
-    #[error(transparent)]
-    Assemble(#[from] AssembleError),
-    /// The last watermark cannot be read.
-    #[error("the last watermark cannot be read: {0}")]
-    Checkpoint(#[from] WireError),
-    /// The server lacks transactions that were already published.
-    #[error(
-        "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
-         them. Point mysql.url at a server that has them; rows of Cassandra that they wrote are not taken back"
-    )]
-    Lost {
-        /// The transactions.
-        lost: GtidSet,
-    },
-    /// The task that reads the binlog is gone, which it should only be after an error of its own.
-    #[error("the binlog is no longer read")]
-    StreamEnded,
-    /// The log would begin between the PREPARE and the decision of XA transactions.
-    #[error(
-        "{count} XA transactions are prepared on the server and neither committed nor rolled back: a new log \
-         cannot begin, their rows would not be on it. Decide them (XA RECOVER lists them)"
-    )]
-    PreparedBefore {
-        /// How many.
-        count: usize,
-    },
-    /// The list of tables changed while a MySQL transaction was partly published.
-    #[error(
-        "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
-         once with the former list until the transaction is out, then change it"
-    )]
-    TablesChangedInCut,
-    /// A table was mapped, then not, and now is again.
-    #[error(
-        "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
-         taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
-         or drop its target tables and migrate it anew under another kafka.prefix"
-    )]
-    Gap {
-        /// The change topic.
-        topic: String,
-    },
-    /// Partitions were added to a change topic.
-    #[error(
-        "topic `{topic}` has {count} partitions and had {known} at the last watermark: keys would move to other \
-         partitions, and their order would be lost. Migrate anew under another kafka.prefix"
-    )]
-    Repartitioned {
-        /// The change topic.
-        topic: String,
-        /// Partitions at the last watermark.
-        known: usize,
-        /// Partitions now.
-        count: i32,
-    },
-    /// MySQL's clock is far ahead of this machine's.
-    #[error(
-        "MySQL's clock is {ahead_s} s ahead of this machine's. A watermark at its time would raise every later \
-         version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start again"
-    )]
-    ClockAhead {
-        /// By how many seconds.
-        ahead_s: i64,
-    },
-}
-
-impl CaptureError {
-    /// Whether going back to the last watermark may help.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Binlog(error) => error.is_transient(),
-            Self::Mysql(error) => error.is_transient(),
-            Self::Publish(error) => error.is_retriable(),
-            Self::Consume(error) => error.is_retriable(),
-            Self::StreamEnded | Self::PreparedBefore { .. } => true,
-            Self::Assemble(_)
-            | Self::Checkpoint(_)
-            | Self::Lost { .. }
-            | Self::TablesChangedInCut
-            | Self::Gap { .. }
-            | Self::Repartitioned { .. }
-            | Self::ClockAhead { .. } => false,
-        }
-    }
+/// Why a term ended.
+enum Ended {
+    /// Another capture has taken over, as it seems.
+    Displaced(CaptureError),
+    Failed(CaptureError),
 }
 
 /// Everything one capture needs.
@@ -169,16 +73,24 @@ impl Capture {
     /// last committed watermark; what cannot pass is returned.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CaptureError> {
         let mut pause = BACKOFF.0;
+        let mut displaced = None;
         loop {
             let before = self.metrics.watermarks.get();
             let session = tokio::select! {
-                ended = self.session() => ended,
+                ended = self.term(displaced.take()) => ended,
                 () = stop.cancelled() => Ok(()),
             };
             self.metrics.connected.set(0);
             match session {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_transient() => {
+                Err(Ended::Displaced(error)) => {
+                    tracing::warn!(%error, "another capture has taken over: this one stands by");
+                    displaced = Some(error);
+                }
+                Err(Ended::Failed(error)) => {
+                    if !error.is_transient() {
+                        return Err(error);
+                    }
                     if self.metrics.watermarks.get() > before {
                         pause = BACKOFF.0;
                     }
@@ -190,8 +102,25 @@ impl Capture {
                     }
                     pause = (pause * 2).min(BACKOFF.1);
                 }
-                Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Waits while another capture publishes, then captures until something fails. `displaced` is what
+    /// ended the last term, if another capture seems to have.
+    async fn term(&self, displaced: Option<CaptureError>) -> Result<(), Ended> {
+        let patience = Patience::of(self.config.idle);
+        let after = if displaced.is_some() { Since::Now } else { Since::LastWatermark };
+        let others = turn::wait(&self.kafka, &patience, after, &self.metrics).await.map_err(Ended::Failed)?;
+        self.metrics.standby.set(0);
+        match displaced {
+            // It was no capture of this log that reads under the same id: nobody would ever give way.
+            Some(clash @ CaptureError::Binlog(_)) if !others => return Err(Ended::Failed(clash)),
+            _ => {}
+        }
+        match self.session().await {
+            Err(error) if error.is_displaced() => Err(Ended::Displaced(error)),
+            session => session.map_err(Ended::Failed),
         }
     }
 
@@ -209,7 +138,8 @@ impl Capture {
             let topic = topics.changes(table);
             partitions.insert(topic.clone(), admin.partitions(&topic).await?);
         }
-        let mut reader = self.mysql.reader().await?;
+        // An answer that takes longer than the stream may be silent will not come.
+        let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
         let last = self.last_watermark(&topics).await?;
         let resumed = last.is_some();
         let last = match last {
@@ -344,7 +274,8 @@ impl Capture {
         let mut one = GtidSet::default();
         one.insert(gtid);
         let others = reader.executed().await?.minus(&one);
-        let second = MysqlConfig { server_id: second_server_id(self.binlog.server_id), ..self.binlog.clone() };
+        let second =
+            MysqlConfig { server_id: second_server_id(self.binlog.server_id), ..self.binlog.clone() };
         self.stream(&second, &others, wanted).await
     }
 

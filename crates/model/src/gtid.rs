@@ -243,7 +243,10 @@ mod tests {
         let plain: GtidSet = format!("{A}:1").parse().unwrap();
         assert!(!tagged.is_subset(&plain) && !plain.is_subset(&tagged));
         let both: GtidSet = format!("{A}:1-2:blue:1:3").parse().unwrap();
-        assert_eq!(both.origins().collect::<Vec<_>>(), [(A, "", &[(1, 2)][..]), (A, "blue", &[(1, 1), (3, 3)])]);
+        assert_eq!(
+            both.origins().collect::<Vec<_>>(),
+            [(A, "", &[(1, 2)][..]), (A, "blue", &[(1, 1), (3, 3)])]
+        );
     }
 
     fn set_of(numbers: &BTreeSet<u64>) -> GtidSet {

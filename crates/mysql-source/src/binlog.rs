@@ -31,7 +31,6 @@ pub struct BinlogStream {
     checksums: bool,
     pending: Option<BinlogEvent>,
     failed: Option<BinlogError>,
-    last_heard: Instant,
     silence: Duration,
 }
 
@@ -74,8 +73,7 @@ impl BinlogStream {
             checksums: checksum != "NONE",
             pending: None,
             failed: None,
-            last_heard: Instant::now(),
-            silence: (config.heartbeat * 4).max(Duration::from_secs(4)),
+            silence: config.silence(),
         };
         // The server refuses, where it does, instead of sending the first event.
         this.pending = Some(this.next().await?);
@@ -88,13 +86,16 @@ impl BinlogStream {
             if let Some(event) = self.try_next()? {
                 return Ok(event);
             }
-            let deadline = self.last_heard + self.silence;
             // What has come while nobody listened is seen only once the runtime has looked.
-            let deadline = deadline.max(Instant::now() + Duration::from_millis(10));
+            let look = Instant::now() + Duration::from_millis(100);
+            let deadline = (self.replica.heard() + self.silence).max(look);
             match tokio::time::timeout_at(deadline, self.replica.event()).await {
                 Ok(raw) => self.pending = self.take_in(raw)?,
+                // A large event comes in parts.
+                Err(_) if self.replica.heard().elapsed() < self.silence => {}
                 Err(_) => {
-                    return self.fail(BinlogError::Silent { seconds: self.last_heard.elapsed().as_secs() });
+                    let seconds = self.replica.heard().elapsed().as_secs();
+                    return self.fail(BinlogError::Silent { seconds });
                 }
             }
         }
@@ -122,7 +123,6 @@ impl BinlogStream {
     }
 
     fn take_in(&mut self, raw: Raw) -> Result<Option<BinlogEvent>, BinlogError> {
-        self.last_heard = Instant::now();
         let event = match raw {
             Ok(Some(event)) => event,
             Err(error) => return self.fail(self.sorted(error)),

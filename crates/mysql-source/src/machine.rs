@@ -222,7 +222,9 @@ impl Machine {
             32 => self.rows(body, RowsKind::Delete),
             33 | 42 => {
                 if !matches!(self.state, State::Outside) {
-                    return Err(Fault::Malformed("a transaction begins before the last one has ended".into()));
+                    return Err(Fault::Malformed(
+                        "a transaction begins before the last one has ended".into(),
+                    ));
                 }
                 let read = if header.kind == 33 { Opened::read } else { Opened::read_tagged };
                 self.state = State::Opened(read(body, header.timestamp, header.server_id)?);
@@ -267,11 +269,7 @@ impl Machine {
                 "the transaction has no GTID",
                 "SET GLOBAL gtid_mode = ON and copy the tables anew",
             )),
-            39 => Err(Fault::unsupported(
-                "it holds parts of JSON documents",
-                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and copy the tables \
-                 anew",
-            )),
+            39 => self.partial_rows(body),
             _ => Err(Fault::unsupported(
                 "this type of event is not known",
                 "use a version of Tandem that knows this version of MySQL",
@@ -364,10 +362,9 @@ impl Machine {
             (State::Opened(_), Query::XaRollback(xid)) => Ok(self.decided(xid, false)),
             (State::InsideXa, Query::XaEnd) => Ok(None),
             (State::Inside, Query::Commit) => self.commit(),
-            (
-                State::Inside | State::InsideXa,
-                Query::Savepoint | Query::CreateAndRows | Query::Temporary,
-            ) => Ok(None),
+            (State::Inside | State::InsideXa, Query::Savepoint | Query::CreateAndRows | Query::Temporary) => {
+                Ok(None)
+            }
             (State::Inside | State::InsideXa, Query::Rollback) => Err(Fault::unsupported(
                 "a transaction that was rolled back has changed tables that are not transactional",
                 "convert the tables to ENGINE=InnoDB and copy them anew",
@@ -375,7 +372,9 @@ impl Machine {
             (_, Query::Other { kind: StatementKind::DataChange, .. }) => {
                 Err(Fault::unsupported("a statement changes rows without row images", STATEMENT_BASED))
             }
-            (State::Inside | State::InsideXa, _) => Err(Fault::unsupported("a statement stands inside a transaction", RESYNC)),
+            (State::Inside | State::InsideXa, _) => {
+                Err(Fault::unsupported("a statement stands inside a transaction", RESYNC))
+            }
             (State::Opened(_), Query::Other { kind, tables, dropped }) => {
                 Ok(self.statement(text, kind, tables, dropped))
             }
@@ -451,6 +450,26 @@ impl Machine {
         Ok(None)
     }
 
+    /// The plan of an event's table, where it is wanted.
+    fn plan_of(&self, head: &RowsHead<'_>) -> Result<Option<Arc<Plan>>, Fault> {
+        match self.maps.get(&head.table_id) {
+            Some(mapped) => Ok(mapped.plan.clone()),
+            None => Err(Fault::Malformed("its rows are of a table that has not been mapped".into())),
+        }
+    }
+
+    /// PARTIAL_UPDATE_ROWS, which begins as other rows events do.
+    fn partial_rows(&mut self, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
+        match self.plan_of(&RowsHead::read(body)?)? {
+            None => Ok(None),
+            Some(plan) => Err(Fault::unsupported(
+                "they hold parts of JSON documents",
+                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and copy the table anew",
+            )
+            .of_table(&plan.table.name)),
+        }
+    }
+
     fn rows(&mut self, body: &[u8], kind: RowsKind) -> Result<Option<BinlogEvent>, Fault> {
         if !matches!(self.state, State::Inside | State::InsideXa) {
             return Err(Fault::Malformed("rows stand outside a transaction".into()));
@@ -459,12 +478,7 @@ impl Machine {
         if head.is_dummy() {
             return Ok(None);
         }
-        let Some(mapped) = self.maps.get(&head.table_id) else {
-            return Err(Fault::Malformed("its rows are of a table that has not been mapped".into()));
-        };
-        let Some(plan) = mapped.plan.as_ref().map(Arc::clone) else {
-            return Ok(None);
-        };
+        let Some(plan) = self.plan_of(&head)? else { return Ok(None) };
         let images = head.images(&plan, kind).map_err(|fault| fault.of_table(&plan.table.name))?;
         Ok(Some(BinlogEvent::Rows(RowsEvent {
             table: Arc::clone(&plan.table),

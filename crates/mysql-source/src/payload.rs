@@ -87,7 +87,8 @@ impl Payload {
         }
         self.read(HEADER)?;
         let (header, size) = Header::read(&mut Cursor::new(&self.event))?;
-        let body = (size as usize).checked_sub(HEADER).ok_or("an event in its payload has an impossible size")?;
+        let body =
+            (size as usize).checked_sub(HEADER).ok_or("an event in its payload has an impossible size")?;
         self.read(body)?;
         Ok(Some((header, &self.event)))
     }
@@ -95,7 +96,8 @@ impl Payload {
     /// Reads `n` bytes into `event`. No more memory is taken than has come, whatever the size claims.
     fn read(&mut self, n: usize) -> Result<(), Problem> {
         self.event.clear();
-        let read = (&mut self.inflated).take(n as u64).read_to_end(&mut self.event).map_err(|e| damaged(&e))?;
+        let read =
+            (&mut self.inflated).take(n as u64).read_to_end(&mut self.event).map_err(|e| damaged(&e))?;
         self.left = self.left.checked_sub(read as u64).ok_or("its payload holds more than it says")?;
         if read < n { Err("its payload ends too early".into()) } else { Ok(()) }
     }

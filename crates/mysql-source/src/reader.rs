@@ -32,6 +32,13 @@ impl Reader {
         Self { conn, server }
     }
 
+    /// The same reader, whose small questions are answered within `limit`, or not at all.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.server.timeout = limit;
+        self
+    }
+
     /// The transactions that the server has executed: a lower bound of what the next read sees.
     pub async fn executed(&mut self) -> Result<GtidSet, MysqlError> {
         let doing = "asking for the executed GTID set";

@@ -14,6 +14,7 @@ use mysql_common::scramble::{scramble_native, scramble_sha256};
 use tandem_model::GtidSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::bytes::{Cursor, Problem};
 use crate::dump;
@@ -46,6 +47,7 @@ pub(crate) struct Replica {
     begun: Vec<u8>,
     /// The number of the next packet, either way.
     sequence: u8,
+    heard: Instant,
 }
 
 impl Replica {
@@ -53,7 +55,8 @@ impl Replica {
     pub(crate) async fn connect(opts: &Opts) -> Result<Self, Error> {
         let stream = TcpStream::connect((opts.ip_or_hostname(), opts.tcp_port())).await.map_err(io)?;
         stream.set_nodelay(true).map_err(io)?;
-        let mut this = Self { stream, buffer: BytesMut::new(), begun: Vec::new(), sequence: 0 };
+        let mut this =
+            Self { stream, buffer: BytesMut::new(), begun: Vec::new(), sequence: 0, heard: Instant::now() };
         let greeting = Greeting::read(&this.packet().await?).map_err(unexpected)?;
         let user = opts.user().unwrap_or_default();
         let password = opts.pass().unwrap_or_default().as_bytes();
@@ -132,6 +135,11 @@ impl Replica {
         }
     }
 
+    /// When the last bytes came.
+    pub(crate) fn heard(&self) -> Instant {
+        self.heard
+    }
+
     async fn accepted(&mut self) -> Result<(), Error> {
         match self.packet().await?.first() {
             Some(&OK) => Ok(()),
@@ -173,6 +181,7 @@ impl Replica {
             if self.stream.read_buf(&mut self.buffer).await.map_err(io)? == 0 {
                 return Err(io(std::io::ErrorKind::UnexpectedEof.into()));
             }
+            self.heard = Instant::now();
         }
     }
 

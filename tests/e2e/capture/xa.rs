@@ -79,13 +79,19 @@ async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() 
     prepare(&migration, &a, "INSERT INTO t VALUES (5, 0, 'again')").await?;
     capture.kill()?;
     capture = migration.start(&["capture"])?;
-    let one = [format!("XA START {b}"), "INSERT INTO t VALUES (6, 0, 'one phase')".into(), format!("XA END {b}")];
-    session(&migration, &[&one[..], &[format!("XA COMMIT {b} ONE PHASE"), format!("XA COMMIT {a}")]].concat()).await?;
+    let one =
+        [format!("XA START {b}"), "INSERT INTO t VALUES (6, 0, 'one phase')".into(), format!("XA END {b}")];
+    session(
+        &migration,
+        &[&one[..], &[format!("XA COMMIT {b} ONE PHASE"), format!("XA COMMIT {a}")]].concat(),
+    )
+    .await?;
     captured(&mut migration, &mut capture, 1).await?;
     assert_eq!(ids(&migration, &topic).await?, [3, 2, 4, 1, 6, 5]);
 
     // The large one, in parts, with a kill as soon as its first part is out.
-    session(&migration, &[format!("XA COMMIT {large}"), "INSERT INTO t VALUES (7, 0, 'after')".into()]).await?;
+    session(&migration, &[format!("XA COMMIT {large}"), "INSERT INTO t VALUES (7, 0, 'after')".into()])
+        .await?;
     let began = Instant::now();
     while !watermarks(&migration).await?.iter().any(|w| w.cut.is_some()) {
         assert!(began.elapsed() < Duration::from_mins(1), "the large transaction is not cut");
@@ -131,11 +137,14 @@ async fn a_log_does_not_begin_between_prepare_and_commit() -> anyhow::Result<()>
         session(&migration, &[sql.into()]).await?;
     }
     let text = std::fs::read_to_string(migration.config())?;
-    let text = text.replace("root@", "limited@").replace(&migration.prefix, &format!("{}-b", migration.prefix));
+    let text =
+        text.replace("root@", "limited@").replace(&migration.prefix, &format!("{}-b", migration.prefix));
     let config = migration.folder.path().join("limited.toml");
     std::fs::write(&config, text)?;
-    let mut limited =
-        Running::of(Migration::command_with(&config, &["capture"]), migration.folder.path().join("limited.log"))?;
+    let mut limited = Running::of(
+        Migration::command_with(&config, &["capture"]),
+        migration.folder.path().join("limited.log"),
+    )?;
     let began = Instant::now();
     while !limited.log().contains("reading the binlog") {
         assert!(began.elapsed() < Duration::from_secs(30), "{}", limited.tail());

@@ -40,7 +40,10 @@ async fn compressed_transactions_give_the_same_bytes() -> anyhow::Result<()> {
     assert!(plain.iter().map(|e| e.images.len()).sum::<usize>() > 1000);
     assert_eq!(plain.len(), compressed.len());
     for (plain, compressed) in plain.iter().zip(&compressed) {
-        assert_eq!((plain.kind, &plain.images, &plain.table), (compressed.kind, &compressed.images, &compressed.table));
+        assert_eq!(
+            (plain.kind, &plain.images, &plain.table),
+            (compressed.kind, &compressed.images, &compressed.table)
+        );
     }
     // It was compressed: all events of the large transaction end in one place, where it ends.
     let end = |events: &[RowsEvent]| events[1..].iter().filter(|e| e.end == events[1].end).count();
@@ -99,7 +102,9 @@ async fn tagged_gtids() -> anyhow::Result<()> {
     let mut seen = before.clone();
     let mut tagged = Vec::new();
     for event in &events {
-        if let BinlogEvent::Begin { gtid, commit_us, .. } | BinlogEvent::Statement { gtid, commit_us, .. } = event {
+        if let BinlogEvent::Begin { gtid, commit_us, .. } | BinlogEvent::Statement { gtid, commit_us, .. } =
+            event
+        {
             assert!((now - 60_000_000..=now).contains(commit_us), "{gtid} at {commit_us}");
             seen.insert(gtid);
             if gtid.to_string().contains(&tag) {
@@ -148,4 +153,49 @@ async fn tagged_gtids() -> anyhow::Result<()> {
 
 fn union(a: GtidSet, b: &GtidSet) -> anyhow::Result<GtidSet> {
     Ok(format!("{a},{b}").parse()?)
+}
+
+/// What borrowing needs of XA COMMIT: once its GTID is executed, its rows are seen. (Those of XA PREPARE are
+/// not, which is why they wait.)
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_an_executed_xa_commit_are_visible() -> anyhow::Result<()> {
+    if std::env::var_os("TANDEM_MYSQL_URL").is_none() {
+        eprintln!("skipped: TANDEM_MYSQL_URL is not set");
+        return Ok(());
+    }
+    // A server of its own: every transaction counts.
+    let server = tandem_devstack::Mysql::ephemeral(&tandem_devstack::MysqlOptions::default())?;
+    let mut source = Source::at(server.url(), "visible").await?;
+    source.sql("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT)").await?;
+    let count = |set: &GtidSet| {
+        set.origins().flat_map(|(_, _, runs)| runs).map(|(first, last)| last - first + 1).sum::<u64>()
+    };
+    let base = count(&source.reader.executed().await?);
+    let url = format!("{}/{}", server.url(), source.database);
+    let writer = tokio::spawn(async move {
+        let mut conn = mysql_async::Conn::from_url(&url).await?;
+        for _ in 0..600 {
+            for sql in
+                ["XA START 'x'", "INSERT INTO t VALUES ()", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'"]
+            {
+                mysql_async::prelude::Queryable::query_drop(&mut conn, sql).await?;
+            }
+        }
+        anyhow::Ok(())
+    });
+    let (mut looks, mut between) = (0, 0);
+    while !writer.is_finished() {
+        // Two transactions for each row.
+        let executed = count(&source.reader.executed().await?) - base;
+        let seen: u64 =
+            mysql_async::prelude::Queryable::query_first(&mut source.writer, "SELECT COUNT(*) FROM t")
+                .await?
+                .unwrap_or_default();
+        assert!(seen >= executed / 2, "{executed} executed, {seen} rows seen");
+        looks += 1;
+        between += u64::from(executed % 2);
+    }
+    writer.await??;
+    assert!(looks > 50 && between > 0, "{looks} looks, {between} of them after a PREPARE");
+    Ok(())
 }

@@ -206,7 +206,6 @@ fn what_is_refused_says_where_and_what_to_do() {
         (26, "INCIDENT"),
         (34, "gtid_mode"),
         (38, "XA"),
-        (39, "binlog_row_value_options"),
         (40, "no transaction begins"),
         (42, "too early"),
         (99, "number 99"),
@@ -226,6 +225,7 @@ fn what_is_refused_says_where_and_what_to_do() {
     in_transaction(QUERY, &query("ROLLBACK"), "InnoDB");
     in_transaction(QUERY, &query("XA START x'00'"), "inside a transaction");
     in_transaction(38, &[0], "XA");
+    in_transaction(39, &rows_head(1, &[0x1f]), "binlog_row_value_options");
     in_transaction(WRITE, &[&rows_head(9, &[0x1f]), ROW].concat(), "not been mapped");
     in_transaction(WRITE, &[&rows_head(1, &[0x0f]), ROW].concat(), "binlog_row_image = FULL");
     in_transaction(UPDATE, &[&rows_head(1, &[0x1f, 0x1e]), ROW].concat(), "binlog_row_image = FULL");

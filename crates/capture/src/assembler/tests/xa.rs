@@ -56,7 +56,10 @@ fn rows_are_out_at_the_commit_and_the_checkpoint_lacks_the_prepare_until_then() 
     assert_eq!(brief(&batch), [("c", None, Some(1)), ("c", None, Some(2))]);
     assert_eq!(versions(&batch), [3000, 3001], "minted at the commit");
     let Said::Row(change) = Judge::new().said(&batch.records[1]) else { panic!() };
-    assert_eq!((change.source.gtid, change.source.pos, change.source.row), (Some(gtid(4).to_string()), 1300, 1));
+    assert_eq!(
+        (change.source.gtid, change.source.pos, change.source.row),
+        (Some(gtid(4).to_string()), 1300, 1)
+    );
     assert_eq!((after.gtid_set, after.position), (upto(4), at(1300)));
 
     // A capture that begins at the watermark in between is sent the prepared transaction again.

@@ -24,7 +24,7 @@ fn events() -> Vec<u8> {
 
 fn body(compression: u8, size: usize, bytes: &[u8]) -> Vec<u8> {
     let sized = |kind: u8, n: usize| [&[kind, 9, 254][..], &(n as u64).to_le_bytes()].concat();
-    [&[2, 1, compression][..], &sized(3, size), &sized(1, bytes.len()), &[0], bytes].concat()
+    [&[2, 3, 252, compression, 0][..], &sized(3, size), &sized(1, bytes.len()), &[0], bytes].concat()
 }
 
 fn compressed(events: &[u8]) -> Vec<u8> {
@@ -124,10 +124,7 @@ fn xa_transactions() {
         assert_eq!((xid.as_str(), committed, &end), ("X'61',X'',1", says, &position));
     }
     begin(&mut machine);
-    assert_eq!(
-        feed(&mut machine, XA_PREPARE, 400, &prepare(1)),
-        Ok(Some(BinlogEvent::Commit { position }))
-    );
+    assert_eq!(feed(&mut machine, XA_PREPARE, 400, &prepare(1)), Ok(Some(BinlogEvent::Commit { position })));
     begin(&mut machine);
     assert!(feed(&mut machine, XID, 400, &[]).is_err(), "an XA transaction does not end so");
 }
