@@ -237,16 +237,14 @@ impl Assembler {
             BinlogEvent::Begin { gtid, commit_us, server_id, xa } => {
                 self.begin(gtid, commit_us, server_id, xa, now_us)
             }
-            BinlogEvent::Rows(rows) => match &mut self.open {
-                Some(Open { xa: Some((_, held)), .. }) => {
+            BinlogEvent::Rows(rows) => {
+                if let Some(Open { xa: Some((_, held)), .. }) = &mut self.open {
                     self.prepared.hold(held, rows);
-                    Ok(())
+                    return Ok(());
                 }
-                _ => {
-                    let at = BinlogPosition { file: rows.file.as_ref().to_owned(), pos: rows.end };
-                    self.rows(&rows, &at)
-                }
-            },
+                let at = BinlogPosition { file: rows.file.as_ref().to_owned(), pos: rows.end };
+                self.rows(&rows, &at)
+            }
             BinlogEvent::Commit { position } => self.commit(position),
             BinlogEvent::Prepared { position } => {
                 let Some(Open { gtid, xa: Some((xid, held)), .. }) = self.open.take() else {
@@ -379,18 +377,14 @@ impl Assembler {
 
     /// Publishes rows that were held as those of the open transaction, which ends at `end`.
     fn publish(&mut self, rows_of: Gtid, held: Held, end: BinlogPosition) -> Result<(), AssembleError> {
-        match held.into_events() {
-            Some(events) => {
-                for event in &events {
-                    self.rows(event, &end)?;
-                }
-                self.published(&rows_of, end)
-            }
-            None => {
-                self.again = Some(Again { rows_of, end, inside: false });
-                Ok(())
-            }
+        let Some(events) = held.into_events() else {
+            self.again = Some(Again { rows_of, end, inside: false });
+            return Ok(());
+        };
+        for event in &events {
+            self.rows(event, &end)?;
         }
+        self.published(&rows_of, end)
     }
 
     /// All rows of `rows_of` are out as those of the open transaction.

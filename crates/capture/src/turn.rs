@@ -64,7 +64,7 @@ pub(crate) async fn wait(
     if age >= limit {
         return Ok(false);
     }
-    let mut quiet_at = Instant::now() + (limit - age);
+    let mut quiet_at = Instant::now() + limit.saturating_sub(age);
     let mut tail = TailReader::start(kafka, vec![(topic, 0, last.offset + 1)]).await?;
     let mut others = false;
     while Instant::now() < quiet_at {
