@@ -107,6 +107,8 @@ pub struct Batch {
     pub rows: u64,
     /// Transactions that ended in it.
     pub transactions: u64,
+    /// Row changes in it by table and operation.
+    pub changes: Vec<(TableName, Op, u64)>,
 }
 
 /// The MySQL transaction being read.
@@ -137,7 +139,12 @@ struct Again {
 struct Known {
     table: Arc<TableDef>,
     topic: ChangeTopic,
+    /// Row changes in the batch: created, updated, deleted.
+    changes: [u64; 3],
 }
+
+/// The operations that a row change can be.
+const OPS: [Op; 3] = [Op::Create, Op::Update, Op::Delete];
 
 /// What the assembler needs to know besides the watermark that it resumes from.
 #[derive(Debug, Clone)]
@@ -326,6 +333,13 @@ impl Assembler {
             _ => self.resumed.clone(),
         };
         self.bytes = 0;
+        for known in self.known.values_mut() {
+            for (op, count) in OPS.into_iter().zip(std::mem::take(&mut known.changes)) {
+                if count > 0 {
+                    self.batch.changes.push((known.table.name.clone(), op, count));
+                }
+            }
+        }
         let watermark = Watermark {
             source: self.source.clone(),
             gtid_set: self.gtid_set.clone(),
@@ -506,7 +520,8 @@ impl Assembler {
             let partitions = self.outline.partitions.get(&topic).copied().unwrap_or(1);
             self.batch.schemas.push(Arc::clone(&schema));
             let topic = ChangeTopic::new(topic, partitions, schema);
-            self.known.insert(address, Known { table: Arc::clone(table), topic });
+            let known = Known { table: Arc::clone(table), topic, changes: [0; 3] };
+            self.known.insert(address, known);
         }
         Ok(address)
     }
@@ -527,7 +542,10 @@ impl Assembler {
         }
         let version =
             if row == 0 { self.minter.first_of_transaction(open.commit_us) } else { self.minter.further() };
-        let known = &self.known[&known];
+        let Some(known) = self.known.get_mut(&known) else {
+            return Err(AssembleError::OutOfOrder(at.clone()));
+        };
+        known.changes[OPS.iter().position(|o| *o == op).unwrap_or_default()] += 1;
         let source = &mut open.source;
         if source.file != at.file {
             source.file.clone_from(&at.file);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tandem_event_log::{
     Admin, EndOffsets, KafkaConfig, OutRecord, SchemaStore, Topics, TransactionalPublisher, read_last,
 };
-use tandem_model::{BinlogPosition, Gtid, GtidSet, Minter, TableName, Version, Watermark};
+use tandem_model::{BinlogPosition, Gtid, GtidSet, Minter, Op, TableName, Version, Watermark};
 use tandem_mysql_source::{BinlogError, BinlogEvent, BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_wire::control::{decode_watermark, encode_watermark};
 use tokio::sync::mpsc;
@@ -202,13 +202,20 @@ impl Capture {
                     self.metrics.rows.inc_by(published.rows);
                     self.metrics.bytes.inc_by(published.bytes);
                     self.metrics.transactions.inc_by(published.transactions);
+                    for (table, op, rows) in &published.changes {
+                        self.metrics.published(table, *op, *rows);
+                    }
                     self.metrics.watermarks.inc();
                 }
                 event = again.as_mut().unwrap_or(&mut events).recv(), if !full => {
                     let now = now_us();
                     self.metrics.last_event_us.set(now);
                     let Some(event) = event else { return Err(CaptureError::StreamEnded) };
-                    assembler.on_event(event?, now)?;
+                    let event = event?;
+                    if let Some(behind_us) = behind_us(&event, now) {
+                        self.metrics.behind_source_s.set(behind_us as f64 / 1e6);
+                    }
+                    assembler.on_event(event, now)?;
                     match assembler.rows_needed() {
                         None => again = None,
                         Some(_) if again.is_some() => {}
@@ -295,12 +302,11 @@ impl Capture {
                 .register(&schema.value_subject(&topic), schema.value_id(), schema.value_json())
                 .await?;
         }
-        let published = Published { rows: batch.rows, transactions: batch.transactions, bytes };
+        let Batch { records, rows, transactions, changes, .. } = batch;
+        let published = Published { rows, transactions, bytes, changes };
         let topic: Arc<str> = topics.watermarks().into();
         publisher
-            .publish(batch.records, move |offsets| {
-                Ok(vec![watermark_record(topic, watermark, &ends, offsets)])
-            })
+            .publish(records, move |offsets| Ok(vec![watermark_record(topic, watermark, &ends, offsets)]))
             .await?;
         Ok(published)
     }
@@ -364,6 +370,7 @@ struct Published {
     rows: u64,
     transactions: u64,
     bytes: u64,
+    changes: Vec<(TableName, Op, u64)>,
 }
 
 /// The watermark's record, with the offsets that this transaction's records got.
@@ -422,6 +429,17 @@ fn second_server_id(first: u32) -> u32 {
     match first ^ 0x8000_0000 {
         0 => 1,
         id => id,
+    }
+}
+
+/// How old what an event tells of is, by this machine's clock. An idle server tells of now.
+fn behind_us(event: &BinlogEvent, now_us: i64) -> Option<i64> {
+    match event {
+        BinlogEvent::Begin { commit_us, .. }
+        | BinlogEvent::Decided { commit_us, .. }
+        | BinlogEvent::Statement { commit_us, .. } => Some((now_us - commit_us).max(0)),
+        BinlogEvent::Idle { .. } => Some(0),
+        BinlogEvent::Rows(_) | BinlogEvent::Commit { .. } | BinlogEvent::Prepared { .. } => None,
     }
 }
 

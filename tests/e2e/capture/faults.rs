@@ -332,6 +332,62 @@ async fn purged_binlogs_stop_capture() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a capture tells of itself, and what people see of the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "tell").await?;
+    let direct = stage.migration.servers.mysql_url.clone();
+    let host = stage.host();
+    let link = Link::to(&host).await?;
+    stage.migration.servers.mysql_url = direct.replace(&host, &link.address);
+    stage.migration.configure("", MAPPING)?;
+    let mut capture = stage.capture("capture")?;
+    says(&mut capture, "reading the binlog", 0).await?;
+    stage.insert(&direct).await?;
+    stage.insert(&direct).await?;
+    stage.all_there(&mut [&mut capture]).await?;
+    let log = capture.log();
+    let address =
+        log.lines().find_map(|l| l.split("address=").nth(1)).expect("it says where").trim().to_owned();
+    let get = |path: &str| -> anyhow::Result<(u16, String)> {
+        let agent =
+            ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
+        let mut answer = agent.get(format!("http://{address}/{path}")).call()?;
+        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    };
+    let table = format!("{}.t", stage.migration.database);
+    let counted = format!("tandem_capture_table_rows_total{{table=\"{table}\",op=\"c\"}} 2");
+    let began = Instant::now();
+    // Counted once Kafka has answered.
+    while !get("metrics")?.1.contains(&counted) {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", get("metrics")?.1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(get("metrics")?.1.contains("tandem_capture_seconds_behind_source"));
+    assert_eq!(get("readyz")?.0, 200);
+
+    let printed =
+        stage.migration.succeed(&["tail", "--from", "beginning", "--table", &table, "-n", "2"]).await?;
+    let lines: Vec<serde_json::Value> =
+        printed.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(lines.iter().map(|l| &l["after"]["id"]).collect::<Vec<_>>(), [1, 2], "{printed}");
+    assert_eq!((&lines[0]["op"], &lines[0]["table"]), (&"c".into(), &table.clone().into()));
+    let second = lines[1]["version"].to_string();
+    let from_second = stage.migration.succeed(&["tail", "--from", &second, "-n", "1"]).await?;
+    assert_eq!(from_second, printed.lines().nth(1).map(|l| format!("{l}\n")).unwrap_or_default());
+    let unknown = stage.migration.tandem(&["tail", "--table", "a.b"]).await?;
+    assert!(!unknown.success && unknown.stderr.contains(&table), "{unknown:?}");
+
+    link.hold(true);
+    says(&mut capture, BACK, 0).await?;
+    let (status, text) = get("readyz")?;
+    assert_eq!((status, text.as_str()), (503, "the binlog is not being read\n"));
+    link.hold(false);
+    capture.terminate().await?;
+    stage.migration.drop().await
+}
+
 /// A swap of tables as online schema changes make it: the rows of the new table were written under
 /// another name.
 #[tokio::test(flavor = "multi_thread")]
