@@ -23,6 +23,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 fn each_driver_has_one_owner() {
     for (driver, owners) in [
         ("mysql_async", &["tandem-mysql-source"][..]),
+        ("mysql_common", &["tandem-mysql-source"]),
         ("rdkafka", &["tandem-event-log"]),
         ("scylla", &["tandem-cassandra-target"]),
         ("apache-avro", &["tandem-wire"]),

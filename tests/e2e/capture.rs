@@ -1,6 +1,9 @@
 //! Capture against real servers: killed at random points under load its log holds every row change
 //! exactly once, and a restart mints the same versions again.
 
+mod faults;
+mod xa;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -20,7 +23,7 @@ use tandem_mysql_source::{BinlogEvent, BinlogStream, MysqlConfig, RowsKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::replay::{self, outline, watermarks};
-use crate::support::{Migration, Servers};
+use crate::support::{Migration, Running, Servers};
 
 const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, s VARCHAR(40))";
 const MAPPING: &str =
@@ -224,6 +227,9 @@ async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::
             BinlogEvent::Commit { .. } => seen.insert(&open.take().expect("a transaction is open")),
             BinlogEvent::Statement { gtid, .. } => seen.insert(&gtid),
             BinlogEvent::Idle { .. } => {}
+            // Of other tests on this server.
+            BinlogEvent::Prepared { .. } => seen.insert(&open.take().expect("a transaction is open")),
+            BinlogEvent::Decided { gtid, .. } => seen.insert(&gtid),
         }
     }
     Ok(told)

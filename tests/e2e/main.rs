@@ -15,6 +15,7 @@ mod filters;
 mod gateway;
 mod history;
 mod huge;
+mod link;
 mod migration;
 mod mysql_source;
 mod refusals;

@@ -2,6 +2,7 @@
 //! give the same values, the stream knows where it is, and what cannot be carried is refused.
 
 mod connections;
+mod content;
 mod matrix;
 mod reads;
 mod refusals;
@@ -32,6 +33,10 @@ impl Source {
             eprintln!("skipped: TANDEM_MYSQL_URL is not set");
             return Ok(None);
         };
+        Ok(Some(Self::at(url, test).await?))
+    }
+
+    async fn at(url: String, test: &str) -> anyhow::Result<Self> {
         let database = format!("source_{test}_{:08x}", rand::random::<u32>());
         let mut writer = mysql_async::Conn::from_url(&url).await?;
         writer.query_drop("SET SESSION time_zone = '+00:00', sql_mode = ''").await?;
@@ -40,7 +45,7 @@ impl Source {
         let config = MysqlConfig::new(url, rand::random::<u32>() | 1);
         let mysql = Mysql::connect(&config).await?;
         let reader = mysql.reader().await?;
-        Ok(Some(Self { config, database, writer, mysql, reader }))
+        Ok(Self { config, database, writer, mysql, reader })
     }
 
     fn table(&self, name: &str) -> TableName {
@@ -81,6 +86,8 @@ impl Source {
 fn position(event: &BinlogEvent) -> Option<BinlogPosition> {
     match event {
         BinlogEvent::Commit { position }
+        | BinlogEvent::Prepared { position }
+        | BinlogEvent::Decided { position, .. }
         | BinlogEvent::Statement { position, .. }
         | BinlogEvent::Idle { position } => Some(position.clone()),
         BinlogEvent::Begin { .. } | BinlogEvent::Rows(_) => None,

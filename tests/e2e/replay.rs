@@ -21,6 +21,7 @@ pub(crate) fn outline(migration: &Migration) -> Outline {
         partitions: HashMap::from([(topics.changes(&table), 3)]),
         topics,
         max_clock_ahead_us: 60_000_000,
+        prepared_bytes: 1 << 20,
     }
 }
 

@@ -109,5 +109,5 @@ async fn gather(stream: &mut BinlogStream) -> (Vec<BinlogEvent>, Option<BinlogEr
 }
 
 fn size(event: &BinlogEvent) -> usize {
-    EVENT + if let BinlogEvent::Rows(rows) = event { rows.images.size() } else { 0 }
+    EVENT + if let BinlogEvent::Rows(rows) = event { rows.images.bytes() } else { 0 }
 }

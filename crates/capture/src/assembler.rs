@@ -11,6 +11,8 @@ use tandem_mysql_source::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
 use tandem_wire::control::{Ddl, encode_ddl};
 use tandem_wire::{EncodedChange, Image, TableSchema, WireError};
 
+use crate::prepared::{Held, Prepared};
+
 /// Why capture cannot go on at some place of the binlog. All of these are fatal: a restart meets
 /// the same event again.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,20 @@ pub enum AssembleError {
         /// What came instead.
         found: Gtid,
     },
+    /// An XA transaction commits that was prepared before the log began.
+    #[error(
+        "XA COMMIT {xid} in transaction {gtid} at {position} commits rows that were prepared before this log \
+         began, so they are not on it. Drop the target tables and start the migration anew under another \
+         kafka.prefix, when XA RECOVER shows no transaction (GRANT XA_RECOVER_ADMIN lets capture wait for that)"
+    )]
+    NotPrepared {
+        /// The transaction's xid.
+        xid: String,
+        /// The GTID of the XA COMMIT.
+        gtid: Gtid,
+        /// Where it ends.
+        position: BinlogPosition,
+    },
     /// The stream's events came in an order that no binlog has.
     #[error(
         "unexpected event at {0}: a row or an end of a transaction outside of one, or a transaction inside one"
@@ -91,6 +107,8 @@ pub struct Batch {
     pub rows: u64,
     /// Transactions that ended in it.
     pub transactions: u64,
+    /// Row changes in it by table and operation.
+    pub changes: Vec<(TableName, Op, u64)>,
 }
 
 /// The MySQL transaction being read.
@@ -103,13 +121,30 @@ struct Open {
     rows: u64,
     /// Row changes that were published before a restart.
     skip: u64,
+    /// Of an XA transaction its xid and its rows, until it is known what becomes of it.
+    xa: Option<(String, Held)>,
+}
+
+/// A transaction that commits now and whose rows must be read again.
+struct Again {
+    /// The transaction that holds the rows.
+    rows_of: Gtid,
+    /// Where the one that commits them ends.
+    end: BinlogPosition,
+    /// Whether the events that come are of it.
+    inside: bool,
 }
 
 /// A table definition with what belongs to each of its records.
 struct Known {
     table: Arc<TableDef>,
     topic: ChangeTopic,
+    /// Row changes in the batch: created, updated, deleted.
+    changes: [u64; 3],
 }
+
+/// The operations that a row change can be.
+const OPS: [Op; 3] = [Op::Create, Op::Update, Op::Delete];
 
 /// What the assembler needs to know besides the watermark that it resumes from.
 #[derive(Debug, Clone)]
@@ -124,6 +159,8 @@ pub struct Outline {
     pub partitions: HashMap<String, i32>,
     /// How far, in microseconds, a commit time may lie ahead of this machine's clock.
     pub max_clock_ahead_us: i64,
+    /// How many bytes of rows of prepared XA transactions are kept; what goes beyond is read again.
+    pub prepared_bytes: usize,
 }
 
 /// Turns binlog events into records and watermarks.
@@ -135,6 +172,8 @@ pub struct Assembler {
     position: BinlogPosition,
     clock_us: i64,
     open: Option<Open>,
+    prepared: Prepared,
+    again: Option<Again>,
     /// The cut of the watermark that was resumed from, until its transaction comes again.
     resumed: Option<Cut>,
     /// By the address of the definition: the stream gives the same `Arc` for the same table map,
@@ -148,6 +187,8 @@ impl Assembler {
     /// Goes on after `last`.
     pub fn resume(outline: Outline, last: &Watermark) -> Self {
         Self {
+            prepared: Prepared::new(outline.prepared_bytes),
+            again: None,
             outline,
             source: last.source.clone(),
             minter: Minter::after(last.version),
@@ -187,21 +228,57 @@ impl Assembler {
         self.open.is_some()
     }
 
+    /// The transaction whose rows are needed now and must be read again: its events, and nothing else,
+    /// are to be fed until this is `None`. They may come among others.
+    pub fn rows_needed(&self) -> Option<&Gtid> {
+        self.again.as_ref().map(|again| &again.rows_of)
+    }
+
     /// Takes in the next event. `now_us` is this machine's clock, only used to refuse commit times
     /// that lie far ahead of it.
     pub fn on_event(&mut self, event: BinlogEvent, now_us: i64) -> Result<(), AssembleError> {
+        if self.again.is_some() {
+            return self.on_event_again(event);
+        }
         match event {
-            BinlogEvent::Begin { gtid, commit_us, server_id } => {
-                self.begin(gtid, commit_us, server_id, now_us)
+            BinlogEvent::Begin { gtid, commit_us, server_id, xa } => {
+                self.begin(gtid, commit_us, server_id, xa, now_us)
             }
-            BinlogEvent::Rows(rows) => self.rows(&rows),
-            BinlogEvent::Commit { position } => {
-                let open = self.open.take().ok_or_else(|| AssembleError::OutOfOrder(position.clone()))?;
-                self.end_of_transaction(&open.gtid, open.commit_us, position);
+            BinlogEvent::Rows(rows) => {
+                if let Some(Open { xa: Some((_, held)), .. }) = &mut self.open {
+                    self.prepared.hold(held, rows);
+                    return Ok(());
+                }
+                let at = BinlogPosition { file: rows.file.as_ref().to_owned(), pos: rows.end };
+                self.rows(&rows, &at)
+            }
+            BinlogEvent::Commit { position } => self.commit(position),
+            BinlogEvent::Prepared { position } => {
+                let Some(Open { gtid, xa: Some((xid, held)), .. }) = self.open.take() else {
+                    return Err(AssembleError::OutOfOrder(position));
+                };
+                self.prepared.insert(xid, gtid, held);
+                self.position = position;
                 Ok(())
+            }
+            BinlogEvent::Decided { gtid, commit_us, server_id, xid, committed, position } => {
+                self.begin(gtid.clone(), commit_us, server_id, None, now_us)?;
+                match self.prepared.remove(&xid) {
+                    Some((rows_of, held)) if committed => self.publish(rows_of, held, position),
+                    None if committed => Err(AssembleError::NotPrepared { xid, gtid, position }),
+                    rolled_back => {
+                        if let Some((prepared, _)) = rolled_back {
+                            self.gtid_set.insert(&prepared);
+                        }
+                        self.open = None;
+                        self.end_of_transaction(&gtid, commit_us, position);
+                        Ok(())
+                    }
+                }
             }
             BinlogEvent::Statement { gtid, commit_us, database, sql, kind, tables, position } => {
                 self.check_next(&gtid, commit_us, now_us)?;
+                self.check_cut(&gtid)?;
                 self.refuse_lost_table(&gtid, kind, &database, &tables, &position)?;
                 if tables.iter().any(|t| self.outline.tables.contains(t)) {
                     let ddl = Ddl {
@@ -256,6 +333,13 @@ impl Assembler {
             _ => self.resumed.clone(),
         };
         self.bytes = 0;
+        for known in self.known.values_mut() {
+            for (op, count) in OPS.into_iter().zip(std::mem::take(&mut known.changes)) {
+                if count > 0 {
+                    self.batch.changes.push((known.table.name.clone(), op, count));
+                }
+            }
+        }
         let watermark = Watermark {
             source: self.source.clone(),
             gtid_set: self.gtid_set.clone(),
@@ -273,17 +357,74 @@ impl Assembler {
         gtid: Gtid,
         commit_us: i64,
         server_id: u32,
+        xa: Option<String>,
         now_us: i64,
     ) -> Result<(), AssembleError> {
+        let cut = self.resumed.take_if(|cut| cut.gtid == gtid);
+        // Prepared transactions come again before the one that was cut; `commit` looks whether it is one.
+        if xa.is_none() {
+            self.check_cut(&gtid)?;
+        }
         self.check_next(&gtid, commit_us, now_us)?;
-        let skip = self.resumed.take().map_or(0, |cut| cut.rows);
+        let skip = cut.map_or(0, |cut| cut.rows);
+        let xa = xa.map(|xid| (xid, Held::default()));
         let source =
             SourceInfo { gtid: Some(gtid.to_string()), server_id, ts_us: commit_us, ..SourceInfo::default() };
-        self.open = Some(Open { gtid, commit_us, source, rows: 0, skip });
+        self.open = Some(Open { gtid, commit_us, source, rows: 0, skip, xa });
         Ok(())
     }
 
-    /// Refuses a transaction, or a statement that is one, that may not come now.
+    /// The transaction is committed: one whose rows are out, or an XA transaction in one phase.
+    fn commit(&mut self, position: BinlogPosition) -> Result<(), AssembleError> {
+        let mut open = self.open.take().ok_or_else(|| AssembleError::OutOfOrder(position.clone()))?;
+        let Some((_, held)) = open.xa.take() else {
+            self.end_of_transaction(&open.gtid, open.commit_us, position);
+            return Ok(());
+        };
+        if let Some(cut) = &self.resumed {
+            return Err(AssembleError::CutMissing { cut: cut.gtid.clone(), found: open.gtid });
+        }
+        let rows_of = open.gtid.clone();
+        self.open = Some(open);
+        self.publish(rows_of, held, position)
+    }
+
+    /// Publishes rows that were held as those of the open transaction, which ends at `end`.
+    fn publish(&mut self, rows_of: Gtid, held: Held, end: BinlogPosition) -> Result<(), AssembleError> {
+        let Some(events) = held.into_events() else {
+            self.again = Some(Again { rows_of, end, inside: false });
+            return Ok(());
+        };
+        for event in &events {
+            self.rows(event, &end)?;
+        }
+        self.published(&rows_of, end)
+    }
+
+    /// All rows of `rows_of` are out as those of the open transaction.
+    fn published(&mut self, rows_of: &Gtid, end: BinlogPosition) -> Result<(), AssembleError> {
+        let open = self.open.take().ok_or_else(|| AssembleError::OutOfOrder(end.clone()))?;
+        self.gtid_set.insert(rows_of);
+        self.end_of_transaction(&open.gtid, open.commit_us, end);
+        Ok(())
+    }
+
+    /// An event of the second reading of a transaction.
+    fn on_event_again(&mut self, event: BinlogEvent) -> Result<(), AssembleError> {
+        let Some(mut again) = self.again.take() else { return Ok(()) };
+        match event {
+            BinlogEvent::Begin { gtid, .. } => again.inside = gtid == again.rows_of,
+            BinlogEvent::Rows(rows) if again.inside => self.rows(&rows, &again.end)?,
+            BinlogEvent::Prepared { .. } | BinlogEvent::Commit { .. } if again.inside => {
+                return self.published(&again.rows_of, again.end);
+            }
+            _ => {}
+        }
+        self.again = Some(again);
+        Ok(())
+    }
+
+    /// Refuses a transaction that may not come now, wherever it stands.
     fn check_next(&self, gtid: &Gtid, commit_us: i64, now_us: i64) -> Result<(), AssembleError> {
         let ahead_us = commit_us - now_us;
         if ahead_us > self.outline.max_clock_ahead_us {
@@ -292,6 +433,11 @@ impl Assembler {
         if self.open.is_some() {
             return Err(AssembleError::OutOfOrder(self.position.clone()));
         }
+        Ok(())
+    }
+
+    /// Refuses a transaction, or a statement that is one, while the one that was cut has not come again.
+    fn check_cut(&self, gtid: &Gtid) -> Result<(), AssembleError> {
         match &self.resumed {
             Some(cut) if cut.gtid != *gtid => {
                 Err(AssembleError::CutMissing { cut: cut.gtid.clone(), found: gtid.clone() })
@@ -337,26 +483,26 @@ impl Assembler {
         }
     }
 
-    fn rows(&mut self, event: &RowsEvent) -> Result<(), AssembleError> {
-        let at = BinlogPosition { file: event.file.as_ref().to_owned(), pos: event.end };
-        let known = self.know(&event.table, &at)?;
+    /// Row changes at a place of the binlog.
+    fn rows(&mut self, event: &RowsEvent, at: &BinlogPosition) -> Result<(), AssembleError> {
+        let known = self.know(&event.table, at)?;
         for (before, after) in event.rows() {
             match (event.kind, before, after) {
                 (RowsKind::Write, _, Some(after)) => {
-                    self.change(known, Op::Create, None, Some(after), &at)?;
+                    self.change(known, Op::Create, None, Some(after), at)?;
                 }
                 (RowsKind::Delete, Some(before), _) => {
-                    self.change(known, Op::Delete, Some(before), None, &at)?;
+                    self.change(known, Op::Delete, Some(before), None, at)?;
                 }
                 // A change of the primary key is two row changes, each in its own key's partition.
                 (RowsKind::Update, Some(before), Some(after)) if before.key != after.key => {
-                    self.change(known, Op::Delete, Some(before), None, &at)?;
-                    self.change(known, Op::Create, None, Some(after), &at)?;
+                    self.change(known, Op::Delete, Some(before), None, at)?;
+                    self.change(known, Op::Create, None, Some(after), at)?;
                 }
                 (RowsKind::Update, before @ Some(_), after @ Some(_)) => {
-                    self.change(known, Op::Update, before, after, &at)?;
+                    self.change(known, Op::Update, before, after, at)?;
                 }
-                _ => return Err(AssembleError::OutOfOrder(at)),
+                _ => return Err(AssembleError::OutOfOrder(at.clone())),
             }
         }
         Ok(())
@@ -374,7 +520,8 @@ impl Assembler {
             let partitions = self.outline.partitions.get(&topic).copied().unwrap_or(1);
             self.batch.schemas.push(Arc::clone(&schema));
             let topic = ChangeTopic::new(topic, partitions, schema);
-            self.known.insert(address, Known { table: Arc::clone(table), topic });
+            let known = Known { table: Arc::clone(table), topic, changes: [0; 3] };
+            self.known.insert(address, known);
         }
         Ok(address)
     }
@@ -395,7 +542,10 @@ impl Assembler {
         }
         let version =
             if row == 0 { self.minter.first_of_transaction(open.commit_us) } else { self.minter.further() };
-        let known = &self.known[&known];
+        let Some(known) = self.known.get_mut(&known) else {
+            return Err(AssembleError::OutOfOrder(at.clone()));
+        };
+        known.changes[OPS.iter().position(|o| *o == op).unwrap_or_default()] += 1;
         let source = &mut open.source;
         if source.file != at.file {
             source.file.clone_from(&at.file);

@@ -14,14 +14,21 @@
 //!   of them. It is the only checkpoint: whatever was published without one was never committed.
 //! - Any failure drops everything in memory and starts again from the last committed watermark.
 //!   A restart after a crash and a restart after an aborted transaction are the same code.
+//! - One capture publishes. Others stand by while it does (`turn.rs`), and one that goes on after it was
+//!   believed dead is fenced by Kafka.
 //! - A MySQL transaction larger than a batch is cut. Its watermark says how many of its row changes
 //!   are out, and they are skipped without minting when the transaction is read again.
+//! - The rows of an XA transaction are published at its XA COMMIT (`prepared.rs`).
 
 mod ahead;
 mod assembler;
+mod error;
 mod metrics;
+mod prepared;
 mod run;
+mod turn;
 
 pub use assembler::{AssembleError, Assembler, Batch, Outline};
+pub use error::CaptureError;
 pub use metrics::Metrics;
-pub use run::{Capture, CaptureConfig, CaptureError};
+pub use run::{Capture, CaptureConfig};

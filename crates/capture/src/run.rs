@@ -5,22 +5,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tandem_event_log::{
-    Admin, ConsumeError, EndOffsets, KafkaConfig, OutRecord, PublishError, SchemaStore, Topics,
-    TransactionalPublisher, read_last,
+    Admin, EndOffsets, KafkaConfig, OutRecord, SchemaStore, Topics, TransactionalPublisher, read_last,
 };
-use tandem_model::{BinlogPosition, GtidSet, Minter, TableName, Version, Watermark};
-use tandem_mysql_source::{BinlogError, BinlogStream, Mysql, MysqlConfig, MysqlError, Reader};
-use tandem_wire::WireError;
+use tandem_model::{BinlogPosition, Gtid, GtidSet, Minter, Op, TableName, Version, Watermark};
+use tandem_mysql_source::{BinlogEvent, BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_wire::control::{decode_watermark, encode_watermark};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ahead::Ahead;
 use crate::assembler::{Batch, Outline};
-use crate::{AssembleError, Assembler, Metrics};
+use crate::turn::{self, Patience, Since};
+use crate::{Assembler, CaptureError, Metrics};
 
 /// First and longest pause before capture starts again from its last watermark.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 
 /// How capture works.
 #[derive(Debug, Clone)]
@@ -31,7 +30,8 @@ pub struct CaptureConfig {
     pub tables: Vec<TableName>,
     /// Records in one Kafka transaction, at most (one binlog event may overshoot it).
     pub max_records: usize,
-    /// Bytes of keys and values in one Kafka transaction, at most (one event may overshoot it).
+    /// Bytes of keys and values in one Kafka transaction, at most (one event may overshoot it). As much is kept
+    /// of the rows of prepared XA transactions.
     pub max_bytes: usize,
     /// The longest time between two watermarks.
     pub idle: Duration,
@@ -39,97 +39,11 @@ pub struct CaptureConfig {
     pub max_clock_ahead: Duration,
 }
 
-/// Why capture stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    /// The binlog.
-    #[error(transparent)]
-    Binlog(#[from] BinlogError),
-    /// A query to MySQL.
-    #[error(transparent)]
-    Mysql(#[from] MysqlError),
-    /// Publishing.
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    /// Reading the last watermark, or the schemas.
-    #[error(transparent)]
-    Consume(#[from] ConsumeError),
-    /// An event that cannot be carried.
-    #[error(transparent)]
-    Assemble(#[from] AssembleError),
-    /// The last watermark cannot be read.
-    #[error("the last watermark cannot be read: {0}")]
-    Checkpoint(#[from] WireError),
-    /// The server lacks transactions that were already published.
-    #[error(
-        "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
-         them. Point mysql.url at a server that has them; rows of Cassandra that they wrote are not taken back"
-    )]
-    Lost {
-        /// The transactions.
-        lost: GtidSet,
-    },
-    /// The task that reads the binlog is gone, which it should only be after an error of its own.
-    #[error("the binlog is no longer read")]
-    StreamEnded,
-    /// The list of tables changed while a MySQL transaction was partly published.
-    #[error(
-        "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
-         once with the former list until the transaction is out, then change it"
-    )]
-    TablesChangedInCut,
-    /// A table was mapped, then not, and now is again.
-    #[error(
-        "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
-         taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
-         or drop its target tables and migrate it anew under another kafka.prefix"
-    )]
-    Gap {
-        /// The change topic.
-        topic: String,
-    },
-    /// Partitions were added to a change topic.
-    #[error(
-        "topic `{topic}` has {count} partitions and had {known} at the last watermark: keys would move to other \
-         partitions, and their order would be lost. Migrate anew under another kafka.prefix"
-    )]
-    Repartitioned {
-        /// The change topic.
-        topic: String,
-        /// Partitions at the last watermark.
-        known: usize,
-        /// Partitions now.
-        count: i32,
-    },
-    /// MySQL's clock is far ahead of this machine's.
-    #[error(
-        "MySQL's clock is {ahead_s} s ahead of this machine's. A watermark at its time would raise every later \
-         version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start again"
-    )]
-    ClockAhead {
-        /// By how many seconds.
-        ahead_s: i64,
-    },
-}
-
-impl CaptureError {
-    /// Whether going back to the last watermark may help.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Binlog(error) => error.is_transient(),
-            Self::Mysql(error) => error.is_transient(),
-            Self::Publish(error) => error.is_retriable(),
-            Self::Consume(error) => error.is_retriable(),
-            Self::StreamEnded => true,
-            Self::Assemble(_)
-            | Self::Checkpoint(_)
-            | Self::Lost { .. }
-            | Self::TablesChangedInCut
-            | Self::Gap { .. }
-            | Self::Repartitioned { .. }
-            | Self::ClockAhead { .. } => false,
-        }
-    }
+/// Why a term ended.
+enum Ended {
+    /// Another capture has taken over, as it seems.
+    Displaced(CaptureError),
+    Failed(CaptureError),
 }
 
 /// Everything one capture needs.
@@ -153,16 +67,24 @@ impl Capture {
     /// last committed watermark; what cannot pass is returned.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CaptureError> {
         let mut pause = BACKOFF.0;
+        let mut displaced = None;
         loop {
             let before = self.metrics.watermarks.get();
             let session = tokio::select! {
-                ended = self.session() => ended,
+                ended = self.term(displaced.take()) => ended,
                 () = stop.cancelled() => Ok(()),
             };
             self.metrics.connected.set(0);
             match session {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_transient() => {
+                Err(Ended::Displaced(error)) => {
+                    tracing::warn!(%error, "another capture has taken over: this one stands by");
+                    displaced = Some(error);
+                }
+                Err(Ended::Failed(error)) => {
+                    if !error.is_transient() {
+                        return Err(error);
+                    }
                     if self.metrics.watermarks.get() > before {
                         pause = BACKOFF.0;
                     }
@@ -174,8 +96,25 @@ impl Capture {
                     }
                     pause = (pause * 2).min(BACKOFF.1);
                 }
-                Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Waits while another capture publishes, then captures until something fails. `displaced` is what
+    /// ended the last term, if another capture seems to have.
+    async fn term(&self, displaced: Option<CaptureError>) -> Result<(), Ended> {
+        let patience = Patience::of(self.config.idle);
+        let after = if displaced.is_some() { Since::Now } else { Since::LastWatermark };
+        let others = turn::wait(&self.kafka, &patience, after, &self.metrics).await.map_err(Ended::Failed)?;
+        self.metrics.standby.set(0);
+        match displaced {
+            // It was no capture of this log that reads under the same id: nobody would ever give way.
+            Some(clash @ CaptureError::Binlog(_)) if !others => return Err(Ended::Failed(clash)),
+            _ => {}
+        }
+        match self.session().await {
+            Err(error) if error.is_displaced() => Err(Ended::Displaced(error)),
+            session => session.map_err(Ended::Failed),
         }
     }
 
@@ -193,7 +132,8 @@ impl Capture {
             let topic = topics.changes(table);
             partitions.insert(topic.clone(), admin.partitions(&topic).await?);
         }
-        let mut reader = self.mysql.reader().await?;
+        // An answer that takes longer than the stream may be silent will not come.
+        let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
         let last = self.last_watermark(&topics).await?;
         let resumed = last.is_some();
         let last = match last {
@@ -231,27 +171,40 @@ impl Capture {
             prefix: self.kafka.prefix.clone(),
             partitions: partitions.into_iter().collect(),
             max_clock_ahead_us: self.config.max_clock_ahead.as_micros() as i64,
+            prepared_bytes: self.config.max_bytes,
         };
         let mut assembler = Assembler::resume(outline, &last);
-        let stream =
-            BinlogStream::open(&self.binlog, &last.gtid_set, move |table| wanted.contains(table)).await?;
+        let stream = self.stream(&self.binlog, &last.gtid_set, &wanted).await?;
         tracing::info!(gtid_set = %last.gtid_set, version = %last.version, cut = last.cut.is_some(), "reading the binlog");
         self.metrics.connected.set(1);
         let mut events = Ahead::of(stream);
+        // The rows of a large XA transaction, which are read again when it commits.
+        let mut again: Option<Ahead> = None;
         let ends = Arc::new(Mutex::new(ends));
         let mut publication = None;
         // A new log begins with a watermark at once: nothing can be borrowed before there is one.
         let mut idle_at = Instant::now() + if resumed { self.config.idle } else { Duration::ZERO };
 
         loop {
-            let now = now_us();
+            let (now, mut behind) = (now_us(), None);
             while !self.is_full(&assembler)
-                && let Some(event) = events.take()
+                && let Some(event) = again.as_mut().unwrap_or(&mut events).take()
             {
+                behind = behind_us(&event, now).or(behind);
                 assembler.on_event(event, now)?;
+                match assembler.rows_needed() {
+                    None => again = None,
+                    Some(_) if again.is_some() => {}
+                    Some(gtid) => {
+                        again = Some(Ahead::of(self.transaction(&mut reader, gtid, &wanted).await?));
+                    }
+                }
+            }
+            if let Some(behind) = behind {
+                self.metrics.behind_source_s.set(behind as f64 / 1e6);
             }
             let full = self.is_full(&assembler);
-            let caught_up = events.is_empty();
+            let caught_up = again.is_none() && events.is_empty();
             let idle = Instant::now() >= idle_at;
             let whole = caught_up && !assembler.is_empty() && !assembler.in_transaction();
             if publication.is_none() && (full || whole || idle) {
@@ -282,9 +235,12 @@ impl Capture {
                     self.metrics.rows.inc_by(published.rows);
                     self.metrics.bytes.inc_by(published.bytes);
                     self.metrics.transactions.inc_by(published.transactions);
+                    for (table, op, rows) in &published.changes {
+                        self.metrics.published(table, *op, *rows);
+                    }
                     self.metrics.watermarks.inc();
                 }
-                more = events.ready(), if !self.is_full(&assembler) => {
+                more = again.as_mut().unwrap_or(&mut events).ready(), if !self.is_full(&assembler) => {
                     more?;
                     self.metrics.last_event_us.set(now_us());
                 }
@@ -296,6 +252,33 @@ impl Capture {
     /// Whether the batch is to be published as it is.
     fn is_full(&self, assembler: &Assembler) -> bool {
         assembler.len() >= self.config.max_records || assembler.bytes() >= self.config.max_bytes
+    }
+
+    async fn stream(
+        &self,
+        config: &MysqlConfig,
+        from: &GtidSet,
+        wanted: &HashSet<TableName>,
+    ) -> Result<BinlogStream, CaptureError> {
+        let wanted = wanted.clone();
+        Ok(BinlogStream::open(config, from, move |table| wanted.contains(table)).await?)
+    }
+
+    /// A stream that begins with one transaction of the past, or, among others, comes to it. It poses as
+    /// another replica than the one that goes on reading.
+    async fn transaction(
+        &self,
+        reader: &mut Reader,
+        gtid: &Gtid,
+        wanted: &HashSet<TableName>,
+    ) -> Result<BinlogStream, CaptureError> {
+        tracing::info!(%gtid, "the rows of a large XA transaction are read again");
+        let mut one = GtidSet::default();
+        one.insert(gtid);
+        let others = reader.executed().await?.minus(&one);
+        let second =
+            MysqlConfig { server_id: second_server_id(self.binlog.server_id), ..self.binlog.clone() };
+        self.stream(&second, &others, wanted).await
     }
 
     async fn publish(
@@ -314,12 +297,11 @@ impl Capture {
                 .register(&schema.value_subject(&topic), schema.value_id(), schema.value_json())
                 .await?;
         }
-        let published = Published { rows: batch.rows, transactions: batch.transactions, bytes };
+        let Batch { records, rows, transactions, changes, .. } = batch;
+        let published = Published { rows, transactions, bytes, changes };
         let topic: Arc<str> = topics.watermarks().into();
         publisher
-            .publish(batch.records, move |offsets| {
-                Ok(vec![watermark_record(topic, watermark, &ends, offsets)])
-            })
+            .publish(records, move |offsets| Ok(vec![watermark_record(topic, watermark, &ends, offsets)]))
             .await?;
         Ok(published)
     }
@@ -359,6 +341,12 @@ impl Capture {
     async fn first_watermark(&self, reader: &mut Reader) -> Result<Watermark, CaptureError> {
         let clock_us = self.clock(reader).await?;
         let gtid_set = reader.executed().await?;
+        // Asked after the set: whatever is prepared in it and undecided now is seen. Where this may not be
+        // asked, its XA COMMIT is noticed.
+        match reader.prepared().await? {
+            Some(count) if count > 0 => return Err(CaptureError::PreparedBefore { count }),
+            _ => {}
+        }
         tracing::info!(%gtid_set, "this log is new: capture begins at what MySQL has executed by now");
         Ok(Watermark {
             source: self.config.source.clone(),
@@ -377,6 +365,7 @@ struct Published {
     rows: u64,
     transactions: u64,
     bytes: u64,
+    changes: Vec<(TableName, Op, u64)>,
 }
 
 /// The watermark's record, with the offsets that this transaction's records got.
@@ -408,6 +397,25 @@ async fn finished<F: Future + Unpin>(publication: &mut Option<F>) -> F::Output {
     match publication {
         Some(publication) => publication.await,
         None => std::future::pending().await,
+    }
+}
+
+/// The replica id of a second connection: another one, and not 0, which is none.
+fn second_server_id(first: u32) -> u32 {
+    match first ^ 0x8000_0000 {
+        0 => 1,
+        id => id,
+    }
+}
+
+/// How old what an event tells of is, by this machine's clock. An idle server tells of now.
+fn behind_us(event: &BinlogEvent, now_us: i64) -> Option<i64> {
+    match event {
+        BinlogEvent::Begin { commit_us, .. }
+        | BinlogEvent::Decided { commit_us, .. }
+        | BinlogEvent::Statement { commit_us, .. } => Some((now_us - commit_us).max(0)),
+        BinlogEvent::Idle { .. } => Some(0),
+        BinlogEvent::Rows(_) | BinlogEvent::Commit { .. } | BinlogEvent::Prepared { .. } => None,
     }
 }
 

@@ -25,8 +25,8 @@ use crate::problem::Problem;
 /// The largest integer that every reader of JSON numbers keeps.
 const EXACT: u64 = (1 << 53) - 1;
 
-/// A value as JSON.
-pub(crate) fn to_json(ty: &ColumnType, value: &Value) -> Json {
+/// A value as JSON, as the data API gives it.
+pub fn to_json(ty: &ColumnType, value: &Value) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Int(n) if n.unsigned_abs() <= EXACT => (*n).into(),

@@ -35,6 +35,7 @@ mod write;
 
 pub use auth::{Access, Scope, Token};
 pub use gateway::{Gateway, GatewayConfig, GatewayError, GatewayParts, Idempotency};
+pub use json::to_json;
 pub use metrics::Metrics;
 pub use phases::Phases;
 pub use problem::Problem;

@@ -33,8 +33,8 @@ pub struct GtidSet {
 pub struct ParseGtidError(String);
 
 impl Gtid {
-    /// An untagged GTID from the 16 bytes of a server's UUID, as a GTID event holds them.
-    pub fn from_sid(sid: &[u8; 16], number: u64) -> Self {
+    /// A GTID from the 16 bytes of a server's UUID and a tag (empty: none), as GTID events hold them.
+    pub fn from_sid(sid: &[u8; 16], tag: &str, number: u64) -> Self {
         let mut uuid = String::with_capacity(36);
         for (i, byte) in sid.iter().enumerate() {
             if matches!(i, 4 | 6 | 8 | 10) {
@@ -44,7 +44,7 @@ impl Gtid {
                 uuid.push(char::from(b"0123456789abcdef"[nibble as usize]));
             }
         }
-        Self { origin: Origin { uuid, tag: String::new() }, number }
+        Self { origin: Origin { uuid, tag: tag.to_owned() }, number }
     }
 }
 
@@ -132,13 +132,10 @@ impl GtidSet {
         self.intervals.is_empty()
     }
 
-    /// The untagged intervals by server UUID, first and last number inclusive; `None` where a tag
-    /// occurs, which the classic dump request cannot carry.
-    pub fn untagged(&self) -> Option<impl Iterator<Item = (&str, &[(u64, u64)])>> {
-        self.intervals
-            .keys()
-            .all(|o| o.tag.is_empty())
-            .then(|| self.intervals.iter().map(|(o, runs)| (o.uuid.as_str(), runs.as_slice())))
+    /// Each origin with its intervals: the server's UUID, the tag (empty: none), and first and last
+    /// numbers, inclusive.
+    pub fn origins(&self) -> impl Iterator<Item = (&str, &str, &[(u64, u64)])> {
+        self.intervals.iter().map(|(o, runs)| (o.uuid.as_str(), o.tag.as_str(), runs.as_slice()))
     }
 }
 
@@ -237,7 +234,7 @@ mod tests {
         }
         let sid =
             [0x3e, 0x11, 0xfa, 0x47, 0x71, 0xca, 0x11, 0xe1, 0x9e, 0x33, 0xc8, 0x0a, 0xa9, 0x42, 0x95, 0x62];
-        assert_eq!(Gtid::from_sid(&sid, 7).to_string(), format!("{A}:7"));
+        assert_eq!(Gtid::from_sid(&sid, "", 7).to_string(), format!("{A}:7"));
     }
 
     #[test]
@@ -245,7 +242,11 @@ mod tests {
         let tagged: GtidSet = format!("{A}:blue:1").parse().unwrap();
         let plain: GtidSet = format!("{A}:1").parse().unwrap();
         assert!(!tagged.is_subset(&plain) && !plain.is_subset(&tagged));
-        assert!(tagged.untagged().is_none() && plain.untagged().is_some());
+        let both: GtidSet = format!("{A}:1-2:blue:1:3").parse().unwrap();
+        assert_eq!(
+            both.origins().collect::<Vec<_>>(),
+            [(A, "", &[(1, 2)][..]), (A, "blue", &[(1, 1), (3, 3)])]
+        );
     }
 
     fn set_of(numbers: &BTreeSet<u64>) -> GtidSet {

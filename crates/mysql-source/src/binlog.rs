@@ -3,17 +3,18 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
-use mysql_async::binlog::events::Event;
+use bytes::Bytes;
+use futures::FutureExt;
 use mysql_async::prelude::Queryable;
-use mysql_async::{BinlogStreamRequest, Conn, Error, GnoInterval, Opts, ServerError, Sid};
+use mysql_async::{Conn, Error, Opts, ServerError};
 use tandem_model::{GtidSet, TableName};
 use tokio::time::Instant;
 
-use crate::bytes::Fault;
+use crate::bytes::{Cursor, Fault, Problem};
 use crate::charset::Collations;
 use crate::client::Server;
-use crate::machine::{Header, Machine};
+use crate::machine::{Header, Machine, PAYLOAD};
+use crate::replica::{Replica, preparation};
 use crate::{BinlogError, BinlogEvent, MysqlConfig, MysqlError};
 
 /// The binlog of a server from a GTID set on.
@@ -22,16 +23,14 @@ use crate::{BinlogError, BinlogEvent, MysqlConfig, MysqlError};
 /// one. A new stream begins at the start of a binlog file, so its first positions may lie before
 /// the last ones of the stream that it follows.
 pub struct BinlogStream {
-    stream: mysql_async::BinlogStream,
+    replica: Replica,
     machine: Machine,
     server: Server,
     server_id: u32,
-    /// Whether events made before the first format description end in a checksum that the driver
-    /// does not know of yet.
-    unknown_checksums: bool,
+    /// Whether events end in a checksum.
+    checksums: bool,
     pending: Option<BinlogEvent>,
     failed: Option<BinlogError>,
-    last_heard: Instant,
     silence: Duration,
 }
 
@@ -41,8 +40,8 @@ impl fmt::Debug for BinlogStream {
     }
 }
 
-/// What the driver's stream gives.
-type Raw = Option<mysql_async::Result<Event>>;
+/// What comes over the connection: an event, an error, or the stream's end.
+type Raw = Result<Option<Bytes>, Error>;
 
 impl BinlogStream {
     /// Asks the server for every transaction that is not in `from`. Rows come only of tables that
@@ -52,29 +51,29 @@ impl BinlogStream {
         from: &GtidSet,
         wanted: impl Fn(&TableName) -> bool + Send + 'static,
     ) -> Result<Self, BinlogError> {
-        let sids = sids(from).ok_or(BinlogError::TaggedGtids)?;
-        // Events may be larger than the server lets other clients' packets be.
-        let opts: Opts = config.options(Vec::new())?.max_allowed_packet(Some(1 << 30)).into();
+        let opts: Opts = config.options(Vec::new())?.into();
         let server = Server::new(config, &opts);
+        let mut replica = server.connecting(Replica::connect(&opts)).await?;
         let mut conn = server.connecting(Conn::new(opts)).await?;
-
         let doing = "preparing to read the binlog";
-        let (collations, checksum) =
-            server.answer(server.timeout, doing, prepare(&mut conn, config.heartbeat)).await?;
-        let request = BinlogStreamRequest::new(config.server_id).with_gtid().with_gtid_set(sids);
-        let request = conn.get_binlog_stream(request);
-        let stream = server.answer(server.timeout, "asking for the binlog", request).await?;
+        let (collations, checksum) = server.answer(server.timeout, doing, settings(&mut conn)).await?;
+        // It is of no more use; whether it ends well is of no interest.
+        let _ = conn.disconnect().await;
+        let prepared = async {
+            replica.run(&preparation(config.heartbeat, &checksum)).await?;
+            replica.dump(config.server_id, from).await
+        };
+        server.answer(server.timeout, "asking for the binlog", prepared).await?;
 
         let mut this = Self {
-            stream,
+            replica,
             machine: Machine::new(Box::new(wanted), collations),
             server,
             server_id: config.server_id,
-            unknown_checksums: checksum != "NONE",
+            checksums: checksum != "NONE",
             pending: None,
             failed: None,
-            last_heard: Instant::now(),
-            silence: (config.heartbeat * 4).max(Duration::from_secs(4)),
+            silence: config.silence(),
         };
         // The server refuses, where it does, instead of sending the first event.
         this.pending = Some(this.next().await?);
@@ -87,13 +86,16 @@ impl BinlogStream {
             if let Some(event) = self.try_next()? {
                 return Ok(event);
             }
-            let deadline = self.last_heard + self.silence;
             // What has come while nobody listened is seen only once the runtime has looked.
-            let deadline = deadline.max(Instant::now() + Duration::from_millis(10));
-            match tokio::time::timeout_at(deadline, self.stream.next()).await {
+            let look = Instant::now() + Duration::from_millis(100);
+            let deadline = (self.replica.heard() + self.silence).max(look);
+            match tokio::time::timeout_at(deadline, self.replica.event()).await {
                 Ok(raw) => self.pending = self.take_in(raw)?,
+                // A large event comes in parts.
+                Err(_) if self.replica.heard().elapsed() < self.silence => {}
                 Err(_) => {
-                    return self.fail(BinlogError::Silent { seconds: self.last_heard.elapsed().as_secs() });
+                    let seconds = self.replica.heard().elapsed().as_secs();
+                    return self.fail(BinlogError::Silent { seconds });
                 }
             }
         }
@@ -107,41 +109,57 @@ impl BinlogStream {
         if let Some(event) = self.pending.take() {
             return Ok(Some(event));
         }
-        while let Some(raw) = self.stream.next().now_or_never() {
+        loop {
+            match self.machine.more() {
+                Ok(None) => {}
+                Ok(event) => return Ok(event),
+                Err(error) => return self.fail(error),
+            }
+            let Some(raw) = self.replica.event().now_or_never() else { return Ok(None) };
             if let Some(event) = self.take_in(raw)? {
                 return Ok(Some(event));
             }
         }
-        Ok(None)
     }
 
     fn take_in(&mut self, raw: Raw) -> Result<Option<BinlogEvent>, BinlogError> {
-        self.last_heard = Instant::now();
         let event = match raw {
-            Some(Ok(event)) => event,
-            Some(Err(error)) => return self.fail(self.sorted(error)),
-            None => return self.fail(BinlogError::Ended { at: self.machine.position().to_string() }),
+            Ok(Some(event)) => event,
+            Err(error) => return self.fail(self.sorted(error)),
+            Ok(None) => return self.fail(BinlogError::Ended { at: self.machine.position().to_string() }),
         };
-        let header = event.header();
-        let header = Header {
-            kind: header.event_type_raw(),
-            timestamp: header.timestamp(),
-            server_id: header.server_id(),
-            log_pos: header.log_pos(),
+        let fed = match self.opened(&event) {
+            Ok((header, body)) if header.kind == PAYLOAD => self.machine.feed_payload(&header, &body),
+            Ok((header, body)) => self.machine.feed(&header, &body),
+            // The kind is the fifth byte of the header.
+            Err(problem) => {
+                Err(self.machine.error(event.get(4).copied().unwrap_or_default(), Fault::Malformed(problem)))
+            }
         };
-        self.unknown_checksums &= header.kind != FORMAT_DESCRIPTION;
-        let mut body = event.data();
-        if self.unknown_checksums {
-            body = &body[..body.len().saturating_sub(4)];
-        } else if !intact(&event) {
-            let fault =
-                Fault::Malformed("its checksum is wrong; the binlog or the connection is damaged".into());
-            return self.fail(self.machine.error(header.kind, fault));
+        fed.or_else(|error| self.fail(error))
+    }
+
+    /// The header and the body of an event whose checksum is right.
+    fn opened(&mut self, event: &Bytes) -> Result<(Header, Bytes), Problem> {
+        let mut cursor = Cursor::new(event);
+        let (header, size) = Header::read(&mut cursor)?;
+        if size as usize != event.len() {
+            return Err(format!("it has {} bytes and says {size}", event.len()));
         }
-        match self.machine.feed(&header, body) {
-            Ok(event) => Ok(event),
-            Err(error) => self.fail(error),
+        let begin = event.len() - cursor.len();
+        if header.kind == FORMAT_DESCRIPTION {
+            // It says whether the events after it have checksums. Its own is there in any case.
+            let algorithm = event.len().checked_sub(5).and_then(|at| event.get(at));
+            self.checksums = *algorithm.ok_or("it is too short")? != 0;
         }
+        if !self.checksums {
+            return Ok((header, event.slice(begin..)));
+        }
+        let (body, checksum) = event.split_last_chunk::<4>().ok_or("it has no checksum")?;
+        if body.len() < begin || crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+            return Err("its checksum is wrong; the binlog or the connection is damaged".into());
+        }
+        Ok((header, event.slice(begin..body.len())))
     }
 
     fn fail<T>(&mut self, error: BinlogError) -> Result<T, BinlogError> {
@@ -165,42 +183,10 @@ impl BinlogStream {
 /// The type code of a format description event.
 const FORMAT_DESCRIPTION: u8 = 15;
 
-/// Whether an event's bytes are those that the server has written.
-fn intact(event: &Event) -> bool {
-    let (Some(checksum), Ok(Some(algorithm))) = (event.checksum(), event.footer().get_checksum_alg()) else {
-        return true;
-    };
-    algorithm == mysql_async::binlog::BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_OFF
-        || event.calc_checksum(algorithm).to_le_bytes() == checksum
-}
-
-/// Sets the session up for a dump. The answer: the server's collations, and its checksums.
-async fn prepare(conn: &mut Conn, heartbeat: Duration) -> mysql_async::Result<(Collations, String)> {
-    let nanoseconds = heartbeat.as_nanos();
-    conn.query_drop(format!(
-        "SET @source_heartbeat_period = {nanoseconds}, @master_heartbeat_period = {nanoseconds}, \
-         @source_binlog_checksum = @@GLOBAL.binlog_checksum, SESSION net_write_timeout = 600"
-    ))
-    .await?;
+/// The server's collations, and whether it writes checksums: `NONE` or `CRC32`.
+async fn settings(conn: &mut Conn) -> mysql_async::Result<(Collations, String)> {
     let checksum = conn.query_first("SELECT @@GLOBAL.binlog_checksum").await?.unwrap_or_default();
     let collations: Vec<(u64, String)> =
         conn.query("SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS").await?;
     Ok((Collations::new(collations), checksum))
-}
-
-/// The set in the form of the dump request, whose intervals end before their last number; `None`
-/// where there are tags.
-fn sids(set: &GtidSet) -> Option<Vec<Sid<'static>>> {
-    set.untagged()?
-        .map(|(uuid, runs)| {
-            let mut bytes = [0; 16];
-            let mut digits = uuid.bytes().filter(|b| *b != b'-').map(|b| char::from(b).to_digit(16));
-            for byte in &mut bytes {
-                *byte = (digits.next()?? << 4 | digits.next()??) as u8;
-            }
-            let intervals =
-                runs.iter().map(|&(first, last)| GnoInterval::new(first, last.saturating_add(1))).collect();
-            Some(Sid::new(bytes).with_intervals(intervals))
-        })
-        .collect()
 }

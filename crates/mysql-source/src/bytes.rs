@@ -138,6 +138,18 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// An unsigned integer of MySQL's serialization library: as many ones as the first byte ends in, so
+    /// many bytes follow; the value is what lies above those ones and the zero that ends them.
+    pub(crate) fn varlen(&mut self) -> Result<u64, Problem> {
+        let first = self.u8()?;
+        let more = first.trailing_ones() as usize;
+        if more == 8 {
+            return self.uint(8);
+        }
+        let high = u128::from(self.uint(more)?) << 8;
+        Ok(((high | u128::from(first)) >> (more + 1)) as u64)
+    }
+
     /// A length-encoded integer as the length of something that lies within these bytes.
     pub(crate) fn length(&mut self) -> Result<usize, Problem> {
         usize::try_from(self.lenenc()?).map_err(|_| "it holds a length beyond memory".into())
@@ -163,6 +175,12 @@ mod tests {
         assert_eq!(Cursor::new(&[1, 2, 3]).uint_be(3), Ok(0x01_0203));
         assert_eq!(Cursor::new(&[253, 1, 0, 1]).lenenc(), Ok(65_537));
         assert!(Cursor::new(&[251]).lenenc().is_err());
+        assert_eq!(Cursor::new(&[0x72]).varlen(), Ok(57));
+        assert_eq!(Cursor::new(&[0xb1, 0x03]).varlen(), Ok(236));
+        assert_eq!(Cursor::new(&[0x83, 0x12, 0x0b]).varlen(), Ok(90_704));
+        assert_eq!(Cursor::new(&[0x7f, 1, 0, 0, 0, 0, 0, 0]).varlen(), Ok(1));
+        assert_eq!(Cursor::new(&[0xff; 9]).varlen(), Ok(u64::MAX));
+        assert!(Cursor::new(&[0xff; 8]).varlen().is_err());
         assert!(Cursor::new(&[1]).uint(2).is_err());
         assert!(Cursor::new(&[254, 255, 255, 255, 255, 255, 255, 255, 255]).lenenc_bytes().is_err());
     }

@@ -42,10 +42,10 @@ impl Server {
     }
 
     /// Waits for a connection.
-    pub(crate) async fn connecting(
+    pub(crate) async fn connecting<T>(
         &self,
-        connection: impl Future<Output = mysql_async::Result<Conn>>,
-    ) -> Result<Conn, MysqlError> {
+        connection: impl Future<Output = mysql_async::Result<T>>,
+    ) -> Result<T, MysqlError> {
         match tokio::time::timeout(self.timeout, connection).await {
             Ok(result) => result.map_err(|e| MysqlError::while_connecting(e, &self.address, &self.user)),
             Err(_) => Err(MysqlError::Unreachable {

@@ -24,15 +24,20 @@ pub struct MysqlConfig {
 }
 
 impl MysqlConfig {
-    /// A configuration with a heartbeat of 1 s and a timeout of 10 s.
+    /// A configuration with a heartbeat of 2 s and a timeout of 10 s.
     pub fn new(url: impl Into<String>, server_id: u32) -> Self {
         Self {
             url: url.into(),
             password: None,
             server_id,
-            heartbeat: Duration::from_secs(1),
+            heartbeat: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(10),
         }
+    }
+
+    /// After how long without a sign of life a connection counts as dead: two heartbeats.
+    pub fn silence(&self) -> Duration {
+        self.heartbeat * 2
     }
 
     /// The driver's options, with `setup` run on each new or reset connection.

@@ -39,16 +39,17 @@ impl EventDecoder {
             Err(problem) => Err(self.machine.error(0, Fault::Malformed(problem))),
         }
     }
+
+    /// What else the event fed last holds, where it is a compressed transaction: to be asked until there is
+    /// nothing more.
+    pub fn more(&mut self) -> Result<Option<BinlogEvent>, BinlogError> {
+        self.machine.more()
+    }
 }
 
 fn split(event: &[u8]) -> Result<(Header, &[u8]), Problem> {
     let mut cursor = Cursor::new(event);
-    let timestamp = cursor.uint(4)? as u32;
-    let kind = cursor.u8()?;
-    let server_id = cursor.uint(4)? as u32;
-    // The event's size, which is that of the slice.
-    cursor.uint(4)?;
-    let log_pos = cursor.uint(4)? as u32;
-    cursor.uint(2)?;
-    Ok((Header { kind, timestamp, server_id, log_pos }, cursor.rest()))
+    // The event's size is that of the slice.
+    let (header, _) = Header::read(&mut cursor)?;
+    Ok((header, cursor.rest()))
 }

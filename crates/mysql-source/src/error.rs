@@ -176,12 +176,6 @@ pub enum BinlogError {
         /// The id.
         server_id: u32,
     },
-    /// The set to resume from holds tagged GTIDs.
-    #[error(
-        "the GTID set to resume from holds tagged GTIDs, which are not supported: do not SET gtid_next with \
-         a tag on the source"
-    )]
-    TaggedGtids,
     /// Not even a heartbeat came.
     #[error("the binlog stream has been silent for {seconds} s, without a heartbeat: the connection is dead")]
     Silent {

@@ -16,12 +16,37 @@ pub enum BinlogEvent {
         commit_us: i64,
         /// That server.
         server_id: u32,
+        /// The xid of an XA transaction, as MySQL writes it: `X'67',X'62',1`. Its rows may not be told before
+        /// it is known what becomes of it: by `Commit` where it was committed in one phase, else by
+        /// `Prepared` and then, as a transaction of its own, by `Decided`.
+        xa: Option<String>,
     },
     /// Rows of a wanted table changed.
     Rows(RowsEvent),
     /// The transaction is complete.
     Commit {
         /// Where it ends.
+        position: BinlogPosition,
+    },
+    /// The XA transaction is prepared: complete, and neither committed nor rolled back.
+    Prepared {
+        /// Where it ends.
+        position: BinlogPosition,
+    },
+    /// `XA COMMIT` or `XA ROLLBACK` of a prepared transaction: a transaction of its own, without
+    /// `Begin` and `Commit`.
+    Decided {
+        /// Its GTID.
+        gtid: Gtid,
+        /// When it committed on the server that executed it first, microseconds since the epoch.
+        commit_us: i64,
+        /// That server.
+        server_id: u32,
+        /// The prepared transaction, by the xid of its `Begin`.
+        xid: String,
+        /// Whether it was committed.
+        committed: bool,
+        /// Where this transaction ends.
         position: BinlogPosition,
     },
     /// A statement that is a whole transaction of its own: DDL and administration. No `Begin` and

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tandem_model::{BinlogPosition, TableName};
 
-use crate::bytes::{Cursor, Fault};
+use crate::bytes::{Cursor, Fault, Problem};
 use crate::charset::Collations;
+use crate::payload::Payload;
 use crate::rows::RowsHead;
 use crate::statement::{Query, classify};
 use crate::table_map::{Head, Plan, split_id};
@@ -25,6 +27,20 @@ pub(crate) struct Header {
     pub(crate) log_pos: u32,
 }
 
+impl Header {
+    /// Reads the 19 bytes in front of an event (`Log_event_header`). Also gives the event's size, these bytes
+    /// included.
+    pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<(Self, u32), Problem> {
+        let timestamp = cursor.uint(4)? as u32;
+        let kind = cursor.u8()?;
+        let server_id = cursor.uint(4)? as u32;
+        let size = cursor.uint(4)? as u32;
+        let log_pos = cursor.uint(4)? as u32;
+        cursor.uint(2)?;
+        Ok((Self { kind, timestamp, server_id, log_pos }, size))
+    }
+}
+
 /// Whether a table's rows are wanted.
 pub(crate) type Wanted = Box<dyn Fn(&TableName) -> bool + Send>;
 
@@ -36,6 +52,8 @@ pub(crate) struct Machine {
     state: State,
     maps: HashMap<u64, Mapped>,
     plans: HashMap<TableName, (Vec<u8>, Arc<Plan>)>,
+    /// The compressed transaction that is being read.
+    payload: Option<Payload>,
 }
 
 enum State {
@@ -43,6 +61,8 @@ enum State {
     /// A GTID has come, and not yet what it is the GTID of.
     Opened(Opened),
     Inside,
+    /// Inside an XA transaction.
+    InsideXa,
 }
 
 /// A TABLE_MAP event's bytes after the id, and the plan if the table is wanted.
@@ -53,6 +73,8 @@ struct Mapped {
 
 /// The type code of a heartbeat, whose body is the name of the file that its position is in.
 const HEARTBEAT: u8 = 27;
+/// The type code of a compressed transaction.
+pub(crate) const PAYLOAD: u8 = 40;
 
 fn file_name(bytes: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|_| Fault::Malformed("the file's name is no valid UTF-8".into()))
@@ -104,6 +126,7 @@ impl Machine {
             state: State::Outside,
             maps: HashMap::new(),
             plans: HashMap::new(),
+            payload: None,
         }
     }
 
@@ -112,12 +135,59 @@ impl Machine {
         &self.at
     }
 
-    /// Takes the next raw event.
+    /// Takes the next raw event, once [`more`](Self::more) gives nothing.
     pub(crate) fn feed(&mut self, header: &Header, body: &[u8]) -> Result<Option<BinlogEvent>, BinlogError> {
+        if header.kind == PAYLOAD {
+            return self.feed_payload(header, &Bytes::copy_from_slice(body));
+        }
+        if self.payload.is_some() {
+            let problem = "the compressed transaction before it has not been read to its end".to_owned();
+            return Err(self.error(header.kind, problem.into()));
+        }
         if header.kind != HEARTBEAT {
             self.move_to(header.log_pos);
         }
         self.event(header, body).map_err(|fault| self.error(header.kind, fault))
+    }
+
+    /// Takes a compressed transaction. Its events end where it ends: their own positions are of no file.
+    pub(crate) fn feed_payload(
+        &mut self,
+        header: &Header,
+        body: &Bytes,
+    ) -> Result<Option<BinlogEvent>, BinlogError> {
+        self.move_to(header.log_pos);
+        let opened = matches!(self.state, State::Opened(_)) && self.payload.is_none();
+        let payload = match Payload::open(body) {
+            _ if !opened => Err(Fault::Malformed("it stands where no transaction begins".into())),
+            payload => payload,
+        };
+        self.payload = Some(payload.map_err(|fault| self.error(PAYLOAD, fault))?);
+        self.more()
+    }
+
+    /// The next event of the compressed transaction that is being read; `None` where there is none, or at
+    /// its end.
+    pub(crate) fn more(&mut self) -> Result<Option<BinlogEvent>, BinlogError> {
+        let Some(mut payload) = self.payload.take() else { return Ok(None) };
+        loop {
+            let next = payload.next().map_err(|problem| self.error(PAYLOAD, problem.into()))?;
+            let Some((header, body)) = next else {
+                let ended = self.outside("its payload ends");
+                return ended.map(|()| None).map_err(|fault| self.error(PAYLOAD, fault));
+            };
+            // QUERY, XID, TABLE_MAP, rows, comments and XA_PREPARE. No other event is part of a transaction.
+            let may = matches!(header.kind, 2 | 5 | 13 | 14 | 16..=19 | 23..=26 | 28..=32 | 38 | 39);
+            let event = if may {
+                self.event(&header, body)
+            } else {
+                Err(Fault::Malformed("it stands inside a compressed transaction".into()))
+            };
+            if let Some(event) = event.map_err(|fault| self.error(header.kind, fault))? {
+                self.payload = Some(payload);
+                return Ok(Some(event));
+            }
+        }
     }
 
     /// An error about the event that was just fed.
@@ -150,13 +220,17 @@ impl Machine {
             30 => self.rows(body, RowsKind::Write),
             31 => self.rows(body, RowsKind::Update),
             32 => self.rows(body, RowsKind::Delete),
-            33 => match self.state {
-                State::Outside => {
-                    self.state = State::Opened(Opened::read(body, header.timestamp, header.server_id)?);
-                    Ok(None)
+            33 | 42 => {
+                if !matches!(self.state, State::Outside) {
+                    return Err(Fault::Malformed(
+                        "a transaction begins before the last one has ended".into(),
+                    ));
                 }
-                _ => Err(Fault::Malformed("a transaction begins before the last one has ended".into())),
-            },
+                let read = if header.kind == 33 { Opened::read } else { Opened::read_tagged };
+                self.state = State::Opened(read(body, header.timestamp, header.server_id)?);
+                Ok(None)
+            }
+            38 => self.xa_prepare(body),
             4 => {
                 self.outside("a new file begins")?;
                 let mut cursor = Cursor::new(body);
@@ -195,24 +269,7 @@ impl Machine {
                 "the transaction has no GTID",
                 "SET GLOBAL gtid_mode = ON and copy the tables anew",
             )),
-            38 => Err(Fault::unsupported(
-                "rows of an XA transaction are logged before anyone knows whether it commits",
-                "do not use XA transactions on the source; copy the tables anew, beginning after this position",
-            )),
-            39 => Err(Fault::unsupported(
-                "it holds parts of JSON documents",
-                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and copy the tables \
-                 anew",
-            )),
-            40 => Err(Fault::unsupported(
-                "the transaction is compressed",
-                "SET GLOBAL binlog_transaction_compression = OFF, let every session connect anew, and copy the \
-                 tables anew",
-            )),
-            42 => Err(Fault::unsupported(
-                "the GTID has a tag",
-                "do not SET gtid_next with a tag on the source; copy the tables anew",
-            )),
+            39 => self.partial_rows(body),
             _ => Err(Fault::unsupported(
                 "this type of event is not known",
                 "use a version of Tandem that knows this version of MySQL",
@@ -260,13 +317,35 @@ impl Machine {
     fn commit(&mut self) -> Result<Option<BinlogEvent>, Fault> {
         match self.state {
             State::Inside => {
-                self.state = State::Outside;
-                if self.maps.len() > MAPS {
-                    self.maps.clear();
-                }
+                self.end();
                 Ok(Some(BinlogEvent::Commit { position: self.at.clone() }))
             }
             _ => Err(Fault::Malformed("a transaction ends that has not begun".into())),
+        }
+    }
+
+    fn end(&mut self) {
+        self.state = State::Outside;
+        if self.maps.len() > MAPS {
+            self.maps.clear();
+        }
+    }
+
+    /// XA_PREPARE: whether the transaction was committed in one phase, and its xid, which XA START has told
+    /// already.
+    fn xa_prepare(&mut self, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
+        let one_phase = Cursor::new(body).u8()? != 0;
+        match self.state {
+            State::InsideXa => {
+                self.end();
+                let position = self.at.clone();
+                Ok(Some(if one_phase {
+                    BinlogEvent::Commit { position }
+                } else {
+                    BinlogEvent::Prepared { position }
+                }))
+            }
+            _ => Err(Fault::Malformed("an XA transaction ends that has not begun".into())),
         }
     }
 
@@ -277,21 +356,25 @@ impl Machine {
                 "a statement has no GTID",
                 "SET GLOBAL gtid_mode = ON and copy the tables anew",
             )),
-            (State::Opened(_), Query::Begin | Query::CreateAndRows) => Ok(self.begin()),
+            (State::Opened(_), Query::Begin | Query::CreateAndRows) => Ok(self.begin(None)),
+            (State::Opened(_), Query::XaStart(xid)) => Ok(self.begin(Some(xid))),
+            (State::Opened(_), Query::XaCommit(xid)) => Ok(self.decided(xid, true)),
+            (State::Opened(_), Query::XaRollback(xid)) => Ok(self.decided(xid, false)),
+            (State::InsideXa, Query::XaEnd) => Ok(None),
             (State::Inside, Query::Commit) => self.commit(),
-            (State::Inside, Query::Savepoint | Query::CreateAndRows | Query::Temporary) => Ok(None),
-            (State::Inside, Query::Rollback) => Err(Fault::unsupported(
+            (State::Inside | State::InsideXa, Query::Savepoint | Query::CreateAndRows | Query::Temporary) => {
+                Ok(None)
+            }
+            (State::Inside | State::InsideXa, Query::Rollback) => Err(Fault::unsupported(
                 "a transaction that was rolled back has changed tables that are not transactional",
                 "convert the tables to ENGINE=InnoDB and copy them anew",
-            )),
-            (_, Query::Xa) => Err(Fault::unsupported(
-                "rows of an XA transaction are logged before anyone knows whether it commits",
-                "do not use XA transactions on the source; copy the tables anew, beginning after this position",
             )),
             (_, Query::Other { kind: StatementKind::DataChange, .. }) => {
                 Err(Fault::unsupported("a statement changes rows without row images", STATEMENT_BASED))
             }
-            (State::Inside, _) => Err(Fault::unsupported("a statement stands inside a transaction", RESYNC)),
+            (State::Inside | State::InsideXa, _) => {
+                Err(Fault::unsupported("a statement stands inside a transaction", RESYNC))
+            }
             (State::Opened(_), Query::Other { kind, tables, dropped }) => {
                 Ok(self.statement(text, kind, tables, dropped))
             }
@@ -299,12 +382,27 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self) -> Option<BinlogEvent> {
-        match std::mem::replace(&mut self.state, State::Inside) {
+    fn begin(&mut self, xa: Option<String>) -> Option<BinlogEvent> {
+        let inside = if xa.is_some() { State::InsideXa } else { State::Inside };
+        match std::mem::replace(&mut self.state, inside) {
             State::Opened(Opened { gtid, commit_us, server_id }) => {
-                Some(BinlogEvent::Begin { gtid, commit_us, server_id })
+                Some(BinlogEvent::Begin { gtid, commit_us, server_id, xa })
             }
-            State::Outside | State::Inside => None,
+            State::Outside | State::Inside | State::InsideXa => None,
+        }
+    }
+
+    fn decided(&mut self, xid: String, committed: bool) -> Option<BinlogEvent> {
+        match std::mem::replace(&mut self.state, State::Outside) {
+            State::Opened(Opened { gtid, commit_us, server_id }) => Some(BinlogEvent::Decided {
+                gtid,
+                commit_us,
+                server_id,
+                xid,
+                committed,
+                position: self.at.clone(),
+            }),
+            State::Outside | State::Inside | State::InsideXa => None,
         }
     }
 
@@ -325,7 +423,7 @@ impl Machine {
                 tables,
                 position: self.at.clone(),
             }),
-            State::Outside | State::Inside => None,
+            State::Outside | State::Inside | State::InsideXa => None,
         }
     }
 
@@ -352,20 +450,35 @@ impl Machine {
         Ok(None)
     }
 
+    /// The plan of an event's table, where it is wanted.
+    fn plan_of(&self, head: &RowsHead<'_>) -> Result<Option<Arc<Plan>>, Fault> {
+        match self.maps.get(&head.table_id) {
+            Some(mapped) => Ok(mapped.plan.clone()),
+            None => Err(Fault::Malformed("its rows are of a table that has not been mapped".into())),
+        }
+    }
+
+    /// PARTIAL_UPDATE_ROWS, which begins as other rows events do.
+    fn partial_rows(&mut self, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
+        match self.plan_of(&RowsHead::read(body)?)? {
+            None => Ok(None),
+            Some(plan) => Err(Fault::unsupported(
+                "they hold parts of JSON documents",
+                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and copy the table anew",
+            )
+            .of_table(&plan.table.name)),
+        }
+    }
+
     fn rows(&mut self, body: &[u8], kind: RowsKind) -> Result<Option<BinlogEvent>, Fault> {
-        if !matches!(self.state, State::Inside) {
+        if !matches!(self.state, State::Inside | State::InsideXa) {
             return Err(Fault::Malformed("rows stand outside a transaction".into()));
         }
         let head = RowsHead::read(body)?;
         if head.is_dummy() {
             return Ok(None);
         }
-        let Some(mapped) = self.maps.get(&head.table_id) else {
-            return Err(Fault::Malformed("its rows are of a table that has not been mapped".into()));
-        };
-        let Some(plan) = mapped.plan.as_ref().map(Arc::clone) else {
-            return Ok(None);
-        };
+        let Some(plan) = self.plan_of(&head)? else { return Ok(None) };
         let images = head.images(&plan, kind).map_err(|fault| fault.of_table(&plan.table.name))?;
         Ok(Some(BinlogEvent::Rows(RowsEvent {
             table: Arc::clone(&plan.table),

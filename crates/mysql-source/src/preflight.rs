@@ -45,7 +45,7 @@ enum Unknown {
     TooOld,
 }
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 9] = [
     Rule {
         name: "log_bin",
         wanted: "ON",
@@ -100,14 +100,6 @@ const RULES: [Rule; 10] = [
         wanted: "",
         why: "parts of JSON documents are not carried",
         remedy: "SET PERSIST binlog_row_value_options = ''",
-        severity: Severity::Error,
-        unknown: Unknown::Fine,
-    },
-    Rule {
-        name: "binlog_transaction_compression",
-        wanted: "OFF",
-        why: "compressed transactions are not carried",
-        remedy: "SET PERSIST binlog_transaction_compression = OFF",
         severity: Severity::Error,
         unknown: Unknown::Fine,
     },

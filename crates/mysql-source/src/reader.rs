@@ -32,6 +32,13 @@ impl Reader {
         Self { conn, server }
     }
 
+    /// The same reader, whose small questions are answered within `limit`, or not at all.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.server.timeout = limit;
+        self
+    }
+
     /// The transactions that the server has executed: a lower bound of what the next read sees.
     pub async fn executed(&mut self) -> Result<GtidSet, MysqlError> {
         let doing = "asking for the executed GTID set";
@@ -58,6 +65,19 @@ impl Reader {
             (Some(file), Some(pos)) => Ok(BinlogPosition { file, pos }),
             _ => Err(unexpected(doing)),
         }
+    }
+
+    /// How many XA transactions are prepared and undecided; `None` where the account may not ask
+    /// (`XA_RECOVER_ADMIN`).
+    pub async fn prepared(&mut self) -> Result<Option<usize>, MysqlError> {
+        let question = async {
+            match self.conn.query::<mysql_async::Row, _>("XA RECOVER").await {
+                // XAER_RMERR, or a privilege is missing.
+                Err(Error::Server(ServerError { code: 1227 | 1401, .. })) => Ok(None),
+                rows => rows.map(|rows| Some(rows.len())),
+            }
+        };
+        self.server.answer(self.server.timeout, "asking for prepared XA transactions", question).await
     }
 
     /// The server's clock, microseconds since the epoch.

@@ -13,7 +13,11 @@ pub(crate) enum Query {
     Rollback,
     /// SAVEPOINT, RELEASE SAVEPOINT, ROLLBACK TO: what is undone has left the binlog already.
     Savepoint,
-    Xa,
+    /// The xid as MySQL writes it, here and in the next two.
+    XaStart(String),
+    XaEnd,
+    XaCommit(String),
+    XaRollback(String),
     /// CREATE TABLE … SELECT: `CREATE TABLE … START TRANSACTION`, rows, and an XID.
     CreateAndRows,
     /// Concerns temporary tables only.
@@ -46,7 +50,13 @@ pub(crate) fn classify(sql: &str, database: &str) -> Query {
             _ => Query::Rollback,
         },
         "SAVEPOINT" | "RELEASE" => Query::Savepoint,
-        "XA" => Query::Xa,
+        "XA" => match tokens.word().as_str() {
+            "START" | "BEGIN" => Query::XaStart(tokens.rest.trim().to_owned()),
+            "END" => Query::XaEnd,
+            "COMMIT" => Query::XaCommit(tokens.rest.trim().to_owned()),
+            "ROLLBACK" => Query::XaRollback(tokens.rest.trim().to_owned()),
+            _ => other(StatementKind::Other, Vec::new()),
+        },
         "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "LOAD" | "WITH" | "CALL" | "DO" | "SELECT" => {
             other(StatementKind::DataChange, Vec::new())
         }
@@ -352,7 +362,10 @@ mod tests {
             ("rollback work to savepoint s", Query::Savepoint),
             ("SAVEPOINT `s`", Query::Savepoint),
             ("RELEASE SAVEPOINT s", Query::Savepoint),
-            ("XA START X'61',X'',1", Query::Xa),
+            ("XA START X'61',X'',1", Query::XaStart("X'61',X'',1".into())),
+            ("XA END X'61',X'',1", Query::XaEnd),
+            ("XA COMMIT X'61',X'',1", Query::XaCommit("X'61',X'',1".into())),
+            ("XA ROLLBACK X'61',X'',1", Query::XaRollback("X'61',X'',1".into())),
             ("CREATE TABLE `a`.`c` (\n  `id` int\n) START TRANSACTION", Query::CreateAndRows),
             ("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS `t`", Query::Temporary),
             ("CREATE TEMPORARY TABLE t (i int)", Query::Temporary),

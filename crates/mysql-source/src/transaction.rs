@@ -5,7 +5,7 @@ use tandem_model::Gtid;
 use crate::bytes::{Cursor, Problem};
 use crate::charset::Collations;
 
-/// A transaction's beginning, from a GTID event (`Gtid_event`, untagged).
+/// A transaction's beginning, from a GTID event (`Gtid_event`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub(crate) gtid: Gtid,
@@ -19,7 +19,7 @@ impl Opened {
     pub(crate) fn read(body: &[u8], timestamp: u32, server_id: u32) -> Result<Self, Problem> {
         let mut cursor = Cursor::new(body);
         cursor.u8()?;
-        let gtid = Gtid::from_sid(&cursor.sid()?, cursor.uint(8)?);
+        let gtid = Gtid::from_sid(&cursor.sid()?, "", cursor.uint(8)?);
         let mut commit_us = 0;
         // The type of the logical timestamps and the two of them, then the commit times.
         if !cursor.is_empty() && cursor.u8()? == 2 {
@@ -37,6 +37,50 @@ impl Opened {
             commit_us = u64::from(timestamp) * 1_000_000;
         }
         Ok(Self { gtid, commit_us: commit_us as i64, server_id })
+    }
+
+    /// Reads GTID_TAGGED, which is written by the serialization library (`libs/mysql/serialization` in MySQL's
+    /// source): a version, the size, the last field that must be understood, then fields in the order of
+    /// their ids, each after its id; integers of variable length.
+    pub(crate) fn read_tagged(body: &[u8], timestamp: u32, server_id: u32) -> Result<Self, Problem> {
+        let mut cursor = Cursor::new(body);
+        if cursor.varlen()? != 1 {
+            return Err("it is written in a later format".into());
+        }
+        cursor.varlen()?;
+        cursor.varlen()?;
+        let (mut sid, mut tag, mut number) = (None, "", 0);
+        let (mut immediate, mut original) = (0, 0);
+        while !cursor.is_empty() {
+            match cursor.varlen()? {
+                // Flags, and the two logical timestamps.
+                0 | 4 | 5 => drop(cursor.varlen()?),
+                1 => {
+                    let mut bytes = [0; 16];
+                    for byte in &mut bytes {
+                        *byte = u8::try_from(cursor.varlen()?).map_err(|_| "its UUID is none")?;
+                    }
+                    sid = Some(bytes);
+                }
+                // Signed: the lowest bit is the sign.
+                2 => number = cursor.varlen()? >> 1,
+                3 => {
+                    let length = usize::try_from(cursor.varlen()?).map_err(|_| "its tag is none")?;
+                    tag = std::str::from_utf8(cursor.take(length)?).map_err(|_| "its tag is none")?;
+                }
+                6 => immediate = cursor.varlen()?,
+                7 => original = cursor.varlen()?,
+                // The length, versions, and whatever comes later.
+                _ => break,
+            }
+        }
+        let gtid = match sid {
+            Some(sid) if number > 0 => Gtid::from_sid(&sid, tag, number),
+            _ => return Err("it names no GTID".into()),
+        };
+        let commit_us = [original, immediate].into_iter().find(|us| *us > 0);
+        let commit_us = commit_us.unwrap_or_else(|| u64::from(timestamp) * 1_000_000) as i64;
+        Ok(Self { gtid, commit_us, server_id })
     }
 }
 
@@ -117,6 +161,29 @@ mod tests {
         assert_eq!(opened.server_id, 3);
     }
 
+    /// As MySQL 9.7 has written it.
+    #[test]
+    fn tagged() {
+        let body = [
+            0x02, 0x72, 0x00, 0x00, 0x00, 0x02, 0xb0, 0x72, 0xb1, 0x03, 0xdd, 0x02, 0xa1, 0x03, 0x7e, 0x22,
+            0xc5, 0x03, 0xd5, 0x02, 0xad, 0x03, 0x04, 0xf1, 0x03, 0x00, 0x00, 0x00, 0x02, 0x04, 0x04, 0x06,
+            0x08, b'b', b'l', b'u', b'e', 0x08, 0x1c, 0x0a, 0x28, 0x0c, 0x7f, 0x50, 0x8e, 0xb1, 0xf3, 0x0a,
+            0x61, 0x06, 0x10, 0x7d, 0x04, 0x12, 0x83, 0x12, 0x0b,
+        ];
+        let opened = Opened::read_tagged(&body, 5, 3).unwrap();
+        assert_eq!(opened.gtid.to_string(), "5839ecb7-e83f-11f1-b5eb-02fc00000001:blue:1");
+        assert_eq!((opened.commit_us, opened.server_id), (0x0006_610a_f3b1_8e50, 3));
+        // Up to the immediate commit time; then the original one.
+        let end = body.len() - 7;
+        let mut original = body[..end].to_vec();
+        original.extend_from_slice(&[0x0e, 0x54]);
+        assert_eq!(Opened::read_tagged(&original, 5, 3).unwrap().commit_us, 42);
+        for end in 0..42 {
+            let cut = Opened::read_tagged(&body[..end], 5, 3);
+            assert!(cut.is_err() || cut.unwrap().commit_us == 5_000_000, "{end}");
+        }
+    }
+
     #[test]
     fn statements_in_the_clients_charset() {
         let mut body = vec![0; 8];
@@ -138,6 +205,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Opened::read(&bytes, 0, 0);
+            let _ = Opened::read_tagged(&bytes, 0, 0);
             let _ = QueryText::read(&bytes, &Collations::default());
         }
     }

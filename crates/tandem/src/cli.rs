@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::commands::tail::From;
 use crate::roles::Role;
 
 /// What the long-lived roles log: Tandem's own doings, the libraries' troubles. The Cassandra
@@ -95,6 +96,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PhaseCommand,
     },
+    /// Print the changes on the log, decoded, with their rows' values, as they come
+    Tail(TailArgs),
     /// Say how far the migration is: lag, rows, backfill, mismatches
     Status {
         #[command(flatten)]
@@ -109,6 +112,21 @@ pub(crate) struct ConfigArg {
     /// The configuration
     #[arg(long, short, default_value = "tandem.toml", value_name = "FILE")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// Only of this table (`database.table`); may be repeated
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) table: Vec<String>,
+    /// Where to begin: `beginning`, `end`, or a version
+    #[arg(long, value_name = "PLACE", default_value = "end")]
+    pub(crate) from: From,
+    /// End after so many changes
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) count: Option<u64>,
 }
 
 #[derive(Args)]
@@ -241,6 +259,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
+            | Self::Tail(_)
             | Self::Status { .. } => false,
         }
     }
@@ -262,6 +281,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
+            | Self::Tail(_)
             | Self::Status { .. } => &[],
         }
     }
@@ -306,6 +326,7 @@ mod tests {
             &["verify"],
             &["verify", "--full"],
             &["status"],
+            &["tail", "--from", "17"],
             &["check"],
             &["schema", "show"],
         ] {

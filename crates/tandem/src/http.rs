@@ -65,6 +65,8 @@ async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
 async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> (StatusCode, &'static str) {
     if telemetry.schemas.get().is_none() {
         (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+    } else if telemetry.capture.as_ref().is_some_and(tandem_capture::Metrics::is_standby) {
+        (StatusCode::SERVICE_UNAVAILABLE, "another capture is active, this one stands by\n")
     } else if telemetry.capture.as_ref().is_some_and(|c| !c.is_connected()) {
         (StatusCode::SERVICE_UNAVAILABLE, "the binlog is not being read\n")
     } else {

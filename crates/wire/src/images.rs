@@ -43,14 +43,14 @@ impl Images {
         self.spans.len()
     }
 
+    /// How much memory they take, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(self.spans.as_slice())
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
-    }
-
-    /// The bytes of all images.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
     }
 
     /// The images in order.

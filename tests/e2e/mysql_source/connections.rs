@@ -1,15 +1,14 @@
 //! Connections that are refused, taken over, or dead.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use tandem_model::{Row, TableName, Value};
-use tandem_mysql_source::{BinlogError, BinlogStream, Mysql, MysqlConfig, MysqlError};
-use tokio::net::{TcpListener, TcpStream};
+use tandem_mysql_source::{BinlogError, Mysql, MysqlConfig, MysqlError};
+use tokio::net::TcpListener;
 
 use super::Source;
+use crate::link::Link;
 
 #[tokio::test]
 async fn a_clash_of_server_ids_is_told() -> anyhow::Result<()> {
@@ -22,9 +21,6 @@ async fn a_clash_of_server_ids_is_told() -> anyhow::Result<()> {
         }
     };
     assert_eq!(error, BinlogError::ServerIdClash { server_id: source.config.server_id });
-    let tagged = "3e11fa47-71ca-11e1-9e33-c80aa9429562:tag:1".parse()?;
-    let refused = BinlogStream::open(&source.config, &tagged, |_| true).await;
-    assert_eq!(refused.unwrap_err(), BinlogError::TaggedGtids);
     source.drop().await
 }
 
@@ -48,42 +44,50 @@ async fn wrong_addresses_and_accounts_are_told_apart() -> anyhow::Result<()> {
     source.drop().await
 }
 
-/// A proxy to the server that can stop passing anything on, as a dead connection does.
-async fn proxy(to: String) -> anyhow::Result<(String, Arc<AtomicBool>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?.to_string();
-    let dead = Arc::new(AtomicBool::new(false));
-    let stalled = Arc::clone(&dead);
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let Ok(server) = TcpStream::connect(&to).await else { continue };
-            let (from_client, to_client) = client.into_split();
-            let (from_server, to_server) = server.into_split();
-            tokio::spawn(pass(from_client, to_server, Arc::clone(&stalled)));
-            tokio::spawn(pass(from_server, to_client, Arc::clone(&stalled)));
-        }
-    });
-    Ok((address, dead))
+/// The stream logs in by itself: once with the password in full, once with what the server remembers.
+#[tokio::test]
+async fn accounts_with_passwords() -> anyhow::Result<()> {
+    let Some(mut source) = Source::new("accounts").await? else { return Ok(()) };
+    let name = format!("u{:08x}", rand::random::<u32>());
+    source.sql(&format!("CREATE USER {name} IDENTIFIED WITH caching_sha2_password BY 'se cret/1'")).await?;
+    source.sql(&format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT ON *.* TO {name}")).await?;
+    let host = source.config.url.split('@').next_back().unwrap_or_default().to_owned();
+    source.config.url = format!("mysql://{name}@{host}");
+    source.config.password = Some("se cret/1".into());
+    for _ in 0..2 {
+        let mut stream = source.stream("t").await?;
+        source.upto_now(&mut stream).await?;
+    }
+    source.config.password = Some("wrong".into());
+    let denied = source.stream("t").await.unwrap_err().to_string();
+    assert!(denied.contains(&name) && denied.contains("password") && !denied.contains("wrong"), "{denied}");
+    // Another method of authentication, which is not known here, is asked for by name.
+    let other = source.sql(&format!("ALTER USER {name} IDENTIFIED WITH sha256_password BY 'x'")).await;
+    if other.is_ok() {
+        let refused = source.stream("t").await.unwrap_err().to_string();
+        assert!(refused.contains("sha256_password"), "{refused}");
+    }
+    source.sql(&format!("DROP USER {name}")).await?;
+    source.drop().await
 }
 
-async fn pass(
-    from: tokio::net::tcp::OwnedReadHalf,
-    to: tokio::net::tcp::OwnedWriteHalf,
-    dead: Arc<AtomicBool>,
-) -> std::io::Result<()> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let (mut from, mut to) = (from, to);
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let n = from.read(&mut buffer).await?;
-        if n == 0 {
-            return Ok(());
-        }
-        while dead.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        to.write_all(&buffer[..n]).await?;
-    }
+/// A byte that was turned over on the way, within a row.
+#[tokio::test]
+async fn a_flipped_byte_is_an_error_with_the_position() -> anyhow::Result<()> {
+    let Some(mut source) = Source::new("flipped").await? else { return Ok(()) };
+    source.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40))").await?;
+    let host = source.config.url.split('@').next_back().unwrap_or_default().to_owned();
+    let link = Link::to(&host).await?;
+    source.config.url = source.config.url.replace(&host, &link.address);
+    let mut stream = source.stream("t").await?;
+    source.sql("INSERT INTO t VALUES (1, 'a value that is whole')").await?;
+    source.upto_now(&mut stream).await?;
+    link.flip(b"that will be flipped");
+    source.sql("INSERT INTO t VALUES (2, 'a value that will be flipped')").await?;
+    let error = source.upto_now(&mut stream).await.unwrap_err().to_string();
+    assert!(error.contains("its checksum is wrong") && error.contains("binlog."), "{error}");
+    assert!(error.contains("WRITE_ROWS"), "{error}");
+    source.drop().await
 }
 
 #[tokio::test]
@@ -92,13 +96,13 @@ async fn a_dead_connection_is_noticed() -> anyhow::Result<()> {
     let url = source.config.url.clone();
     let at = url.rfind('@').map_or("mysql://".len(), |at| at + 1);
     let host = url[at..].split(['/', '?']).next().unwrap_or_default().to_owned();
-    let (address, dead) = proxy(host.clone()).await?;
-    source.config.url = url.replace(&host, &address);
+    let link = Link::to(&host).await?;
+    source.config.url = url.replace(&host, &link.address);
     let mut stream = source.stream("t").await?;
     for _ in 0..3 {
         stream.next().await?;
     }
-    dead.store(true, Ordering::Relaxed);
+    link.hold(true);
     let asked = std::time::Instant::now();
     // Asked again and again, as a loop with other things to do does.
     let error = loop {

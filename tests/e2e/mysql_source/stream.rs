@@ -118,3 +118,54 @@ async fn statements_name_their_tables() -> anyhow::Result<()> {
     assert_eq!(values(&ctas[0])?, [(None, Some(vec![Value::Int(1)]))]);
     Ok(())
 }
+
+/// Each row comes as it was when it was written, with the definition that its table had then.
+#[tokio::test]
+async fn alters_in_the_middle_of_traffic() -> anyhow::Result<()> {
+    let Some(mut source) = Source::new("alters").await? else { return Ok(()) };
+    source.sql("CREATE TABLE t (id INT PRIMARY KEY, a INT, s VARCHAR(40) CHARACTER SET latin1)").await?;
+    let mut stream = source.stream("t").await?;
+    let mut expected = Vec::new();
+    let mut id = 0;
+    for alter in [
+        "",
+        "ADD COLUMN b BIGINT DEFAULT 7, ALGORITHM = INSTANT",
+        "ADD COLUMN f DECIMAL(5,1) NOT NULL DEFAULT 1.5 FIRST, ALGORITHM = INSTANT",
+        "DROP COLUMN a, ALGORITHM = INSTANT",
+        // The count stays and the meaning moves.
+        "DROP COLUMN b, ADD COLUMN c BIGINT DEFAULT 8, ALGORITHM = INSTANT",
+        "MODIFY COLUMN s VARCHAR(40) CHARACTER SET latin1 FIRST",
+        "MODIFY COLUMN c VARCHAR(30), MODIFY COLUMN id BIGINT UNSIGNED",
+        "CONVERT TO CHARACTER SET utf8mb4",
+        "RENAME COLUMN c TO d",
+        "DROP PRIMARY KEY, ADD PRIMARY KEY (id, f)",
+        "ENGINE = InnoDB",
+    ] {
+        if !alter.is_empty() {
+            source.sql(&format!("ALTER TABLE t {alter}")).await?;
+        }
+        id += 1;
+        source.sql(&format!("INSERT INTO t (id, s) VALUES ({id}, 'é{id}')")).await?;
+        let table = source.mysql.table_def(&source.table("t")).await?;
+        let upto = source.reader.max_key(&table).await?.expect("there are rows");
+        expected.push((table.clone(), source.reader.read_chunk(&table, None, &upto, 100).await?.pop()));
+        // An image before and one after of every row, those written under older definitions too.
+        source.sql("UPDATE t SET s = CONCAT(s, '!')").await?;
+    }
+    let events = rows(source.upto_now(&mut stream).await?);
+    let written: Vec<_> = events.iter().filter(|e| e.kind == RowsKind::Write).collect();
+    assert_eq!(written.len(), expected.len());
+    for (event, (table, row)) in written.iter().zip(&expected) {
+        assert_eq!(*event.table, *table);
+        assert_eq!(values(event)?, [(None, row.clone())]);
+    }
+    let updated: usize = events.iter().filter(|e| e.kind == RowsKind::Update).map(|e| e.rows().count()).sum();
+    assert_eq!(updated, (1..=expected.len()).sum::<usize>());
+    let table = source.mysql.table_def(&source.table("t")).await?;
+    let upto = source.reader.max_key(&table).await?.expect("there are rows");
+    let now: Vec<_> =
+        source.reader.read_chunk(&table, None, &upto, 100).await?.into_iter().map(Some).collect();
+    let last = events.last().expect("there are updates");
+    assert_eq!(values(last)?.into_iter().map(|(_, after)| after).collect::<Vec<_>>(), now);
+    source.drop().await
+}

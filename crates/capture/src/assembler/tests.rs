@@ -7,6 +7,8 @@ use tandem_wire::{Images, ReadSchema};
 
 use super::*;
 
+mod xa;
+
 const PREFIX: &str = "p";
 const SERVER: u32 = 9;
 const FILE: &str = "binlog.000001";
@@ -51,6 +53,7 @@ fn outline() -> Outline {
         topics,
         prefix: PREFIX.into(),
         max_clock_ahead_us: AHEAD,
+        prepared_bytes: 200,
     }
 }
 
@@ -76,7 +79,7 @@ fn assembler() -> Assembler {
 }
 
 fn begin(number: u64, commit_us: i64) -> BinlogEvent {
-    BinlogEvent::Begin { gtid: gtid(number), commit_us, server_id: SERVER }
+    BinlogEvent::Begin { gtid: gtid(number), commit_us, server_id: SERVER, xa: None }
 }
 
 fn commit(pos: u64) -> BinlogEvent {
@@ -659,7 +662,7 @@ fn expected(events: &[BinlogEvent]) -> Vec<Said> {
     let mut source = SourceInfo::default();
     for event in events {
         match event {
-            BinlogEvent::Begin { gtid, commit_us, server_id } => {
+            BinlogEvent::Begin { gtid, commit_us, server_id, .. } => {
                 source = SourceInfo {
                     gtid: Some(gtid.to_string()),
                     ts_us: *commit_us,
@@ -705,6 +708,7 @@ fn expected(events: &[BinlogEvent]) -> Vec<Said> {
                 }
             }
             BinlogEvent::Commit { .. } | BinlogEvent::Idle { .. } => {}
+            BinlogEvent::Prepared { .. } | BinlogEvent::Decided { .. } => panic!("not in these binlogs"),
         }
     }
     said
@@ -732,6 +736,7 @@ fn resumes_at(events: &[BinlogEvent], fed: usize, last: &Watermark) -> usize {
         BinlogEvent::Begin { .. } => Some(true),
         BinlogEvent::Commit { .. } | BinlogEvent::Statement { .. } => Some(false),
         BinlogEvent::Rows(_) | BinlogEvent::Idle { .. } => None,
+        BinlogEvent::Prepared { .. } | BinlogEvent::Decided { .. } => panic!("not in these binlogs"),
     };
     let latest = (0..fed).rev().find_map(|i| open(&events[i]).map(|open| (i, open)));
     let from = match latest {

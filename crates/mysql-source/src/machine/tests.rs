@@ -6,6 +6,8 @@ use tandem_wire::{Image, Images};
 
 use super::*;
 
+mod payload;
+
 const GTID: u8 = 33;
 const QUERY: u8 = 2;
 const XID: u8 = 16;
@@ -204,9 +206,8 @@ fn what_is_refused_says_where_and_what_to_do() {
         (26, "INCIDENT"),
         (34, "gtid_mode"),
         (38, "XA"),
-        (39, "binlog_row_value_options"),
-        (40, "binlog_transaction_compression"),
-        (42, "tag"),
+        (40, "no transaction begins"),
+        (42, "too early"),
         (99, "number 99"),
     ] {
         refused(&mut machine(), kind, &[], text);
@@ -222,7 +223,9 @@ fn what_is_refused_says_where_and_what_to_do() {
     in_transaction(QUERY, &query("INSERT INTO x VALUES (1)"), "binlog_format = ROW");
     in_transaction(QUERY, &query("DROP TABLE x"), "inside a transaction");
     in_transaction(QUERY, &query("ROLLBACK"), "InnoDB");
-    in_transaction(QUERY, &query("XA START x'00'"), "XA");
+    in_transaction(QUERY, &query("XA START x'00'"), "inside a transaction");
+    in_transaction(38, &[0], "XA");
+    in_transaction(39, &rows_head(1, &[0x1f]), "binlog_row_value_options");
     in_transaction(WRITE, &[&rows_head(9, &[0x1f]), ROW].concat(), "not been mapped");
     in_transaction(WRITE, &[&rows_head(1, &[0x0f]), ROW].concat(), "binlog_row_image = FULL");
     in_transaction(UPDATE, &[&rows_head(1, &[0x1f, 0x1e]), ROW].concat(), "binlog_row_image = FULL");

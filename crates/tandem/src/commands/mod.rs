@@ -6,6 +6,7 @@ mod init;
 mod phase;
 mod schema;
 mod status;
+pub(crate) mod tail;
 mod verify;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         Command::Check { config, json } => check::run(&Config::load(&config.config)?, json.json).await,
         Command::Schema { command } => schema::run(command).await,
         Command::Status { config, json } => status::run(&Config::load(&config.config)?, json.json).await,
+        Command::Tail(args) => tail::run(&Config::load(&args.config.config)?, &args).await,
         Command::Verify { run, full: true, json, exit_code } => {
             verify::run(&Config::load(&run.config.config)?, json.json, exit_code).await
         }

@@ -1,0 +1,128 @@
+//! `tandem tail`: the changes on the log, decoded, one JSON object a line, until it is interrupted.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Map, Value as Json, json};
+use tandem_event_log::{Admin, SchemaStore, TailReader, Topics};
+use tandem_gateway::to_json;
+use tandem_model::{Change, Row, TableName};
+
+use crate::cli::TailArgs;
+use crate::config::Config;
+
+/// Records taken at once.
+const BATCH: usize = 1000;
+/// How long a batch is waited for.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// With what the log still holds.
+    Beginning,
+    /// With what comes from now on.
+    End,
+    /// With the first change of this version or a higher one.
+    Version(i64),
+}
+
+impl std::str::FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => Ok(Self::Beginning),
+            "end" => Ok(Self::End),
+            number => number
+                .parse()
+                .map(Self::Version)
+                .map_err(|_| "it is `beginning`, `end`, or a version (microseconds since 1970)".to_owned()),
+        }
+    }
+}
+
+/// Prints changes.
+pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
+    let kafka = config.kafka()?;
+    let topics = Topics::new(&kafka.prefix);
+    let admin = Admin::connect(&kafka).await?;
+    let mut from = Vec::new();
+    for table in tables(config, &args.table)? {
+        let topic = topics.changes(&table);
+        let count = admin.partitions(&topic).await.context("no change was captured yet under this prefix")?;
+        let offsets = match args.from {
+            From::End => admin.end_offsets(&topic, count).await?,
+            From::Beginning | From::Version(_) => admin.first_offsets(&topic, count).await?,
+        };
+        from.extend((0..).zip(offsets).map(|(partition, offset)| (topic.clone(), partition, offset)));
+    }
+    let mut tail = TailReader::start(&kafka, from).await?;
+    let schemas = SchemaStore::open(&kafka).await?;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let mut changes = Vec::new();
+        for record in tail.next_batch(BATCH, WAIT).await? {
+            // A tombstone after a delete has no value.
+            let Some(value) = record.value else { continue };
+            let schema = schemas.get(tandem_wire::schema_id(&value)?).await?;
+            changes.push(schema.decode(&value)?);
+        }
+        // Of several tables and partitions; in the order of the binlog as far as they came together.
+        changes.sort_by_key(|change| change.version);
+        let out = std::io::stdout();
+        let mut out = out.lock();
+        for change in &changes {
+            let before = matches!(args.from, From::Version(first) if change.version.0 < first);
+            if before || left == 0 {
+                continue;
+            }
+            left -= 1;
+            // Whoever reads it may have gone.
+            if writeln!(out, "{}", line(change)).is_err() {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The tables asked for, or all.
+fn tables(config: &Config, named: &[String]) -> Result<Vec<TableName>> {
+    let all = config.tables()?;
+    if named.is_empty() {
+        return Ok(all);
+    }
+    let mut tables = Vec::new();
+    for name in named {
+        let Some(table) = all.iter().find(|table| table.to_string() == *name) else {
+            let known: Vec<_> = all.iter().map(ToString::to_string).collect();
+            bail!("{name} is no table of the mapping; these are: {}", known.join(", "))
+        };
+        tables.push(table.clone());
+    }
+    Ok(tables)
+}
+
+fn line(change: &Change) -> Json {
+    let row = |row: &Option<Row>| match row {
+        None => Json::Null,
+        Some(row) => {
+            let cells = change.table.columns.iter().zip(row);
+            Json::Object(cells.map(|(c, v)| (c.name.clone(), to_json(&c.ty, v))).collect::<Map<_, _>>())
+        }
+    };
+    json!({
+        "table": change.table.name.to_string(),
+        "op": change.op.letter(),
+        "version": change.version.0,
+        "gtid": change.source.gtid,
+        "at": format!("{}:{}", change.source.file, change.source.pos),
+        "row": change.source.row,
+        "committed_us": change.source.ts_us,
+        "before": row(&change.before),
+        "after": row(&change.after),
+    })
+}
