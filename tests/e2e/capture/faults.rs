@@ -145,9 +145,9 @@ async fn mysql_paused_and_restarted() -> anyhow::Result<()> {
     for (what, crash) in [("MySQL restarted", false), ("MySQL killed", true)] {
         let before = capture.log().matches(BACK).count();
         if crash {
-            mysql.kill()?
+            mysql.kill()?;
         } else {
-            mysql.stop()?
+            mysql.stop()?;
         }
         let noticed = says(&mut capture, BACK, before).await?;
         mysql.restart()?;
