@@ -224,12 +224,12 @@ async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::
                     }
                 }
             }
-            BinlogEvent::Commit { .. } => seen.insert(&open.take().expect("a transaction is open")),
-            BinlogEvent::Statement { gtid, .. } => seen.insert(&gtid),
+            // XA transactions are of other tests on this server.
+            BinlogEvent::Commit { .. } | BinlogEvent::Prepared { .. } => {
+                seen.insert(&open.take().expect("a transaction is open"));
+            }
+            BinlogEvent::Statement { gtid, .. } | BinlogEvent::Decided { gtid, .. } => seen.insert(&gtid),
             BinlogEvent::Idle { .. } => {}
-            // Of other tests on this server.
-            BinlogEvent::Prepared { .. } => seen.insert(&open.take().expect("a transaction is open")),
-            BinlogEvent::Decided { gtid, .. } => seen.insert(&gtid),
         }
     }
     Ok(told)

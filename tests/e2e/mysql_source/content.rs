@@ -139,7 +139,7 @@ async fn tagged_gtids() -> anyhow::Result<()> {
         let tag = if tag.is_empty() { String::new() } else { format!(":{tag}") };
         for (first, last) in runs {
             let part: GtidSet = format!("{uuid}{tag}:{first}-{last}").parse()?;
-            from = union(from, &part)?;
+            from = union(&from, &part)?;
         }
     }
     drop(stream);
@@ -151,7 +151,7 @@ async fn tagged_gtids() -> anyhow::Result<()> {
     source.drop().await
 }
 
-fn union(a: GtidSet, b: &GtidSet) -> anyhow::Result<GtidSet> {
+fn union(a: &GtidSet, b: &GtidSet) -> anyhow::Result<GtidSet> {
     Ok(format!("{a},{b}").parse()?)
 }
 
@@ -193,7 +193,7 @@ async fn rows_of_an_executed_xa_commit_are_visible() -> anyhow::Result<()> {
                 .unwrap_or_default();
         assert!(seen >= executed / 2, "{executed} executed, {seen} rows seen");
         looks += 1;
-        between += u64::from(executed % 2);
+        between += executed % 2;
     }
     writer.await??;
     assert!(looks > 50 && between > 0, "{looks} looks, {between} of them after a PREPARE");
