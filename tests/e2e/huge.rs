@@ -120,16 +120,15 @@ async fn memory_stays_flat_under_a_large_transaction() -> anyhow::Result<()> {
     let mut last = newer(&migration, &mut capture, None, patience).await?;
     migration.mysql.query_drop(insert(rows)).await?;
     let executed = migration.executed().await?;
-    let mut cuts = 0;
     while !(last.cut.is_none() && executed.is_subset(&last.gtid_set)) {
         last = newer(&migration, &mut capture, Some(&last), patience).await?;
-        cuts += usize::from(last.cut.is_some());
     }
     let peak = capture.peak_rss_mb()?;
     capture.terminate().await?;
     let _ = writeln!(std::io::stderr(), "a transaction of {rows} rows: at most {peak} MiB resident");
     assert_eq!(committed(&migration)?, rows as usize);
-    assert!(cuts > 0, "the transaction was never cut");
+    let cuts = replay::watermarks(&migration).await?.iter().filter(|w| w.cut.is_some()).count();
+    assert!(cuts > 3, "the transaction was cut only {cuts} times");
     assert!(peak < 256, "{peak} MiB resident");
     migration.drop().await
 }
