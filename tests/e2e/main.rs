@@ -14,4 +14,5 @@ mod gateway;
 mod migration;
 mod mysql_source;
 mod refusals;
+mod security;
 mod support;

@@ -317,10 +317,10 @@ impl Capture {
         }
         let published = Published { rows: batch.rows, transactions: batch.transactions, bytes };
         let topic: Arc<str> = topics.watermarks().into();
+        let mut records = batch.records;
+        self.schemas.reframe(&mut records);
         publisher
-            .publish(batch.records, move |offsets| {
-                Ok(vec![watermark_record(topic, watermark, &ends, offsets)])
-            })
+            .publish(records, move |offsets| Ok(vec![watermark_record(topic, watermark, &ends, offsets)]))
             .await?;
         Ok(published)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mysql_async::{Opts, OptsBuilder};
 
-use crate::MysqlError;
+use crate::{MysqlError, MysqlTls};
 
 /// How to reach a MySQL server and how to listen to its binlog.
 #[derive(Clone)]
@@ -14,6 +14,8 @@ pub struct MysqlConfig {
     pub url: String,
     /// The password, where it does not stand in the URL.
     pub password: Option<String>,
+    /// TLS; none: only what the URL's own parameters ask for.
+    pub tls: Option<MysqlTls>,
     /// The server id of the replica that the binlog stream poses as; unique among the server's
     /// replicas.
     pub server_id: u32,
@@ -29,6 +31,7 @@ impl MysqlConfig {
         Self {
             url: url.into(),
             password: None,
+            tls: None,
             server_id,
             heartbeat: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(10),
@@ -39,7 +42,12 @@ impl MysqlConfig {
     pub(crate) fn options(&self, setup: Vec<String>) -> Result<OptsBuilder, MysqlError> {
         let opts = Opts::from_url(&self.url).map_err(|e| MysqlError::Url { cause: url_problem(&e) })?;
         let password = self.password.clone().or_else(|| opts.pass().map(str::to_owned));
+        let tls = match &self.tls {
+            Some(tls) => Some(tls.options()?),
+            None => opts.ssl_opts().cloned(),
+        };
         Ok(OptsBuilder::from_opts(opts)
+            .ssl_opts(tls)
             .pass(password)
             .prefer_socket(false)
             .tcp_keepalive(Some(Duration::from_secs(10)))
@@ -64,6 +72,7 @@ impl fmt::Debug for MysqlConfig {
         f.debug_struct("MysqlConfig")
             .field("url", &"(not shown: may hold the password)")
             .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("tls", &self.tls)
             .field("server_id", &self.server_id)
             .field("heartbeat", &self.heartbeat)
             .field("connect_timeout", &self.connect_timeout)
