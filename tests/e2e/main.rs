@@ -20,4 +20,5 @@ mod migration;
 mod mysql_source;
 mod refusals;
 mod replay;
+mod security;
 mod support;

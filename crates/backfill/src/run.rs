@@ -190,7 +190,7 @@ impl Backfill {
                 progress.last_key = Some(bytes);
                 after = Some(last);
             }
-            let records: Vec<OutRecord> = rows
+            let mut records: Vec<OutRecord> = rows
                 .into_iter()
                 .map(|row| {
                     topic.record(&Change {
@@ -205,6 +205,7 @@ impl Backfill {
                 .collect::<Result<_, _>>()
                 .map_err(encode)?;
             let bytes = records.iter().map(|r| r.key.len() + r.value.as_ref().map_or(0, Vec::len)).sum();
+            self.schemas.reframe(&mut records);
             producer.send(records).await?;
             progress.rows += count as i64;
             progress.version = watermark.version.0;

@@ -297,9 +297,10 @@ impl Capture {
                 .register(&schema.value_subject(&topic), schema.value_id(), schema.value_json())
                 .await?;
         }
-        let Batch { records, rows, transactions, changes, .. } = batch;
+        let Batch { mut records, rows, transactions, changes, .. } = batch;
         let published = Published { rows, transactions, bytes, changes };
         let topic: Arc<str> = topics.watermarks().into();
+        self.schemas.reframe(&mut records);
         publisher
             .publish(records, move |offsets| Ok(vec![watermark_record(topic, watermark, &ends, offsets)]))
             .await?;

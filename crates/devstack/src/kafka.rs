@@ -24,6 +24,18 @@ pub(crate) const LOG4J_VERSION: &str = "2.25.4";
 const DEADLINE: Duration = Duration::from_mins(2);
 pub(crate) const LOG4J: &str = include_str!("../resources/kafka-log4j2.xml");
 
+/// How a Kafka is started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KafkaOptions {
+    /// Listeners beside the open one, each of the security protocol that it is named by, such as
+    /// `SASL_SSL`; see [`Kafka::listener`].
+    pub listeners: Vec<String>,
+    /// Lines of `server.properties` after the built-in ones, which they override.
+    pub properties: Vec<String>,
+    /// Accounts made with the storage, such as `SCRAM-SHA-512=[name=a,password=b]`.
+    pub scram: Vec<String>,
+}
+
 /// A Kafka broker; see [`Server`] for its life.
 #[derive(Debug)]
 pub struct Kafka {
@@ -42,26 +54,40 @@ impl Deref for Kafka {
 impl Kafka {
     /// Starts the Kafka in `dir` (made if missing), or finds it running there.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, &KafkaOptions::default())
+    }
+
+    fn start_with(dir: &Path, options: &KafkaOptions) -> Result<Self> {
         let home = ensure(&Cache::from_env()?)?;
-        let server = Server::start(Box::new(KafkaRecipe { home: home.clone() }), dir)?;
+        let server = Server::start(Box::new(KafkaRecipe::new(&home, options)), dir)?;
         Ok(Self { server, home })
     }
 
     /// Starts a Kafka of its own, killed and removed on drop.
     pub fn ephemeral() -> Result<Self> {
-        instance::ephemeral("kafka", Self::start, |this| &mut this.server)
+        Self::ephemeral_with(&KafkaOptions::default())
+    }
+
+    /// The same with options.
+    pub fn ephemeral_with(options: &KafkaOptions) -> Result<Self> {
+        instance::ephemeral("kafka", |dir| Self::start_with(dir, options), |this| &mut this.server)
     }
 
     /// The Kafka whose state is in `dir`, running or not; `None` if there is none.
     pub fn attach(dir: &Path) -> Result<Option<Self>> {
         let home = ensure(&Cache::from_env()?)?;
-        let attached = Server::attach(Box::new(KafkaRecipe { home: home.clone() }), dir)?;
+        let attached = Server::attach(Box::new(KafkaRecipe::new(&home, &KafkaOptions::default())), dir)?;
         Ok(attached.map(|server| Self { server, home }))
     }
 
     /// `127.0.0.1:PORT`, for `bootstrap.servers`.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port())
+    }
+
+    /// The address of the `number`th of [`KafkaOptions::listeners`].
+    pub fn listener(&self, number: usize) -> Option<String> {
+        self.ports().get(2 + number).map(|port| format!("127.0.0.1:{port}"))
     }
 
     /// A command that runs a class of Kafka's own tools, such as
@@ -96,13 +122,25 @@ fn java(home: &Path, dir: &Path) -> Result<Command> {
 
 struct KafkaRecipe {
     home: PathBuf,
+    options: KafkaOptions,
+    /// The options in the form of arguments, for the state.
+    args: Vec<String>,
 }
 
 impl KafkaRecipe {
+    fn new(home: &Path, options: &KafkaOptions) -> Self {
+        let args =
+            options.listeners.iter().chain(&options.properties).chain(&options.scram).cloned().collect();
+        Self { home: home.to_owned(), options: options.clone(), args }
+    }
+
     fn format(&self, dir: &Path, properties: &Path) -> Result<()> {
         say("formatting Kafka's storage ...");
         let mut tool = java(&self.home, dir)?;
         tool.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format", "-t"]);
+        for account in &self.options.scram {
+            tool.arg("--add-scram").arg(account);
+        }
         run(tool.arg(cluster_id()).arg("-c").arg(properties).arg("--ignore-formatted"))
             .map(drop)
             .context("Kafka cannot format its storage")
@@ -115,19 +153,31 @@ impl Recipe for KafkaRecipe {
     }
 
     fn ports(&self) -> usize {
-        2
+        2 + self.options.listeners.len()
+    }
+
+    fn extra_args(&self) -> &[String] {
+        &self.args
     }
 
     fn prepare(&self, dir: &Path, ports: &[u16]) -> Result<()> {
         remove_dir(&dir.join("tmp"))?;
         make_dir(&dir.join("tmp"))?;
         let (client, controller) = (ports[0], ports[1]);
+        let further: String = self
+            .options
+            .listeners
+            .iter()
+            .zip(&ports[2..])
+            .map(|(name, port)| format!(",{name}://127.0.0.1:{port}"))
+            .collect();
         let mut text = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}\n\
+             listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}{further}\n\
              controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,\
+             SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL\n\
              log.dirs={}\n",
             dir.join("data").display()
         );
@@ -145,6 +195,9 @@ impl Recipe for KafkaRecipe {
             ("transaction.state.log.replication.factor", "1"),
         ] {
             let _ = writeln!(text, "{key}={value}"); // writing to a String cannot fail
+        }
+        for line in &self.options.properties {
+            let _ = writeln!(text, "{line}");
         }
         let properties = dir.join("server.properties");
         fs::write(&properties, text).with_context(|| format!("write {}", properties.display()))?;

@@ -38,7 +38,7 @@ pub use cassandra::Cassandra;
 pub use debezium::{Debezium, DebeziumOptions};
 pub use endpoints::{CASSANDRA_ENV, Endpoints, KAFKA_ENV, MYSQL_ENV};
 pub use instance::{ServerStatus, down_instance, list, remove_instance, sweep_orphans};
-pub use kafka::Kafka;
+pub use kafka::{Kafka, KafkaOptions};
 pub use mysql::{Mysql, MysqlOptions};
 pub use process::ProcessId;
 pub use server::{Condition, Server};

@@ -38,7 +38,7 @@ impl Admin {
     /// Connects; without any broker's answer within some seconds this is
     /// [`ConsumeError::Unreachable`].
     pub async fn connect(config: &KafkaConfig) -> Result<Self, ConsumeError> {
-        let context = LogContext::default();
+        let context = LogContext::new(config);
         let client = created(config.client(&[]).create_with_context(context.clone()))?;
         let properties = config.client(&[("isolation.level", "read_committed")]);
         let consumer: BaseConsumer<LogContext> = created(properties.create_with_context(context.clone()))?;

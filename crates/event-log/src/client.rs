@@ -1,6 +1,6 @@
 //! What all clients share: librdkafka's log, its errors, its end.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -9,44 +9,28 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::health::Health;
 use crate::{ConsumeError, KafkaConfig};
 
 /// How long a start waits for a broker's first answer.
 pub(crate) const PING: Duration = Duration::from_secs(8);
 
+/// How often it is looked meanwhile whether the brokers refuse to answer.
+const SLICE: Duration = Duration::from_secs(1);
+
 /// How long a request may take before it is given up; the caller decides whether to try again.
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 
-/// The last thing that went wrong, until something goes right.
-#[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<Option<String>>);
-
-impl Health {
-    pub(crate) fn failed(&self, what: impl Into<String>) {
-        let what = what.into();
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_deref() != Some(&what) {
-            tracing::warn!(error = what, "Kafka");
-            *last = Some(what);
-        }
-    }
-
-    pub(crate) fn ok(&self) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.take().is_some() {
-            tracing::info!("Kafka answers again");
-        }
-    }
-
-    pub(crate) fn last(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 /// The context of clients that need no more than a log.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct LogContext {
     pub(crate) health: Arc<Health>,
+}
+
+impl LogContext {
+    pub(crate) fn new(config: &KafkaConfig) -> Self {
+        Self { health: Health::new(&config.refusals) }
+    }
 }
 
 impl ClientContext for LogContext {
@@ -55,7 +39,7 @@ impl ClientContext for LogContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        report(&self.health, &error, reason);
+        self.health.told(&error, reason);
     }
 }
 
@@ -75,29 +59,26 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Keeps an error for `last_error()`. The end of a partition is none.
-pub(crate) fn report(health: &Health, error: &KafkaError, reason: &str) {
-    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-        health.failed(if reason.is_empty() { error.to_string() } else { reason.to_owned() });
-    }
-}
-
 /// Asks any broker for anything; an answer means that the cluster can be reached.
 pub(crate) fn ping<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     config: &KafkaConfig,
     health: &Health,
 ) -> Result<(), ConsumeError> {
-    match consumer.fetch_metadata(Some(&format!("{}.schemas", config.prefix)), PING) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            // The events that say why wait in the client's queue.
-            let began = Instant::now();
-            while health.last().is_none() && began.elapsed() < Duration::from_millis(300) {
-                let _ = consumer.poll(Duration::from_millis(20));
-            }
+    let (topic, began) = (format!("{}.schemas", config.prefix), Instant::now());
+    loop {
+        let Err(error) = consumer.fetch_metadata(Some(&topic), SLICE) else { return Ok(()) };
+        // The events that say why wait in the client's queue.
+        let asked = Instant::now();
+        while health.last().is_none() && asked.elapsed() < Duration::from_millis(300) {
+            let _ = consumer.poll(Duration::from_millis(20));
+        }
+        if let Some(cause) = health.refused() {
+            return Err(ConsumeError::Refused { brokers: config.brokers.clone(), cause });
+        }
+        if began.elapsed() >= PING {
             let cause = health.last().unwrap_or_else(|| error.to_string());
-            Err(ConsumeError::Unreachable { brokers: config.brokers.clone(), cause })
+            return Err(ConsumeError::Unreachable { brokers: config.brokers.clone(), cause });
         }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
+use crate::{KafkaSecurity, Refusals, RegistryConfig};
+
 /// The largest record, and the largest batch of records, in bytes. A row of MySQL may hold large
 /// values, and an update carries it twice.
 pub(crate) const MAX_BATCH_BYTES: usize = 64 << 20;
@@ -23,7 +25,13 @@ pub struct KafkaConfig {
     pub replication: i32,
     /// How long new change topics keep records.
     pub retention: Duration,
-    /// Further librdkafka properties for every client, such as those of TLS and SASL.
+    /// How connections are secured.
+    pub security: KafkaSecurity,
+    /// Where schemas are kept; none: in a topic of the log.
+    pub registry: Option<RegistryConfig>,
+    /// Whether the brokers refuse our clients.
+    pub refusals: Refusals,
+    /// Further librdkafka properties for every client.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -36,6 +44,9 @@ impl KafkaConfig {
             partitions: 6,
             replication: -1,
             retention: Duration::from_hours(7 * 24),
+            security: KafkaSecurity::default(),
+            registry: None,
+            refusals: Refusals::default(),
             properties: BTreeMap::new(),
         }
     }
@@ -49,6 +60,7 @@ impl KafkaConfig {
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.max.ms", "2000")
             .set("log.connection.close", "false");
+        self.security.apply(&mut config);
         for (key, value) in own {
             config.set(*key, *value);
         }
@@ -109,8 +121,10 @@ impl fmt::Debug for KafkaConfig {
             .field("partitions", &self.partitions)
             .field("replication", &self.replication)
             .field("retention", &self.retention)
+            .field("security", &self.security)
+            .field("registry", &self.registry)
             .field("properties", &self.properties.keys())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -20,6 +20,14 @@ pub enum ConsumeError {
         /// What librdkafka said last.
         cause: String,
     },
+    /// The brokers refuse us, or we them.
+    #[error("Kafka at {brokers} cannot be talked to: {cause}")]
+    Refused {
+        /// The addresses tried.
+        brokers: String,
+        /// What librdkafka said last, and what to do.
+        cause: String,
+    },
     /// librdkafka refused the configuration.
     #[error("Kafka's client library refused its configuration: {0}")]
     Config(String),
@@ -80,6 +88,32 @@ pub enum ConsumeError {
         /// The subject that wanted it.
         subject: String,
     },
+    /// The registry takes no schema that readers of the earlier one could not live with.
+    #[error(
+        "the schema registry refuses the new schema of `{subject}` as incompatible: {cause}. Tandem's own readers take \
+         every schema: set the subject's compatibility to NONE (PUT /config/{subject}), or mend the table, and start again"
+    )]
+    IncompatibleSchema {
+        /// The subject.
+        subject: String,
+        /// What the registry says.
+        cause: String,
+    },
+    /// The registry refuses something.
+    #[error(
+        "the schema registry at {url} refuses {doing} (HTTP {status}): {said}; check schema_registry.url, user and \
+         password"
+    )]
+    Registry {
+        /// Its address.
+        url: String,
+        /// What was being done.
+        doing: String,
+        /// HTTP's status.
+        status: u16,
+        /// What it says.
+        said: String,
+    },
     /// A schema could not be read.
     #[error("schema {id}: {source}")]
     Schema {
@@ -124,6 +158,14 @@ pub enum PublishError {
         /// The addresses tried.
         brokers: String,
         /// What librdkafka said last.
+        cause: String,
+    },
+    /// The brokers refuse us, or we them.
+    #[error("Kafka at {brokers} cannot be talked to: {cause}")]
+    Refused {
+        /// The addresses tried.
+        brokers: String,
+        /// What librdkafka said last, and what to do.
         cause: String,
     },
     /// librdkafka refused the configuration.
@@ -171,7 +213,7 @@ impl PublishError {
         match self {
             Self::Unreachable { .. } | Self::Failed(_) | Self::Closed => true,
             Self::Aborted { retriable, .. } | Self::Rejected { retriable, .. } => *retriable,
-            Self::Config(_) | Self::Fenced { .. } | Self::Finish(_) => false,
+            Self::Refused { .. } | Self::Config(_) | Self::Fenced { .. } | Self::Finish(_) => false,
         }
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
-use crate::client::Health;
+use crate::health::Health;
 use crate::progress::Progress;
 use crate::{ConsumeError, InRecord};
 

@@ -10,8 +10,9 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::admin::list_offsets;
-use crate::client::{Health, REQUEST, blocking, created, log, ping, report};
+use crate::client::{REQUEST, blocking, created, log, ping};
 use crate::fetch::{self, Shared, commit_failed, note_positions};
+use crate::health::Health;
 use crate::{ConsumeError, InRecord, KafkaConfig};
 
 /// How long closing waits for the last commit and for the group to be left.
@@ -36,7 +37,7 @@ impl GroupConsumer {
     /// Joins `group` for these topics. No broker's answer within some seconds is
     /// [`ConsumeError::Unreachable`]; the partitions are assigned later, while records are waited for.
     pub async fn start(config: &KafkaConfig, group: &str, topics: &[String]) -> Result<Self, ConsumeError> {
-        let health = Arc::new(Health::default());
+        let health = Health::new(&config.refusals);
         let shared = Shared::new(Arc::clone(&health));
         let context = GroupContext { shared: Arc::clone(&shared) };
         let consumer: BaseConsumer<GroupContext> =
@@ -134,7 +135,7 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        report(&self.shared.health, &error, reason);
+        self.shared.health.told(&error, reason);
     }
 }
 

@@ -21,7 +21,7 @@ impl GroupOffsets {
     /// Looks at `group`. Connects with the first question.
     pub fn new(config: &KafkaConfig, group: &str) -> Result<Self, ConsumeError> {
         let consumer: BaseConsumer<LogContext> =
-            created(config.consumer(group, &[]).create_with_context(LogContext::default()))?;
+            created(config.consumer(group, &[]).create_with_context(LogContext::new(config)))?;
         Ok(Self { consumer: EndsElsewhere::new(consumer), partitions: Arc::default() })
     }
 

@@ -14,8 +14,9 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::client::{Health, LogContext, log, ping, report};
+use crate::client::{LogContext, log, ping};
 use crate::error::may_pass;
+use crate::health::Health;
 use crate::{ConsumeError, KafkaConfig, OutRecord, PublishError};
 
 /// The most memory that records may take from `send` until they are acknowledged, in KiB.
@@ -43,7 +44,7 @@ impl Producer {
     /// Connects; without any broker's answer within some seconds this is
     /// [`PublishError::Unreachable`].
     pub async fn start(config: &KafkaConfig) -> Result<Self, PublishError> {
-        let health = Arc::new(Health::default());
+        let health = Health::new(&config.refusals);
         let (config, seen) = (config.clone(), Arc::clone(&health));
         let producer = tokio::task::spawn_blocking(move || {
             ping_broker(&config)?;
@@ -86,12 +87,13 @@ impl Producer {
 
 /// Whether a broker answers, before a producer is made that would wait for one for ever.
 pub(crate) fn ping_broker(config: &KafkaConfig) -> Result<(), PublishError> {
-    let context = LogContext::default();
+    let context = LogContext::new(config);
     let health = Arc::clone(&context.health);
     let consumer: BaseConsumer<LogContext> =
         config.client(&[]).create_with_context(context).map_err(|e| PublishError::Config(e.to_string()))?;
     ping(&consumer, config, &health).map_err(|error| match error {
         ConsumeError::Unreachable { brokers, cause } => PublishError::Unreachable { brokers, cause },
+        ConsumeError::Refused { brokers, cause } => PublishError::Refused { brokers, cause },
         other => PublishError::Failed(other.to_string()),
     })
 }
@@ -152,7 +154,7 @@ impl ClientContext for Acknowledgements {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        report(&self.health, &error, reason);
+        self.health.told(&error, reason);
     }
 }
 

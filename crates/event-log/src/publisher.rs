@@ -14,8 +14,9 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 use tokio::sync::oneshot;
 
-use crate::client::{Health, log, report};
+use crate::client::log;
 use crate::error::may_pass;
+use crate::health::Health;
 use crate::producer::{ping_broker, take_acknowledgements};
 use crate::{BoxError, EndOffsets, KafkaConfig, OutRecord, PublishError};
 
@@ -48,7 +49,7 @@ impl TransactionalPublisher {
     /// Takes over the transactional id. When this returns, no older publisher can commit any more,
     /// and what one had committed is visible.
     pub async fn start(config: &KafkaConfig, transactional_id: &str) -> Result<Self, PublishError> {
-        let health = Arc::new(Health::default());
+        let health = Health::new(&config.refusals);
         let (config, id, seen) = (config.clone(), transactional_id.to_owned(), Arc::clone(&health));
         let worker = tokio::task::spawn_blocking(move || {
             ping_broker(&config)?;
@@ -126,7 +127,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        report(&self.health, &error, reason);
+        self.health.told(&error, reason);
     }
 }
 

@@ -70,7 +70,7 @@ async fn with_consumer<T: Send + 'static>(
     let (config, topic) = (config.clone(), Arc::from(topic));
     blocking(move || {
         let consumer: BaseConsumer<LogContext> =
-            created(properties.create_with_context(LogContext::default()))?;
+            created(properties.create_with_context(LogContext::new(&config)))?;
         let owner = EndsElsewhere::new(consumer);
         let consumer = owner.get()?;
         ping(&consumer, &config, &consumer.context().health)?;

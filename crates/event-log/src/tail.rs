@@ -32,7 +32,7 @@ impl TailReader {
         group: &str,
         from: Vec<(String, i32, i64)>,
     ) -> Result<Self, ConsumeError> {
-        let context = LogContext::default();
+        let context = LogContext::new(config);
         let health = Arc::clone(&context.health);
         let shared = Shared::new(Arc::clone(&health));
         let consumer: BaseConsumer<LogContext> =

@@ -53,7 +53,8 @@ impl BinlogStream {
     ) -> Result<Self, BinlogError> {
         let opts: Opts = config.options(Vec::new())?.into();
         let server = Server::new(config, &opts);
-        let mut replica = server.connecting(Replica::connect(&opts)).await?;
+        let tls = config.connector(&opts)?;
+        let mut replica = server.connecting(Replica::connect(&opts, tls)).await?;
         let mut conn = server.connecting(Conn::new(opts)).await?;
         let doing = "preparing to read the binlog";
         let (collations, checksum) = server.answer(server.timeout, doing, settings(&mut conn)).await?;

@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use mysql_async::{Opts, OptsBuilder};
+use native_tls::TlsConnector;
 
-use crate::MysqlError;
+use crate::{MysqlError, MysqlTls, tls};
 
 /// How to reach a MySQL server and how to listen to its binlog.
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub struct MysqlConfig {
     pub url: String,
     /// The password, where it does not stand in the URL.
     pub password: Option<String>,
+    /// TLS; none: only what the URL's own parameters ask for.
+    pub tls: Option<MysqlTls>,
     /// The server id of the replica that the binlog stream poses as; unique among the server's
     /// replicas.
     pub server_id: u32,
@@ -29,6 +32,7 @@ impl MysqlConfig {
         Self {
             url: url.into(),
             password: None,
+            tls: None,
             server_id,
             heartbeat: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(10),
@@ -40,11 +44,29 @@ impl MysqlConfig {
         self.heartbeat * 2
     }
 
+    /// What the binlog's connection is encrypted by; none: it is not.
+    pub(crate) fn connector(&self, opts: &Opts) -> Result<Option<TlsConnector>, MysqlError> {
+        let builder = match (&self.tls, opts.ssl_opts()) {
+            (Some(tls), _) => tls.connector()?,
+            (None, Some(by_url)) => tls::connector_of(by_url),
+            (None, None) => return Ok(None),
+        };
+        builder.build().map(Some).map_err(|e| MysqlError::Tls {
+            address: format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port()),
+            problem: e.to_string(),
+        })
+    }
+
     /// The driver's options, with `setup` run on each new or reset connection.
     pub(crate) fn options(&self, setup: Vec<String>) -> Result<OptsBuilder, MysqlError> {
         let opts = Opts::from_url(&self.url).map_err(|e| MysqlError::Url { cause: url_problem(&e) })?;
         let password = self.password.clone().or_else(|| opts.pass().map(str::to_owned));
+        let tls = match &self.tls {
+            Some(tls) => Some(tls.options()?),
+            None => opts.ssl_opts().cloned(),
+        };
         Ok(OptsBuilder::from_opts(opts)
+            .ssl_opts(tls)
             .pass(password)
             .prefer_socket(false)
             .tcp_keepalive(Some(Duration::from_secs(10)))
@@ -69,6 +91,7 @@ impl fmt::Debug for MysqlConfig {
         f.debug_struct("MysqlConfig")
             .field("url", &"(not shown: may hold the password)")
             .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("tls", &self.tls)
             .field("server_id", &self.server_id)
             .field("heartbeat", &self.heartbeat)
             .field("connect_timeout", &self.connect_timeout)

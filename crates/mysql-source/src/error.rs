@@ -1,7 +1,11 @@
 //! What can go wrong between us and the server. Messages carry the remedy, never values or secrets.
 
+use std::path::PathBuf;
+
 use mysql_async::{DriverError, Error, IoError, ServerError};
 use tandem_model::TableName;
+
+use crate::tls::refusal;
 
 /// A connection or a query failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +19,7 @@ pub enum MysqlError {
     /// The server refused the account.
     #[error(
         "MySQL at {address} refused the user `{user}`: check the password and that the account exists for \
-         this host (CREATE USER … IDENTIFIED BY …)"
+         this host (CREATE USER … IDENTIFIED BY …); one that has REQUIRE SSL or X509 needs [mysql] tls"
     )]
     AccessDenied {
         /// `host:port`.
@@ -37,6 +41,22 @@ pub enum MysqlError {
         user: String,
         /// The method.
         plugin: String,
+    },
+    /// A file of the TLS configuration is no good.
+    #[error("[mysql] tls: {}: {problem}", path.display())]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The two ends do not agree to speak TLS, or to speak without it.
+    #[error("no secure connection to MySQL at {address}: {problem}")]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// What is wrong, and what to do.
+        problem: String,
     },
     /// No connection could be made, or not within the time.
     #[error("MySQL at {address} cannot be reached: {cause}; check host, port, firewall and that mysqld runs")]
@@ -135,6 +155,19 @@ impl MysqlError {
             Error::Driver(DriverError::UnknownAuthPlugin { name }) => {
                 Self::AuthPlugin { address: address.to_owned(), user: user.to_owned(), plugin: name }
             }
+            Error::Server(ServerError { code: 3159, .. }) => Self::Tls {
+                address: address.to_owned(),
+                problem: "the server takes no others (require_secure_transport): set [mysql] tls".into(),
+            },
+            Error::Driver(DriverError::NoClientSslFlagFromServer) => Self::Tls {
+                address: address.to_owned(),
+                problem: "the server has no TLS: set its ssl_cert and ssl_key, or tls.mode = \"disabled\""
+                    .into(),
+            },
+            Error::Io(IoError::Tls(error)) => match refusal(&error) {
+                Some(problem) => Self::Tls { address: address.to_owned(), problem },
+                None => Self::Unreachable { address: address.to_owned(), cause: error.to_string() },
+            },
             error @ Error::Server(_) => Self::while_doing(error, address, "connecting"),
             other => Self::Unreachable { address: address.to_owned(), cause: cause_of(&other) },
         }

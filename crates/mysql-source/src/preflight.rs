@@ -121,26 +121,18 @@ const RULES: [Rule; 9] = [
     },
 ];
 
-/// The privileges that the account needs, and what for.
-const PRIVILEGES: [(&str, &str); 3] = [
-    ("REPLICATION SLAVE", "the binlog cannot be read"),
-    ("REPLICATION CLIENT", "the end of the binlog cannot be asked for"),
-    ("SELECT", "no table can be read"),
-];
-
 impl Mysql {
-    /// Everything about the server and the account that stands in the way.
+    /// Everything about the server that stands in the way.
     pub async fn preflight(&self) -> Result<Vec<Finding>, MysqlError> {
         let doing = "checking the server's settings";
         let names = RULES.map(|rule| format!("'{}'", rule.name)).join(", ");
         let sql = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})");
         let variables: Vec<(String, String)> = self.rows(doing, &sql, ()).await?;
-        let grants: Vec<String> = self.rows(doing, "SHOW GRANTS", ()).await?;
-        Ok(findings(&variables.into_iter().collect(), &grants))
+        Ok(findings(&variables.into_iter().collect()))
     }
 }
 
-fn findings(variables: &HashMap<String, String>, grants: &[String]) -> Vec<Finding> {
+fn findings(variables: &HashMap<String, String>) -> Vec<Finding> {
     let mut out = Vec::new();
     for rule in &RULES {
         let problem = match variables.get(rule.name) {
@@ -152,36 +144,12 @@ fn findings(variables: &HashMap<String, String>, grants: &[String]) -> Vec<Findi
         let (setting, remedy) = (rule.name.to_owned(), rule.remedy.to_owned());
         out.push(Finding { setting, problem, remedy, severity: rule.severity });
     }
-    for (privilege, why) in PRIVILEGES {
-        if !grants.iter().any(|grant| gives(grant, privilege)) {
-            out.push(Finding {
-                setting: privilege.to_owned(),
-                problem: format!("the account lacks this privilege: {why}"),
-                remedy: format!("GRANT {privilege} ON *.* TO the account"),
-                severity: Severity::Error,
-            });
-        }
-    }
     out
-}
-
-/// Whether a line of SHOW GRANTS gives a privilege; SELECT may be on anything.
-fn gives(grant: &str, privilege: &str) -> bool {
-    let Some((privileges, on)) = grant.strip_prefix("GRANT ").and_then(|g| g.split_once(" ON ")) else {
-        return false;
-    };
-    let listed = privileges.split(',').any(|p| {
-        let p = p.trim();
-        p == privilege || p == "ALL PRIVILEGES" || privilege == "SELECT" && p.starts_with("SELECT (")
-    });
-    listed && (privilege == "SELECT" || on.starts_with("*.* "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const GOOD: &str = "GRANT SELECT, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `u`@`%`";
 
     fn variables(changes: &[(&str, &str)]) -> HashMap<String, String> {
         let mut all: HashMap<_, _> = RULES.iter().map(|r| (r.name.to_owned(), r.wanted.to_owned())).collect();
@@ -193,34 +161,19 @@ mod tests {
 
     #[test]
     fn nothing_to_mend() {
-        assert_eq!(findings(&variables(&[]), &[GOOD.to_owned()]), []);
-        assert_eq!(findings(&variables(&[]), &["GRANT ALL PRIVILEGES ON *.* TO `u`@`%`".into()]), []);
+        assert_eq!(findings(&variables(&[])), []);
     }
 
     #[test]
     fn each_finding_has_its_remedy() {
         for rule in &RULES {
-            let found = findings(&variables(&[(rule.name, "something")]), &[GOOD.to_owned()]);
+            let found = findings(&variables(&[(rule.name, "something")]));
             assert_eq!(found.len(), 1);
             assert_eq!((found[0].setting.as_str(), found[0].severity), (rule.name, rule.severity));
             assert!(found[0].remedy.contains(rule.name));
         }
-        let found = findings(&HashMap::new(), &[GOOD.to_owned()]);
+        let found = findings(&HashMap::new());
         assert!(found.iter().any(|f| f.setting == "binlog_row_metadata"));
         assert!(!found.iter().any(|f| f.setting == "binlog_format"));
-    }
-
-    #[test]
-    fn missing_privileges() {
-        let missing = |grants: &[&str]| {
-            let grants: Vec<_> = grants.iter().map(|g| (*g).to_owned()).collect();
-            findings(&variables(&[]), &grants).into_iter().map(|f| f.setting).collect::<Vec<_>>()
-        };
-        assert_eq!(missing(&["GRANT USAGE ON *.* TO `u`@`%`"]).len(), 3);
-        assert_eq!(
-            missing(&["GRANT REPLICATION SLAVE ON *.* TO `u`@`%`", "GRANT SELECT ON `d`.* TO `u`@`%`"]),
-            ["REPLICATION CLIENT"]
-        );
-        assert_eq!(missing(&["GRANT ALL PRIVILEGES ON `d`.* TO `u`@`%`"]).len(), 2);
     }
 }

@@ -11,8 +11,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use mysql_async::{DriverError, Error, IoError, Opts, ServerError};
 use mysql_common::crypto::encrypt;
 use mysql_common::scramble::{scramble_native, scramble_sha256};
+use native_tls::TlsConnector;
 use tandem_model::GtidSet;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -29,6 +30,10 @@ const READ: usize = 64 << 10;
 const CAPABILITIES: u32 = 0x0000_0001 | 0x0000_0200 | 0x0000_2000 | 0x0000_8000 | 0x0008_0000 | 0x0020_0000;
 /// `utf8mb4_general_ci`.
 const COLLATION: u8 = 45;
+/// `CLIENT_SSL`.
+const TLS: u32 = 0x0000_0800;
+/// The longest packet that we take.
+const LONGEST: u32 = 1 << 30;
 
 const NATIVE: &str = "mysql_native_password";
 const SHA2: &str = "caching_sha2_password";
@@ -39,8 +44,14 @@ const MORE: u8 = 1;
 const EOF: u8 = 0xfe;
 const ERR: u8 = 0xff;
 
+/// A connection, encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 pub(crate) struct Replica {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
+    encrypted: bool,
     /// What has come and is not yet taken.
     buffer: BytesMut,
     /// The beginning of a packet that is longer than [`FULL`].
@@ -51,22 +62,29 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Connects and logs in.
-    pub(crate) async fn connect(opts: &Opts) -> Result<Self, Error> {
-        let stream = TcpStream::connect((opts.ip_or_hostname(), opts.tcp_port())).await.map_err(io)?;
+    /// Connects and logs in; with `tls`, over an encrypted connection only.
+    pub(crate) async fn connect(opts: &Opts, tls: Option<TlsConnector>) -> Result<Self, Error> {
+        let host = opts.ip_or_hostname();
+        let stream = TcpStream::connect((host, opts.tcp_port())).await.map_err(io)?;
         stream.set_nodelay(true).map_err(io)?;
-        let mut this =
-            Self { stream, buffer: BytesMut::new(), begun: Vec::new(), sequence: 0, heard: Instant::now() };
+        let mut this = Self {
+            stream: Box::new(stream),
+            encrypted: false,
+            buffer: BytesMut::new(),
+            begun: Vec::new(),
+            sequence: 0,
+            heard: Instant::now(),
+        };
         let greeting = Greeting::read(&this.packet().await?).map_err(unexpected)?;
+        if let Some(tls) = tls {
+            this = this.encrypt(host, tls, &greeting).await?;
+        }
         let user = opts.user().unwrap_or_default();
         let password = opts.pass().unwrap_or_default().as_bytes();
         // An account with another method is switched to it below.
         let method = if greeting.method == NATIVE { NATIVE } else { SHA2 };
         let proof = proof(method, password, &greeting.nonce)?;
-        let mut login = CAPABILITIES.to_le_bytes().to_vec();
-        login.extend_from_slice(&(1u32 << 30).to_le_bytes());
-        login.push(COLLATION);
-        login.extend_from_slice(&[0; 23]);
+        let mut login = this.login_head();
         login.extend_from_slice(user.as_bytes());
         login.push(0);
         login.push(proof.len() as u8);
@@ -76,6 +94,32 @@ impl Replica {
         this.send(&login).await?;
         this.prove(password, greeting.nonce).await?;
         Ok(this)
+    }
+
+    /// What a login begins with, and what alone asks for TLS (`SSLRequest`).
+    fn login_head(&self) -> Vec<u8> {
+        let capabilities = if self.encrypted { CAPABILITIES | TLS } else { CAPABILITIES };
+        let mut head = capabilities.to_le_bytes().to_vec();
+        head.extend_from_slice(&LONGEST.to_le_bytes());
+        head.push(COLLATION);
+        head.extend_from_slice(&[0; 23]);
+        head
+    }
+
+    /// The same connection, encrypted.
+    async fn encrypt(mut self, host: &str, tls: TlsConnector, greeting: &Greeting) -> Result<Self, Error> {
+        if greeting.capabilities & TLS == 0 {
+            return Err(DriverError::NoClientSslFlagFromServer.into());
+        }
+        self.encrypted = true;
+        let request = self.login_head();
+        self.send(&request).await?;
+        // It would pass for what comes encrypted.
+        if !self.buffer.is_empty() {
+            return Err(unexpected("bytes that come before TLS does".into()));
+        }
+        let stream = tokio_native_tls::TlsConnector::from(tls).connect(host, self.stream).await?;
+        Ok(Self { stream: Box::new(stream), ..self })
     }
 
     /// Goes through the rest of the authentication.
@@ -95,7 +139,9 @@ impl Replica {
                 }
                 // caching_sha2_password: the server remembers the account.
                 (Some(&MORE), Some(3)) => {}
-                // It does not, and wants the password, encrypted by its public key.
+                // It does not, and wants the password itself.
+                (Some(&MORE), Some(4)) if self.encrypted => self.send(&[password, &[0]].concat()).await?,
+                // The same where others may listen: encrypted by the server's public key.
                 (Some(&MORE), Some(4)) => {
                     self.send(&[2]).await?;
                     let key = self.packet().await?;
@@ -210,6 +256,7 @@ impl Replica {
 
 /// The server's first packet (`HandshakeV10`).
 struct Greeting {
+    capabilities: u32,
     nonce: Vec<u8>,
     method: String,
 }
@@ -225,12 +272,16 @@ impl Greeting {
         cursor.take(4)?;
         let mut nonce = cursor.take(8)?.to_vec();
         // A zero, capabilities, collation, status, more capabilities, the nonce's length, ten zeros.
-        cursor.take(19)?;
+        cursor.take(1)?;
+        let capabilities = cursor.uint(2)? as u32;
+        cursor.take(3)?;
+        let capabilities = capabilities | (cursor.uint(2)? as u32) << 16;
+        cursor.take(11)?;
         nonce.extend_from_slice(cursor.take(12)?);
         cursor.take(1)?;
         let method = cursor.rest();
         let method = method.strip_suffix(&[0]).unwrap_or(method);
-        Ok(Self { nonce, method: String::from_utf8_lossy(method).into_owned() })
+        Ok(Self { capabilities, nonce, method: String::from_utf8_lossy(method).into_owned() })
     }
 }
 

@@ -268,7 +268,7 @@ impl Command {
     /// to ask for.
     pub(crate) fn roles(&self) -> &'static [Role] {
         match self {
-            Self::Run(_) => &[Role::Capture, Role::Apply, Role::Backfill, Role::Verify, Role::Reconcile],
+            Self::Run(_) => &Role::OF_EVERY_RUN,
             Self::Capture(_) => &[Role::Capture],
             Self::Apply(_) => &[Role::Apply],
             Self::Backfill(_) => &[Role::Backfill],

@@ -13,14 +13,18 @@ use tandem_apply::ApplyConfig;
 use tandem_backfill::BackfillConfig;
 use tandem_capture::CaptureConfig;
 use tandem_cassandra_target::CassandraConfig;
-use tandem_event_log::KafkaConfig;
+use tandem_event_log::{KafkaConfig, Refusals};
 use tandem_mapping::TableConfig;
 use tandem_model::TableName;
 use tandem_mysql_source::MysqlConfig;
 
 use crate::controller_config::ControllerSection;
 use crate::gateway_config::GatewaySection;
+use crate::roles::Role;
 use crate::secret::Secret;
+use crate::security_config::{
+    self, KafkaTlsSection, MysqlTlsSection, Protocol, RegistrySection, SaslSection,
+};
 
 /// The configuration file.
 #[derive(Debug, Deserialize)]
@@ -29,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) mysql: MysqlSection,
     pub(crate) kafka: KafkaSection,
     pub(crate) cassandra: CassandraSection,
+    schema_registry: Option<RegistrySection>,
     #[serde(default)]
     pub(crate) http: HttpSection,
     #[serde(default)]
@@ -43,6 +48,9 @@ pub(crate) struct Config {
     pub(crate) controller: Option<ControllerSection>,
     #[serde(default)]
     pub(crate) table: Vec<TableConfig>,
+    /// Shared by all of Kafka's clients in this process.
+    #[serde(skip)]
+    pub(crate) refusals: Refusals,
 }
 
 /// `[mysql]`.
@@ -51,6 +59,7 @@ pub(crate) struct Config {
 pub(crate) struct MysqlSection {
     url: String,
     password: Option<Secret>,
+    tls: Option<MysqlTlsSection>,
     /// The replica id that the binlog is read under; made from the prefix if absent.
     server_id: Option<u32>,
 }
@@ -65,6 +74,10 @@ pub(crate) struct KafkaSection {
     partitions: Option<i32>,
     replication: Option<i32>,
     retention_hours: Option<u64>,
+    #[serde(default)]
+    security: Protocol,
+    tls: Option<KafkaTlsSection>,
+    sasl: Option<SaslSection>,
     /// librdkafka's properties, for every client.
     #[serde(default)]
     properties: BTreeMap<String, String>,
@@ -215,6 +228,13 @@ impl Config {
         Ok(())
     }
 
+    /// The roles of `tandem run`: the gateway and the controller only where they have a section.
+    pub(crate) fn roles(&self) -> Vec<Role> {
+        let gateway = self.gateway.is_some().then_some(Role::Gateway);
+        let controller = self.controller.is_some().then_some(Role::Controller);
+        Role::OF_EVERY_RUN.into_iter().chain(gateway).chain(controller).collect()
+    }
+
     /// The mapped tables, in the order of the file.
     pub(crate) fn tables(&self) -> Result<Vec<TableName>> {
         let parse = |t: &TableConfig| {
@@ -229,6 +249,7 @@ impl Config {
         let server_id = self.mysql.server_id.unwrap_or_else(|| default_server_id(&self.kafka.prefix));
         let mut config = MysqlConfig::new(&self.mysql.url, server_id);
         config.password = reveal(self.mysql.password.as_ref(), "mysql.password")?;
+        config.tls = self.mysql.tls.as_ref().map(MysqlTlsSection::tls).transpose()?.flatten();
         Ok(config)
     }
 
@@ -238,6 +259,10 @@ impl Config {
         config.partitions = section.partitions.unwrap_or(config.partitions);
         config.replication = section.replication.unwrap_or(config.replication);
         config.retention = section.retention_hours.map_or(config.retention, Duration::from_hours);
+        config.security =
+            security_config::kafka(section.security, section.tls.as_ref(), section.sasl.as_ref())?;
+        config.registry = self.schema_registry.as_ref().map(RegistrySection::registry).transpose()?;
+        config.refusals = self.refusals.clone();
         config.properties = section.properties.clone();
         for (key, secret) in &section.secrets {
             let value = secret.reveal().with_context(|| format!("kafka.secrets.\"{key}\""))?;

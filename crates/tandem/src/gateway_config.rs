@@ -112,6 +112,11 @@ impl GatewaySection {
         pair.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
     }
 
+    /// The table of idempotency keys, as it is written.
+    pub(crate) fn idempotency_table(&self) -> Option<&str> {
+        self.idempotency_table.as_deref()
+    }
+
     /// How long connecting to MySQL may take.
     pub(crate) fn mysql_connect(&self) -> Duration {
         Duration::from_millis(self.mysql_connect_ms)

@@ -1,5 +1,6 @@
 //! What a running process tells over HTTP.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
-use tandem_event_log::SchemaStore;
+use tandem_event_log::{Refusals, SchemaStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,8 @@ pub(crate) struct Telemetry {
     pub(crate) registry: Registry,
     /// Says whether capture, if it runs here, is reading the binlog.
     pub(crate) capture: Option<tandem_capture::Metrics>,
+    /// Says whether Kafka's brokers refuse our clients.
+    pub(crate) refusals: Refusals,
     /// Set once every role has been started.
     pub(crate) schemas: OnceLock<SchemaStore>,
 }
@@ -62,15 +65,34 @@ async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
     }
 }
 
-async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> (StatusCode, &'static str) {
+async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> (StatusCode, Cow<'static, str>) {
     if telemetry.schemas.get().is_none() {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "starting
+"
+            .into(),
+        )
+    } else if let Some(refused) = telemetry.refusals.current() {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "{refused}
+"
+            )
+            .into(),
+        )
     } else if telemetry.capture.as_ref().is_some_and(tandem_capture::Metrics::is_standby) {
-        (StatusCode::SERVICE_UNAVAILABLE, "another capture is active, this one stands by\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "another capture is active, this one stands by
+"
+            .into(),
+        )
     } else if telemetry.capture.as_ref().is_some_and(|c| !c.is_connected()) {
-        (StatusCode::SERVICE_UNAVAILABLE, "the binlog is not being read\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "the binlog is not being read\n".into())
     } else {
-        (StatusCode::OK, "ready\n")
+        (StatusCode::OK, "ready\n".into())
     }
 }
 

@@ -6,8 +6,10 @@ mod config;
 mod controller_config;
 mod gateway_config;
 mod http;
+mod privileges;
 mod roles;
 mod secret;
+mod security_config;
 mod servers;
 mod tls;
 

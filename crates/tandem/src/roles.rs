@@ -52,6 +52,12 @@ pub(crate) enum Role {
     Controller,
 }
 
+impl Role {
+    /// What `tandem run` runs whatever the configuration says.
+    pub(crate) const OF_EVERY_RUN: [Self; 5] =
+        [Self::Capture, Self::Apply, Self::Backfill, Self::Verify, Self::Reconcile];
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -86,6 +92,7 @@ pub(crate) async fn run(config: &Config, roles: &[Role], listen: Option<SocketAd
     let telemetry = Arc::new(Telemetry {
         registry: metrics.registry(roles),
         capture: roles.contains(&Role::Capture).then(|| metrics.capture.clone()),
+        refusals: config.refusals.clone(),
         schemas: OnceLock::new(),
     });
     http::serve(listen.unwrap_or(config.http.listen), Arc::clone(&telemetry), stop.clone()).await?;
@@ -130,9 +137,7 @@ async fn start_and_watch(
             return unexpected(role, ended);
         }
     }
-    let needs_cassandra =
-        roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile | Role::Gateway));
-    let servers = Servers::connect(config, needs_cassandra).await?;
+    let servers = Servers::connect(config, roles).await?;
     if let Some(target) = &servers.target {
         target.prepare(&target_tables(&servers.plans)).await?;
     }

@@ -12,9 +12,11 @@ use tandem_cassandra_target::Target;
 use tandem_event_log::{Admin, KafkaConfig};
 use tandem_mapping::{TablePlan, compile_all};
 use tandem_model::TargetTable;
-use tandem_mysql_source::{Mysql, Severity, TableError};
+use tandem_mysql_source::{Mysql, MysqlError, Severity, TableError};
 
 use crate::config::Config;
+use crate::privileges::needs;
+use crate::roles::Role;
 
 /// Something that stands in the way of a migration.
 #[derive(Debug, Clone, Serialize)]
@@ -69,9 +71,9 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Connects and checks; an error names every problem. `cassandra` is whether it is needed.
-    pub(crate) async fn connect(config: &Config, cassandra: bool) -> Result<Self> {
-        let found = inspect(config, cassandra).await?;
+    /// Connects and checks what these roles need; an error names every problem.
+    pub(crate) async fn connect(config: &Config, roles: &[Role]) -> Result<Self> {
+        let found = inspect(config, roles).await?;
         for warning in found.problems.iter().filter(|p| !p.fatal) {
             tracing::warn!(part = warning.part, what = warning.what, "{}", warning.cause);
         }
@@ -85,9 +87,11 @@ impl Servers {
     }
 }
 
-/// Connects to everything and looks at everything that can be looked at. An error is one of the
-/// configuration itself.
-pub(crate) async fn inspect(config: &Config, cassandra: bool) -> Result<Inspection> {
+/// Connects to everything that these roles need and looks at everything that can be looked at. An
+/// error is one of the configuration itself.
+pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspection> {
+    let cassandra =
+        roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile | Role::Gateway));
     let (mysql, kafka) = (config.mysql()?, config.kafka()?);
     let cassandra = if cassandra { Some(config.cassandra()?) } else { None };
     let mut found =
@@ -100,7 +104,7 @@ pub(crate) async fn inspect(config: &Config, cassandra: bool) -> Result<Inspecti
     });
     match mysql {
         Ok(mysql) => {
-            inspect_mysql(config, &mysql, &mut found).await?;
+            inspect_mysql(config, roles, &mysql, &mut found).await?;
             found.mysql = Some(mysql);
         }
         Err(error) => found.problems.push(Problem::fatal("mysql", "", error)),
@@ -120,8 +124,14 @@ pub(crate) async fn inspect(config: &Config, cassandra: bool) -> Result<Inspecti
     Ok(found)
 }
 
-async fn inspect_mysql(config: &Config, mysql: &Mysql, found: &mut Inspection) -> Result<()> {
-    match mysql.preflight().await {
+async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &mut Inspection) -> Result<()> {
+    let needs = needs(config, roles)?;
+    let findings = async {
+        let mut all = mysql.preflight().await?;
+        all.extend(mysql.missing_privileges(&needs).await?);
+        Ok::<_, MysqlError>(all)
+    };
+    match findings.await {
         Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
             part: "mysql",
             what: f.setting,

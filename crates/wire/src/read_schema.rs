@@ -58,6 +58,12 @@ impl ReadSchema {
         self.id
     }
 
+    /// The same schema under another id, which a registry has given it.
+    #[must_use]
+    pub fn under(self, id: u32) -> Self {
+        Self { id, ..self }
+    }
+
     /// Reads a framed record of this schema.
     pub fn decode(&self, record: &[u8]) -> Result<Change, WireError> {
         envelope::get(unframe(record, self.id)?, &self.table)

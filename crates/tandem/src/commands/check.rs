@@ -9,7 +9,7 @@ use crate::servers::inspect;
 
 /// Checks and prints. Status 1 if something must be mended first.
 pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
-    let problems = inspect(config, true).await?.problems;
+    let problems = inspect(config, &config.roles()).await?.problems;
     let fatal = problems.iter().filter(|p| p.fatal).count();
     if json {
         let report = serde_json::json!({ "ready": fatal == 0, "problems": problems });

@@ -15,7 +15,7 @@ use anyhow::Result;
 
 use crate::cli::Command;
 use crate::config::Config;
-use crate::roles::{self, Role};
+use crate::roles;
 
 /// Runs a command to its end.
 pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
@@ -32,10 +32,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         Command::Phase { command } => phase::run(command).await,
         Command::Run(run) => {
             let config = Config::load(&run.config.config)?;
-            let gateway = config.gateway.is_some().then_some(Role::Gateway);
-            let controller = config.controller.is_some().then_some(Role::Controller);
-            let roles: Vec<Role> = roles.iter().copied().chain(gateway).chain(controller).collect();
-            roles::run(&config, &roles, run.listen).await?;
+            roles::run(&config, &config.roles(), run.listen).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture(run)

@@ -14,11 +14,12 @@ use tandem_wire::control::{FULL_SCAN_KEY, FullScan, encode_control};
 
 use super::checking;
 use crate::config::Config;
+use crate::roles::Role;
 use crate::servers::{Servers, target_tables};
 
 /// Verifies and prints what was found.
 pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<ExitCode> {
-    let servers = Servers::connect(config, true).await?;
+    let servers = Servers::connect(config, &[Role::Verify]).await?;
     if let Some(target) = &servers.target {
         target.prepare(&target_tables(&servers.plans)).await?;
     }

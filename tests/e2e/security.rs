@@ -1,0 +1,6 @@
+//! Secure connections: TLS to MySQL, TLS and SASL to Kafka, and accounts that may do no more than
+//! they must.
+
+mod kafka;
+mod mysql;
+mod pki;
