@@ -91,12 +91,16 @@ pub struct Batch {
     pub rows: u64,
     /// Transactions that ended in it.
     pub transactions: u64,
+    /// Of the row changes, those that no gateway made, by table.
+    pub foreign_rows: BTreeMap<TableName, u64>,
 }
 
 /// The MySQL transaction being read.
 struct Open {
     gtid: Gtid,
     commit_us: i64,
+    /// Whether a gateway ran it.
+    by_gateway: bool,
     /// Where the last row change came from.
     source: SourceInfo,
     /// Row changes seen so far, published before or now.
@@ -191,8 +195,10 @@ impl Assembler {
     /// that lie far ahead of it.
     pub fn on_event(&mut self, event: BinlogEvent, now_us: i64) -> Result<(), AssembleError> {
         match event {
-            BinlogEvent::Begin { gtid, commit_us, server_id } => {
-                self.begin(gtid, commit_us, server_id, now_us)
+            BinlogEvent::Begin { gtid, commit_us, server_id, by_client_pool } => {
+                self.check_next(&gtid, commit_us, now_us)?;
+                self.begin(gtid, commit_us, server_id, by_client_pool);
+                Ok(())
             }
             BinlogEvent::Rows(rows) => self.rows(&rows),
             BinlogEvent::Commit { position } => {
@@ -268,19 +274,12 @@ impl Assembler {
         (std::mem::take(&mut self.batch), watermark)
     }
 
-    fn begin(
-        &mut self,
-        gtid: Gtid,
-        commit_us: i64,
-        server_id: u32,
-        now_us: i64,
-    ) -> Result<(), AssembleError> {
-        self.check_next(&gtid, commit_us, now_us)?;
+    /// Only gateways have client pools.
+    fn begin(&mut self, gtid: Gtid, commit_us: i64, server_id: u32, by_gateway: bool) {
         let skip = self.resumed.take().map_or(0, |cut| cut.rows);
         let source =
             SourceInfo { gtid: Some(gtid.to_string()), server_id, ts_us: commit_us, ..SourceInfo::default() };
-        self.open = Some(Open { gtid, commit_us, source, rows: 0, skip });
-        Ok(())
+        self.open = Some(Open { gtid, commit_us, by_gateway, source, rows: 0, skip });
     }
 
     /// Refuses a transaction, or a statement that is one, that may not come now.
@@ -340,6 +339,7 @@ impl Assembler {
     fn rows(&mut self, event: &RowsEvent) -> Result<(), AssembleError> {
         let at = BinlogPosition { file: event.file.as_ref().to_owned(), pos: event.end };
         let known = self.know(&event.table, &at)?;
+        let published = self.batch.rows;
         for (before, after) in event.rows() {
             match (event.kind, before, after) {
                 (RowsKind::Write, _, Some(after)) => {
@@ -358,6 +358,10 @@ impl Assembler {
                 }
                 _ => return Err(AssembleError::OutOfOrder(at)),
             }
+        }
+        let added = self.batch.rows - published;
+        if added > 0 && self.open.as_ref().is_some_and(|open| !open.by_gateway) {
+            *self.batch.foreign_rows.entry(event.table.name.clone()).or_default() += added;
         }
         Ok(())
     }

@@ -2,9 +2,17 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tandem_model::TableName;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabel {
+    table: String,
+}
 
 /// Counters and gauges of one capture. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +20,7 @@ pub struct Metrics {
     pub(crate) rows: Counter<u64, AtomicU64>,
     pub(crate) bytes: Counter<u64, AtomicU64>,
     pub(crate) transactions: Counter<u64, AtomicU64>,
+    foreign_rows: Family<TableLabel, Counter<u64, AtomicU64>>,
     pub(crate) watermarks: Counter<u64, AtomicU64>,
     pub(crate) restarts: Counter<u64, AtomicU64>,
     pub(crate) connected: Gauge<i64, AtomicI64>,
@@ -25,6 +34,11 @@ impl Metrics {
         registry.register("rows", "Row changes published in committed transactions", self.rows.clone());
         registry.register("bytes", "Bytes of keys and values published", self.bytes.clone());
         registry.register("transactions", "MySQL transactions published", self.transactions.clone());
+        registry.register(
+            "foreign_rows",
+            "Of the row changes, those that no gateway made, by table",
+            self.foreign_rows.clone(),
+        );
         registry.register("watermarks", "Watermarks published", self.watermarks.clone());
         registry.register("restarts", "Times capture went back to its last watermark", self.restarts.clone());
         registry.register("connected", "1 while the binlog is being read", self.connected.clone());
@@ -33,6 +47,12 @@ impl Metrics {
             "When the last binlog event, a heartbeat included, came in",
             self.last_event_us.clone(),
         );
+    }
+
+    /// Counts row changes of a table that no gateway made; also none, so that a page shows that they are
+    /// counted.
+    pub(crate) fn count_foreign(&self, table: &TableName, rows: u64) {
+        self.foreign_rows.get_or_create(&TableLabel { table: table.to_string() }).inc_by(rows);
     }
 
     /// Whether the binlog is being read now.

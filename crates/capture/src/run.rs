@@ -155,6 +155,9 @@ impl Capture {
     /// Reads the binlog into Kafka until `stop`. Whatever may pass is retried for ever from the
     /// last committed watermark; what cannot pass is returned.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CaptureError> {
+        for table in &self.config.tables {
+            self.metrics.count_foreign(table, 0);
+        }
         let mut pause = BACKOFF.0;
         loop {
             let before = self.metrics.watermarks.get();
@@ -257,6 +260,9 @@ impl Capture {
                     self.metrics.rows.inc_by(published.rows);
                     self.metrics.bytes.inc_by(published.bytes);
                     self.metrics.transactions.inc_by(published.transactions);
+                    for (table, rows) in &published.foreign_rows {
+                        self.metrics.count_foreign(table, *rows);
+                    }
                     self.metrics.watermarks.inc();
                 }
                 event = events.recv(), if !full => {
@@ -315,12 +321,11 @@ impl Capture {
                 .register(&schema.value_subject(&topic), schema.value_id(), schema.value_json())
                 .await?;
         }
-        let published = Published { rows: batch.rows, transactions: batch.transactions, bytes };
+        let Batch { records, rows, transactions, foreign_rows, .. } = batch;
+        let published = Published { rows, transactions, bytes, foreign_rows };
         let topic: Arc<str> = topics.watermarks().into();
         publisher
-            .publish(batch.records, move |offsets| {
-                Ok(vec![watermark_record(topic, watermark, &ends, offsets)])
-            })
+            .publish(records, move |offsets| Ok(vec![watermark_record(topic, watermark, &ends, offsets)]))
             .await?;
         Ok(published)
     }
@@ -378,6 +383,7 @@ struct Published {
     rows: u64,
     transactions: u64,
     bytes: u64,
+    foreign_rows: BTreeMap<TableName, u64>,
 }
 
 /// The watermark's record, with the offsets that this transaction's records got.

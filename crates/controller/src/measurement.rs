@@ -44,7 +44,7 @@ pub const NAMES: [Named; 18] = [
     number("fallback_rate", "their share"),
     number("canary_mismatches", "reads of Cassandra that differed from MySQL, confirmed within the window"),
     number("shadow_mismatches", "reads of MySQL that differed from Cassandra, confirmed within the window"),
-    number("foreign_writers", "writers beside the gateways that capture knows of"),
+    number("foreign_rows", "row changes that no gateway made, within the window; capture counts them"),
 ];
 
 /// The entry of a name.

@@ -16,6 +16,8 @@ pub enum BinlogEvent {
         commit_us: i64,
         /// That server.
         server_id: u32,
+        /// Whether a session of a [`ClientPool`](crate::ClientPool) ran it: they are marked.
+        by_client_pool: bool,
     },
     /// Rows of a wanted table changed.
     Rows(RowsEvent),

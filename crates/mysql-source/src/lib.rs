@@ -24,6 +24,7 @@ mod error;
 mod event;
 mod json;
 mod json_number;
+mod lease;
 mod machine;
 mod metadata;
 mod partition_read;
@@ -39,6 +40,7 @@ mod tables;
 mod temporal;
 mod transaction;
 mod values;
+mod visible;
 
 pub use binlog::BinlogStream;
 pub use client::Mysql;

@@ -8,6 +8,7 @@ use tandem_model::{BinlogPosition, TableName};
 
 use crate::bytes::{Cursor, Fault};
 use crate::charset::Collations;
+use crate::client_pool::MARK;
 use crate::rows::RowsHead;
 use crate::statement::{Query, classify};
 use crate::table_map::{Head, Plan, split_id};
@@ -277,7 +278,7 @@ impl Machine {
                 "a statement has no GTID",
                 "SET GLOBAL gtid_mode = ON and copy the tables anew",
             )),
-            (State::Opened(_), Query::Begin | Query::CreateAndRows) => Ok(self.begin()),
+            (State::Opened(_), Query::Begin | Query::CreateAndRows) => Ok(self.begin(text.locale == MARK)),
             (State::Inside, Query::Commit) => self.commit(),
             (State::Inside, Query::Savepoint | Query::CreateAndRows | Query::Temporary) => Ok(None),
             (State::Inside, Query::Rollback) => Err(Fault::unsupported(
@@ -299,10 +300,10 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self) -> Option<BinlogEvent> {
+    fn begin(&mut self, by_client_pool: bool) -> Option<BinlogEvent> {
         match std::mem::replace(&mut self.state, State::Inside) {
             State::Opened(Opened { gtid, commit_us, server_id }) => {
-                Some(BinlogEvent::Begin { gtid, commit_us, server_id })
+                Some(BinlogEvent::Begin { gtid, commit_us, server_id, by_client_pool })
             }
             State::Outside | State::Inside => None,
         }

@@ -76,7 +76,7 @@ fn assembler() -> Assembler {
 }
 
 fn begin(number: u64, commit_us: i64) -> BinlogEvent {
-    BinlogEvent::Begin { gtid: gtid(number), commit_us, server_id: SERVER }
+    BinlogEvent::Begin { gtid: gtid(number), commit_us, server_id: SERVER, by_client_pool: false }
 }
 
 fn commit(pos: u64) -> BinlogEvent {
@@ -387,6 +387,30 @@ fn a_batch_counts_its_bytes_and_is_empty_after_it_was_taken() {
 }
 
 #[test]
+fn rows_that_no_gateway_made_are_counted_by_table() {
+    let mut assembler = assembler();
+    let by_gateway = |number| {
+        let BinlogEvent::Begin { gtid, commit_us, server_id, .. } = begin(number, 2000) else {
+            unreachable!()
+        };
+        BinlogEvent::Begin { gtid, commit_us, server_id, by_client_pool: true }
+    };
+    let (t, u) = (table("t"), table("u"));
+    feed(&mut assembler, [by_gateway(2), insert(&t, &[1, 2]), commit(1100)]);
+    assert!(assembler.take(None).0.foreign_rows.is_empty());
+    // A change of the key is two rows.
+    let moved = rows(&t, RowsKind::Update, 1, vec![(Some(row(1, 0)), Some(row(3, 0)))]);
+    feed(&mut assembler, [begin(3, 2000), insert(&t, &[4]), moved, insert(&u, &[1]), commit(1200)]);
+    feed(&mut assembler, [by_gateway(4), insert(&u, &[2]), commit(1300)]);
+    let (batch, _) = assembler.take(None);
+    assert_eq!(batch.foreign_rows, [(t.name.clone(), 3), (u.name.clone(), 1)].into());
+    // What was published before a restart is not counted again.
+    let mut resumed = Assembler::resume(outline(), &cut_at(1, 2500));
+    feed(&mut resumed, [begin(2, 2000), insert(&t, &[1, 2]), commit(1100)]);
+    assert_eq!(resumed.take(None).0.foreign_rows, [(t.name.clone(), 1)].into());
+}
+
+#[test]
 fn a_definition_comes_with_the_first_batch_that_needs_it() {
     let t = table("t");
     let mut longer = (*t).clone();
@@ -659,7 +683,7 @@ fn expected(events: &[BinlogEvent]) -> Vec<Said> {
     let mut source = SourceInfo::default();
     for event in events {
         match event {
-            BinlogEvent::Begin { gtid, commit_us, server_id } => {
+            BinlogEvent::Begin { gtid, commit_us, server_id, .. } => {
                 source = SourceInfo {
                     gtid: Some(gtid.to_string()),
                     ts_us: *commit_us,
