@@ -82,6 +82,11 @@ impl Read {
         compare(&self.entity.plan, target, rows, found).unwrap_or(unreadable)
     }
 
+    /// Whether Cassandra does not have the row asked for.
+    fn is_gone(&self, found: &Found) -> bool {
+        matches!(self.query, Query::Key(_)) && found.is_empty()
+    }
+
     fn by_cassandra(&self, found: Result<Found, Reason>) -> Result<Answer, Problem> {
         let unavailable = |why: &str| Problem::unavailable("cassandra-unavailable", why);
         let found = found.map_err(|reason| {
@@ -109,17 +114,16 @@ impl Shared {
                 _ => read.fact(fact),
             });
         let dice = rand::random();
-        // Who does not mean to ask Cassandra must not use up the one attempt of a rest.
-        let may_ask = admitted
-            || record.phase == Phase::ReadSwitch
-            || record.phase.writes_both() && dice < record.shadow;
-        let facts = Facts {
-            in_cohort: admitted,
-            has_target: read.target().is_some(),
-            applied: read.token.as_ref().is_none_or(|t| self.tokens.applied(t, &read.entity.topic)),
-            healthy: may_ask && self.dual.health.ask(Instant::now()),
-            dice,
-        };
+        let has_target = read.target().is_some();
+        let applied = read.token.as_ref().is_none_or(|t| self.tokens.applied(t, &read.entity.topic));
+        // Who will not ask Cassandra must not use up the one attempt of a rest.
+        let may_ask = has_target
+            && applied
+            && (admitted
+                || record.phase == Phase::ReadSwitch
+                || record.phase.writes_both() && dice < record.shadow);
+        let healthy = may_ask && self.dual.health.ask(Instant::now());
+        let facts = Facts { in_cohort: admitted, has_target, applied, healthy, dice };
         let answer = match route(record, facts) {
             Route::Mysql { shadow, instead } => {
                 let rows = self.ask_mysql(&read).await?;
@@ -153,8 +157,11 @@ impl Shared {
                 count(reason.name());
                 Some(*reason)
             }
-            // In the canary nothing is served that could not be compared.
-            (Ok(_), Err(problem)) if phase == Phase::Canary => return Err(problem.clone()),
+            // In the canary nothing is served that could not be compared; and no row is called missing
+            // that MySQL may have.
+            (Ok(found), Err(problem)) if phase == Phase::Canary || fallback && read.is_gone(found) => {
+                return Err(problem.clone());
+            }
             (Ok(_), Err(_)) => {
                 count("mysql-unavailable");
                 return read.by_cassandra(found);
@@ -186,26 +193,21 @@ impl Shared {
     /// Cassandra alone is read; MySQL answers for what is not there.
     async fn trusted(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
         let found = self.ask_cassandra(read).await;
-        let gone = matches!((&found, &read.query), (Ok(rows), Query::Key(_)) if rows.is_empty());
+        let gone = found.as_ref().is_ok_and(|found| read.is_gone(found));
         let reason = match &found {
             Err(reason) => Some(*reason),
             Ok(_) if gone => Some(Reason::Missing),
             Ok(_) => None,
         };
         let Some(reason) = reason.filter(|_| fallback) else { return read.by_cassandra(found) };
-        let rows = match self.ask_mysql(read).await {
-            // Gone from both.
-            Ok(rows) if gone && rows.is_empty() => return read.by_cassandra(found),
-            Ok(rows) => {
-                if let Ok(found) = &found {
-                    self.compared(Met::Validated, phase, read, &rows, found);
-                }
-                rows
-            }
-            // In the canary no row is called missing that MySQL may have.
-            Err(_) if gone && phase != Phase::Canary => return read.by_cassandra(found),
-            Err(problem) => return Err(problem),
-        };
+        // Without MySQL's answer no row is called missing: apply may not have brought it yet.
+        let rows = self.ask_mysql(read).await?;
+        if gone && rows.is_empty() {
+            return read.by_cassandra(found);
+        }
+        if let Ok(found) = &found {
+            self.compared(Met::Validated, phase, read, &rows, found);
+        }
         Ok(by_mysql(rows, reason))
     }
 
