@@ -28,6 +28,9 @@ const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'READ-C
                      lc_time_names = 'en_ZW', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
                      NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5";
 
+/// How long a connection may be idle before it is closed.
+const IDLE: Duration = Duration::from_mins(1);
+
 /// A bounded pool of connections for clients' reads and transactions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ClientPool {
@@ -44,7 +47,12 @@ impl ClientPool {
     /// Connects, and fails if that is not possible at once. At most `connections` are open.
     pub async fn connect(config: &MysqlConfig, connections: usize) -> Result<Self, MysqlError> {
         let limits = PoolConstraints::new(1, connections.max(1)).unwrap_or_default();
-        let pooled = PoolOpts::default().with_constraints(limits).with_reset_connection(false);
+        // Without a time for which they may be idle the driver keeps one, and closes all others each time
+        // they are given back: most requests would connect and prepare their statements anew.
+        let pooled = PoolOpts::default()
+            .with_constraints(limits)
+            .with_inactive_connection_ttl(IDLE)
+            .with_reset_connection(false);
         let opts: Opts = config.options(vec![SETUP.to_owned()])?.pool_opts(pooled).into();
         let server = Server::new(config, &opts);
         let pool = Self { pool: Pool::new(opts), server };

@@ -1,4 +1,6 @@
-//! `bench`: figures, on binlogs recorded from a real MySQL.
+//! `bench`: figures of the decoder, on binlogs recorded from a real MySQL, and of the gateway.
+
+mod gateway;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Decode recorded rows of a 17-column invoice table: Tandem, mysql_common's rows(), the raw stream
     Decode(DecodeArgs),
+    /// What the gateway adds to the stores' own time: gets and puts by phase, at half of its greatest rate
+    Gateway(gateway::GatewayArgs),
 }
 
 #[derive(Debug, Args)]
@@ -35,6 +39,7 @@ struct DecodeArgs {
 pub(crate) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     match &args.what {
         What::Decode(args) => decode(args),
+        What::Gateway(args) => gateway::gateway(args),
     }
 }
 

@@ -15,7 +15,7 @@ mod dump_traffic;
 mod metrics;
 mod place;
 mod plausible;
-mod process;
+pub(crate) mod process;
 mod report;
 mod run;
 mod sample;
