@@ -62,7 +62,16 @@ fn directions() {
         ),
         (
             "tandem-gateway",
-            &["model", "wire", "mapping", "mysql-source", "event-log", "cassandra-target", "watermarks"],
+            &[
+                "model",
+                "wire",
+                "mapping",
+                "mysql-source",
+                "event-log",
+                "cassandra-target",
+                "watermarks",
+                "verify",
+            ],
         ),
         ("tandem-controller", &["model", "wire", "event-log"]),
         ("tandem-devstack", &[]),

@@ -4,6 +4,7 @@ mod api;
 mod behind;
 mod canary;
 mod clocks;
+mod confirm;
 mod controlled;
 mod failures;
 mod faults;
@@ -244,6 +245,14 @@ impl Stage {
             }
         }
         Ok(all)
+    }
+
+    /// What `tandem_gateway_<name>_total` says of orders, by reason.
+    async fn counted(&self, name: &str) -> anyhow::Result<HashMap<String, u64>> {
+        let label = format!("tandem_gateway_{name}_total{{entity=\"order\",reason=\"");
+        let metrics = self.metrics().await?;
+        let counts = metrics.lines().filter_map(|line| line.strip_prefix(&label)?.split_once("\"} "));
+        counts.map(|(reason, count)| Ok((reason.to_owned(), count.parse()?))).collect()
     }
 
     async fn sql(&mut self, statement: &str) -> anyhow::Result<()> {

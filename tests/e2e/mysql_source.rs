@@ -1,6 +1,7 @@
 //! The MySQL source against a real server (`TANDEM_MYSQL_URL`): the binlog decoder and the reader
 //! give the same values, the stream knows where it is, and what cannot be carried is refused.
 
+mod clients;
 mod connections;
 mod content;
 mod matrix;

@@ -109,12 +109,16 @@ pub struct Batch {
     pub transactions: u64,
     /// Row changes in it by table and operation.
     pub changes: Vec<(TableName, Op, u64)>,
+    /// Of the row changes, those that no gateway made, by table.
+    pub foreign_rows: BTreeMap<TableName, u64>,
 }
 
 /// The MySQL transaction being read.
 struct Open {
     gtid: Gtid,
     commit_us: i64,
+    /// Whether a gateway ran it.
+    by_gateway: bool,
     /// Where the last row change came from.
     source: SourceInfo,
     /// Row changes seen so far, published before or now.
@@ -241,8 +245,8 @@ impl Assembler {
             return self.on_event_again(event);
         }
         match event {
-            BinlogEvent::Begin { gtid, commit_us, server_id, xa } => {
-                self.begin(gtid, commit_us, server_id, xa, now_us)
+            BinlogEvent::Begin { gtid, commit_us, server_id, by_client_pool, xa } => {
+                self.begin(gtid, commit_us, server_id, by_client_pool, xa, now_us)
             }
             BinlogEvent::Rows(rows) => {
                 if let Some(Open { xa: Some((_, held)), .. }) = &mut self.open {
@@ -262,7 +266,7 @@ impl Assembler {
                 Ok(())
             }
             BinlogEvent::Decided { gtid, commit_us, server_id, xid, committed, position } => {
-                self.begin(gtid.clone(), commit_us, server_id, None, now_us)?;
+                self.begin(gtid.clone(), commit_us, server_id, false, None, now_us)?;
                 match self.prepared.remove(&xid) {
                     Some((rows_of, held)) if committed => self.publish(rows_of, held, position),
                     None if committed => Err(AssembleError::NotPrepared { xid, gtid, position }),
@@ -352,11 +356,13 @@ impl Assembler {
         (std::mem::take(&mut self.batch), watermark)
     }
 
+    /// Only gateways have client pools.
     fn begin(
         &mut self,
         gtid: Gtid,
         commit_us: i64,
         server_id: u32,
+        by_gateway: bool,
         xa: Option<String>,
         now_us: i64,
     ) -> Result<(), AssembleError> {
@@ -370,7 +376,7 @@ impl Assembler {
         let xa = xa.map(|xid| (xid, Held::default()));
         let source =
             SourceInfo { gtid: Some(gtid.to_string()), server_id, ts_us: commit_us, ..SourceInfo::default() };
-        self.open = Some(Open { gtid, commit_us, source, rows: 0, skip, xa });
+        self.open = Some(Open { gtid, commit_us, by_gateway, source, rows: 0, skip, xa });
         Ok(())
     }
 
@@ -486,6 +492,7 @@ impl Assembler {
     /// Row changes at a place of the binlog.
     fn rows(&mut self, event: &RowsEvent, at: &BinlogPosition) -> Result<(), AssembleError> {
         let known = self.know(&event.table, at)?;
+        let published = self.batch.rows;
         for (before, after) in event.rows() {
             match (event.kind, before, after) {
                 (RowsKind::Write, _, Some(after)) => {
@@ -504,6 +511,10 @@ impl Assembler {
                 }
                 _ => return Err(AssembleError::OutOfOrder(at.clone())),
             }
+        }
+        let added = self.batch.rows - published;
+        if added > 0 && self.open.as_ref().is_some_and(|open| !open.by_gateway) {
+            *self.batch.foreign_rows.entry(event.table.name.clone()).or_default() += added;
         }
         Ok(())
     }

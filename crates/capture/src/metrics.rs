@@ -9,12 +9,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tandem_model::{Op, TableName};
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabel {
+    table: String,
+}
+
 /// Counters and gauges of one capture. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     pub(crate) rows: Counter<u64, AtomicU64>,
     pub(crate) bytes: Counter<u64, AtomicU64>,
     pub(crate) transactions: Counter<u64, AtomicU64>,
+    foreign_rows: Family<TableLabel, Counter<u64, AtomicU64>>,
     pub(crate) watermarks: Counter<u64, AtomicU64>,
     pub(crate) restarts: Counter<u64, AtomicU64>,
     pub(crate) standby: Gauge<i64, AtomicI64>,
@@ -39,6 +45,11 @@ impl Metrics {
         registry.register("rows", "Row changes published in committed transactions", self.rows.clone());
         registry.register("bytes", "Bytes of keys and values published", self.bytes.clone());
         registry.register("transactions", "MySQL transactions published", self.transactions.clone());
+        registry.register(
+            "foreign_rows",
+            "Of the row changes, those that no gateway made, by table",
+            self.foreign_rows.clone(),
+        );
         registry.register("watermarks", "Watermarks published", self.watermarks.clone());
         registry.register("restarts", "Times capture went back to its last watermark", self.restarts.clone());
         registry.register("standby", "1 while another capture publishes", self.standby.clone());
@@ -64,6 +75,12 @@ impl Metrics {
     pub(crate) fn published(&self, table: &TableName, op: Op, rows: u64) {
         let labels = OfTable { table: table.to_string(), op: op.letter() };
         self.by_table.get_or_create(&labels).inc_by(rows);
+    }
+
+    /// Counts row changes of a table that no gateway made; also none, so that a page shows that they are
+    /// counted.
+    pub(crate) fn count_foreign(&self, table: &TableName, rows: u64) {
+        self.foreign_rows.get_or_create(&TableLabel { table: table.to_string() }).inc_by(rows);
     }
 
     /// Whether it stands by while another capture publishes.

@@ -66,6 +66,9 @@ impl Capture {
     /// Reads the binlog into Kafka until `stop`. Whatever may pass is retried for ever from the
     /// last committed watermark; what cannot pass is returned.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CaptureError> {
+        for table in &self.config.tables {
+            self.metrics.count_foreign(table, 0);
+        }
         let mut pause = BACKOFF.0;
         let mut displaced = None;
         loop {
@@ -238,6 +241,9 @@ impl Capture {
                     for (table, op, rows) in &published.changes {
                         self.metrics.published(table, *op, *rows);
                     }
+                    for (table, rows) in &published.foreign_rows {
+                        self.metrics.count_foreign(table, *rows);
+                    }
                     self.metrics.watermarks.inc();
                 }
                 more = again.as_mut().unwrap_or(&mut events).ready(), if !self.is_full(&assembler) => {
@@ -297,8 +303,8 @@ impl Capture {
                 .register(&schema.value_subject(&topic), schema.value_id(), schema.value_json())
                 .await?;
         }
-        let Batch { mut records, rows, transactions, changes, .. } = batch;
-        let published = Published { rows, transactions, bytes, changes };
+        let Batch { mut records, rows, transactions, changes, foreign_rows, .. } = batch;
+        let published = Published { rows, transactions, bytes, changes, foreign_rows };
         let topic: Arc<str> = topics.watermarks().into();
         self.schemas.reframe(&mut records);
         publisher
@@ -367,6 +373,7 @@ struct Published {
     transactions: u64,
     bytes: u64,
     changes: Vec<(TableName, Op, u64)>,
+    foreign_rows: BTreeMap<TableName, u64>,
 }
 
 /// The watermark's record, with the offsets that this transaction's records got.

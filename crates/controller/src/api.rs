@@ -36,7 +36,7 @@ pub(crate) struct Api {
 }
 
 /// Serves until `stop`.
-pub(crate) async fn serve(api: Api, listener: TcpListener, stop: CancellationToken) {
+pub(crate) async fn serve(api: Api, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -44,11 +44,7 @@ pub(crate) async fn serve(api: Api, listener: TcpListener, stop: CancellationTok
         .route("/v1/phase/{order}", post(order))
         .route("/v1/history", get(history))
         .with_state(Arc::new(api));
-    let served =
-        axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the control API is no longer served");
-    }
+    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }
 
 impl Api {

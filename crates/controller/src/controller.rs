@@ -67,6 +67,9 @@ pub enum ControllerError {
     /// Kafka refused.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// Its API is no longer served.
+    #[error("the controller's API is no longer served: {0}")]
+    Serve(std::io::Error),
     /// The log cannot be read.
     #[error("the controller cannot read the log: {0}")]
     Log(String),
@@ -100,9 +103,21 @@ impl Controller {
         let (commands, mut orders) = mpsc::channel(ORDERS);
         let (views, view) = watch::channel(View::Standby);
         let api = Api { view, commands, tokens: self.config.tokens.clone(), kafka: self.kafka.clone() };
-        let served = tokio::spawn(api::serve(api, listener, stop.clone()));
+        let (failing, mut failures) = mpsc::channel(1);
+        let serving = api::serve(api, listener, stop.clone());
+        let served = tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                // Without a receiver the controller has ended already.
+                let _ = failing.send(error).await;
+            }
+        });
         let outcome = loop {
-            match self.term(&mut orders, &views, &stop).await {
+            let term = tokio::select! {
+                term = self.term(&mut orders, &views, &stop) => term,
+                // Without it nobody can give an order or look.
+                Some(error) = failures.recv() => break Err(ControllerError::Serve(error)),
+            };
+            match term {
                 Ok(Ended::Stopped) => break Ok(()),
                 Ok(Ended::Lost | Ended::Fenced) => {}
                 Err(Failure { error, retriable: true }) => {

@@ -13,19 +13,21 @@ pub(crate) enum Counter {
     DualWriteFailures,
     /// Reads that Cassandra served.
     CassandraReads,
-    /// Reads that MySQL served because Cassandra failed.
+    /// Reads that MySQL served because Cassandra failed. Not those whose rows differed: they count once
+    /// they are confirmed, as mismatches.
     Fallbacks,
-    /// Reads of Cassandra that differed from MySQL.
+    /// Reads of Cassandra that differed from MySQL, confirmed.
     CanaryMismatches,
-    /// Reads of MySQL whose comparison with Cassandra differed.
+    /// Reads of MySQL whose comparison with Cassandra differed, confirmed.
     ShadowMismatches,
+    /// Row changes that no gateway made. Capture counts them.
+    ForeignRows,
 }
 
 const GENERATION: &str = "generation";
-const FOREIGN_WRITERS: &str = "foreign_writers";
 
 /// The name of each in the configuration, and the metric that it is by default.
-const COUNTERS: [(Counter, &str, &str); 6] = [
+const COUNTERS: [(Counter, &str, &str); 7] = [
     (
         Counter::DualWrites,
         "dual_writes",
@@ -33,11 +35,7 @@ const COUNTERS: [(Counter, &str, &str); 6] = [
     ),
     (Counter::DualWriteFailures, "dual_write_failures", "tandem_gateway_dual_write_failures_total"),
     (Counter::CassandraReads, "cassandra_reads", "tandem_gateway_reads_total{served_by=\"cassandra\"}"),
-    (
-        Counter::Fallbacks,
-        "fallbacks",
-        "tandem_gateway_fallbacks_total{reason=\"down|missing|extra|different|late|failed\"}",
-    ),
+    (Counter::Fallbacks, "fallbacks", "tandem_gateway_fallbacks_total{reason=\"down|late|failed\"}"),
     (
         Counter::CanaryMismatches,
         "canary_mismatches",
@@ -48,13 +46,13 @@ const COUNTERS: [(Counter, &str, &str); 6] = [
         "shadow_mismatches",
         "tandem_gateway_shadowed_total{reason=\"missing|extra|different\"}",
     ),
+    (Counter::ForeignRows, "foreign_rows", "tandem_capture_foreign_rows_total"),
 ];
 
 /// Which metric stands for what.
 #[derive(Debug, Clone)]
 pub struct MetricNames {
     generation: Selector,
-    foreign_writers: Selector,
     counters: BTreeMap<Counter, Selector>,
 }
 
@@ -63,8 +61,6 @@ pub struct MetricNames {
 pub(crate) struct Page {
     /// The generation that a gateway acts on; none where the page is no gateway's.
     pub(crate) generation: Option<u64>,
-    /// Writers beside the gateways, if the page counts them.
-    pub(crate) foreign_writers: Option<f64>,
     counters: BTreeMap<Counter, f64>,
 }
 
@@ -72,6 +68,11 @@ impl Page {
     /// A counter. One that the page does not have has not been counted yet.
     pub(crate) fn count(&self, counter: Counter) -> f64 {
         self.counters.get(&counter).copied().unwrap_or(0.0)
+    }
+
+    /// Whether the page has the counter.
+    pub(crate) fn has(&self, counter: Counter) -> bool {
+        self.counters.contains_key(&counter)
     }
 }
 
@@ -84,7 +85,7 @@ impl Default for MetricNames {
 impl MetricNames {
     /// The gateway's own names, changed by what is configured.
     pub fn new(configured: &BTreeMap<String, String>) -> Result<Self, String> {
-        let names = || COUNTERS.iter().map(|(_, name, _)| *name).chain([GENERATION, FOREIGN_WRITERS]);
+        let names = || COUNTERS.iter().map(|(_, name, _)| *name).chain([GENERATION]);
         if let Some(unknown) = configured.keys().find(|key| !names().any(|name| name == **key)) {
             let known: Vec<&str> = names().collect();
             return Err(format!("`{unknown}` is none of {}", known.join(", ")));
@@ -96,11 +97,7 @@ impl MetricNames {
             .iter()
             .map(|(counter, name, default)| Ok((*counter, selector(name, default)?)))
             .collect();
-        Ok(Self {
-            generation: selector(GENERATION, "tandem_gateway_generation")?,
-            foreign_writers: selector(FOREIGN_WRITERS, "tandem_capture_foreign_writers")?,
-            counters: counters?,
-        })
+        Ok(Self { generation: selector(GENERATION, "tandem_gateway_generation")?, counters: counters? })
     }
 
     /// Reads a page.
@@ -109,7 +106,6 @@ impl MetricNames {
         let counted = |(counter, selector): (&Counter, &Selector)| Some((*counter, selector.sum(&samples)?));
         Ok(Page {
             generation: self.generation.sum(&samples).map(|generation| generation as u64),
-            foreign_writers: self.foreign_writers.sum(&samples),
             counters: self.counters.iter().filter_map(counted).collect(),
         })
     }
@@ -124,17 +120,18 @@ mod tests {
         let other = BTreeMap::from([("fallbacks".to_owned(), "other_total{why=\"x\"}".to_owned())]);
         let page = MetricNames::new(&other)
             .unwrap()
-            .read("other_total{why=\"x\"} 2\nother_total{why=\"y\"} 3\ntandem_capture_foreign_writers 1\n")
+            .read("other_total{why=\"x\"} 2\nother_total{why=\"y\"} 3\ntandem_capture_foreign_rows_total{table=\"a.b\"} 1\n")
             .unwrap();
         assert!((page.count(Counter::Fallbacks) - 2.0).abs() < 1e-9);
-        assert_eq!((page.generation, page.foreign_writers), (None, Some(1.0)));
+        assert!(page.has(Counter::ForeignRows) && !page.has(Counter::DualWrites));
+        assert_eq!(page.generation, None);
     }
 
     #[test]
     fn unknown_names_are_refused_with_the_list() {
         let wrong = BTreeMap::from([("fallback".to_owned(), "x".to_owned())]);
         let error = MetricNames::new(&wrong).unwrap_err();
-        assert!(error.contains("`fallback`") && error.contains("foreign_writers"), "{error}");
+        assert!(error.contains("`fallback`") && error.contains("foreign_rows"), "{error}");
         let bad = BTreeMap::from([("fallbacks".to_owned(), "x{".to_owned())]);
         assert!(MetricNames::new(&bad).is_err());
     }

@@ -42,9 +42,9 @@ pub const NAMES: [Named; 18] = [
     number("canary_reads", "reads that were Cassandra's to serve, within the window"),
     number("fallbacks", "of those, the ones that MySQL served because Cassandra failed"),
     number("fallback_rate", "their share"),
-    number("canary_mismatches", "reads of Cassandra that differed from MySQL, within the window"),
-    number("shadow_mismatches", "reads of MySQL whose comparison with Cassandra differed, within the window"),
-    number("foreign_writers", "writers beside the gateways that capture knows of"),
+    number("canary_mismatches", "reads of Cassandra that differed from MySQL, confirmed within the window"),
+    number("shadow_mismatches", "reads of MySQL that differed from Cassandra, confirmed within the window"),
+    number("foreign_rows", "row changes that no gateway made, within the window; capture counts them"),
 ];
 
 /// The entry of a name.

@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(with(&changed, &none).unwrap().gates(Phase::Prepare).len(), 2);
         let less = of(Phase::Prepare, "capture_runs", "");
         assert_eq!(names(with(&less, &none).unwrap().gates(Phase::Prepare)), ["apply_has_begun"]);
-        let more = of(Phase::Prepare, "quiet", "foreign_writers == 0");
+        let more = of(Phase::Prepare, "quiet", "foreign_rows == 0");
         assert_eq!(with(&more, &none).unwrap().gates(Phase::Prepare).len(), 3);
     }
 

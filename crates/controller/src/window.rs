@@ -44,7 +44,7 @@ impl Window {
     ) {
         if read.is_empty() {
             let why = "controller.gateways lists no gateway";
-            return set_all(into, why, why);
+            return set_all(into, why);
         }
         let mut pages = BTreeMap::new();
         for (address, page) in read {
@@ -54,14 +54,10 @@ impl Window {
                 }
                 Err(why) => {
                     let why = format!("{address} was not read: {why}");
-                    return set_all(into, &why, &why);
+                    return set_all(into, &why);
                 }
             }
         }
-        let foreign: Option<f64> =
-            pages.values().filter_map(|page| page.foreign_writers).reduce(|a, b| a + b);
-        into.set("foreign_writers", foreign.ok_or_else(|| "no page counts them".to_owned()));
-
         let gateways: Vec<u64> = pages.values().filter_map(|page| page.generation).collect();
         if gateways.is_empty() {
             let why = "no page is a gateway's: none names its generation";
@@ -91,6 +87,12 @@ impl Window {
         into.set("fallback_rate", Ok(share(fallbacks, served + fallbacks)));
         into.set("canary_mismatches", Ok(grown(Counter::CanaryMismatches)));
         into.set("shadow_mismatches", Ok(grown(Counter::ShadowMismatches)));
+        let counted = self
+            .rounds
+            .back()
+            .is_some_and(|round| round.pages.values().any(|page| page.has(Counter::ForeignRows)));
+        let nobody = || "no page counts them: controller.gateways must list capture's too".to_owned();
+        into.set("foreign_rows", counted.then(|| grown(Counter::ForeignRows)).ok_or_else(nobody));
     }
 
     /// By how much a counter has grown over all processes. One that has fallen began anew, at 0.
@@ -118,8 +120,7 @@ fn share(part: f64, whole: f64) -> f64 {
     }
 }
 
-fn set_all(into: &mut Measurements, writers: &str, why: &str) {
-    into.set("foreign_writers", Err(writers.to_owned()));
+fn set_all(into: &mut Measurements, why: &str) {
     into.set("gateways_behind", Err(why.to_owned()));
     set_increases(into, why);
 }
@@ -133,6 +134,7 @@ fn set_increases(into: &mut Measurements, why: &str) {
         "fallback_rate",
         "canary_mismatches",
         "shadow_mismatches",
+        "foreign_rows",
     ] {
         into.set(name, Err(why.to_owned()));
     }
@@ -199,6 +201,23 @@ mod tests {
         // `a` was started again.
         let third = round(&mut window, 2, [("a", gateway(5, 5, 0, 0, 0)), ("b", gateway(5, 10, 0, 1, 0))]);
         assert!((number(&third, "dual_writes") - 25.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rows_beside_the_gateways_are_counted_where_captures_page_is_read() {
+        let mut window = Window::new(60_000_000);
+        window.begin(5);
+        let capture =
+            |rows: u64| Ok(page(&format!("tandem_capture_foreign_rows_total{{table=\"a.b\"}} {rows}\n")));
+        round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);
+        let without = round(&mut window, 1, [("a", gateway(5, 0, 0, 0, 0))]);
+        assert!(without.get("foreign_rows").unwrap_err().contains("capture"));
+        window.begin(5);
+        round(&mut window, 2, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(7))]);
+        let none = round(&mut window, 3, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(7))]);
+        assert!(number(&none, "foreign_rows").abs() < 1e-9);
+        let some = round(&mut window, 4, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(9))]);
+        assert!((number(&some, "foreign_rows") - 2.0).abs() < 1e-9);
     }
 
     #[test]

@@ -114,12 +114,15 @@ impl From<Problem> for Refused {
     }
 }
 
-fn sorted(error: &MysqlError, late: bool) -> Refused {
-    let problem = Problem::from_mysql(error, late);
-    match error {
-        // Deadlock: the server has rolled back.
-        MysqlError::Server { code: 1213, .. } => Refused::Again(problem),
-        _ => Refused::Final(problem),
+impl Refused {
+    /// What a statement's error means for the transaction.
+    pub(crate) fn by_mysql(error: &MysqlError, late: bool) -> Self {
+        let problem = Problem::from_mysql(error, late);
+        match error {
+            // Deadlock: the server has rolled back.
+            MysqlError::Server { code: 1213, .. } => Self::Again(problem),
+            _ => Self::Final(problem),
+        }
     }
 }
 
@@ -137,15 +140,17 @@ impl Change {
             }
             Action::Put(key, values) => {
                 let values = self.without_key(key, values)?;
-                let before =
-                    transaction.lock(table, key).await.map_err(|e| sorted(&e, transaction.is_late()))?;
+                let before = transaction
+                    .lock(table, key)
+                    .await
+                    .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
                 self.condition.check(entity, before.as_ref())?;
                 if before.is_some() {
                     let set = self.replacing(values);
                     transaction
                         .update(table, key, &set)
                         .await
-                        .map_err(|e| sorted(&e, transaction.is_late()))?;
+                        .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
                     let after = self.read_back(transaction, key).await?;
                     return Ok(done(key.clone(), before, Some(after), StatusCode::OK));
                 }
@@ -164,13 +169,19 @@ impl Change {
                 let values = self.without_key(key, values)?;
                 let before = self.lock(transaction, key).await?;
                 let set: Vec<_> = values.into_iter().map(|(column, value)| (column, Some(value))).collect();
-                transaction.update(table, key, &set).await.map_err(|e| sorted(&e, transaction.is_late()))?;
+                transaction
+                    .update(table, key, &set)
+                    .await
+                    .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
                 let after = self.read_back(transaction, key).await?;
                 Ok(done(key.clone(), Some(before), Some(after), StatusCode::OK))
             }
             Action::Delete(key) => {
                 let before = self.lock(transaction, key).await?;
-                transaction.delete(table, key).await.map_err(|e| sorted(&e, transaction.is_late()))?;
+                transaction
+                    .delete(table, key)
+                    .await
+                    .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
                 Ok(done(key.clone(), Some(before), None, StatusCode::NO_CONTENT))
             }
         }
@@ -180,7 +191,7 @@ impl Change {
         let before = transaction
             .lock(self.entity.table(), key)
             .await
-            .map_err(|e| sorted(&e, transaction.is_late()))?;
+            .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
         if before.is_none() && self.condition.matches.is_none() {
             let detail = format!("{} has no row with this key", self.entity.name);
             return Err(Problem::not_found(detail).into());
@@ -193,7 +204,7 @@ impl Change {
         let row = transaction
             .lock(self.entity.table(), key)
             .await
-            .map_err(|e| sorted(&e, transaction.is_late()))?;
+            .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
         let gone = || Problem::internal("the row is not there after it was written: does a trigger move it?");
         Ok(row.ok_or_else(gone)?)
     }
@@ -213,8 +224,10 @@ impl Change {
                 return Err(Problem::invalid(name, "MySQL does not generate it: it must be given").into());
             }
         }
-        let generated =
-            transaction.insert(table, values).await.map_err(|e| sorted(&e, transaction.is_late()))?;
+        let generated = transaction
+            .insert(table, values)
+            .await
+            .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
         for (value, &column) in key.iter_mut().zip(&table.primary_key) {
             // 0, like nothing at all, asks for a generated key.
             let asks = matches!(value, None | Some(Value::Int(0) | Value::UInt(0)));
@@ -225,7 +238,8 @@ impl Change {
         }
         let key: Option<Vec<Value>> = key.into_iter().collect();
         let key = key.ok_or_else(|| Problem::internal("MySQL has not told the key that it generated"))?;
-        let row = transaction.image(table, &key).await.map_err(|e| sorted(&e, transaction.is_late()))?;
+        let row =
+            transaction.image(table, &key).await.map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
         let row =
             row.ok_or_else(|| Problem::internal("the row is not found under the key that it was given"))?;
         Ok((table.key_of(&row), row))

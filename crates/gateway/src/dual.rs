@@ -69,7 +69,7 @@ pub(crate) struct DualWriter {
     limit: Duration,
     /// Writes that may be behind at once.
     behind: Arc<Semaphore>,
-    producer: Producer,
+    pub(crate) producer: Producer,
     topic: Arc<str>,
     recording: Arc<Semaphore>,
     tasks: TaskTracker,

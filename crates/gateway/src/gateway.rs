@@ -10,13 +10,15 @@ use tandem_cassandra_target::Target;
 use tandem_event_log::{ConsumeError, KafkaConfig, PublishError, Topics};
 use tandem_mapping::TablePlan;
 use tandem_model::TableName;
-use tandem_mysql_source::{ClientPool, MysqlError};
+use tandem_mysql_source::{ClientPool, Mysql, MysqlError};
 use tandem_watermarks::{Applied, WatermarkError, Watermarks};
+use tandem_wire::WireError;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Token;
+use crate::confirm::Confirmations;
 use crate::dual::DualWriter;
 use crate::entity::Entity;
 use crate::http;
@@ -65,6 +67,8 @@ pub struct Idempotency {
 pub struct GatewayParts {
     /// Connections for clients' reads and transactions.
     pub pool: ClientPool,
+    /// The same server, for looking again at rows that differed.
+    pub mysql: Mysql,
     /// Cassandra, the plans' tables prepared.
     pub target: Target,
     /// The log.
@@ -91,6 +95,8 @@ pub enum GatewayError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Mysql(#[from] MysqlError),
+    #[error("a table's key cannot be written as the log has it: {0}")]
+    Wire(#[from] WireError),
     #[error("two tables have the name `{0}` in the gateway: set `entity` of one of them")]
     SameName(String),
     #[error("a token of [[gateway.token]] has a scope for `{0}`, which is no entity")]
@@ -106,6 +112,7 @@ pub(crate) struct Shared {
     pub(crate) phases: Phases,
     pub(crate) watermarks: Watermarks,
     pub(crate) tokens: Tokens,
+    pub(crate) confirmations: Confirmations,
     pub(crate) dual: DualWriter,
     pub(crate) config: GatewayConfig,
     pub(crate) metrics: Metrics,
@@ -123,7 +130,7 @@ pub struct Gateway {
 impl Gateway {
     /// Reads the phase and gets ready. Nothing is served yet.
     pub async fn start(parts: GatewayParts, config: GatewayConfig) -> Result<Self, GatewayError> {
-        let GatewayParts { pool, target, kafka, entities: plans, metrics, patience } = parts;
+        let GatewayParts { pool, mysql, target, kafka, entities: plans, metrics, patience } = parts;
         let topics = Topics::new(&kafka.prefix);
         let mut entities = BTreeMap::new();
         for (name, plan) in plans {
@@ -148,14 +155,29 @@ impl Gateway {
         let applied = Applied::of(&kafka).map_err(GatewayError::Consume)?;
         let change_topics = entities.values().map(|entity| entity.topic.clone()).collect();
         let tasks = TaskTracker::new();
-        let dual =
-            DualWriter::start(&kafka, target, watermarks.clone(), metrics.clone(), &config, tasks.clone());
+        let dual = DualWriter::start(
+            &kafka,
+            target.clone(),
+            watermarks.clone(),
+            metrics.clone(),
+            &config,
+            tasks.clone(),
+        )
+        .await?;
+        let confirmations = Confirmations::start(
+            (mysql, target),
+            (&kafka, dual.producer.clone()),
+            (watermarks.clone(), applied.clone()),
+            entities.values(),
+            metrics.clone(),
+        )?;
         let shared = Shared {
             entities,
             pool,
             phases,
             tokens: Tokens::watch(watermarks.clone(), applied, change_topics),
-            dual: dual.await?,
+            confirmations,
+            dual,
             watermarks,
             admission: Arc::new(Semaphore::new(config.max_in_flight)),
             shadows: Arc::new(Semaphore::new(SHADOWS)),

@@ -21,7 +21,7 @@ use crate::body::{self, Object};
 use crate::change::{Action, Change, Condition};
 use crate::entity::Entity;
 use crate::gateway::Shared;
-use crate::metrics::RequestLabel;
+use crate::metrics::{Metrics, RequestLabel};
 use crate::openapi;
 use crate::page::Page;
 use crate::problem::Problem;
@@ -64,9 +64,25 @@ struct Named {
     operation: &'static str,
 }
 
+/// A request under way, until it is dropped: with its answer, or without one where its client goes away.
+struct UnderWay(Metrics);
+
+impl UnderWay {
+    fn begin(metrics: &Metrics) -> Self {
+        metrics.in_flight.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.in_flight.dec();
+    }
+}
+
 async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let record = shared.phases.now();
-    shared.metrics.in_flight.inc();
+    let under_way = UnderWay::begin(&shared.metrics);
     let mut named = Named { entity: String::new(), operation: "other" };
     let mut response = match Arc::clone(&shared.admission).try_acquire_owned() {
         Ok(permit) => match handle(&shared, &record, permit, request, &mut named).await {
@@ -75,7 +91,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response<
         },
         Err(_) => Problem::overloaded().response(),
     };
-    shared.metrics.in_flight.dec();
+    drop(under_way);
     let headers = response.headers_mut();
     headers.insert(GENERATION, HeaderValue::from(record.generation));
     headers.entry(SERVED_BY).or_insert(HeaderValue::from_static("none"));

@@ -17,6 +17,7 @@ mod batch;
 mod body;
 mod change;
 mod clock;
+mod confirm;
 mod dual;
 mod entity;
 mod gateway;

@@ -94,12 +94,12 @@ impl Metrics {
         );
         registry.register(
             "validated",
-            "Reads of Cassandra compared with MySQL, by what came of it",
+            "Reads of Cassandra compared with MySQL, by what came of it; a difference counts once it is confirmed",
             self.validated.clone(),
         );
         registry.register(
             "shadowed",
-            "Reads of MySQL compared with Cassandra, by what came of it",
+            "Reads of MySQL compared with Cassandra, by what came of it; a difference counts once it is confirmed",
             self.shadowed.clone(),
         );
         registry.register(
@@ -136,6 +136,15 @@ impl Metrics {
         entity: &str,
         reason: &'static str,
     ) {
-        family.get_or_create(&ReasonLabel { entity: entity.to_owned(), reason }).inc();
+        Self::add(family, entity, reason, 1);
+    }
+
+    pub(crate) fn add(
+        family: &Family<ReasonLabel, Counter<u64, AtomicU64>>,
+        entity: &str,
+        reason: &'static str,
+        count: u64,
+    ) {
+        family.get_or_create(&ReasonLabel { entity: entity.to_owned(), reason }).inc_by(count);
     }
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use tandem_mapping::{Difference, RowError, TablePlan, differences};
 use tandem_model::{Fact, Phase, PhaseRecord, Row, StoredRow, TargetKey, Value};
 use tandem_mysql_source::MysqlError;
+use tandem_verify::Suspect;
 use tokio::time::Instant;
 
+use crate::confirm::{Differs, Met};
 use crate::entity::Entity;
 use crate::gateway::Shared;
 use crate::json::text_of;
@@ -73,13 +75,16 @@ impl Read {
     }
 
     /// How Cassandra's rows differ from MySQL's, by the mapping's equality.
-    fn compare(&self, rows: &[Row], found: &Found) -> Option<Reason> {
+    fn compare(&self, rows: &[Row], found: &Found) -> Option<Differs> {
         let target = self.target()?;
-        let reason = compare(&self.entity.plan, target, rows, found).unwrap_or(Some(Reason::Failed));
-        if let Some(reason) = reason {
-            tracing::warn!(entity = self.entity.name, %reason, "Cassandra does not hold what MySQL holds");
-        }
-        reason
+        // What cannot be read has no row to look at again.
+        let unreadable = Some(Differs { reason: Reason::Failed, suspects: Vec::new() });
+        compare(&self.entity.plan, target, rows, found).unwrap_or(unreadable)
+    }
+
+    /// Whether Cassandra does not have the row asked for.
+    fn is_gone(&self, found: &Found) -> bool {
+        matches!(self.query, Query::Key(_)) && found.is_empty()
     }
 
     fn by_cassandra(&self, found: Result<Found, Reason>) -> Result<Answer, Problem> {
@@ -109,22 +114,21 @@ impl Shared {
                 _ => read.fact(fact),
             });
         let dice = rand::random();
-        // Who does not mean to ask Cassandra must not use up the one attempt of a rest.
-        let may_ask = admitted
-            || record.phase == Phase::ReadSwitch
-            || record.phase.writes_both() && dice < record.shadow;
-        let facts = Facts {
-            in_cohort: admitted,
-            has_target: read.target().is_some(),
-            applied: read.token.as_ref().is_none_or(|t| self.tokens.applied(t, &read.entity.topic)),
-            healthy: may_ask && self.dual.health.ask(Instant::now()),
-            dice,
-        };
+        let has_target = read.target().is_some();
+        let applied = read.token.as_ref().is_none_or(|t| self.tokens.applied(t, &read.entity.topic));
+        // Who will not ask Cassandra must not use up the one attempt of a rest.
+        let may_ask = has_target
+            && applied
+            && (admitted
+                || record.phase == Phase::ReadSwitch
+                || record.phase.writes_both() && dice < record.shadow);
+        let healthy = may_ask && self.dual.health.ask(Instant::now());
+        let facts = Facts { in_cohort: admitted, has_target, applied, healthy, dice };
         let answer = match route(record, facts) {
             Route::Mysql { shadow, instead } => {
                 let rows = self.ask_mysql(&read).await?;
                 if shadow {
-                    self.shadow(&read, &rows);
+                    self.shadow(record.phase, &read, &rows);
                 }
                 Answer { rows, served_by: "mysql", fallback: instead }
             }
@@ -148,54 +152,74 @@ impl Shared {
         let (found, mysql) = tokio::join!(self.ask_cassandra(read), self.ask_mysql(read));
         let count = |outcome| Metrics::count(&self.metrics.validated, &read.entity.name, outcome);
         let reason = match (&found, &mysql) {
-            (Ok(found), Ok(rows)) => read.compare(rows, found),
-            (Err(reason), _) => Some(*reason),
-            // In the canary nothing is served that could not be compared.
-            (Ok(_), Err(problem)) if phase == Phase::Canary => return Err(problem.clone()),
+            (Ok(found), Ok(rows)) => self.compared(Met::Validated, phase, read, rows, found),
+            (Err(reason), _) => {
+                count(reason.name());
+                Some(*reason)
+            }
+            // In the canary nothing is served that could not be compared; and no row is called missing
+            // that MySQL may have.
+            (Ok(found), Err(problem)) if phase == Phase::Canary || fallback && read.is_gone(found) => {
+                return Err(problem.clone());
+            }
             (Ok(_), Err(_)) => {
                 count("mysql-unavailable");
                 return read.by_cassandra(found);
             }
         };
-        count(reason.map_or("equal", Reason::name));
         match reason {
             Some(reason) if fallback => Ok(by_mysql(mysql?, reason)),
             _ => read.by_cassandra(found),
         }
     }
 
+    /// Compares what both stores gave. A difference does not count before it is confirmed.
+    fn compared(&self, met: Met, phase: Phase, read: &Read, rows: &[Row], found: &Found) -> Option<Reason> {
+        let family = match met {
+            Met::Validated => &self.metrics.validated,
+            Met::Shadowed => &self.metrics.shadowed,
+        };
+        let differs = read.compare(rows, found);
+        let reason = differs.as_ref().map(|differs| differs.reason);
+        match differs {
+            Some(differs) if !differs.suspects.is_empty() => {
+                self.confirmations.met(met, phase, &read.entity, differs);
+            }
+            _ => Metrics::count(family, &read.entity.name, reason.map_or("equal", Reason::name)),
+        }
+        reason
+    }
+
     /// Cassandra alone is read; MySQL answers for what is not there.
     async fn trusted(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
         let found = self.ask_cassandra(read).await;
-        let gone = matches!((&found, &read.query), (Ok(rows), Query::Key(_)) if rows.is_empty());
+        let gone = found.as_ref().is_ok_and(|found| read.is_gone(found));
         let reason = match &found {
             Err(reason) => Some(*reason),
             Ok(_) if gone => Some(Reason::Missing),
             Ok(_) => None,
         };
         let Some(reason) = reason.filter(|_| fallback) else { return read.by_cassandra(found) };
-        let rows = match self.ask_mysql(read).await {
-            // Gone from both.
-            Ok(rows) if gone && rows.is_empty() => return read.by_cassandra(found),
-            Ok(rows) => rows,
-            // In the canary no row is called missing that MySQL may have.
-            Err(_) if gone && phase != Phase::Canary => return read.by_cassandra(found),
-            Err(problem) => return Err(problem),
-        };
+        // Without MySQL's answer no row is called missing: apply may not have brought it yet.
+        let rows = self.ask_mysql(read).await?;
+        if gone && rows.is_empty() {
+            return read.by_cassandra(found);
+        }
+        if let Ok(found) = &found {
+            self.compared(Met::Validated, phase, read, &rows, found);
+        }
         Ok(by_mysql(rows, reason))
     }
 
     /// Compares without anybody waiting.
-    fn shadow(self: &Arc<Self>, read: &Read, rows: &[Row]) {
+    fn shadow(self: &Arc<Self>, phase: Phase, read: &Read, rows: &[Row]) {
         let Ok(permit) = Arc::clone(&self.shadows).try_acquire_owned() else { return };
         let (this, read, rows) = (Arc::clone(self), read.clone(), rows.to_vec());
         self.tasks.spawn(async move {
-            let reason = match this.ask_cassandra(&read).await {
-                Ok(found) => read.compare(&rows, &found),
-                Err(reason) => Some(reason),
-            };
-            let outcome = reason.map_or("equal", Reason::name);
-            Metrics::count(&this.metrics.shadowed, &read.entity.name, outcome);
+            match this.ask_cassandra(&read).await {
+                Ok(found) => _ = this.compared(Met::Shadowed, phase, &read, &rows, &found),
+                Err(reason) => Metrics::count(&this.metrics.shadowed, &read.entity.name, reason.name()),
+            }
             drop(permit);
         });
     }
@@ -265,24 +289,40 @@ fn by_mysql(rows: Vec<Row>, reason: Reason) -> Answer {
     Answer { rows, served_by: "mysql", fallback: Some(reason) }
 }
 
-/// The first way in which Cassandra's rows differ from what MySQL's rows are there.
-fn compare(plan: &TablePlan, target: usize, rows: &[Row], found: &Found) -> Result<Option<Reason>, RowError> {
+/// In what way Cassandra's rows differ from what MySQL's rows are there: the first difference, and
+/// every row that has one.
+fn compare(
+    plan: &TablePlan,
+    target: usize,
+    rows: &[Row],
+    found: &Found,
+) -> Result<Option<Differs>, RowError> {
+    let (mut reason, mut suspects) = (None, Vec::new());
+    let mut wanted = Vec::with_capacity(rows.len());
     for (place, row) in rows.iter().enumerate() {
         let expected = plan.expected(row)?;
         let Some(expected) = expected.into_iter().find(|e| e.target == target) else { continue };
-        let Some((key, stored)) = found.get(place) else { return Ok(Some(Reason::Missing)) };
-        if *key != expected.key {
-            let missing = !found.iter().any(|(key, _)| *key == expected.key);
-            return Ok(Some(if missing { Reason::Missing } else { Reason::Extra }));
+        // At the same place, unless something differs.
+        let same = |(key, _): &&(TargetKey, StoredRow)| *key == expected.key;
+        let stored = found.get(place).filter(same).or_else(|| found.iter().find(same));
+        let stored = stored.map(|(_, stored)| stored);
+        if let Some(difference) = differences(Some(&expected.cells), stored) {
+            reason = reason.or(Some(match difference {
+                Difference::Missing => Reason::Missing,
+                Difference::Extra => Reason::Extra,
+                Difference::Cells(_) => Reason::Different,
+            }));
+            suspects.push(Suspect { key: plan.source().key_of(row), candidates: Vec::new() });
         }
-        match differences(Some(&expected.cells), Some(stored)) {
-            None => {}
-            Some(Difference::Missing) => return Ok(Some(Reason::Missing)),
-            Some(Difference::Extra) => return Ok(Some(Reason::Extra)),
-            Some(Difference::Cells(_)) => return Ok(Some(Reason::Different)),
-        }
+        wanted.push(expected.key);
     }
-    Ok((found.len() > rows.len()).then_some(Reason::Extra))
+    let extra = |place: usize, key: &TargetKey| wanted.get(place) != Some(key) && !wanted.contains(key);
+    for (_, (key, _)) in found.iter().enumerate().filter(|(place, (key, _))| extra(*place, key)) {
+        reason = reason.or(Some(Reason::Extra));
+        suspects
+            .push(Suspect { key: plan.source_key(target, key)?, candidates: vec![(target, key.clone())] });
+    }
+    Ok(reason.map(|reason| Differs { reason, suspects }))
 }
 
 #[cfg(test)]
@@ -309,16 +349,20 @@ mod tests {
         let (a, b, c) = (order(1, "1.00"), order(2, "2.00"), order(3, "3.00"));
         let of = |rows: &[&Row]| rows.iter().map(|row| stored(&plan, row)).collect::<Found>();
         let rows = |rows: &[&Row]| rows.iter().map(|row| (*row).clone()).collect::<Vec<Row>>();
-        for (mysql, cassandra, reason) in [
-            (rows(&[&a, &b]), of(&[&a, &b]), None),
-            (rows(&[]), of(&[]), None),
-            (rows(&[&a, &b]), of(&[&a]), Some(Reason::Missing)),
-            (rows(&[&a, &b]), of(&[&b]), Some(Reason::Missing)),
-            (rows(&[&a, &c]), of(&[&a, &b, &c]), Some(Reason::Extra)),
-            (rows(&[]), of(&[&a]), Some(Reason::Extra)),
-            (rows(&[&a]), of(&[&order(1, "1.01")]), Some(Reason::Different)),
+        let [one, two] = [1, 2].map(Value::Int);
+        for (mysql, cassandra, reason, suspects) in [
+            (rows(&[&a, &b]), of(&[&a, &b]), None, &[][..]),
+            (rows(&[]), of(&[]), None, &[]),
+            (rows(&[&a, &b]), of(&[&a]), Some(Reason::Missing), std::slice::from_ref(&two)),
+            (rows(&[&a, &b]), of(&[&b]), Some(Reason::Missing), std::slice::from_ref(&one)),
+            (rows(&[&a, &c]), of(&[&a, &b, &c]), Some(Reason::Extra), std::slice::from_ref(&two)),
+            (rows(&[]), of(&[&a]), Some(Reason::Extra), std::slice::from_ref(&one)),
+            (rows(&[&a]), of(&[&order(1, "1.01")]), Some(Reason::Different), std::slice::from_ref(&one)),
         ] {
-            assert_eq!(compare(&plan, 0, &mysql, &cassandra), Ok(reason));
+            let differs = compare(&plan, 0, &mysql, &cassandra).unwrap();
+            assert_eq!(differs.as_ref().map(|d| d.reason), reason);
+            let keys: Vec<&Value> = differs.iter().flat_map(|d| &d.suspects).map(|s| &s.key[0]).collect();
+            assert_eq!(keys, suspects.iter().collect::<Vec<_>>());
         }
     }
 }

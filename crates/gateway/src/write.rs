@@ -104,8 +104,8 @@ impl Shared {
             Ok(Prepared::Done(reply, legs)) => (reply, legs),
             Ok(Prepared::Replayed(reply)) => {
                 transaction.rollback().await;
-                // What that request wrote is among what was executed by now.
-                let token = self.pool.executed(deadline).await;
+                // What that request wrote was visible to this one.
+                let token = self.pool.visible(deadline).await;
                 let token = token.map_or_else(|_| UNKNOWN.to_owned(), |gtids| gtids.to_string());
                 return Ok((Written { reply, token, replayed: true }, Vec::new()));
             }
@@ -156,7 +156,7 @@ impl Shared {
         answering: Answering,
         deadline: Instant,
     ) -> Result<Prepared, Refused> {
-        let from_mysql = |e: &_| Refused::Final(Problem::from_mysql(e, Instant::now() >= deadline));
+        let from_mysql = |e: &_| Refused::by_mysql(e, Instant::now() >= deadline);
         let kept_in = self.config.idempotency.as_ref().map(|kept| &kept.table);
         if let (Some(claim), Some(table)) = (claim, kept_in) {
             let known = transaction.claim(table, &claim.id, &claim.request).await;

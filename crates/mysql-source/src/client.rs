@@ -5,6 +5,7 @@ use std::time::Duration;
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Opts, Pool};
 
+use crate::lease::Lease;
 use crate::{MysqlConfig, MysqlError, Reader};
 
 /// What every connection is set to: instants as UTC, and values compared and printed as stored. The
@@ -99,7 +100,10 @@ impl Mysql {
         sql: &str,
         params: impl Into<mysql_async::Params> + Send,
     ) -> Result<Vec<T>, MysqlError> {
-        let mut conn = self.connection().await?;
-        self.server.answer(self.server.timeout, doing, conn.exec(sql, params.into())).await
+        let mut lease = Lease::new(self.connection().await?);
+        let question = lease.conn().exec(sql, params.into());
+        let rows = self.server.answer(self.server.timeout, doing, question).await?;
+        lease.is_clean();
+        Ok(rows)
     }
 }

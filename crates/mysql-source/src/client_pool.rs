@@ -3,59 +3,39 @@
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, Pool, PoolConstraints, PoolOpts};
+use mysql_async::{Opts, Pool, PoolConstraints, PoolOpts};
 use tandem_model::{GtidSet, Row, TableDef, TableName, Value};
 use tokio::time::Instant;
 
 use crate::client::Server;
 use crate::client_transaction::ClientTransaction;
+use crate::lease::Lease;
 use crate::partition_read::{self, PartitionRead};
 use crate::query::{keys as key_query, quoted, quoted_table};
 use crate::select::{key_parameters, select_rows};
+use crate::visible::visible;
 use crate::{MysqlConfig, MysqlError};
 
+/// By which the binlog shows that one of these sessions ran a transaction: the number of the locale
+/// `en_ZW` (`sql_locale.cc`), which stands in the BEGIN of each of its transactions, also where a trigger
+/// changes the first row. Setting it takes no privilege and adds three bytes; the names of days and months
+/// are those of every English locale. An application that sets the same locale is taken for a client pool.
+pub(crate) const MARK: u64 = 80;
+
 /// Clients' values are taken as they are or refused, never bent. Locking reads see what is committed
-/// last; a lock of a key that is not there locks no gap beside it.
+/// last; a lock of a key that is not there locks no gap beside it. The locale is [`MARK`]'s.
 const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
-                     sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
+                     lc_time_names = 'en_ZW', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
                      NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5";
+
+/// How long a connection may be idle before it is closed.
+const IDLE: Duration = Duration::from_mins(1);
 
 /// A bounded pool of connections for clients' reads and transactions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ClientPool {
     pool: Pool,
     server: Server,
-}
-
-/// A connection of the pool. One whose last answer was not awaited to its end, or that is inside a
-/// transaction, is closed and not given to anybody else: the next one would read the wrong answer.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    conn: Option<Conn>,
-    clean: bool,
-}
-
-impl Lease {
-    pub(crate) fn conn(&mut self) -> &mut Conn {
-        self.clean = false;
-        self.conn.as_mut().expect("it is taken by drop only")
-    }
-
-    /// The last answer was read to its end, and no transaction is open.
-    pub(crate) fn is_clean(&mut self) {
-        self.clean = true;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let (false, Some(conn)) = (self.clean, self.conn.take())
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            // Whether the server heard that it ends does not matter: the socket is closed.
-            runtime.spawn(async move { drop(conn.disconnect().await) });
-        }
-    }
 }
 
 /// What is left until `deadline`.
@@ -67,7 +47,12 @@ impl ClientPool {
     /// Connects, and fails if that is not possible at once. At most `connections` are open.
     pub async fn connect(config: &MysqlConfig, connections: usize) -> Result<Self, MysqlError> {
         let limits = PoolConstraints::new(1, connections.max(1)).unwrap_or_default();
-        let pooled = PoolOpts::default().with_constraints(limits).with_reset_connection(false);
+        // Without a time for which they may be idle the driver keeps one, and closes all others each time
+        // they are given back: most requests would connect and prepare their statements anew.
+        let pooled = PoolOpts::default()
+            .with_constraints(limits)
+            .with_inactive_connection_ttl(IDLE)
+            .with_reset_connection(false);
         let opts: Opts = config.options(vec![SETUP.to_owned()])?.pool_opts(pooled).into();
         let server = Server::new(config, &opts);
         let pool = Self { pool: Pool::new(opts), server };
@@ -84,7 +69,7 @@ impl ClientPool {
                 cause: "no connection became free in time".into(),
             })
         })?;
-        Ok(Lease { conn: Some(conn), clean: true })
+        Ok(Lease::new(conn))
     }
 
     /// Begins a transaction; all of it but its COMMIT must be done before `deadline`.
@@ -134,18 +119,12 @@ impl ClientPool {
         Ok(rows)
     }
 
-    /// Every transaction that the server has executed.
-    pub async fn executed(&self, deadline: Instant) -> Result<GtidSet, MysqlError> {
-        let doing = "asking for the executed GTID set";
+    /// A set that holds every transaction whose changes a read may have seen before this was asked.
+    pub async fn visible(&self, deadline: Instant) -> Result<GtidSet, MysqlError> {
         let mut lease = self.lease(deadline).await?;
-        let question = lease.conn().query_first::<String, _>("SELECT @@GLOBAL.gtid_executed");
-        let text = self.server.answer(left(deadline), doing, question).await?.unwrap_or_default();
+        let gtids = visible(lease.conn(), &self.server, left(deadline)).await?;
         lease.is_clean();
-        text.parse().map_err(|_| MysqlError::Server {
-            code: 0,
-            message: "the answer has an unexpected form".into(),
-            doing: doing.into(),
-        })
+        Ok(gtids)
     }
 
     /// The column of a table whose values the server generates, if it has one.
@@ -185,8 +164,7 @@ impl ClientPool {
         let limit = self.server.timeout;
         let mut lease = self.lease(Instant::now() + limit).await?;
         let question = lease.conn().query_drop(sql);
-        self.server.answer(limit, doing, question).await?;
-        lease.is_clean();
-        Ok(())
+        // The connection is closed then: its last GTID is that of no client's transaction.
+        self.server.answer(limit, doing, question).await
     }
 }

@@ -3,30 +3,36 @@
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Error, Params, Value as Raw};
+use mysql_async::{Error, Params, QueryResult, TextProtocol, Value as Raw};
 use tandem_model::{GtidSet, Row, TableDef, TableName, Value};
 use tokio::time::Instant;
 
 use crate::MysqlError;
 use crate::client::Server;
-use crate::client_pool::{Lease, left};
+use crate::client_pool::left;
+use crate::lease::Lease;
 use crate::query::{keys as key_query, point, quoted, quoted_table};
 use crate::select::{column_parameter, key_parameters, select_rows};
+use crate::visible::visible;
 
 /// How long a COMMIT may take.
 const COMMIT: Duration = Duration::from_secs(10);
 
-/// The GTID of the connection's last transaction that had one. The driver does not ask the server to
-/// report it in its OK packet (`CLIENT_SESSION_TRACK`), so it is read from where the server keeps it.
-const LAST_GTID: &str = "SELECT GTID FROM performance_schema.events_transactions_history WHERE THREAD_ID = \
-                         PS_CURRENT_THREAD_ID() AND GTID LIKE '%:%' ORDER BY EVENT_ID DESC LIMIT 1";
+/// The COMMIT, and in the same packet the question for its GTID. The driver does not ask the server to
+/// report it in its OK packet (`CLIENT_SESSION_TRACK`), so it is read from where the server keeps the
+/// connection's last transactions. Where that was switched off meanwhile, the newest there is an older
+/// one, the same as the last time: that is none. As bytes, since a variable's collation is not the
+/// column's. A statement that fails ends the packet: the others are not run.
+const COMMIT_AND_GTID: &str = "COMMIT; SET @tandem_before = @tandem_gtid, @tandem_gtid = (SELECT CAST(GTID AS BINARY) FROM \
+    performance_schema.events_transactions_history WHERE THREAD_ID = PS_CURRENT_THREAD_ID() AND GTID LIKE \
+    '%:%' ORDER BY EVENT_ID DESC LIMIT 1); SELECT IF(@tandem_gtid <=> @tandem_before, NULL, @tandem_gtid)";
 
 /// What has become of a COMMIT.
 #[derive(Debug)]
 pub enum Commit {
     /// It is committed. The set holds the transaction; where the server does not tell which one it
-    /// was, or where it changed nothing, it is all that was executed by then. None where the
-    /// connection broke before that could be asked.
+    /// was, or where it changed nothing, it is all that was [visible](crate::ClientPool::visible) by then.
+    /// None where the connection broke before that could be asked.
     Committed(Option<GtidSet>),
     /// It is certainly not committed.
     Failed(MysqlError),
@@ -168,14 +174,10 @@ impl ClientTransaction {
     /// worse than to be late.
     pub async fn commit(mut self) -> Commit {
         let doing = "committing";
-        let gtids = if self.changed {
-            format!("SELECT COALESCE(({LAST_GTID}), @@GLOBAL.gtid_executed)")
-        } else {
-            "SELECT @@GLOBAL.gtid_executed".to_owned()
-        };
-        let committed = self.lease.conn().query_drop("COMMIT");
-        match tokio::time::timeout(COMMIT, committed).await {
-            Ok(Ok(())) => {}
+        let sql = if self.changed { COMMIT_AND_GTID } else { "COMMIT" };
+        let committing = self.lease.conn().query_iter(sql);
+        let answers = match tokio::time::timeout(COMMIT, committing).await {
+            Ok(Ok(answers)) => answers,
             Ok(Err(error)) => {
                 let certain = is_certain(&error);
                 let error = MysqlError::while_doing(error, &self.server.address, doing);
@@ -188,14 +190,22 @@ impl ClientTransaction {
                     cause: format!("no answer within {COMMIT:?}"),
                 });
             }
-        }
+        };
         // It is committed, whatever becomes of the question by which name.
-        let question = self.lease.conn().query_first::<Option<String>, _>(gtids);
+        let question = own_gtid(answers);
         let answer = self.server.answer(self.server.timeout, "asking for the GTID", question).await;
-        if answer.is_ok() {
+        let gtids = match answer {
+            Ok(Some(gtid)) => gtid.parse().ok(),
+            // What an account may not ask is an answer too; the connection stays usable.
+            Ok(None) | Err(MysqlError::Server { .. } | MysqlError::MissingPrivilege { .. }) => {
+                visible(self.lease.conn(), &self.server, self.server.timeout).await.ok()
+            }
+            Err(_) => None,
+        };
+        if gtids.is_some() {
             self.lease.is_clean();
         }
-        Commit::Committed(answer.ok().flatten().flatten().and_then(|text| text.parse().ok()))
+        Commit::Committed(gtids)
     }
 
     /// Rolls back, so that the connection can be used again.
@@ -205,6 +215,20 @@ impl ClientTransaction {
             self.lease.is_clean();
         }
     }
+}
+
+/// The answer to the last statement of [`COMMIT_AND_GTID`], whose first was answered already.
+async fn own_gtid(
+    mut answers: QueryResult<'_, 'static, TextProtocol>,
+) -> mysql_async::Result<Option<String>> {
+    let mut gtid = None;
+    while !answers.is_empty() {
+        let rows: Vec<Option<String>> = answers.collect().await?;
+        gtid = rows.into_iter().next().flatten();
+    }
+    // An error of a later statement is kept until now.
+    answers.drop_result().await?;
+    Ok(gtid)
 }
 
 /// Whether an error that answers a COMMIT says that it was not committed: the server's own, but for

@@ -20,6 +20,8 @@ pub enum BinlogEvent {
         /// it is known what becomes of it: by `Commit` where it was committed in one phase, else by
         /// `Prepared` and then, as a transaction of its own, by `Decided`.
         xa: Option<String>,
+        /// Whether a session of a [`ClientPool`](crate::ClientPool) ran it: they are marked.
+        by_client_pool: bool,
     },
     /// Rows of a wanted table changed.
     Rows(RowsEvent),

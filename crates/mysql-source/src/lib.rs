@@ -26,6 +26,7 @@ mod event;
 mod grants;
 mod json;
 mod json_number;
+mod lease;
 mod machine;
 mod metadata;
 mod partition_read;
@@ -44,6 +45,7 @@ mod temporal;
 mod tls;
 mod transaction;
 mod values;
+mod visible;
 
 pub use binlog::BinlogStream;
 pub use client::Mysql;

@@ -9,6 +9,7 @@ use tandem_model::{BinlogPosition, TableName};
 
 use crate::bytes::{Cursor, Fault, Problem};
 use crate::charset::Collations;
+use crate::client_pool::MARK;
 use crate::payload::Payload;
 use crate::rows::RowsHead;
 use crate::statement::{Query, classify};
@@ -356,8 +357,10 @@ impl Machine {
                 "a statement has no GTID",
                 "SET GLOBAL gtid_mode = ON and copy the tables anew",
             )),
-            (State::Opened(_), Query::Begin | Query::CreateAndRows) => Ok(self.begin(None)),
-            (State::Opened(_), Query::XaStart(xid)) => Ok(self.begin(Some(xid))),
+            (State::Opened(_), Query::Begin | Query::CreateAndRows) => {
+                Ok(self.begin(text.locale == MARK, None))
+            }
+            (State::Opened(_), Query::XaStart(xid)) => Ok(self.begin(text.locale == MARK, Some(xid))),
             (State::Opened(_), Query::XaCommit(xid)) => Ok(self.decided(xid, true)),
             (State::Opened(_), Query::XaRollback(xid)) => Ok(self.decided(xid, false)),
             (State::InsideXa, Query::XaEnd) => Ok(None),
@@ -382,11 +385,11 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self, xa: Option<String>) -> Option<BinlogEvent> {
+    fn begin(&mut self, by_client_pool: bool, xa: Option<String>) -> Option<BinlogEvent> {
         let inside = if xa.is_some() { State::InsideXa } else { State::Inside };
         match std::mem::replace(&mut self.state, inside) {
             State::Opened(Opened { gtid, commit_us, server_id }) => {
-                Some(BinlogEvent::Begin { gtid, commit_us, server_id, xa })
+                Some(BinlogEvent::Begin { gtid, commit_us, server_id, by_client_pool, xa })
             }
             State::Outside | State::Inside | State::InsideXa => None,
         }

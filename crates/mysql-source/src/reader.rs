@@ -10,6 +10,7 @@ use tandem_model::{BinlogPosition, ColumnDef, GtidSet, Row, TableDef, TableName,
 
 use crate::MysqlError;
 use crate::client::Server;
+use crate::lease::Lease;
 use crate::query::{chunk, keys as key_query, max_key, range_parameters};
 use crate::select::{key_parameters, select_rows};
 
@@ -20,16 +21,17 @@ const READ: Duration = Duration::from_mins(2);
 const KEYS: usize = 128;
 
 /// One connection that reads. Each call is a read view of its own, opened after the call was made.
-/// After [`MysqlError::Lost`], or where a call was cancelled, take a new reader.
+/// After [`MysqlError::Lost`], or where a call was cancelled, take a new reader: the connection of this
+/// one is then closed, and not given back to the pool with an answer left in it.
 #[derive(Debug)]
 pub struct Reader {
-    conn: Conn,
+    lease: Lease,
     server: Server,
 }
 
 impl Reader {
     pub(crate) fn new(conn: Conn, server: Server) -> Self {
-        Self { conn, server }
+        Self { lease: Lease::new(conn), server }
     }
 
     /// The same reader, whose small questions are answered within `limit`, or not at all.
@@ -42,24 +44,27 @@ impl Reader {
     /// The transactions that the server has executed: a lower bound of what the next read sees.
     pub async fn executed(&mut self) -> Result<GtidSet, MysqlError> {
         let doing = "asking for the executed GTID set";
-        let question = self.conn.query_first::<String, _>("SELECT @@GLOBAL.gtid_executed");
+        let question = self.lease.conn().query_first::<String, _>("SELECT @@GLOBAL.gtid_executed");
         let text = self.server.answer(self.server.timeout, doing, question).await?.unwrap_or_default();
+        self.lease.is_clean();
         text.parse().map_err(|_| unexpected(doing))
     }
 
     /// The end of the binlog: an upper bound of what the last read saw.
     pub async fn binlog_end(&mut self) -> Result<BinlogPosition, MysqlError> {
         let doing = "asking for the end of the binlog (SHOW BINARY LOG STATUS)";
+        let conn = self.lease.conn();
         let question = async {
-            match self.conn.query_first::<mysql_async::Row, _>("SHOW BINARY LOG STATUS").await {
+            match conn.query_first::<mysql_async::Row, _>("SHOW BINARY LOG STATUS").await {
                 // Older than 8.2.
                 Err(Error::Server(ServerError { code: 1064, .. })) => {
-                    self.conn.query_first("SHOW MASTER STATUS").await
+                    conn.query_first("SHOW MASTER STATUS").await
                 }
                 answer => answer,
             }
         };
         let row = self.server.answer(self.server.timeout, doing, question).await?;
+        self.lease.is_clean();
         let cell = |i: usize| row.as_ref().and_then(|r| r.get_opt::<String, _>(i)).and_then(Result::ok);
         match (cell(0), cell(1).and_then(|pos| pos.parse().ok())) {
             (Some(file), Some(pos)) => Ok(BinlogPosition { file, pos }),
@@ -84,8 +89,10 @@ impl Reader {
     pub async fn clock_us(&mut self) -> Result<i64, MysqlError> {
         let doing = "asking for the server's clock";
         let sql = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)";
-        let question = self.conn.query_first::<i64, _>(sql);
-        self.server.answer(self.server.timeout, doing, question).await?.ok_or_else(|| unexpected(doing))
+        let question = self.lease.conn().query_first::<i64, _>(sql);
+        let clock = self.server.answer(self.server.timeout, doing, question).await?;
+        self.lease.is_clean();
+        clock.ok_or_else(|| unexpected(doing))
     }
 
     /// The greatest primary key, in the key's order; `None` for an empty table.
@@ -149,12 +156,14 @@ impl Reader {
 
     /// The optimizer's estimate of a table's rows.
     pub async fn approximate_rows(&mut self, table: &TableName) -> Result<u64, MysqlError> {
-        let question = self.conn.exec_first::<Option<u64>, _, _>(
-            "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
-            (&table.database, &table.table),
-        );
+        let sql =
+            "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+        let names = (&table.database, &table.table);
+        let question = self.lease.conn().exec_first::<Option<u64>, _, _>(sql, names);
         let doing = format!("estimating the rows of {table}");
-        Ok(self.server.answer(self.server.timeout, &doing, question).await?.flatten().unwrap_or(0))
+        let rows = self.server.answer(self.server.timeout, &doing, question).await?;
+        self.lease.is_clean();
+        Ok(rows.flatten().unwrap_or(0))
     }
 
     async fn rows(
@@ -164,7 +173,9 @@ impl Reader {
         sql: &str,
         params: Vec<Raw>,
     ) -> Result<Vec<Row>, MysqlError> {
-        select_rows(&mut self.conn, &self.server, READ, table, columns, sql, params).await
+        let rows = select_rows(self.lease.conn(), &self.server, READ, table, columns, sql, params).await?;
+        self.lease.is_clean();
+        Ok(rows)
     }
 }
 

@@ -89,6 +89,9 @@ impl Opened {
 pub(crate) struct QueryText {
     pub(crate) database: String,
     pub(crate) sql: String,
+    /// The locale of the names of days and months in the session that ran it (`sql_locale.cc`); 0 is
+    /// `en_US`.
+    pub(crate) locale: u64,
 }
 
 impl QueryText {
@@ -101,7 +104,8 @@ impl QueryText {
         let variables = cursor.take(variables_length)?;
         let database = String::from_utf8_lossy(cursor.take(database_length)?).into_owned();
         cursor.take(1)?;
-        let charset = client_collation(variables).and_then(|id| collations.charset(id).ok());
+        let status = Status::read(variables);
+        let charset = status.client_collation.and_then(|id| collations.charset(id).ok());
         let text = cursor.rest();
         let sql = match charset {
             Some(charset) => {
@@ -109,27 +113,50 @@ impl QueryText {
             }
             None => String::from_utf8_lossy(text).into_owned(),
         };
-        Ok(Self { database, sql })
+        Ok(Self { database, sql, locale: status.locale })
     }
 }
 
-/// The collation that the client spoke, from the status variables. Those that the server writes
-/// before it are walked through (`Query_event_status_vars`).
-fn client_collation(variables: &[u8]) -> Option<u64> {
-    let mut cursor = Cursor::new(variables);
-    while !cursor.is_empty() {
-        match cursor.u8().ok()? {
-            0 | 3 => cursor.take(4).ok()?,
-            1 => cursor.take(8).ok()?,
-            5 | 6 => {
-                let length = cursor.u8().ok()?;
-                cursor.take(length.into()).ok()?
-            }
-            4 => return cursor.uint(2).ok(),
-            _ => return None,
-        };
+/// Of a QUERY event's status variables (`Query_event_status_vars`), what matters.
+#[derive(Default)]
+struct Status {
+    /// The collation that the client spoke.
+    client_collation: Option<u64>,
+    locale: u64,
+}
+
+impl Status {
+    /// Walks through the variables up to the locale, in the order in which the server writes them. What
+    /// is not known ends the walk.
+    fn read(variables: &[u8]) -> Self {
+        let mut status = Self::default();
+        // An unexpected end is an end.
+        let _ = status.walk(&mut Cursor::new(variables));
+        status
     }
-    None
+
+    fn walk(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Problem> {
+        while !cursor.is_empty() {
+            match cursor.u8()? {
+                0 | 3 => drop(cursor.take(4)?),
+                1 => drop(cursor.take(8)?),
+                4 => {
+                    self.client_collation = Some(cursor.uint(2)?);
+                    cursor.take(4)?;
+                }
+                5 | 6 => {
+                    let length = cursor.u8()?;
+                    cursor.take(length.into())?;
+                }
+                7 => {
+                    self.locale = cursor.uint(2)?;
+                    break;
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -195,9 +222,23 @@ mod tests {
         body.extend_from_slice(b"d\0DROP TABLE \xe9");
         let collations = Collations::new([(8, "latin1".to_owned())]);
         let query = QueryText::read(&body, &collations).unwrap();
-        assert_eq!(query, QueryText { database: "d".into(), sql: "DROP TABLE é".into() });
+        assert_eq!(query, QueryText { database: "d".into(), sql: "DROP TABLE é".into(), locale: 0 });
         for end in 0..45 {
             let _ = QueryText::read(&body[..end.min(body.len())], &collations);
+        }
+    }
+
+    /// As MySQL 9.7 writes it for a session of a [`ClientPool`](crate::ClientPool).
+    #[test]
+    fn the_locale_of_a_session() {
+        let variables =
+            b"\x00\x00\x00\x00\x00\x01\x20\x00\xa0\x45\x00\x00\x00\x00\x06\x03std\x04\xff\x00\xff\x00\xff\
+                          \x00\x05\x06+00:00\x07\x50\x00\x12\xff\x00";
+        assert_eq!(Status::read(variables).locale, 80);
+        assert_eq!(Status::read(variables).client_collation, Some(255));
+        for end in 0..variables.len() {
+            let status = Status::read(&variables[..end]);
+            assert!(matches!(status.locale, 0 | 80));
         }
     }
 

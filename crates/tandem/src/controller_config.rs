@@ -231,7 +231,7 @@ mod tests {
     fn what_is_said_is_taken() {
         let config = section(
             "auto = true\ncanary_percents = [50]\n[dwell_seconds]\ncanary = 0.5\n[gates.verify]\nquiet = \
-             'foreign_writers == 0'\n[cohort]\nby = 'column:customer'\nvalues = { 'header:tandem-country' = ['PT'] }\n",
+             'foreign_rows == 0'\n[cohort]\nby = 'column:customer'\nvalues = { 'header:tandem-country' = ['PT'] }\n",
         )
         .unwrap();
         assert_eq!(config.policy.dwell(Phase::Canary), Duration::from_millis(500));

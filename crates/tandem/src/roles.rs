@@ -288,6 +288,7 @@ async fn gateway(
     mysql.connect_timeout = section.mysql_connect();
     let parts = GatewayParts {
         pool: ClientPool::connect(&mysql, section.connections).await?,
+        mysql: servers.mysql.clone(),
         target: servers.target.clone().context("the gateway needs Cassandra")?,
         kafka: servers.kafka.clone(),
         entities: config

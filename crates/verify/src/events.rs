@@ -9,14 +9,27 @@ use tandem_model::Value;
 use tandem_wire::WireError;
 use tandem_wire::control::{Mismatch, MismatchKind, MismatchState, decode_control, encode_control};
 
-use crate::{CheckError, CheckedTable, Confirmed};
+use crate::{CheckError, CheckedTable, Checker, Confirmed};
 
-/// The events of a confirmed mismatch: one for each target row that differs.
-pub(crate) fn found(
-    table: &CheckedTable,
-    key: &[Value],
-    confirmed: &Confirmed,
-) -> Result<Vec<Mismatch>, WireError> {
+impl Checker {
+    /// Counts a confirmed mismatch of the row with this key, and gives its events for the mismatch topic,
+    /// one for each target row that differs. Reconcile takes them up.
+    pub fn report(
+        &self,
+        kafka: &KafkaConfig,
+        table: &CheckedTable,
+        key: &[Value],
+        confirmed: &Confirmed,
+    ) -> Result<Vec<OutRecord>, CheckError> {
+        let events = found(table, key, confirmed)?;
+        for event in &events {
+            self.metrics.mismatches.get_or_create(&event.kind.into()).inc();
+        }
+        events.iter().map(|event| record(kafka, event)).collect()
+    }
+}
+
+fn found(table: &CheckedTable, key: &[Value], confirmed: &Confirmed) -> Result<Vec<Mismatch>, WireError> {
     let source_key = table.framed_key(key)?;
     let events = confirmed.differences.iter().map(|d| {
         let target = table.plan.targets()[d.target].table();

@@ -14,7 +14,6 @@ use tandem_mysql_source::Reader;
 use tandem_wire::control::BackfillProgress;
 
 use crate::check::{CheckError, CheckedTable, Checker, Outcome, Suspect};
-use crate::events;
 
 /// Rows of MySQL checked together.
 const CHUNK: usize = 1000;
@@ -178,11 +177,9 @@ impl Scan {
                 Outcome::Match => {}
                 Outcome::Undecided => counts.undecided += 1,
                 Outcome::Mismatch(confirmed) => {
-                    for event in events::found(table, &suspect.key, confirmed)? {
-                        self.checker.metrics.mismatches.get_or_create(&event.kind.into()).inc();
-                        counts.mismatches += 1;
-                        records.push(events::record(&self.kafka, &event)?);
-                    }
+                    let events = self.checker.report(&self.kafka, table, &suspect.key, confirmed)?;
+                    counts.mismatches += events.len() as u64;
+                    records.extend(events);
                 }
             }
         }

@@ -12,7 +12,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::check::{CheckError, CheckedTable, Checker, Outcome};
-use crate::events;
 use crate::pending::Pending;
 
 /// Keys that may wait at once, over all tables. More are left out, counted, and left to the next
@@ -134,10 +133,12 @@ impl Stream {
                     let mut records = Vec::new();
                     for (suspect, outcome) in suspects.iter().zip(&outcomes) {
                         if let Outcome::Mismatch(confirmed) = outcome {
-                            for event in events::found(&table, &suspect.key, confirmed)? {
-                                self.checker.metrics.mismatches.get_or_create(&event.kind.into()).inc();
-                                records.push(events::record(&self.kafka, &event)?);
-                            }
+                            records.extend(self.checker.report(
+                                &self.kafka,
+                                &table,
+                                &suspect.key,
+                                confirmed,
+                            )?);
                         }
                     }
                     if !records.is_empty() {

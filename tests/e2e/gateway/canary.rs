@@ -2,12 +2,15 @@
 
 use tandem_model::{Cohort, Fact, Phase, PhaseRecord, place};
 
-use super::{Stage, everything};
-use crate::support::Servers;
+use super::{MAPPING, ORDERS, Stage, everything};
+use crate::support::{Migration, Servers};
 
 /// Rows 1 to `rows` of customers 1 to 5, applied.
 async fn filled(servers: Servers, test: &str, rows: i64) -> anyhow::Result<Stage> {
-    let mut stage = Stage::new(servers, test, &["capture", "apply", "gateway"]).await?;
+    let migration = Migration::new(servers, test, &[ORDERS]).await?;
+    // Long enough for a busy machine: none of these tests is about being late.
+    let patient = "cassandra_read_ms = 4000\n";
+    let mut stage = Stage::of(migration, patient, MAPPING, &["capture", "apply", "gateway"]).await?;
     let mut token = String::new();
     for id in 1..=rows {
         let body = format!(r#"{{"customer": {}, "note": "n{id}"}}"#, id % 5);

@@ -64,7 +64,7 @@ async fn pass(mut client: TcpStream, address: String, mode: Arc<AtomicU8>) -> an
                 if sent.is_empty() || mode.load(Ordering::SeqCst) == DEAD {
                     return Ok(());
                 }
-                let commits = sent.get(4..).is_some_and(|rest| rest == b"\x03COMMIT");
+                let commits = sent.get(4..).is_some_and(|rest| rest.starts_with(b"\x03COMMIT"));
                 match mode.load(Ordering::SeqCst) {
                     CUT_BEFORE if commits => return Ok(()),
                     CUT_AFTER if commits => {
@@ -153,6 +153,21 @@ async fn a_dead_mysql_is_an_error_at_once() -> anyhow::Result<()> {
         proxy.set(PASS);
         let again = stage.get("/v1/order/1").await?;
         assert_eq!((again.status, &again.json()["note"]), (200, &json!(null)), "{again:?}");
+    }
+    // Cassandra has not got the row, since apply does not run. It is not gone: nobody knows.
+    stage.done("PUT", "/v1/order/2", r#"{"customer": 1}"#).await?;
+    assert_eq!(stage.in_cassandra(1).await?, None);
+    for validate in [1.0, 0.0] {
+        stage.order(PhaseRecord { validate, ..everything(Phase::ReadSwitch) }).await?;
+        proxy.set(DEAD);
+        let unknown = stage.get("/v1/order/1").await?;
+        assert_eq!(
+            (unknown.status, &unknown.json()["type"]),
+            (503, &json!("urn:tandem:problem:mysql-unavailable")),
+            "{unknown:?}"
+        );
+        proxy.set(PASS);
+        assert_eq!(stage.get("/v1/order/1").await?.status, 200);
     }
     assert!(proxy.port > 0);
     // Capture has met the same; it ends or goes on by itself, and is not what is tested here.
@@ -284,6 +299,65 @@ async fn a_full_gateway_says_so_and_deadlines_hold() -> anyhow::Result<()> {
     let after = stage.get("/v1/order/1").await?;
     assert_eq!((after.status, &after.json()["note"]), (200, &json!("locked")));
     stage.done("PATCH", "/v1/order/1", r#"{"note": "free"}"#).await?;
+    stage.end().await
+}
+
+/// Whoever claims an idempotency key waits for the one who has it. If that one gives up, those who wait
+/// get in each other's way, which is no reason to fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_over_an_idempotency_key_is_tried_again() -> anyhow::Result<()> {
+    const WAITING: usize = 4;
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let migration = Migration::new(servers, "gwclaim", &[ORDERS]).await?;
+    let extra = format!("idempotency_table = \"{}.tandem_idempotency\"\n", migration.database);
+    let mut stage = Stage::of(migration, &extra, MAPPING, &["gateway"]).await?;
+    stage.done("PUT", "/v1/order/1", r#"{"customer": 1}"#).await?;
+    stage.sql("BEGIN").await?;
+    stage.sql("DELETE FROM orders WHERE id = 1").await?;
+    let port = stage.port;
+    let patch = || {
+        let headers = [("Idempotency-Key", "k"), ("Tandem-Deadline-Ms", "30000")];
+        tokio::spawn(async move { http(port, "PATCH", "/v1/order/1", &headers, r#"{"note": "n"}"#).await })
+    };
+    let locks = format!(
+        "SELECT COUNT(*) FROM performance_schema.data_locks WHERE OBJECT_SCHEMA = '{}' AND LOCK_STATUS = 'WAITING'",
+        stage.migration.database
+    );
+    let mut requests = Vec::new();
+    // The first waits for the row, the others for its key.
+    for n in 0..=WAITING {
+        requests.push(patch());
+        let began = Instant::now();
+        while stage.migration.mysql.query_first::<u64, _>(&locks).await? < Some(n as u64 + 1) {
+            anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "request {n} does not wait");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    stage.sql("COMMIT").await?;
+    // Each in its turn finds no row, and keeps no answer.
+    for request in requests {
+        let answer = request.await??;
+        assert_eq!(answer.status, 404, "{answer:?}");
+    }
+    stage.end().await
+}
+
+/// A request whose client is gone is not under way for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_go_away_are_not_counted_as_under_way() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "gwgone", &["gateway"]).await?;
+    stage.done("PUT", "/v1/order/1", r#"{"customer": 1}"#).await?;
+    stage.sql("LOCK TABLES orders WRITE").await?;
+    let under_way = async |stage: &Stage, count: &str| {
+        Ok(stage.metrics().await?.lines().any(|line| line == format!("tandem_gateway_in_flight {count}")))
+    };
+    let mut client = TcpStream::connect(("127.0.0.1", stage.port)).await?;
+    client.write_all(b"GET /v1/order/1 HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+    stage.until("the request to be under way", async |stage| under_way(stage, "1").await).await?;
+    drop(client);
+    stage.until("it to be over", async |stage| under_way(stage, "0").await).await?;
+    stage.sql("UNLOCK TABLES").await?;
     stage.end().await
 }
 

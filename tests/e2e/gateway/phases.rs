@@ -130,3 +130,33 @@ async fn a_gateway_without_requests_shows_its_generation() -> anyhow::Result<()>
         .await?;
     stage.end().await
 }
+
+/// A job or a console that writes to MySQL beside the gateways does no harm, and is named by its table.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_beside_the_gateway_is_counted() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let mut stage = Stage::new(servers, "gwforeign", &["capture", "gateway"]).await?;
+    let counted = async |stage: &Stage, rows: u64, foreign: u64| {
+        let table = format!("{}.orders", stage.migration.database);
+        let wanted = [
+            format!("tandem_capture_rows_total {rows}"),
+            format!("tandem_capture_foreign_rows_total{{table=\"{table}\"}} {foreign}"),
+        ];
+        let metrics = stage.metrics().await?;
+        Ok(wanted.iter().all(|wanted| metrics.lines().any(|line| line == wanted)))
+    };
+    stage.until("nothing to be counted", async |stage| counted(stage, 0, 0).await).await?;
+    for (method, path, body) in [
+        ("PUT", "/v1/order/1", r#"{"customer": 1}"#),
+        ("PATCH", "/v1/order/1", r#"{"note": "x"}"#),
+        ("POST", "/v1/order", r#"{"customer": 2}"#),
+        ("DELETE", "/v1/order/1", ""),
+    ] {
+        stage.done(method, path, body).await?;
+    }
+    stage.until("the gateway's own rows", async |stage| counted(stage, 4, 0).await).await?;
+    stage.sql("INSERT INTO orders (id, customer) VALUES (10, 1), (11, 1)").await?;
+    stage.sql("UPDATE orders SET note = 'job' WHERE id = 10").await?;
+    stage.until("the others", async |stage| counted(stage, 7, 3).await).await?;
+    stage.end().await
+}

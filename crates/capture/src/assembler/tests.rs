@@ -79,7 +79,7 @@ fn assembler() -> Assembler {
 }
 
 fn begin(number: u64, commit_us: i64) -> BinlogEvent {
-    BinlogEvent::Begin { gtid: gtid(number), commit_us, server_id: SERVER, xa: None }
+    BinlogEvent::Begin { gtid: gtid(number), commit_us, server_id: SERVER, by_client_pool: false, xa: None }
 }
 
 fn commit(pos: u64) -> BinlogEvent {
@@ -387,6 +387,30 @@ fn a_batch_counts_its_bytes_and_is_empty_after_it_was_taken() {
     let size = |r: &OutRecord| r.key.len() + r.value.as_ref().unwrap().len();
     assert_eq!(bytes, batch.records.iter().map(size).sum::<usize>());
     assert_eq!((assembler.bytes(), assembler.len(), assembler.is_empty()), (0, 0, true));
+}
+
+#[test]
+fn rows_that_no_gateway_made_are_counted_by_table() {
+    let mut assembler = assembler();
+    let by_gateway = |number| {
+        let BinlogEvent::Begin { gtid, commit_us, server_id, .. } = begin(number, 2000) else {
+            unreachable!()
+        };
+        BinlogEvent::Begin { gtid, commit_us, server_id, by_client_pool: true }
+    };
+    let (t, u) = (table("t"), table("u"));
+    feed(&mut assembler, [by_gateway(2), insert(&t, &[1, 2]), commit(1100)]);
+    assert!(assembler.take(None).0.foreign_rows.is_empty());
+    // A change of the key is two rows.
+    let moved = rows(&t, RowsKind::Update, 1, vec![(Some(row(1, 0)), Some(row(3, 0)))]);
+    feed(&mut assembler, [begin(3, 2000), insert(&t, &[4]), moved, insert(&u, &[1]), commit(1200)]);
+    feed(&mut assembler, [by_gateway(4), insert(&u, &[2]), commit(1300)]);
+    let (batch, _) = assembler.take(None);
+    assert_eq!(batch.foreign_rows, [(t.name.clone(), 3), (u.name.clone(), 1)].into());
+    // What was published before a restart is not counted again.
+    let mut resumed = Assembler::resume(outline(), &cut_at(1, 2500));
+    feed(&mut resumed, [begin(2, 2000), insert(&t, &[1, 2]), commit(1100)]);
+    assert_eq!(resumed.take(None).0.foreign_rows, [(t.name.clone(), 1)].into());
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn begin(machine: &mut Machine) {
     assert_eq!(feed(machine, GTID, 100, &gtid()), Ok(None));
     assert!(matches!(
         feed(machine, QUERY, 200, &query("BEGIN")),
-        Ok(Some(BinlogEvent::Begin { commit_us: 7, server_id: 9, .. }))
+        Ok(Some(BinlogEvent::Begin { commit_us: 7, server_id: 9, by_client_pool: false, .. }))
     ));
 }
 

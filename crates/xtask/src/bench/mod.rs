@@ -1,8 +1,9 @@
-//! `bench`: figures, on binlogs made by a real MySQL.
+//! `bench`: figures of the decoder and of capture, on binlogs made by a real MySQL, and of the gateway.
 
 mod capture;
 mod decode;
 mod drain;
+mod gateway;
 mod invoices;
 mod usage;
 
@@ -23,11 +24,14 @@ enum What {
     Decode(decode::DecodeArgs),
     /// Drain long binlogs into Kafka, Debezium and Tandem one after the other
     Capture(capture::CaptureArgs),
+    /// What the gateway adds to the stores' own time: gets and puts by phase, at half of its greatest rate
+    Gateway(gateway::GatewayArgs),
 }
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     match &args.what {
         What::Decode(args) => decode::decode(args),
         What::Capture(args) => capture::capture(args),
+        What::Gateway(args) => gateway::gateway(args),
     }
 }

@@ -18,7 +18,7 @@ mod fleet;
 mod metrics;
 mod place;
 mod plausible;
-mod process;
+pub(crate) mod process;
 mod report;
 mod run;
 mod sample;
