@@ -20,6 +20,7 @@
 //!   are out, and they are skipped without minting when the transaction is read again.
 //! - The rows of an XA transaction are published at its XA COMMIT (`prepared.rs`).
 
+mod assemble_error;
 mod assembler;
 mod error;
 mod metrics;
@@ -27,7 +28,8 @@ mod prepared;
 mod run;
 mod turn;
 
-pub use assembler::{AssembleError, Assembler, Batch, Outline};
+pub use assemble_error::AssembleError;
+pub use assembler::{Assembler, Batch, Outline};
 pub use error::CaptureError;
 pub use metrics::Metrics;
 pub use run::{Capture, CaptureConfig};
