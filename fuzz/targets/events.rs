@@ -11,8 +11,16 @@ fuzz_target!(|bytes: &[u8]| {
     while !rest.is_empty() {
         let size = rest.get(9..13).and_then(|s| s.first_chunk()).map_or(0, |s| u32::from_le_bytes(*s));
         let (event, left) = rest.split_at((size as usize).clamp(1, rest.len()));
-        if !judge(decoder.feed(event)) {
-            return;
+        let mut outcome = decoder.feed(event);
+        // A compressed transaction gives more than one.
+        loop {
+            if !judge(outcome) {
+                return;
+            }
+            outcome = match decoder.more() {
+                Ok(None) => break,
+                more => more,
+            };
         }
         rest = left;
     }

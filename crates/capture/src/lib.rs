@@ -21,6 +21,7 @@
 //! - The rows of an XA transaction are published at its XA COMMIT (`prepared.rs`).
 
 mod ahead;
+mod assemble_error;
 mod assembler;
 mod error;
 mod metrics;
@@ -28,7 +29,8 @@ mod prepared;
 mod run;
 mod turn;
 
-pub use assembler::{AssembleError, Assembler, Batch, Outline};
+pub use assemble_error::AssembleError;
+pub use assembler::{Assembler, Batch, Outline};
 pub use error::CaptureError;
 pub use metrics::Metrics;
 pub use run::{Capture, CaptureConfig};

@@ -219,7 +219,7 @@ async fn a_standby_takes_over_and_a_zombie_is_fenced() -> anyhow::Result<()> {
 }
 
 /// A primary and a replica of it.
-async fn replicated() -> anyhow::Result<(Mysql, Mysql)> {
+fn replicated() -> anyhow::Result<(Mysql, Mysql)> {
     let primary = Mysql::ephemeral(&MysqlOptions::default())?;
     let replica = Mysql::ephemeral(&MysqlOptions { extra_args: vec!["--server-id=2".into()] })?;
     primary.query("CREATE USER r IDENTIFIED BY ''; GRANT REPLICATION SLAVE ON *.* TO r")?;
@@ -254,7 +254,7 @@ async fn caught_up(primary: &Mysql, replica: &Mysql) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_is_promoted() -> anyhow::Result<()> {
     let Some(mut servers) = Servers::from_env() else { return Ok(()) };
-    let (primary, replica) = replicated().await?;
+    let (primary, replica) = replicated()?;
     servers.mysql_url = primary.url();
     let mut stage = Stage::new(servers, "failover").await?;
     let host = stage.host();
@@ -283,7 +283,7 @@ async fn a_replica_is_promoted() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_lacks_captured_transactions_is_refused() -> anyhow::Result<()> {
     let Some(mut servers) = Servers::from_env() else { return Ok(()) };
-    let (primary, replica) = replicated().await?;
+    let (primary, replica) = replicated()?;
     servers.mysql_url = primary.url();
     let mut stage = Stage::new(servers, "lostgtids").await?;
     let host = stage.host();
