@@ -137,11 +137,11 @@ impl KafkaRecipe {
     fn format(&self, dir: &Path, properties: &Path) -> Result<()> {
         say("formatting Kafka's storage ...");
         let mut tool = java(&self.home, dir)?;
-        tool.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format", "-t"]);
+        tool.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format"]);
         for account in &self.options.scram {
             tool.arg("--add-scram").arg(account);
         }
-        run(tool.arg(cluster_id()).arg("-c").arg(properties).arg("--ignore-formatted"))
+        run(tool.arg("-t").arg(cluster_id()).arg("-c").arg(properties).arg("--ignore-formatted"))
             .map(drop)
             .context("Kafka cannot format its storage")
     }

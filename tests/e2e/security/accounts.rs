@@ -1,0 +1,142 @@
+//! A whole migration by accounts that may do no more than README says, over secure connections.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mysql_async::prelude::Queryable;
+use tandem_devstack::{Kafka, Mysql, MysqlOptions};
+
+use super::kafka::{SASL_SSL, options};
+use super::pki::Ca;
+use crate::support::{Migration, Servers};
+
+const MAPPING: &str =
+    "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
+const TABLE: [&str; 2] = ["CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)"];
+
+/// Writes the configuration with the settings of secure connections.
+fn configure(migration: &Migration, mysql_tls: &str, kafka_ca: &Path) -> anyhow::Result<()> {
+    migration.configure("", MAPPING)?;
+    let text = std::fs::read_to_string(migration.config())?;
+    let kafka = format!(
+        "[kafka]\nsecurity = \"sasl_ssl\"\ntls = {{ ca = {kafka_ca:?} }}\nsasl = {{ mechanism = \"SCRAM-SHA-512\", \
+         username = \"alice\", password = \"file:{}\" }}\n",
+        migration.folder.path().join("password").display()
+    );
+    let mysql = format!("[mysql]\ntls = {mysql_tls}\n");
+    Ok(std::fs::write(migration.config(), text.replace("[kafka]\n", &kafka).replace("[mysql]\n", &mysql))?)
+}
+
+/// Allows `alice` on what begins with the prefix just what README says.
+fn allow(kafka: &Kafka, prefix: &str) -> anyhow::Result<()> {
+    let prefix = format!("{prefix}.");
+    for (resource, operations) in [
+        ("--topic", &["Create", "Describe", "Read", "Write"][..]),
+        ("--group", &["Read"]),
+        ("--transactional-id", &["Write"]),
+    ] {
+        let mut arguments = vec!["--add", "--allow-principal", "User:alice", resource, &prefix];
+        arguments.extend(["--resource-pattern-type", "prefixed"]);
+        arguments.extend(operations.iter().flat_map(|operation| ["--operation", operation]));
+        let done = kafka.tool("org.apache.kafka.tools.AclCommand", &arguments)?.output()?;
+        anyhow::ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    Ok(())
+}
+
+/// Polls `/readyz` until it says so, within a minute.
+async fn ready(address: &str, words: &str) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let url = format!("http://{address}/readyz");
+        let said = tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string())
+        })
+        .await?;
+        if said.as_ref().is_ok_and(|text| text.contains(words)) {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "{words:?} is not what it says: {said:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_grants_are_enough_and_each_is_needed() -> anyhow::Result<()> {
+    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::new(folder.path(), "ours")?;
+    let mut wanted = options(&ca, folder.path())?;
+    wanted.properties.extend(
+        ["authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users=User:ANONYMOUS"]
+            .map(str::to_owned),
+    );
+    let kafka = Kafka::ephemeral_with(&wanted)?;
+    let mysql = Mysql::ephemeral(&MysqlOptions::default())?;
+    servers.mysql_url = mysql.url();
+    servers.brokers = kafka.listener(SASL_SSL).unwrap();
+    let mut migration = Migration::new(servers, "grants", &TABLE).await?;
+    allow(&kafka, &migration.prefix)?;
+    let table = format!("`{}`.`t`", migration.database);
+    for statement in [
+        "CREATE USER 'mover'@'%' IDENTIFIED BY 'removal' REQUIRE X509".to_owned(),
+        format!("GRANT SELECT ON {table} TO 'mover'@'%'"),
+        "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO 'mover'@'%'".to_owned(),
+    ] {
+        migration.mysql.query_drop(statement).await?;
+    }
+    migration.servers.mysql_url = format!("mysql://mover:removal@127.0.0.1:{}", mysql.port());
+    let data = mysql.dir().join("data");
+    let tls = format!(
+        "{{ mode = \"verify_ca\", ca = {:?}, certificate = {:?}, key = {:?} }}",
+        data.join("ca.pem"),
+        data.join("client-cert.pem"),
+        data.join("client-key.pem")
+    );
+    std::fs::write(migration.folder.path().join("password"), "wonderland\n")?;
+    configure(&migration, &tls, &ca.file())?;
+    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["check"]).await?;
+
+    for (privilege, on) in
+        [("SELECT", table.as_str()), ("REPLICATION SLAVE", "*.*"), ("REPLICATION CLIENT", "*.*")]
+    {
+        migration.mysql.query_drop(format!("REVOKE {privilege} ON {on} FROM 'mover'@'%'")).await?;
+        let remedy = format!("GRANT {privilege} ON {on} TO 'mover'@'%'");
+        let said = migration.tandem(&["check"]).await?;
+        assert!(!said.success && said.stderr.contains(&remedy), "{remedy} is not in: {}", said.stderr);
+        migration.mysql.query_drop(&remedy).await?;
+    }
+
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let address = format!("127.0.0.1:{port}");
+    let mut running = migration.start(&["run", "--listen", &address])?;
+    migration.drained(&mut running).await?;
+    migration.mysql.query_drop("UPDATE t SET v = 3 WHERE id = 1").await?;
+    migration.drained(&mut running).await?;
+    migration.succeed(&["verify", "--full", "--exit-code"]).await?;
+    ready(&address, "ready").await?;
+
+    // The broker comes back with a certificate that nobody trusts, and then with a right one.
+    let other = Ca::new(folder.path(), "other")?;
+    options(&other, folder.path())?;
+    kafka.restart()?;
+    ready(&address, "kafka.tls.ca").await?;
+    running.check()?;
+    options(&ca, folder.path())?;
+    kafka.restart()?;
+    ready(&address, "ready").await?;
+    migration.mysql.query_drop("DELETE FROM t WHERE id = 2").await?;
+    migration.drained(&mut running).await?;
+    assert!(!running.log().contains("wonderland") && !running.log().contains("removal"));
+    running.terminate().await?;
+
+    std::fs::write(migration.folder.path().join("password"), "looking-glass")?;
+    for command in ["check", "capture"] {
+        let said = migration.tandem(&[command]).await?;
+        assert!(!said.success && said.stderr.contains("kafka.sasl"), "{command}: {}", said.stderr);
+    }
+    migration.drop().await
+}
