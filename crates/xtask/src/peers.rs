@@ -1,5 +1,6 @@
 //! Debezium and Tandem beside each other: two captures of one MySQL into one Kafka.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -42,13 +43,11 @@ impl Mapped {
     /// for each byte.
     pub(crate) fn topic_of_tandem(&self) -> String {
         let escape = |name: &str| -> String {
-            name.bytes().fold(String::new(), |mut text, byte| {
-                match byte {
-                    b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => text.push(char::from(byte)),
-                    other => text += &format!("-{other:02x}"),
-                }
-                text
-            })
+            let one = |byte: u8| match byte {
+                b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+                other => format!("-{other:02x}"),
+            };
+            name.bytes().map(one).collect()
         };
         format!("{TANDEM}.{}.{}", escape(&self.database), escape(&self.table))
     }
@@ -119,11 +118,11 @@ pub(crate) fn tandem(
         kafka.brokers(),
     );
     for (i, table) in tables.iter().enumerate() {
-        text += &format!(
-            "[[table]]\nsource = {:?}\nentity = \"e{i}\"\n[[table.target]]\ntable = \"t{i}\"\n\
-             partition_key = {:?}\n",
-            table.name(),
-            table.key
+        let (name, key) = (table.name(), &table.key);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "[[table]]\nsource = {name:?}\nentity = \"e{i}\"\n[[table.target]]\ntable = \"t{i}\"\npartition_key = {key:?}\n"
         );
     }
     let config = folder.join("tandem.toml");

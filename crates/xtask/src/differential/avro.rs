@@ -106,7 +106,9 @@ fn name_records(schema: &Json, namespace: &str, named: &mut HashMap<String, Json
                 (object.get("fields").and_then(Json::as_array), object.get("name").and_then(Json::as_str))
             {
                 named.insert(format!("{namespace}.{name}"), schema.clone());
-                fields.iter().for_each(|field| name_records(&field["type"], namespace, named));
+                for field in fields {
+                    name_records(&field["type"], namespace, named);
+                }
             }
         }
         _ => {}
