@@ -164,13 +164,12 @@ impl Recipe for KafkaRecipe {
         remove_dir(&dir.join("tmp"))?;
         make_dir(&dir.join("tmp"))?;
         let (client, controller) = (ports[0], ports[1]);
-        let further: String = self
+        let further = self
             .options
             .listeners
             .iter()
             .zip(&ports[2..])
-            .map(|(name, port)| format!(",{name}://127.0.0.1:{port}"))
-            .collect();
+            .fold(String::new(), |listed, (name, port)| listed + &format!(",{name}://127.0.0.1:{port}"));
         let mut text = format!(
             "process.roles=broker,controller\nnode.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\

@@ -201,26 +201,21 @@ impl Registry {
 }
 
 impl Inner {
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.authorization {
+            Some(authorization) => request.header("Authorization", authorization),
+            None => request,
+        }
+    }
+
     fn ask(&self, path: &str, body: Option<&str>) -> Result<Json, Failure> {
         const KIND: &str = "application/vnd.schemaregistry.v1+json";
         let url = format!("{}{path}", self.url);
-        let answer = match body {
-            Some(body) => {
-                let request = self.agent.post(&url).header("Content-Type", KIND).header("Accept", KIND);
-                let request = match &self.authorization {
-                    Some(authorization) => request.header("Authorization", authorization),
-                    None => request,
-                };
-                request.send(body)
-            }
-            None => {
-                let request = self.agent.get(&url).header("Accept", KIND);
-                let request = match &self.authorization {
-                    Some(authorization) => request.header("Authorization", authorization),
-                    None => request,
-                };
-                request.call()
-            }
+        let answer = if let Some(body) = body {
+            let request = self.agent.post(&url).header("Content-Type", KIND).header("Accept", KIND);
+            self.authorized(request).send(body)
+        } else {
+            self.authorized(self.agent.get(&url).header("Accept", KIND)).call()
         };
         let mut answer = answer.map_err(|e| Failure::Unavailable(e.to_string()))?;
         let status = answer.status().as_u16();

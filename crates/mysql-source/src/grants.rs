@@ -123,9 +123,8 @@ fn like(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern, text) {
         ([], _) => text.is_empty(),
         ([b'%', rest @ ..], _) => (0..=text.len()).any(|skip| like(rest, &text[skip..])),
-        ([b'\\', c, rest @ ..], [first, tail @ ..]) => c == first && like(rest, tail),
         ([b'_', rest @ ..], [_, tail @ ..]) => like(rest, tail),
-        ([c, rest @ ..], [first, tail @ ..]) => c == first && like(rest, tail),
+        ([b'\\', c, rest @ ..] | [c, rest @ ..], [first, tail @ ..]) => c == first && like(rest, tail),
         (_, []) => false,
     }
 }

@@ -75,14 +75,18 @@ impl Reader {
     /// How many XA transactions are prepared and undecided; `None` where the account may not ask
     /// (`XA_RECOVER_ADMIN`).
     pub async fn prepared(&mut self) -> Result<Option<usize>, MysqlError> {
+        let conn = self.lease.conn();
         let question = async {
-            match self.conn.query::<mysql_async::Row, _>("XA RECOVER").await {
+            match conn.query::<mysql_async::Row, _>("XA RECOVER").await {
                 // XAER_RMERR, or a privilege is missing.
                 Err(Error::Server(ServerError { code: 1227 | 1401, .. })) => Ok(None),
                 rows => rows.map(|rows| Some(rows.len())),
             }
         };
-        self.server.answer(self.server.timeout, "asking for prepared XA transactions", question).await
+        let count =
+            self.server.answer(self.server.timeout, "asking for prepared XA transactions", question).await?;
+        self.lease.is_clean();
+        Ok(count)
     }
 
     /// The server's clock, microseconds since the epoch.

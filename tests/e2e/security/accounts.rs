@@ -13,14 +13,15 @@ use crate::support::{Migration, Servers};
 
 const MAPPING: &str =
     "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
-const TABLE: [&str; 2] = ["CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)"];
+const TABLE: [&str; 2] =
+    ["CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)"];
 
 /// Writes the configuration with the settings of secure connections.
 fn configure(migration: &Migration, mysql_tls: &str, kafka_ca: &Path) -> anyhow::Result<()> {
     migration.configure("", MAPPING)?;
     let text = std::fs::read_to_string(migration.config())?;
     let kafka = format!(
-        "[kafka]\nsecurity = \"sasl_ssl\"\ntls = {{ ca = {kafka_ca:?} }}\nsasl = {{ mechanism = \"SCRAM-SHA-512\", \
+        "[kafka]\nsecurity = \"sasl_ssl\"\ntls = {{ ca = \"{}\" }}\nsasl = {{ mechanism = \"SCRAM-SHA-512\", \
          username = \"alice\", password = \"file:{}\" }}\n",
         migration.folder.path().join("password").display()
     );
@@ -70,8 +71,11 @@ async fn the_documented_grants_are_enough_and_each_is_needed() -> anyhow::Result
     let ca = Ca::new(folder.path(), "ours")?;
     let mut wanted = options(&ca, folder.path())?;
     wanted.properties.extend(
-        ["authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users=User:ANONYMOUS"]
-            .map(str::to_owned),
+        [
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:ANONYMOUS",
+        ]
+        .map(str::to_owned),
     );
     let kafka = Kafka::ephemeral_with(&wanted)?;
     let mysql = Mysql::ephemeral(&MysqlOptions::default())?;
