@@ -23,6 +23,7 @@ fn configure(migration: &Migration, mysql_tls: &str, kafka_ca: &Path) -> anyhow:
     let kafka = format!(
         "[kafka]\nsecurity = \"sasl_ssl\"\ntls = {{ ca = \"{}\" }}\nsasl = {{ mechanism = \"SCRAM-SHA-512\", \
          username = \"alice\", password = \"file:{}\" }}\n",
+        kafka_ca.display(),
         migration.folder.path().join("password").display()
     );
     let mysql = format!("[mysql]\ntls = {mysql_tls}\n");

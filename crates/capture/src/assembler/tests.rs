@@ -396,7 +396,7 @@ fn rows_that_no_gateway_made_are_counted_by_table() {
         let BinlogEvent::Begin { gtid, commit_us, server_id, .. } = begin(number, 2000) else {
             unreachable!()
         };
-        BinlogEvent::Begin { gtid, commit_us, server_id, by_client_pool: true }
+        BinlogEvent::Begin { gtid, commit_us, server_id, by_client_pool: true, xa: None }
     };
     let (t, u) = (table("t"), table("u"));
     feed(&mut assembler, [by_gateway(2), insert(&t, &[1, 2]), commit(1100)]);

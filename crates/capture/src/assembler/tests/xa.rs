@@ -6,7 +6,13 @@ const XID: &str = "X'61',X'',1";
 const OTHER: &str = "X'62',X'',1";
 
 fn xa(number: u64, xid: &str) -> BinlogEvent {
-    BinlogEvent::Begin { gtid: gtid(number), commit_us: 2000, server_id: SERVER, xa: Some(xid.into()) }
+    BinlogEvent::Begin {
+        gtid: gtid(number),
+        commit_us: 2000,
+        server_id: SERVER,
+        by_client_pool: false,
+        xa: Some(xid.into()),
+    }
 }
 
 fn prepared(pos: u64) -> BinlogEvent {
