@@ -76,6 +76,8 @@ impl Health {
         let text = if reason.is_empty() { error.to_string() } else { reason.to_owned() };
         match error.rdkafka_error_code() {
             Some(Code::PartitionEOF) => return,
+            // It follows whatever went wrong with the last broker, and says less.
+            Some(Code::AllBrokersDown) if self.last().is_some() => return,
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
                 let remedy = "check kafka.sasl: mechanism, username and password";
                 self.refusals.note(format!("Kafka: {text}; {remedy}"));
