@@ -276,7 +276,7 @@ fn without_any_rule_something_does() {
         }
     }
     let _ = write!(page, "\n## The traces\n{traces}");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md");
     if std::env::var_os("TANDEM_WRITE_DOCS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, page).unwrap();

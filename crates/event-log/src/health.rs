@@ -84,7 +84,7 @@ impl Health {
             }
             // With TLS 1.3 a broker refuses our certificate after the handshake, as far as we see it.
             code if code == Some(Code::SSL) || text.contains("SSL alert number") => {
-                self.refusals.note(format!("Kafka: {text}; {}", tls_remedy(&text)))
+                self.refusals.note(format!("Kafka: {text}; {}", tls_remedy(&text)));
             }
             _ => {}
         }
