@@ -50,7 +50,10 @@ async fn newer(
     let began = Instant::now();
     loop {
         capture.check()?;
-        if let Some(last) = replay::watermarks(migration).await?.pop()
+        // Before the first there may be no topic yet.
+        let begun = than.is_some() || !migration.status().await?["source"].is_null();
+        if begun
+            && let Some(last) = replay::watermarks(migration).await?.pop()
             && than.is_none_or(|than| last.version > than.version)
         {
             return Ok(last);

@@ -42,8 +42,15 @@ pub struct CaptureConfig {
 /// Why a term ended.
 enum Ended {
     /// Another capture has taken over, as it seems.
-    Displaced(CaptureError),
+    Displaced(Displaced),
     Failed(CaptureError),
+}
+
+/// What ended a term, if another capture seems to have.
+struct Displaced {
+    error: CaptureError,
+    /// Whether no other capture had been seen to publish before that term either.
+    again: bool,
 }
 
 /// Everything one capture needs.
@@ -80,9 +87,9 @@ impl Capture {
             self.metrics.connected.set(0);
             match session {
                 Ok(()) => return Ok(()),
-                Err(Ended::Displaced(error)) => {
-                    tracing::warn!(%error, "another capture has taken over: this one stands by");
-                    displaced = Some(error);
+                Err(Ended::Displaced(by)) => {
+                    tracing::warn!(error = %by.error, "another capture has taken over: this one stands by");
+                    displaced = Some(by);
                 }
                 Err(Ended::Failed(error)) => {
                     if !error.is_transient() {
@@ -103,20 +110,22 @@ impl Capture {
         }
     }
 
-    /// Waits while another capture publishes, then captures until something fails. `displaced` is what
-    /// ended the last term, if another capture seems to have.
-    async fn term(&self, displaced: Option<CaptureError>) -> Result<(), Ended> {
+    /// Waits while another capture publishes, then captures until something fails.
+    async fn term(&self, displaced: Option<Displaced>) -> Result<(), Ended> {
         let patience = Patience::of(self.config.idle);
         let after = if displaced.is_some() { Since::Now } else { Since::LastWatermark };
         let others = turn::wait(&self.kafka, &patience, after, &self.metrics).await.map_err(Ended::Failed)?;
         self.metrics.standby.set(0);
+        let alone = displaced.is_some() && !others;
         match displaced {
-            // It was no capture of this log that reads under the same id: nobody would ever give way.
-            Some(clash @ CaptureError::Binlog(_)) if !others => return Err(Ended::Failed(clash)),
+            // Twice it was no capture of this log that reads under the same id: nobody would ever give way.
+            Some(Displaced { error: clash @ CaptureError::Binlog(_), again: true }) if alone => {
+                return Err(Ended::Failed(clash));
+            }
             _ => {}
         }
         match self.session().await {
-            Err(error) if error.is_displaced() => Err(Ended::Displaced(error)),
+            Err(error) if error.is_displaced() => Err(Ended::Displaced(Displaced { error, again: alone })),
             session => session.map_err(Ended::Failed),
         }
     }

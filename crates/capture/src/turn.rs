@@ -23,13 +23,16 @@ pub(crate) struct Patience {
     starting: Duration,
     /// Where another one did publish.
     standing: Duration,
+    /// Where another one was met that has perhaps only just begun: it has yet to start its publisher and
+    /// to read the binlog.
+    met: Duration,
 }
 
 impl Patience {
     /// For captures that publish a watermark at least every `interval`.
     pub(crate) fn of(interval: Duration) -> Self {
         let standing = (interval * 6).max(Duration::from_secs(3));
-        Self { starting: standing / 2, standing }
+        Self { starting: standing / 2, standing, met: standing * 5 }
     }
 }
 
@@ -52,7 +55,7 @@ pub(crate) async fn wait(
     let topic = Topics::new(&kafka.prefix).watermarks();
     let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
     let (mut limit, age) = match since {
-        Since::Now => (patience.standing, Duration::ZERO),
+        Since::Now => (patience.met, Duration::ZERO),
         Since::LastWatermark => {
             let watermark = decode_watermark(last.value.as_deref().unwrap_or_default())?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -79,11 +82,11 @@ pub(crate) async fn wait(
         limit = patience.standing;
         quiet_at = Instant::now() + limit;
     }
+    let quiet_ms = limit.as_millis();
     if others {
-        tracing::info!(
-            quiet_ms = limit.as_millis(),
-            "no watermark has come from the other capture: taking over"
-        );
+        tracing::info!(quiet_ms, "no watermark has come from the other capture: taking over");
+    } else {
+        tracing::info!(quiet_ms, "no watermark has come from any other capture");
     }
     Ok(others)
 }

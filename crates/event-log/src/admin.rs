@@ -38,6 +38,9 @@ impl Admin {
     /// Connects; without any broker's answer within some seconds this is
     /// [`ConsumeError::Unreachable`].
     pub async fn connect(config: &KafkaConfig) -> Result<Self, ConsumeError> {
+        if let Some(problem) = config.security.unreadable() {
+            return Err(ConsumeError::Config(problem));
+        }
         let context = LogContext::new(config);
         let client = created(config.client(&[]).create_with_context(context.clone()))?;
         let properties = config.client(&[("isolation.level", "read_committed")]);

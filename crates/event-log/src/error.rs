@@ -13,7 +13,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumeError {
     /// No broker answered.
-    #[error("no Kafka broker answered at {brokers} ({cause}): is Kafka up, and is [kafka] brokers right?")]
+    #[error(
+        "no Kafka broker answered at {brokers} ({cause}): is Kafka up, and are kafka.brokers and kafka.security right?"
+    )]
     Unreachable {
         /// The addresses tried.
         brokers: String,
@@ -153,7 +155,9 @@ impl ConsumeError {
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// No broker answered.
-    #[error("no Kafka broker answered at {brokers} ({cause}): is Kafka up, and is [kafka] brokers right?")]
+    #[error(
+        "no Kafka broker answered at {brokers} ({cause}): is Kafka up, and are kafka.brokers and kafka.security right?"
+    )]
     Unreachable {
         /// The addresses tried.
         brokers: String,

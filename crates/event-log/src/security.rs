@@ -46,6 +46,16 @@ pub enum SaslMechanism {
 }
 
 impl KafkaSecurity {
+    /// Which of the files of TLS cannot be read, and why: librdkafka does not say.
+    pub(crate) fn unreadable(&self) -> Option<String> {
+        let tls = self.tls.as_ref()?;
+        let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+        tls.ca.iter().chain(identity).find_map(|path| {
+            let error = std::fs::read(path).err()?;
+            Some(format!("[kafka] tls: {}: {error}", path.display()))
+        })
+    }
+
     /// Sets librdkafka's properties.
     pub(crate) fn apply(&self, config: &mut ClientConfig) {
         let protocol = match (&self.tls, &self.sasl) {

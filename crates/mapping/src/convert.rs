@@ -268,6 +268,38 @@ mod tests {
     }
 
     #[test]
+    fn types_that_are_stored_alike_and_types_that_only_look_it() {
+        let alike = |a: &str, b: &str| stored_alike(&a.parse().unwrap(), &b.parse().unwrap());
+        for (a, b) in [
+            ("int", "int"),
+            ("decimal(10,2)", "decimal(12,2)"),
+            ("text", "enum('a')"),
+            ("datetime(1)", "datetime(2)"),
+            ("binary(2)", "binary(2)"),
+        ] {
+            assert!(alike(a, b) && alike(b, a), "{a} {b}");
+        }
+        // Of one CQL type each.
+        for (a, b) in [
+            ("decimal(10,2)", "decimal(10,3)"),
+            ("binary(2)", "binary(3)"),
+            ("binary(2)", "varbinary"),
+            ("time(6)", "bigint"),
+            ("datetime(6)", "bigint"),
+            ("timestamp(6)", "bigint"),
+            ("datetime(6)", "timestamp(6)"),
+            ("time(6)", "datetime(6)"),
+            ("json", "text"),
+            ("geometry", "varbinary"),
+            ("vector", "varbinary"),
+            ("geometry", "vector"),
+        ] {
+            assert_eq!(cql_type(&a.parse().unwrap()), cql_type(&b.parse().unwrap()), "{a} {b}");
+            assert!(!alike(a, b) && !alike(b, a), "{a} {b}");
+        }
+    }
+
+    #[test]
     fn conversions_and_their_inverses() {
         for (ty, value, cql, bytes) in table() {
             let ty: ColumnType = ty.parse().unwrap();

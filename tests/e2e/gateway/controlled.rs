@@ -22,12 +22,14 @@ impl Controlled {
     async fn new(servers: Servers) -> anyhow::Result<Self> {
         let migration = Migration::new(servers, "gwctl", &[ORDERS]).await?;
         let (port, control, metrics) = (free_port()?, free_port()?, free_port()?);
-        // No time is held, and nothing is asked for that has other tests.
+        // No time is held, and nothing is asked for that has other tests. Nobody repairs here: what reads find
+        // different stays an open mismatch.
         let sections = format!(
             "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\n\
              gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [100]\ninterval_ms = 200\n\
              dwell_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n\
-             [controller.gates.backfill]\nevery_row_is_copied = ''\n[controller.gates.verify]\nfull_scan_is_clean = ''\n"
+             [controller.gates.backfill]\nevery_row_is_copied = ''\n[controller.gates.verify]\nfull_scan_is_clean = ''\n\
+             no_mismatch_is_open = ''\n[controller.gates.canary]\nno_mismatch_is_open = ''\n"
         );
         migration.configure(&sections, MAPPING)?;
         migration.succeed(&["schema", "apply"]).await?;

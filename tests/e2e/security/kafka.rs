@@ -129,7 +129,7 @@ async fn every_protocol_and_mechanism() -> anyhow::Result<()> {
     named.brokers = named.brokers.replace("127.0.0.1", "localhost");
     refused(&named, &["kafka.tls.ca", "addresses"]).await;
     let open = Admin::connect(&config(&kafka, SSL, None, None)).await.map(drop).unwrap_err();
-    assert!(open.to_string().contains("security.protocol"), "{open}");
+    assert!(open.to_string().contains("kafka.security"), "{open}");
     let nowhere = TlsFiles { ca: Some("/no/such/file".into()), identity: None };
     let no_file = Admin::connect(&config(&kafka, SSL, Some(nowhere), None)).await.map(drop).unwrap_err();
     assert!(no_file.to_string().contains("/no/such/file"), "{no_file}");
