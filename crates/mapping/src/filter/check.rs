@@ -349,8 +349,5 @@ fn with(known: &NotNull, more: NotNull) -> NotNull {
 
 /// An operator as it is written: `_==_` is `==`.
 fn shown(name: &str) -> &str {
-    match name {
-        operators::IN => "in",
-        _ => name.trim_matches('_'),
-    }
+    name.trim_matches('_')
 }

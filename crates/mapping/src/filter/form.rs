@@ -88,3 +88,26 @@ pub(super) fn cel_value(value: &Value) -> Option<CowVal<'_, '_>> {
         Value::Decimal(_) | Value::Time(_) | Value::InvalidDate(_) => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_values_of_the_form_and_numbers_that_are_some() {
+        for (value, form) in [
+            (Value::Int(1), Form::Int),
+            (Value::UInt(1), Form::Uint),
+            (Value::Float(1.0), Form::Double),
+            (Value::Double(1.0), Form::Double),
+            (Value::Text("a".into()), Form::Text),
+        ] {
+            assert_eq!(form.check(&value), Ok(()));
+            let other = if form == Form::Int { Form::Double } else { Form::Int };
+            assert_eq!(other.check(&value), Err(value.kind()));
+        }
+        assert!(Form::Double.check(&Value::Float(f32::NAN)).is_err());
+        assert!(Form::Double.check(&Value::Double(f64::NAN)).is_err());
+        assert!(Form::Date.check(&Value::InvalidDate("0000-00-00".into())).is_err());
+    }
+}

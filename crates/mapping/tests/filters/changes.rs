@@ -84,6 +84,7 @@ fn by_e(filter: &str) -> TablePlan {
 #[test]
 fn a_row_that_moves_leaves_the_key_it_had() {
     let plan = by_e("e != ''");
+    assert_eq!(plan.targets()[0].key_columns(), [4, 0]);
     let image = |e: &str| Some(set(row(), "e", Value::Text(e.into())));
     let write = |e: &str, write: Write| Mutation {
         key: vec![e.as_bytes().to_vec(), 1i64.to_be_bytes().to_vec()],

@@ -40,6 +40,8 @@ fn what_filters_say() {
         ("day == timestamp('2022-01-08T00:00:00Z')", true, false),
         ("e.startsWith('n') && e.endsWith('w') && e.contains('e') && e.size() == 3", true, true),
         ("id % 2 == 1", true, true),
+        ("u != null && u % 2u == 1u", true, false),
+        ("(n != null && n != null) && n < 0", true, false),
         ("(id > 0) == (e == 'new')", true, true),
         ("true", true, true),
         ("false", false, false),
@@ -61,6 +63,7 @@ fn what_is_refused_when_the_plan_is_made() {
             "`{operator}` has no answer for NULL, and this is column {column}, which may be NULL; guard it with `… != null && …` or `… == null || …`"
         )
     };
+    let chosen = "`<` has no answer for NULL, and this is a value of type int, which may be NULL; guard it with `… != null && …` or `… == null || …`";
     let ordered = "int, uint, double, string, bytes, timestamp";
     for (filter, at, message) in [
         (
@@ -99,6 +102,9 @@ fn what_is_refused_when_the_plan_is_made() {
         ("id + 1 > 2", "1:4", unsupported("arithmetic, which can overflow,")),
         ("-id > 2", "1:1", unsupported("arithmetic, which can overflow,")),
         ("id % 0 == 0", "1:6", unsupported("`%` by anything but a positive number")),
+        ("u != null && u % 0u == 0u", "1:18", unsupported("`%` by anything but a positive number")),
+        ("(id == 1 ? n : id) < 5", "1:10", chosen.into()),
+        ("(id == 1 ? id : n) < 5", "1:10", chosen.into()),
         ("id % 2u == 0u", "1:4", "`%` meets column `id` (bigint, int in CEL) and a value of type uint; write both in one type".into()),
         ("e in s", "1:3", unsupported("`in` without a list in brackets")),
         ("d.e == 'a'", "1:2", unsupported("a field of a value")),
