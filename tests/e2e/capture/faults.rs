@@ -204,7 +204,7 @@ async fn a_standby_takes_over_and_a_zombie_is_fenced() -> anyhow::Result<()> {
     first.signal("CONT")?;
     stage.insert(&url).await?;
     // It is fenced, or notices first that its connection is dead, and sees that another one publishes.
-    says(&mut first, "this one stands by", 0).await?;
+    says(&mut first, "another capture publishes: this one stands by", 0).await?;
     stage.insert(&url).await?;
     stage.all_there(&mut [&mut first, &mut second]).await?;
 
