@@ -54,7 +54,7 @@ async fn an_unreachable_kafka() -> anyhow::Result<()> {
     // The discard port: nobody listens there.
     migration.servers.brokers = "127.0.0.1:9".into();
     migration.configure("", MAPPING)?;
-    refused(&migration, &["kafka:", "127.0.0.1:9", "is Kafka up", "[kafka] brokers"]).await?;
+    refused(&migration, &["kafka:", "127.0.0.1:9", "is Kafka up", "kafka.brokers"]).await?;
     migration.drop().await
 }
 
