@@ -18,6 +18,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    // Before any client does it: without this, OpenSSL frees what it holds when `main` returns, while
+    // librdkafka's threads and our own still end, and now and then a finished command died of that.
+    openssl::init();
     let cli = cli::Cli::parse();
     cli.log.start(cli.command.is_long_lived());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
