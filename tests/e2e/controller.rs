@@ -7,12 +7,14 @@ mod walk;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
-use tandem_event_log::{InRecord, Topics, read_all};
+use tandem_event_log::{InRecord, OutRecord, Producer, Topics, read_all};
 use tandem_model::PhaseRecord;
-use tandem_wire::control::{PHASE_KEY, decode_phase};
+use tandem_wire::control::{
+    FoundBy, Mismatch, MismatchKind, MismatchState, PHASE_KEY, decode_phase, encode_control,
+};
 
 use crate::support::{Migration, Running, Servers, finish};
 use pages::Pages;
@@ -86,6 +88,36 @@ impl Stage {
         let log = self.migration.folder.path().join(format!("{name}.log"));
         let running = Running::of(Migration::command_with(&config, &["controller"]), log)?;
         Ok(Seated { url, config, running })
+    }
+
+    /// What a gateway writes once a difference that a read of Cassandra met is confirmed.
+    async fn mismatch(&self) -> anyhow::Result<()> {
+        let event = Mismatch {
+            table: format!("{}.t", self.migration.database),
+            target: "t".into(),
+            source_key: vec![],
+            target_key: vec!["1".into()],
+            kind: MismatchKind::Different,
+            columns: vec!["v".into()],
+            state: MismatchState::Found,
+            lower: 0,
+            upper: 0,
+            writetimes: vec![],
+            detected_at_us: i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?,
+            raw_target_key: vec![],
+            found_by: FoundBy::CanaryRead,
+        };
+        let record = OutRecord {
+            topic: Topics::new(&self.migration.prefix).mismatches().into(),
+            partition: 0,
+            key: b"t/1".to_vec(),
+            value: Some(encode_control(&event)?),
+            version: None,
+            timestamp_ms: None,
+        };
+        let producer = Producer::start(&self.migration.kafka()).await?;
+        producer.send(vec![record]).await?;
+        Ok(())
     }
 
     /// The committed phase records, in the order of the log.

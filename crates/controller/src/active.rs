@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::controller::{Controller, Ended, Failure};
+use crate::log_state::Since;
 use crate::log_watch::LogWatch;
 use crate::measurement::Measurements;
 use crate::metrics::ActionLabel;
@@ -110,8 +111,14 @@ impl Active<'_> {
         let config = &self.controller.config;
         let now = now_us();
         let mut all = Measurements::none("it was not measured in this round");
-        let (log, pages) =
-            tokio::join!(self.log.measure(now, &mut all), scrape(&config.gateways, &config.metric_names));
+        let since = Since {
+            offset: self.record.mismatches_from,
+            seen_us: now.saturating_sub(config.window.as_micros() as i64),
+        };
+        let (log, pages) = tokio::join!(
+            self.log.measure(now, since, &mut all),
+            scrape(&config.gateways, &config.metric_names)
+        );
         match log {
             Ok(()) => self.confirmed = Instant::now(),
             Err(error) if error.is_retriable() => {
@@ -157,7 +164,10 @@ impl Active<'_> {
         outlook: &Outlook,
     ) -> Result<(), PublishError> {
         let controller = self.controller;
-        let next = next_record(&controller.config.serving, &self.record, action, reason, now_us());
+        let next = {
+            let serving = &controller.config.serving;
+            next_record(serving, &self.record, action, reason, now_us(), self.log.mismatches_end())
+        };
         let gates = outlook.gates.iter().chain(&outlook.step_back);
         let entry = audit(&self.record, &next, action, &self.measured, gates);
         let entry = encode_control(&entry).map_err(|error| PublishError::Finish(error.into()))?;

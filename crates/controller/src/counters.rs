@@ -13,13 +13,9 @@ pub(crate) enum Counter {
     DualWriteFailures,
     /// Reads that Cassandra served.
     CassandraReads,
-    /// Reads that MySQL served because Cassandra failed. Not those whose rows differed: they count once
-    /// they are confirmed, as mismatches.
+    /// Reads that MySQL served because Cassandra failed. Not those whose rows differed: what is
+    /// confirmed of them is in the log.
     Fallbacks,
-    /// Reads of Cassandra that differed from MySQL, confirmed.
-    CanaryMismatches,
-    /// Reads of MySQL whose comparison with Cassandra differed, confirmed.
-    ShadowMismatches,
     /// Row changes that no gateway made. Capture counts them.
     ForeignRows,
 }
@@ -27,7 +23,7 @@ pub(crate) enum Counter {
 const GENERATION: &str = "generation";
 
 /// The name of each in the configuration, and the metric that it is by default.
-const COUNTERS: [(Counter, &str, &str); 7] = [
+const COUNTERS: [(Counter, &str, &str); 5] = [
     (
         Counter::DualWrites,
         "dual_writes",
@@ -36,16 +32,6 @@ const COUNTERS: [(Counter, &str, &str); 7] = [
     (Counter::DualWriteFailures, "dual_write_failures", "tandem_gateway_dual_write_failures_total"),
     (Counter::CassandraReads, "cassandra_reads", "tandem_gateway_reads_total{served_by=\"cassandra\"}"),
     (Counter::Fallbacks, "fallbacks", "tandem_gateway_fallbacks_total{reason=\"down|late|failed\"}"),
-    (
-        Counter::CanaryMismatches,
-        "canary_mismatches",
-        "tandem_gateway_validated_total{reason=\"missing|extra|different\"}",
-    ),
-    (
-        Counter::ShadowMismatches,
-        "shadow_mismatches",
-        "tandem_gateway_shadowed_total{reason=\"missing|extra|different\"}",
-    ),
     (Counter::ForeignRows, "foreign_rows", "tandem_capture_foreign_rows_total"),
 ];
 

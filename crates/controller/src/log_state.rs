@@ -1,14 +1,14 @@
 //! What the log's records say about the migration, taken in one by one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use tandem_event_log::InRecord;
 use tandem_model::{PhaseRecord, TableName, Watermark};
 use tandem_wire::WireError;
 use tandem_wire::control::{
-    BackfillProgress, FULL_SCAN_KEY, FullScan, Mismatch, MismatchState, PHASE_KEY, decode_backfill_progress,
-    decode_control, decode_phase, decode_watermark,
+    BackfillProgress, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY,
+    decode_backfill_progress, decode_control, decode_phase, decode_watermark,
 };
 
 use crate::measurement::Measurements;
@@ -22,6 +22,33 @@ pub(crate) struct LogState {
     progress: HashMap<String, BackfillProgress>,
     full_scan: Option<FullScan>,
     open: HashSet<Vec<u8>>,
+    /// Those that reads met, in the order of the log.
+    by_reads: VecDeque<MetByRead>,
+    /// The offset after the last mismatch event.
+    mismatches_end: i64,
+}
+
+/// A mismatch that a read met.
+#[derive(Debug)]
+struct MetByRead {
+    found_by: FoundBy,
+    offset: i64,
+    /// When, in microseconds since the epoch: by the controller's clock if it was there.
+    seen_us: i64,
+}
+
+/// From when on mismatches that reads met are counted.
+///
+/// They are counted by the log and not by the gateways' counters: the controller that decides about a
+/// step sees what was confirmed while another one, or none, was the active one, and what a gateway
+/// confirmed that died since. Each event counts in one place of the migration and one only, that in
+/// which it became known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Since {
+    /// The offset in the mismatch topic with which the place began.
+    pub(crate) offset: i64,
+    /// What was seen before is forgotten, in microseconds since the epoch.
+    pub(crate) seen_us: i64,
 }
 
 impl LogState {
@@ -42,16 +69,29 @@ impl LogState {
         Ok(())
     }
 
-    /// Takes in a mismatch event.
-    pub(crate) fn take_mismatch(&mut self, record: &InRecord) -> Result<(), WireError> {
+    /// Takes in a mismatch event, at `now_us` if it is new; otherwise its own clock says when it was.
+    pub(crate) fn take_mismatch(&mut self, record: &InRecord, now_us: Option<i64>) -> Result<(), WireError> {
+        self.mismatches_end = record.offset + 1;
         let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(()) };
         let event: Mismatch = decode_control(value)?;
+        if event.state == MismatchState::Found && event.found_by != FoundBy::Verification {
+            self.by_reads.push_back(MetByRead {
+                found_by: event.found_by,
+                offset: record.offset,
+                seen_us: now_us.unwrap_or(event.detected_at_us),
+            });
+        }
         if event.state == MismatchState::Resolved {
             self.open.remove(key);
         } else {
             self.open.insert(key.clone());
         }
         Ok(())
+    }
+
+    /// The offset after the last mismatch event taken in.
+    pub(crate) fn mismatches_end(&self) -> i64 {
+        self.mismatches_end
     }
 
     /// Takes in a watermark.
@@ -88,8 +128,21 @@ impl LogState {
     }
 
     /// Sets what these records alone say.
-    pub(crate) fn measure(&self, tables: &[TableName], now_us: i64, into: &mut Measurements) {
+    pub(crate) fn measure(
+        &mut self,
+        tables: &[TableName],
+        now_us: i64,
+        since: Since,
+        into: &mut Measurements,
+    ) {
         into.set("open_mismatches", Ok(self.open.len() as f64));
+        self.by_reads.retain(|met| met.offset >= since.offset && met.seen_us >= since.seen_us);
+        for (name, found_by) in
+            [("canary_mismatches", FoundBy::CanaryRead), ("shadow_mismatches", FoundBy::ShadowRead)]
+        {
+            let met = self.by_reads.iter().filter(|met| met.found_by == found_by).count();
+            into.set(name, Ok(met as f64));
+        }
         let age = self.capture_age(now_us);
         into.set("capture_age_seconds", age.ok_or_else(|| "capture has not begun".to_owned()));
         let left = tables.iter().map(|table| match self.progress.get(&table.to_string()) {
@@ -152,8 +205,16 @@ mod tests {
             writetimes: vec![],
             detected_at_us: 0,
             raw_target_key: vec![],
+            found_by: FoundBy::Verification,
         };
         record(key, encode_control(&event).unwrap())
+    }
+
+    fn met(found_by: FoundBy, offset: i64, detected_at_us: i64, state: MismatchState) -> InRecord {
+        let found = mismatch(b"k", state);
+        let event: Mismatch = decode_control(&found.value.unwrap()).unwrap();
+        let event = Mismatch { found_by, detected_at_us, ..event };
+        InRecord { offset, ..record(b"k", encode_control(&event).unwrap()) }
     }
 
     fn progress(done: bool, updated_at_us: i64) -> InRecord {
@@ -182,16 +243,16 @@ mod tests {
         TableName::new("d", "t")
     }
 
-    fn measured(state: &LogState) -> Measurements {
+    fn measured(state: &mut LogState) -> Measurements {
         let mut all = Measurements::none("x");
-        state.measure(&[table()], 1_000_020, &mut all);
+        state.measure(&[table()], 1_000_020, Since { offset: 0, seen_us: 0 }, &mut all);
         all
     }
 
     #[test]
     fn a_mismatch_is_open_until_it_is_resolved() {
         let mut state = LogState::default();
-        let open = |state: &LogState| measured(state).get("open_mismatches").unwrap().as_number() as u64;
+        let open = |state: &mut LogState| measured(state).get("open_mismatches").unwrap().as_number() as u64;
         for (key, event, left) in [
             (b"a", MismatchState::Found, 1),
             (b"a", MismatchState::Found, 1),
@@ -199,40 +260,69 @@ mod tests {
             (b"a", MismatchState::Resolved, 1),
             (b"b", MismatchState::Unrepairable, 1),
         ] {
-            state.take_mismatch(&mismatch(key, event)).unwrap();
-            assert_eq!(open(&state), left);
+            state.take_mismatch(&mismatch(key, event), None).unwrap();
+            assert_eq!(open(&mut state), left);
         }
+    }
+
+    #[test]
+    fn what_reads_met_counts_from_the_offset_of_the_place_on_until_it_is_old() {
+        use FoundBy::{CanaryRead, ShadowRead, Verification};
+        use MismatchState::{Found, Resolved};
+        let mut state = LogState::default();
+        for (found_by, offset, detected_at_us, event, now_us) in [
+            (CanaryRead, 3, 100, Found, None),
+            (CanaryRead, 4, 100, Found, None),
+            (CanaryRead, 5, 100, Resolved, None),
+            (Verification, 6, 100, Found, None),
+            // A gateway whose clock is behind.
+            (CanaryRead, 7, 1, Found, Some(90)),
+            (ShadowRead, 8, 1, Found, Some(95)),
+        ] {
+            state.take_mismatch(&met(found_by, offset, detected_at_us, event), now_us).unwrap();
+        }
+        assert_eq!(state.mismatches_end(), 9);
+        let mut counted = |offset, seen_us| {
+            let mut all = Measurements::none("x");
+            state.measure(&[table()], 1_000_020, Since { offset, seen_us }, &mut all);
+            let number = |name| all.get(name).unwrap().as_number() as i64;
+            (number("canary_mismatches"), number("shadow_mismatches"))
+        };
+        assert_eq!(counted(0, 0), (3, 1));
+        assert_eq!(counted(4, 90), (2, 1));
+        assert_eq!(counted(4, 91), (1, 1));
+        assert_eq!(counted(9, 0), (0, 0));
     }
 
     #[test]
     fn a_table_is_copied_once_its_rows_are_applied() {
         let mut state = LogState::default();
         assert!(!state.is_copied(&table(), &[9, 9]));
-        assert!(measured(&state).get("backfill_rows_left").is_err());
+        assert!(measured(&mut state).get("backfill_rows_left").is_err());
         state.take_control(&progress(false, 1)).unwrap();
         assert!(!state.is_copied(&table(), &[9, 9]));
-        assert_eq!(measured(&state).get("backfill_rows_left").unwrap().as_number() as i64, 70);
+        assert_eq!(measured(&mut state).get("backfill_rows_left").unwrap().as_number() as i64, 70);
         state.take_control(&progress(true, 2)).unwrap();
         assert!(!state.is_copied(&table(), &[5, 6]) && !state.is_copied(&table(), &[5]));
         assert!(state.is_copied(&table(), &[5, 7]));
-        assert_eq!(measured(&state).get("backfill_rows_left").unwrap().as_number() as i64, 0);
+        assert_eq!(measured(&mut state).get("backfill_rows_left").unwrap().as_number() as i64, 0);
     }
 
     #[test]
     fn a_scan_counts_if_it_began_after_the_backfill() {
         let mut state = LogState::default();
         let clean =
-            |state: &LogState| measured(state).get("full_scan_clean").map(|v| v.as_number() > 0.0).ok();
+            |state: &mut LogState| measured(state).get("full_scan_clean").map(|v| v.as_number() > 0.0).ok();
         state.take_control(&progress(true, 10)).unwrap();
-        assert_eq!(clean(&state), None);
+        assert_eq!(clean(&mut state), None);
         for (started, mismatches, expected) in [(9, 0, false), (10, 1, false), (10, 0, true)] {
             state.take_control(&scan(started, mismatches)).unwrap();
-            assert_eq!(clean(&state), Some(expected), "{started} {mismatches}");
+            assert_eq!(clean(&mut state), Some(expected), "{started} {mismatches}");
         }
         // The table is copied anew.
         state.take_control(&progress(true, 30)).unwrap();
-        assert_eq!(clean(&state), Some(false));
-        let age = measured(&state).get("full_scan_age_seconds").unwrap().as_number();
+        assert_eq!(clean(&mut state), Some(false));
+        let age = measured(&mut state).get("full_scan_age_seconds").unwrap().as_number();
         assert!((age - 1.0).abs() < 1e-9);
     }
 

@@ -10,7 +10,8 @@ use tandem_model::{PhaseRecord, TableName};
 use tandem_wire::WireError;
 use tokio::time::Instant;
 
-use crate::log_state::LogState;
+use crate::active::now_us;
+use crate::log_state::{LogState, Since};
 use crate::measurement::Measurements;
 
 /// How long the followed topics may take to be read to their ends.
@@ -75,7 +76,7 @@ impl LogWatch {
             reader: TailReader::start(kafka, from).await?,
             state,
         };
-        watch.catch_up().await?;
+        watch.catch_up(false).await?;
         Ok(watch)
     }
 
@@ -84,8 +85,13 @@ impl LogWatch {
         self.state.phase()
     }
 
-    /// Reads the followed topics up to their ends as they are now.
-    async fn catch_up(&mut self) -> Result<(), WatchError> {
+    /// The offset after the last mismatch event read.
+    pub(crate) fn mismatches_end(&self) -> i64 {
+        self.state.mismatches_end()
+    }
+
+    /// Reads the followed topics up to their ends as they are now. `live` where what comes is new.
+    async fn catch_up(&mut self, live: bool) -> Result<(), WatchError> {
         let (control, mismatches, watermarks) =
             (self.topics.control(), self.topics.mismatches(), self.topics.watermarks());
         let begun = Instant::now();
@@ -98,7 +104,7 @@ impl LogWatch {
                 for record in self.reader.next_batch(5000, Duration::from_millis(50)).await? {
                     let taken = match &*record.topic {
                         name if name == control => self.state.take_control(&record),
-                        name if name == mismatches => self.state.take_mismatch(&record),
+                        name if name == mismatches => self.state.take_mismatch(&record, live.then(now_us)),
                         _ => self.state.take_watermark(&record),
                     };
                     taken.map_err(|source| decode(&record.topic, source))?;
@@ -109,8 +115,13 @@ impl LogWatch {
     }
 
     /// Measures. An error says that nothing of the log is known now.
-    pub(crate) async fn measure(&mut self, now_us: i64, into: &mut Measurements) -> Result<(), WatchError> {
-        self.catch_up().await?;
+    pub(crate) async fn measure(
+        &mut self,
+        now_us: i64,
+        since: Since,
+        into: &mut Measurements,
+    ) -> Result<(), WatchError> {
+        self.catch_up(true).await?;
         let mut behind = Vec::new();
         let (mut records, mut unclaimed, mut not_copied) = (0, 0, 0);
         for table in &self.tables {
@@ -129,7 +140,7 @@ impl LogWatch {
         }
         let oldest = oldest_record(&self.kafka, behind).await?;
         let oldest = oldest.map_or(0.0, |ms| (now_us / 1000 - ms).max(0) as f64 / 1e3);
-        self.state.measure(&self.tables, now_us, into);
+        self.state.measure(&self.tables, now_us, since, into);
         into.set("apply_lag_records", Ok(records as f64));
         into.set("apply_partitions_unclaimed", Ok(unclaimed as f64));
         into.set("backfill_tables_left", Ok(not_copied as f64));

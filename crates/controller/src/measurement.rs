@@ -42,8 +42,11 @@ pub const NAMES: [Named; 18] = [
     number("canary_reads", "reads that were Cassandra's to serve, within the window"),
     number("fallbacks", "of those, the ones that MySQL served because Cassandra failed"),
     number("fallback_rate", "their share"),
-    number("canary_mismatches", "reads of Cassandra that differed from MySQL, confirmed within the window"),
-    number("shadow_mismatches", "reads of MySQL that differed from Cassandra, confirmed within the window"),
+    number(
+        "canary_mismatches",
+        "target rows that reads of Cassandra met as they differ, confirmed within the window",
+    ),
+    number("shadow_mismatches", "the same, met by reads that MySQL served"),
     number("foreign_rows", "row changes that no gateway made, within the window; capture counts them"),
 ];
 

@@ -57,13 +57,14 @@ pub(crate) struct Reason {
     pub(crate) why: String,
 }
 
-/// The next record.
+/// The next record. The mismatches before `mismatches_from` are known where it is decided.
 pub(crate) fn next_record(
     serving: &Serving,
     before: &PhaseRecord,
     action: Action,
     reason: &Reason,
     now_us: i64,
+    mismatches_from: i64,
 ) -> PhaseRecord {
     let mut record = PhaseRecord {
         generation: before.generation + 1,
@@ -76,6 +77,7 @@ pub(crate) fn next_record(
         Action::Advance(place) | Action::Back(place) => {
             record.phase = place.phase;
             record.since_us = now_us;
+            record.mismatches_from = mismatches_from;
             record.cohort = Cohort {
                 by: serving.cohort_by.clone(),
                 percent: place.percent,
@@ -149,12 +151,13 @@ mod tests {
         let reason = Reason { by: "me".into(), why: "because".into() };
         let canary = Place { phase: Phase::Canary, percent: 5.0 };
         let before = PhaseRecord { auto: true, ..PhaseRecord::default() };
-        let entered = next_record(&serving, &before, Action::Advance(canary), &reason, 10);
+        let entered = next_record(&serving, &before, Action::Advance(canary), &reason, 10, 7);
         assert_eq!((entered.generation, entered.since_us, Place::of(&entered)), (1, 10, canary));
         assert_eq!((entered.cohort.values.len(), entered.dual_write), (1, DualWriteMode::Behind));
-        let paused = next_record(&serving, &entered, Action::Pause, &reason, 20);
+        let paused = next_record(&serving, &entered, Action::Pause, &reason, 20, 9);
         assert_eq!((paused.generation, paused.since_us, paused.at_us, paused.paused), (2, 10, 20, true));
         assert!(paused.auto);
+        assert_eq!((entered.mismatches_from, paused.mismatches_from), (7, 7));
         let audit = audit(&entered, &paused, Action::Pause, &Measurements::none("x"), [].into_iter());
         assert_eq!((audit.generation, audit.action.as_str(), audit.by.as_str()), (2, "pause", "me"));
         assert!(audit.measurements.iter().all(|m| m.value.is_none() && m.unmeasured == "x"));

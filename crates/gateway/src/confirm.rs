@@ -4,7 +4,7 @@
 //! one that apply has not brought yet. Neither is a fault. What a difference is, is found out behind the
 //! answer, by the row check of verification: at a watermark, with Cassandra read once that is applied,
 //! and void if the log holds a change of the key since. What it confirms is counted under the read's own
-//! reason and published as a mismatch, which reconcile repairs.
+//! reason and published as a mismatch, which reconcile repairs and by which the controller steps back.
 //!
 //! The change topics are followed only while there are differences.
 
@@ -19,6 +19,7 @@ use tandem_mysql_source::{Mysql, Reader};
 use tandem_verify::{ChangeTracker, CheckError, CheckedTable, Checker, Outcome, Suspect};
 use tandem_watermarks::{Applied, Watermarks};
 use tandem_wire::WireError;
+use tandem_wire::control::FoundBy;
 use tokio::sync::Notify;
 
 use crate::entity::Entity;
@@ -53,6 +54,15 @@ pub(crate) enum Met {
     Validated,
     /// Those of which nobody waited for Cassandra.
     Shadowed,
+}
+
+impl Met {
+    fn found_by(self) -> FoundBy {
+        match self {
+            Self::Validated => FoundBy::CanaryRead,
+            Self::Shadowed => FoundBy::ShadowRead,
+        }
+    }
 }
 
 /// How Cassandra's rows differ from MySQL's in one read.
@@ -271,13 +281,15 @@ impl Looker {
         differences: &[(Met, Known)],
     ) -> Result<(), CheckError> {
         let Some(table) = self.tables.get(entity) else { return Ok(()) };
-        let suspects: Vec<Suspect> =
-            differences.iter().flat_map(|(_, known)| known.suspects.iter().cloned()).collect();
+        let (found_by, suspects): (Vec<FoundBy>, Vec<Suspect>) = differences
+            .iter()
+            .flat_map(|(met, known)| known.suspects.iter().map(|suspect| (met.found_by(), suspect.clone())))
+            .unzip();
         let outcomes = checker.settle(reader, table, &suspects).await?;
         let mut records = Vec::new();
-        for (suspect, outcome) in suspects.iter().zip(&outcomes) {
+        for ((suspect, outcome), found_by) in suspects.iter().zip(&outcomes).zip(found_by) {
             if let Outcome::Mismatch(confirmed) = outcome {
-                records.extend(checker.report(&self.kafka, table, &suspect.key, confirmed)?);
+                records.extend(checker.report(&self.kafka, table, &suspect.key, confirmed, found_by)?);
             }
         }
         if !records.is_empty() {

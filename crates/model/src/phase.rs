@@ -112,6 +112,9 @@ pub struct PhaseRecord {
     pub why: String,
     /// Since when its phase and cohort hold, in microseconds since the epoch.
     pub since_us: i64,
+    /// The offset in the mismatch topic from which on mismatches belong to its phase and cohort: those
+    /// before were known when it was decided. Gateways do not care.
+    pub mismatches_from: i64,
     /// When it was written, in microseconds since the epoch.
     pub at_us: i64,
 }
@@ -132,6 +135,7 @@ impl Default for PhaseRecord {
             by: String::new(),
             why: String::new(),
             since_us: 0,
+            mismatches_from: 0,
             at_us: 0,
         }
     }

@@ -7,21 +7,22 @@ use tandem_event_log::{KafkaConfig, OutRecord, Topics, read_all};
 use tandem_mapping::{Difference, printable};
 use tandem_model::Value;
 use tandem_wire::WireError;
-use tandem_wire::control::{Mismatch, MismatchKind, MismatchState, decode_control, encode_control};
+use tandem_wire::control::{FoundBy, Mismatch, MismatchKind, MismatchState, decode_control, encode_control};
 
 use crate::{CheckError, CheckedTable, Checker, Confirmed};
 
 impl Checker {
     /// Counts a confirmed mismatch of the row with this key, and gives its events for the mismatch topic,
-    /// one for each target row that differs. Reconcile takes them up.
+    /// one for each target row that differs. Reconcile takes them up. `found_by` says what met it.
     pub fn report(
         &self,
         kafka: &KafkaConfig,
         table: &CheckedTable,
         key: &[Value],
         confirmed: &Confirmed,
+        found_by: FoundBy,
     ) -> Result<Vec<OutRecord>, CheckError> {
-        let events = found(table, key, confirmed)?;
+        let events = found(table, key, confirmed, found_by)?;
         for event in &events {
             self.metrics.mismatches.get_or_create(&event.kind.into()).inc();
         }
@@ -29,7 +30,12 @@ impl Checker {
     }
 }
 
-fn found(table: &CheckedTable, key: &[Value], confirmed: &Confirmed) -> Result<Vec<Mismatch>, WireError> {
+fn found(
+    table: &CheckedTable,
+    key: &[Value],
+    confirmed: &Confirmed,
+    found_by: FoundBy,
+) -> Result<Vec<Mismatch>, WireError> {
     let source_key = table.framed_key(key)?;
     let events = confirmed.differences.iter().map(|d| {
         let target = table.plan.targets()[d.target].table();
@@ -54,6 +60,7 @@ fn found(table: &CheckedTable, key: &[Value], confirmed: &Confirmed) -> Result<V
             writetimes: d.writetimes.clone(),
             detected_at_us: now_us(),
             raw_target_key: d.key.clone(),
+            found_by,
         }
     });
     Ok(events.collect())

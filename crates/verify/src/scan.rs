@@ -11,7 +11,7 @@ use tandem_cassandra_target::TokenRange;
 use tandem_event_log::{KafkaConfig, Producer};
 use tandem_model::{Row, TargetKey, Value};
 use tandem_mysql_source::Reader;
-use tandem_wire::control::BackfillProgress;
+use tandem_wire::control::{BackfillProgress, FoundBy};
 
 use crate::check::{CheckError, CheckedTable, Checker, Outcome, Suspect};
 
@@ -177,7 +177,13 @@ impl Scan {
                 Outcome::Match => {}
                 Outcome::Undecided => counts.undecided += 1,
                 Outcome::Mismatch(confirmed) => {
-                    let events = self.checker.report(&self.kafka, table, &suspect.key, confirmed)?;
+                    let events = self.checker.report(
+                        &self.kafka,
+                        table,
+                        &suspect.key,
+                        confirmed,
+                        FoundBy::Verification,
+                    )?;
                     counts.mismatches += events.len() as u64;
                     records.extend(events);
                 }

@@ -8,6 +8,7 @@ use tandem_event_log::{InRecord, KafkaConfig, Producer, SchemaStore};
 use tandem_mapping::TablePlan;
 use tandem_model::TableDef;
 use tandem_mysql_source::Reader;
+use tandem_wire::control::FoundBy;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +139,7 @@ impl Stream {
                                 &table,
                                 &suspect.key,
                                 confirmed,
+                                FoundBy::Verification,
                             )?);
                         }
                     }

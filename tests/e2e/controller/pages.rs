@@ -12,7 +12,6 @@ pub(super) struct Gateway {
     /// Reads that Cassandra served, and by how many they grow each time the page is read.
     pub(super) reads: u64,
     pub(super) reads_each: u64,
-    pub(super) mismatches: u64,
     pub(super) fallbacks: u64,
 }
 
@@ -22,9 +21,8 @@ impl Gateway {
             "# TYPE tandem_gateway_generation gauge\ntandem_gateway_generation {}\n\
              tandem_gateway_requests_total{{entity=\"t\",operation=\"put\",status=\"200\"}} 7\n\
              tandem_gateway_reads_total{{entity=\"t\",served_by=\"cassandra\"}} {}\n\
-             tandem_gateway_validated_total{{entity=\"t\",reason=\"different\"}} {}\n\
              tandem_gateway_fallbacks_total{{entity=\"t\",reason=\"down\"}} {}\n# EOF\n",
-            self.generation, self.reads, self.mismatches, self.fallbacks
+            self.generation, self.reads, self.fallbacks
         )
     }
 }

@@ -104,7 +104,7 @@ async fn by_itself_back_from_a_mismatch_and_forth_again() -> anyhow::Result<()> 
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 1_000_000), "{times:?}");
 
     seated.until("reads to be counted", |a| !a.body["measurements"]["canary_reads"].is_null()).await?;
-    stage.pages.change(|gateway| gateway.mismatches += 1);
+    stage.mismatch().await?;
     seated.until("a step back", |answer| answer.body["generation"].as_u64() >= Some(7)).await?;
     seated.until("the end again", at_end).await?;
     assert_eq!(trail(&seated)?[6..], ["back canary 50 auto", "advance read-switch 100 auto"]);
@@ -115,7 +115,7 @@ async fn by_itself_back_from_a_mismatch_and_forth_again() -> anyhow::Result<()> 
     // Paused, it does nothing by itself, and is not ordered on; going back is always possible.
     assert_eq!(seated.order("pause")?.body["paused"], true);
     seated.until("reads to be counted", |a| !a.body["measurements"]["canary_reads"].is_null()).await?;
-    stage.pages.change(|gateway| gateway.mismatches += 1);
+    stage.mismatch().await?;
     let failing = |a: &Answer| a.body["step_back"].to_string().contains("\"met\":true");
     let held = seated.until("the mismatch to be seen", failing).await?;
     assert_eq!((place(&held.body).as_str(), held.body["generation"].as_u64()), ("read-switch 100", Some(9)));
@@ -167,5 +167,34 @@ async fn back_step_by_step_while_cassandra_fails() -> anyhow::Result<()> {
     assert_eq!(place(&phase), "verify 0");
     assert_eq!(trail(&seated)?[5..], ["back canary 1 auto", "back verify 0 auto"]);
     seated.running.terminate().await?;
+    stage.migration.drop().await
+}
+
+/// What reads met is not forgotten with the controller that was there, or when none was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mismatch_met_while_no_controller_was_there_counts() -> anyhow::Result<()> {
+    let Some(stage) = Stage::new("ctlgone").await? else { return Ok(()) };
+    stage.pages.change(|gateway| {
+        gateway.generation = 1000;
+        gateway.reads_each = 5;
+    });
+    let mut seated = stage.start("gone", &format!("{QUICK}{NO_GATES}"))?;
+    seated.active().await?;
+    for _ in 0..3 {
+        seated.advance().await?;
+    }
+    // It is known before the canary begins, and no matter of the canary.
+    stage.mismatch().await?;
+    let known = |n: u64| move |a: &Answer| a.body["measurements"]["canary_mismatches"] == n;
+    seated.until("the first to be seen", known(1)).await?;
+    assert_eq!(place(&seated.advance().await?), "canary 1");
+    seated.until("the first to be left behind", known(0)).await?;
+    seated.running.kill()?;
+    stage.mismatch().await?;
+    let mut next = stage.start("next", &format!("{QUICK}{NO_GATES}"))?;
+    next.active().await?;
+    next.until("a step back", |answer| answer.body["phase"] == "verify").await?;
+    assert_eq!(trail(&next)?[4..], ["back verify 0 auto"]);
+    next.running.terminate().await?;
     stage.migration.drop().await
 }

@@ -23,7 +23,8 @@ use crate::schema_id::{id_of, normalise, put_frame, schema_id};
 pub use audit::{Audit, AuditGate, AuditMeasurement};
 pub use phase::PHASE_KEY;
 pub use records::{
-    BackfillProgress, Ddl, DualWriteFailure, FULL_SCAN_KEY, FullScan, Mismatch, MismatchKind, MismatchState,
+    BackfillProgress, Ddl, DualWriteFailure, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchKind,
+    MismatchState,
 };
 
 /// The format of all control records of this release.
@@ -218,6 +219,7 @@ mod tests {
             writetimes: vec![i64::MIN, 3],
             detected_at_us: 4,
             raw_target_key: vec![vec![], vec![0, 255]],
+            found_by: FoundBy::ShadowRead,
         }
     }
 
@@ -269,6 +271,7 @@ mod tests {
             by: "me".into(),
             why: "é".into(),
             since_us: 8,
+            mismatches_from: 10,
             at_us: 9,
         }
     }
@@ -376,10 +379,10 @@ mod tests {
             ids,
             [
                 ("Watermark", 997_064_998),
-                ("Mismatch", 1_870_037_673),
+                ("Mismatch", 419_830_625),
                 ("BackfillProgress", 1_188_660_381),
                 ("Ddl", 752_239_750),
-                ("Phase", 660_160_901),
+                ("Phase", 1_605_812_462),
                 ("DualWriteFailure", 18_886_685),
                 ("FullScan", 1_901_654_515),
                 ("Audit", 170_377_569)

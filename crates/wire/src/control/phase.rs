@@ -26,6 +26,7 @@ pub struct PhaseFields {
     by: String,
     why: String,
     since_us: i64,
+    mismatches_from: i64,
     at_us: i64,
 }
 
@@ -67,6 +68,7 @@ impl ControlRecord for PhaseRecord {
             by: self.by.clone(),
             why: self.why.clone(),
             since_us: self.since_us,
+            mismatches_from: self.mismatches_from,
             at_us: self.at_us,
         }
     }
@@ -99,6 +101,7 @@ impl ControlRecord for PhaseRecord {
             by: fields.by,
             why: fields.why,
             since_us: fields.since_us,
+            mismatches_from: fields.mismatches_from,
             at_us: fields.at_us,
         })
     }

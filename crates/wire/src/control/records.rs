@@ -28,6 +28,17 @@ pub enum MismatchState {
     Unrepairable,
 }
 
+/// What met a mismatch first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FoundBy {
+    /// The verification of changes, or of everything.
+    Verification,
+    /// A read that was Cassandra's to serve, compared with MySQL.
+    CanaryRead,
+    /// A read that MySQL served, compared with Cassandra.
+    ShadowRead,
+}
+
 /// A confirmed difference between the stores, or what has become of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mismatch {
@@ -58,6 +69,8 @@ pub struct Mismatch {
     /// The target key's columns in CQL's serialised form.
     #[serde(with = "bytes_list")]
     pub raw_target_key: Vec<Vec<u8>>,
+    /// What met it first.
+    pub found_by: FoundBy,
 }
 
 /// How far the backfill of a table has come.
