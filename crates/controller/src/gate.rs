@@ -232,8 +232,14 @@ mod tests {
             "canary_reads < 20 || no_such(fallback_rate)",
             "full_scan_clean || fallback_rate > 'x'",
             "canary_reads in [1, no_such(2)]",
+            "full_scan_clean in [true || no_such(1)]",
         ] {
             assert!(refused(text).contains("gate `g`"), "{text}");
         }
+        let undeclared = refused("no_such(fallbacks) > 0");
+        assert!(
+            undeclared.contains("it cannot be evaluated") && undeclared.contains("no_such"),
+            "{undeclared}"
+        );
     }
 }

@@ -190,6 +190,15 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_held_as_configured_and_else_by_default() {
+        let none = BTreeMap::new();
+        let held = BTreeMap::from([(Phase::Verify, Duration::from_secs(7))]);
+        let policy = Policy::new(&[1.0], &held, &none, &none).unwrap();
+        let seconds = Phase::ALL.map(|phase| policy.dwell(phase).as_secs());
+        assert_eq!(seconds, [0, 60, 0, 7, 600, 0]);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_its_place() {
         let none = BTreeMap::new();
         let unknown = with(&of(Phase::Verify, "g", "lag < 1"), &none).unwrap_err();

@@ -203,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn failures_without_a_write_are_all_of_them() {
+        for (part, whole, expected) in
+            [(0.0, 0.0, 0.0), (3.0, 0.0, 1.0), (1.0, 4.0, 0.25), (5.0, 4.0, 1.0), (0.0, 4.0, 0.0)]
+        {
+            assert!((share(part, whole) - expected).abs() < 1e-9, "{part} of {whole}");
+        }
+    }
+
+    #[test]
     fn rows_beside_the_gateways_are_counted_where_captures_page_is_read() {
         let mut window = Window::new(60_000_000);
         window.begin(5);

@@ -71,6 +71,9 @@ fn a_gate_that_is_not_met_is_named_with_its_number() {
             "no_mismatch_is_open: open_mismatches == 0.0 (open_mismatches = 3)",
         ]
     );
+    let names: Vec<&str> = outlook.may_advance().unwrap_err().iter().map(Obstacle::name).collect();
+    assert_eq!(names, ["apply_keeps_up", "no_mismatch_is_open"]);
+    assert_eq!([Obstacle::End, Obstacle::Paused].each_ref().map(Obstacle::name), ["end", "paused"]);
 }
 
 #[test]
