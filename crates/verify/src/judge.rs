@@ -43,6 +43,8 @@ mod tests {
             (false, Some(20), 10, 0, Verdict::Match),
             (true, None, 10, 0, Verdict::Mismatch),
             (true, Some(9), 10, 0, Verdict::Mismatch),
+            // W₁ has the version of the newest change that it covers.
+            (true, Some(10), 10, 0, Verdict::Mismatch),
             (true, Some(11), 10, 0, Verdict::Undecided),
             (true, None, 10, 10, Verdict::Mismatch),
             (true, None, 10, 11, Verdict::Undecided),

@@ -73,4 +73,20 @@ mod tests {
         assert_eq!(taken, [Suspect { key: vec![Value::Int(1)], candidates: vec![target(1), target(2)] }]);
         assert_eq!(pending.len(), 0);
     }
+
+    #[test]
+    fn no_more_are_taken_than_asked_for_and_the_others_wait() {
+        let mut pending = Pending::default();
+        for n in 0..5_u8 {
+            assert!(pending.add(&[n], vec![Value::Int(n.into())], [].into_iter(), true));
+        }
+        let mut taken = Vec::new();
+        for (left, count) in [(3, 2), (1, 2), (0, 1), (0, 0)] {
+            let some = pending.take(2);
+            assert_eq!((pending.len(), some.len()), (left, count));
+            taken.extend(some.into_iter().map(|suspect| suspect.key));
+        }
+        taken.sort_by_key(|key| format!("{key:?}"));
+        assert_eq!(taken, (0..5).map(|n| vec![Value::Int(n)]).collect::<Vec<_>>());
+    }
 }
