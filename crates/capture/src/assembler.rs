@@ -171,7 +171,7 @@ impl Assembler {
                     self.prepared.hold(held, rows);
                     return Ok(());
                 }
-                let at = BinlogPosition { file: rows.file.as_ref().to_owned(), pos: rows.end };
+                let at = BinlogPosition { file: Arc::clone(&rows.file), pos: rows.end };
                 self.rows(&rows, &at)
             }
             BinlogEvent::Commit { position } => self.commit(position),
@@ -210,7 +210,7 @@ impl Assembler {
                         kind: kind.name().to_owned(),
                         tables: tables.iter().map(ToString::to_string).collect(),
                         version: self.minter.first_of_transaction(commit_us).0,
-                        file: position.file.clone(),
+                        file: position.file.to_string(),
                         pos: position.pos as i64,
                         ts_us: commit_us,
                     };
@@ -476,8 +476,8 @@ impl Assembler {
         };
         known.changes[OPS.iter().position(|o| *o == op).unwrap_or_default()] += 1;
         let source = &mut open.source;
-        if source.file != at.file {
-            source.file.clone_from(&at.file);
+        if !Arc::ptr_eq(&source.file, &at.file) {
+            source.file = Arc::clone(&at.file);
         }
         source.pos = at.pos;
         source.row = row;

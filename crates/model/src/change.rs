@@ -46,7 +46,7 @@ pub struct SourceInfo {
     /// The transaction's GTID; none for a row read by a backfill.
     pub gtid: Option<String>,
     /// The binlog file; empty for a row read by a backfill.
-    pub file: String,
+    pub file: Arc<str>,
     /// The end of the event that held the row, in bytes.
     pub pos: u64,
     /// The row change's number within its transaction, from 0.

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Who numbered a transaction: a server's UUID, and a tag (empty: none). Lower case.
+use uuid::Uuid;
+
+/// Who numbered a transaction: a server's UUID, which is ordered like its text, and a tag in lower case
+/// (empty: none).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Origin {
-    uuid: String,
+    uuid: Uuid,
     tag: String,
 }
 
@@ -34,17 +37,8 @@ pub struct ParseGtidError(String);
 
 impl Gtid {
     /// A GTID from the 16 bytes of a server's UUID and a tag (empty: none), as GTID events hold them.
-    pub fn from_sid(sid: &[u8; 16], tag: &str, number: u64) -> Self {
-        let mut uuid = String::with_capacity(36);
-        for (i, byte) in sid.iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                uuid.push('-');
-            }
-            for nibble in [byte >> 4, byte & 15] {
-                uuid.push(char::from(b"0123456789abcdef"[nibble as usize]));
-            }
-        }
-        Self { origin: Origin { uuid, tag: tag.to_owned() }, number }
+    pub fn from_sid(sid: [u8; 16], tag: &str, number: u64) -> Self {
+        Self { origin: Origin { uuid: Uuid::from_bytes(sid), tag: tag.to_owned() }, number }
     }
 }
 
@@ -134,8 +128,8 @@ impl GtidSet {
 
     /// Each origin with its intervals: the server's UUID, the tag (empty: none), and first and last
     /// numbers, inclusive.
-    pub fn origins(&self) -> impl Iterator<Item = (&str, &str, &[(u64, u64)])> {
-        self.intervals.iter().map(|(o, runs)| (o.uuid.as_str(), o.tag.as_str(), runs.as_slice()))
+    pub fn origins(&self) -> impl Iterator<Item = (Uuid, &str, &[(u64, u64)])> {
+        self.intervals.iter().map(|(o, runs)| (o.uuid, o.tag.as_str(), runs.as_slice()))
     }
 }
 
@@ -158,15 +152,9 @@ impl FromStr for GtidSet {
         let mut set = Self::default();
         for part in s.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let mut fields = part.split(':').map(str::trim);
-            let uuid = fields.next().unwrap_or_default().to_ascii_lowercase();
-            if uuid.len() != 36
-                || !uuid.bytes().enumerate().all(|(i, b)| match i {
-                    8 | 13 | 18 | 23 => b == b'-',
-                    _ => b.is_ascii_hexdigit(),
-                })
-            {
-                return Err(bad());
-            }
+            // Its other forms have other lengths.
+            let uuid = fields.next().filter(|text| text.len() == 36).ok_or_else(bad)?;
+            let uuid = Uuid::try_parse(uuid).map_err(|_| bad())?;
             let mut tag = String::new();
             let mut any = false;
             for field in fields {
@@ -179,7 +167,7 @@ impl FromStr for GtidSet {
                 if a == 0 || a > b {
                     return Err(bad());
                 }
-                let origin = Origin { uuid: uuid.clone(), tag: tag.clone() };
+                let origin = Origin { uuid, tag: tag.clone() };
                 insert_run(set.intervals.entry(origin).or_default(), a, b);
                 any = true;
             }
@@ -193,11 +181,11 @@ impl FromStr for GtidSet {
 
 impl fmt::Display for GtidSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut uuid = "";
+        let mut last = None;
         for (origin, runs) in &self.intervals {
-            if origin.uuid != uuid {
-                write!(f, "{}{}", if uuid.is_empty() { "" } else { "," }, origin.uuid)?;
-                uuid = &origin.uuid;
+            if last != Some(origin.uuid) {
+                write!(f, "{}{}", if last.is_none() { "" } else { "," }, origin.uuid)?;
+                last = Some(origin.uuid);
             }
             if !origin.tag.is_empty() {
                 write!(f, ":{}", origin.tag)?;
@@ -234,7 +222,7 @@ mod tests {
         }
         let sid =
             [0x3e, 0x11, 0xfa, 0x47, 0x71, 0xca, 0x11, 0xe1, 0x9e, 0x33, 0xc8, 0x0a, 0xa9, 0x42, 0x95, 0x62];
-        assert_eq!(Gtid::from_sid(&sid, "", 7).to_string(), format!("{A}:7"));
+        assert_eq!(Gtid::from_sid(sid, "", 7).to_string(), format!("{A}:7"));
     }
 
     #[test]
@@ -242,10 +230,11 @@ mod tests {
         let tagged: GtidSet = format!("{A}:blue:1").parse().unwrap();
         let plain: GtidSet = format!("{A}:1").parse().unwrap();
         assert!(!tagged.is_subset(&plain) && !plain.is_subset(&tagged));
+        let a = Uuid::try_parse(A).unwrap();
         let both: GtidSet = format!("{A}:1-2:blue:1:3").parse().unwrap();
         assert_eq!(
             both.origins().collect::<Vec<_>>(),
-            [(A, "", &[(1, 2)][..]), (A, "blue", &[(1, 1), (3, 3)])]
+            [(a, "", &[(1, 2)][..]), (a, "blue", &[(1, 1), (3, 3)])]
         );
     }
 

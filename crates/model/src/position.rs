@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 /// A binlog file and the offset in it. Ordered by the number at the end of the file's name, then
 /// by offset; positions of different servers do not compare.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct BinlogPosition {
     /// The file, such as `binlog.000042`.
-    pub file: String,
+    pub file: Arc<str>,
     /// The offset of the end of an event in it, in bytes.
     pub pos: u64,
 }

@@ -34,8 +34,7 @@ fn encoded(set: &GtidSet) -> Vec<u8> {
     let head = if tagged { count << 8 | 1 << 56 } else { count };
     let mut out = head.to_le_bytes().to_vec();
     for (uuid, tag, runs) in set.origins() {
-        let digits: Vec<u8> = uuid.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
-        out.extend(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]));
+        out.extend_from_slice(uuid.as_bytes());
         if tagged {
             // A length as the serialization library writes it; a tag has 32 characters at most.
             out.push((tag.len() as u8) << 1);

@@ -49,7 +49,6 @@ pub(crate) struct Machine {
     wanted: Wanted,
     collations: Collations,
     at: BinlogPosition,
-    file: Arc<str>,
     state: State,
     maps: HashMap<u64, Mapped>,
     plans: HashMap<TableName, (Vec<u8>, Arc<Plan>)>,
@@ -123,7 +122,6 @@ impl Machine {
             wanted,
             collations,
             at: BinlogPosition::default(),
-            file: "".into(),
             state: State::Outside,
             maps: HashMap::new(),
             plans: HashMap::new(),
@@ -236,16 +234,16 @@ impl Machine {
                 self.outside("a new file begins")?;
                 let mut cursor = Cursor::new(body);
                 let pos = cursor.uint(8)?;
-                self.at = BinlogPosition { file: file_name(cursor.rest())?.to_owned(), pos };
+                self.at = BinlogPosition { file: file_name(cursor.rest())?.into(), pos };
                 Ok(self.idle())
             }
             HEARTBEAT => {
                 let file = file_name(body)?;
-                if file == self.at.file {
+                if *file == *self.at.file {
                     self.move_to(header.log_pos);
                 } else {
                     self.outside("a new file begins")?;
-                    self.at = BinlogPosition { file: file.to_owned(), pos: header.log_pos.into() };
+                    self.at = BinlogPosition { file: file.into(), pos: header.log_pos.into() };
                 }
                 Ok(self.idle())
             }
@@ -282,14 +280,6 @@ impl Machine {
     fn idle(&self) -> Option<BinlogEvent> {
         let outside = matches!(self.state, State::Outside) && !self.at.file.is_empty();
         outside.then(|| BinlogEvent::Idle { position: self.at.clone() })
-    }
-
-    /// The name of the file, in one copy for all events in it.
-    fn file(&mut self) -> Arc<str> {
-        if *self.file != *self.at.file {
-            self.file = self.at.file.as_str().into();
-        }
-        Arc::clone(&self.file)
     }
 
     fn outside(&self, what: &str) -> Result<(), Fault> {
@@ -350,7 +340,7 @@ impl Machine {
         }
     }
 
-    fn query(&mut self, text: QueryText) -> Result<Option<BinlogEvent>, Fault> {
+    fn query(&mut self, text: QueryText<'_>) -> Result<Option<BinlogEvent>, Fault> {
         let query = classify(&text.sql, &text.database);
         match (&self.state, query) {
             (State::Outside, _) => Err(Fault::unsupported(
@@ -411,7 +401,7 @@ impl Machine {
 
     fn statement(
         &mut self,
-        text: QueryText,
+        text: QueryText<'_>,
         kind: StatementKind,
         tables: Vec<TableName>,
         dropped: Option<String>,
@@ -420,8 +410,8 @@ impl Machine {
             State::Opened(Opened { gtid, commit_us, .. }) => Some(BinlogEvent::Statement {
                 gtid,
                 commit_us,
-                database: dropped.unwrap_or(text.database),
-                sql: text.sql,
+                database: dropped.unwrap_or_else(|| text.database.into_owned()),
+                sql: text.sql.into_owned(),
                 kind,
                 tables,
                 position: self.at.clone(),
@@ -488,7 +478,7 @@ impl Machine {
             kind,
             images,
             end: self.at.pos,
-            file: self.file(),
+            file: Arc::clone(&self.at.file),
         })))
     }
 }

@@ -67,7 +67,7 @@ impl Reader {
         self.lease.is_clean();
         let cell = |i: usize| row.as_ref().and_then(|r| r.get_opt::<String, _>(i)).and_then(Result::ok);
         match (cell(0), cell(1).and_then(|pos| pos.parse().ok())) {
-            (Some(file), Some(pos)) => Ok(BinlogPosition { file, pos }),
+            (Some(file), Some(pos)) => Ok(BinlogPosition { file: file.into(), pos }),
             _ => Err(unexpected(doing)),
         }
     }

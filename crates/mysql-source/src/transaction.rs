@@ -1,5 +1,7 @@
 //! GTID and QUERY events.
 
+use std::borrow::Cow;
+
 use tandem_model::Gtid;
 
 use crate::bytes::{Cursor, Problem};
@@ -19,7 +21,7 @@ impl Opened {
     pub(crate) fn read(body: &[u8], timestamp: u32, server_id: u32) -> Result<Self, Problem> {
         let mut cursor = Cursor::new(body);
         cursor.u8()?;
-        let gtid = Gtid::from_sid(&cursor.sid()?, "", cursor.uint(8)?);
+        let gtid = Gtid::from_sid(cursor.sid()?, "", cursor.uint(8)?);
         let mut commit_us = 0;
         // The type of the logical timestamps and the two of them, then the commit times.
         if !cursor.is_empty() && cursor.u8()? == 2 {
@@ -75,7 +77,7 @@ impl Opened {
             }
         }
         let gtid = match sid {
-            Some(sid) if number > 0 => Gtid::from_sid(&sid, tag, number),
+            Some(sid) if number > 0 => Gtid::from_sid(sid, tag, number),
             _ => return Err("it names no GTID".into()),
         };
         let commit_us = [original, immediate].into_iter().find(|us| *us > 0);
@@ -86,33 +88,33 @@ impl Opened {
 
 /// A statement, from a QUERY event.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct QueryText {
-    pub(crate) database: String,
-    pub(crate) sql: String,
+pub(crate) struct QueryText<'a> {
+    pub(crate) database: Cow<'a, str>,
+    pub(crate) sql: Cow<'a, str>,
     /// The locale of the names of days and months in the session that ran it (`sql_locale.cc`); 0 is
     /// `en_US`.
     pub(crate) locale: u64,
 }
 
-impl QueryText {
-    pub(crate) fn read(body: &[u8], collations: &Collations) -> Result<Self, Problem> {
+impl<'a> QueryText<'a> {
+    pub(crate) fn read(body: &'a [u8], collations: &Collations) -> Result<Self, Problem> {
         let mut cursor = Cursor::new(body);
         cursor.take(8)?;
         let database_length = usize::from(cursor.u8()?);
         cursor.take(2)?;
         let variables_length = cursor.uint(2)? as usize;
         let variables = cursor.take(variables_length)?;
-        let database = String::from_utf8_lossy(cursor.take(database_length)?).into_owned();
+        let database = String::from_utf8_lossy(cursor.take(database_length)?);
         cursor.take(1)?;
         let status = Status::read(variables);
-        let charset = status.client_collation.and_then(|id| collations.charset(id).ok());
         let text = cursor.rest();
-        let sql = match charset {
-            Some(charset) => {
-                charset.decode(text).unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned())
-            }
-            None => String::from_utf8_lossy(text).into_owned(),
+        let charset = || status.client_collation.and_then(|id| collations.charset(id).ok());
+        let decoded = match text {
+            // Nearly all are this one, which is the same in every character set.
+            b"BEGIN" => None,
+            _ => charset().and_then(|charset| charset.decode(text).ok()),
         };
+        let sql = decoded.map_or_else(|| String::from_utf8_lossy(text), Cow::Owned);
         Ok(Self { database, sql, locale: status.locale })
     }
 }

@@ -17,6 +17,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// Of the C libraries too: librdkafka frees on one thread what it took on another, for each record.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before any client does it: without this, OpenSSL frees what it holds when `main` returns, while
     // librdkafka's threads and our own still end, and now and then a finished command died of that.

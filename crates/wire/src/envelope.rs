@@ -183,7 +183,7 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     r.bytes()?; // table
     let server_id = unsigned(r.long()?)?;
     let gtid = if r.present()? { Some(r.text()?.to_owned()) } else { None };
-    let file = r.text()?.to_owned();
+    let file = r.text()?.into();
     let pos = unsigned(r.long()?)?;
     let row = unsigned(r.long()?)?;
     if r.present()? {

@@ -725,7 +725,7 @@ fn expected(events: &[BinlogEvent]) -> Vec<Said> {
                         kind: kind.name().to_owned(),
                         tables: tables.iter().map(ToString::to_string).collect(),
                         version: 0,
-                        file: position.file.clone(),
+                        file: position.file.to_string(),
                         pos: position.pos as i64,
                         ts_us: *commit_us,
                     }));

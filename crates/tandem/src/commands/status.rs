@@ -160,7 +160,7 @@ impl Source {
     fn of(watermark: &Watermark, age: f64) -> Self {
         Self {
             gtid_set: watermark.gtid_set.to_string(),
-            file: watermark.position.file.clone(),
+            file: watermark.position.file.to_string(),
             position: watermark.position.pos,
             version: watermark.version.0,
             watermark_age_seconds: age,

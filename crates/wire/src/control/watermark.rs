@@ -36,7 +36,7 @@ impl ControlRecord for Watermark {
         WatermarkFields {
             source: self.source.clone(),
             gtid_set: self.gtid_set.to_string(),
-            file: self.position.file.clone(),
+            file: self.position.file.to_string(),
             pos: self.position.pos as i64,
             version: self.version.0,
             offsets: self.offsets.clone(),
@@ -58,7 +58,7 @@ impl ControlRecord for Watermark {
         Ok(Self {
             source: fields.source,
             gtid_set: fields.gtid_set.parse().map_err(|_| "it holds no GTID set".to_owned())?,
-            position: BinlogPosition { file: fields.file, pos: number(fields.pos)? },
+            position: BinlogPosition { file: fields.file.into(), pos: number(fields.pos)? },
             version: Version(fields.version),
             offsets: fields.offsets,
             cut,
