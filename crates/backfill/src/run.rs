@@ -205,7 +205,7 @@ impl Backfill {
                 .collect::<Result<_, _>>()
                 .map_err(encode)?;
             let bytes = records.iter().map(|r| r.key.len() + r.value.as_ref().map_or(0, Vec::len)).sum();
-            self.schemas.reframe(&mut records);
+            self.schemas.reframe(&mut records)?;
             producer.send(records).await?;
             progress.rows += count as i64;
             progress.version = watermark.version.0;

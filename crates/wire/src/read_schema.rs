@@ -98,6 +98,12 @@ impl ReadKeySchema {
         self.id
     }
 
+    /// The same schema under another id, which a registry has given it.
+    #[must_use]
+    pub fn under(self, id: u32) -> Self {
+        Self { id, ..self }
+    }
+
     /// Reads a framed record key: the primary key's values in the key's order.
     pub fn decode(&self, key: &[u8]) -> Result<Vec<Value>, WireError> {
         get_key(self.columns.iter(), unframe(key, self.id)?)
