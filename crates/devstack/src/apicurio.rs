@@ -65,7 +65,7 @@ impl Apicurio {
 
     /// The same over TLS, where it has a certificate.
     pub fn tls_url(&self) -> Option<String> {
-        self.ports().get(1).map(|port| format!("https://127.0.0.1:{port}{API}"))
+        self.ports().get(2).map(|port| format!("https://127.0.0.1:{port}{API}"))
     }
 
     pub(crate) fn into_server(self) -> Server {
@@ -107,7 +107,7 @@ impl Recipe for ApicurioRecipe {
     }
 
     fn ports(&self) -> usize {
-        1 + usize::from(self.options.identity.is_some())
+        2 + usize::from(self.options.identity.is_some())
     }
 
     fn extra_args(&self) -> &[String] {
@@ -124,7 +124,9 @@ impl Recipe for ApicurioRecipe {
         command.args(["-Xmx256m", "-XX:+ExitOnOutOfMemoryError", "-XX:+PerfDisableSharedMem"]);
         command.arg(format!("-Djava.io.tmpdir={}", dir.join("tmp").display()));
         command.arg("-Dquarkus.http.host=127.0.0.1").arg(format!("-Dquarkus.http.port={}", ports[0]));
-        if let Some(port) = ports.get(1) {
+        command.arg("-Dquarkus.management.host=127.0.0.1");
+        command.arg(format!("-Dquarkus.management.port={}", ports[1]));
+        if let Some(port) = ports.get(2) {
             command.arg(format!("-Dquarkus.http.ssl-port={port}"));
         }
         if self.options.lasting {

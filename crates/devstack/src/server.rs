@@ -270,7 +270,8 @@ impl Server {
     }
 
     /// All its ports: MySQL's; Kafka's for clients and controller; Cassandra's for CQL, storage, JMX;
-    /// those of Debezium's and Apicurio's REST interfaces, Apicurio's for TLS behind it.
+    /// those of Debezium's and Apicurio's REST interfaces, Apicurio's for management and TLS
+    /// behind it.
     pub fn ports(&self) -> Vec<u16> {
         self.lock().state.ports.clone()
     }

@@ -132,7 +132,9 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
 /// a change of a table that it does not allow.
 async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option<Problem>> {
     let topics = Topics::new(&kafka.prefix);
-    let topics: Vec<String> = config.tables()?.iter().map(|table| topics.changes(table)).collect();
+    let tables = config.tables()?;
+    let topics: Vec<String> =
+        tables.iter().flat_map(|table| [topics.changes(table), topics.backfill(table)]).collect();
     let held = match SchemaStore::check(kafka, &topics).await {
         Ok(held) => held,
         Err(error) => return Ok(Some(Problem::fatal("schema_registry", "", error))),
