@@ -4,6 +4,7 @@ mod loss;
 mod refusals;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use apache_avro::Schema;
@@ -93,10 +94,10 @@ async fn decoded(registry: &Apicurio, records: &[InRecord]) -> anyhow::Result<Ve
             let Some(framed) = framed else { continue };
             anyhow::ensure!(framed[0] == 0, "no frame");
             let id = u32::from_be_bytes(framed[1..5].try_into()?);
-            if !schemas.contains_key(&id) {
+            if let Entry::Vacant(unknown) = schemas.entry(id) {
                 let answer = get(registry, &format!("/schemas/ids/{id}")).await?;
                 let text = answer["schema"].as_str().ok_or_else(|| anyhow::anyhow!("no schema: {answer}"))?;
-                schemas.insert(id, Schema::parse_str(text)?);
+                unknown.insert(Schema::parse_str(text)?);
             }
             let mut datum = &framed[5..];
             let value = GenericDatumReader::builder(&schemas[&id]).build()?.read_value(&mut datum)?;
