@@ -12,7 +12,7 @@ use std::time::Duration;
 use tandem_event_log::{
     ConsumeError, GroupConsumer, KafkaConfig, PublishError, Topics, TransactionalPublisher,
 };
-use tandem_model::{PhaseRecord, TableName};
+use tandem_model::PhaseRecord;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use crate::active::{Active, Turn, now_us};
 use crate::api::{self, Api};
 use crate::auth::Token;
 use crate::counters::MetricNames;
+use crate::log_state::MappedTable;
 use crate::log_watch::{LogWatch, WatchError};
 use crate::measurement::Measurements;
 use crate::metrics::Metrics;
@@ -80,7 +81,7 @@ pub struct Controller {
     /// The log.
     pub kafka: KafkaConfig,
     /// The migrated tables.
-    pub tables: Vec<TableName>,
+    pub tables: Vec<MappedTable>,
     /// How it works.
     pub config: ControllerConfig,
     /// What it tells about itself.

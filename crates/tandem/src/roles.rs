@@ -16,12 +16,13 @@ use prometheus_client::registry::Registry;
 use tandem_apply::Apply;
 use tandem_backfill::{Backfill, BackfillTable};
 use tandem_capture::Capture;
-use tandem_controller::Controller;
+use tandem_controller::{Controller, MappedTable};
 use tandem_event_log::{Admin, SchemaStore, Topics};
 use tandem_gateway::{Gateway, GatewayParts};
 use tandem_mysql_source::ClientPool;
 use tandem_verify::{Reconciler, Stream};
 use tandem_watermarks::Watermarks;
+use tandem_wire::fingerprint;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -320,9 +321,12 @@ async fn gateway(
 
 async fn controller(config: &Config, metrics: &Metrics, stop: &CancellationToken) -> Result<Work> {
     let (kafka, section) = (config.kafka()?, config.controller_section());
-    let tables = config.tables()?;
+    let names = config.tables()?;
     let admin = Admin::connect(&kafka).await?;
-    admin.ensure_topics(&Topics::new(&kafka.prefix).specs(&kafka, &tables)).await?;
+    admin.ensure_topics(&Topics::new(&kafka.prefix).specs(&kafka, &names)).await?;
+    let mapped = names.into_iter().zip(&config.table);
+    let tables =
+        mapped.map(|(name, table)| MappedTable { name, mapping: fingerprint(&table.spelling()) }).collect();
     let controller =
         Controller { kafka, tables, config: section.controller()?, metrics: metrics.controller.clone() };
     let listener = TcpListener::bind(section.listen).await.with_context(|| {
@@ -378,10 +382,11 @@ async fn followers(
             kafka: servers.kafka.clone(),
             schemas: schemas.clone(),
             watermarks,
-            tables: servers
-                .plans
+            tables: config
+                .table
                 .iter()
-                .map(|p| BackfillTable::new(Arc::clone(p.source()), &p.layout()))
+                .zip(&servers.plans)
+                .map(|(t, p)| BackfillTable::new(Arc::clone(p.source()), &p.layout(), &t.spelling()))
                 .collect(),
             config: config.backfill(),
             metrics: metrics.backfill.clone(),
