@@ -48,7 +48,7 @@ pub use producer::Producer;
 pub use publisher::TransactionalPublisher;
 pub use read::{read_all, read_last};
 pub use record::{EndOffsets, InRecord, OutRecord, VERSION_HEADER};
-pub use registry::RegistryConfig;
+pub use registry::{RegistryConfig, http_tls};
 pub use schema_store::SchemaStore;
 pub use security::{KafkaSecurity, Sasl, SaslMechanism, TlsFiles};
 pub use tail::TailReader;
