@@ -62,6 +62,9 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
         assert_eq!(place(&seated.order("back")?.body), expected);
     }
     assert_eq!(stage.generations(&seated).await?, 12);
+    // A place that was only just reached has no measurements.
+    let measured = |a: &Answer| !a.body["measurements"]["capture_age_seconds"].is_null();
+    seated.until("the first round here", measured).await?;
     let status = seated.phase(&["status"]).await?;
     assert!(status.success && status.stdout.contains("capture_age_seconds = "), "{status:?}");
     let history = seated.phase(&["history", "--json"]).await?;
