@@ -50,7 +50,7 @@ pub use publisher::TransactionalPublisher;
 pub use read::{read_all, read_last};
 pub use record::{EndOffsets, InRecord, OutRecord, VERSION_HEADER};
 pub use registry::HeldSubject;
-pub use registry_client::RegistryConfig;
+pub use registry_client::{RegistryConfig, http_tls};
 pub use schema_store::SchemaStore;
 pub use security::{KafkaSecurity, Sasl, SaslMechanism, TlsFiles};
 pub use tail::TailReader;

@@ -1,7 +1,7 @@
 //! Requests to a schema registry with Confluent's API, which Apicurio, Karapace and Redpanda speak too.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ impl Client {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(ANSWER))
-            .tls_config(tls(config)?)
+            .tls_config(http_tls(config.ca.as_deref(), "schema_registry.ca")?)
             .build()
             .into();
         let authorization = config
@@ -136,12 +136,13 @@ impl Client {
     }
 }
 
-fn tls(config: &RegistryConfig) -> Result<TlsConfig, ConsumeError> {
-    let roots = match &config.ca {
+/// TLS of an HTTP client, by the system's OpenSSL: with the certificates of the file `ca`, named so in
+/// the configuration, or those that the system trusts.
+pub fn http_tls(ca: Option<&Path>, name: &str) -> Result<TlsConfig, ConsumeError> {
+    let roots = match ca {
         None => RootCerts::PlatformVerifier,
         Some(path) => {
-            let problem =
-                |why: &str| ConsumeError::Config(format!("schema_registry.ca {}: {why}", path.display()));
+            let problem = |why: &str| ConsumeError::Config(format!("{name} {}: {why}", path.display()));
             let pem = std::fs::read(path).map_err(|e| problem(&e.to_string()))?;
             let found: Vec<Certificate<'static>> = parse_pem(&pem)
                 .filter_map(|item| match item {
