@@ -3,6 +3,7 @@
 
 mod pages;
 mod seat;
+mod tls;
 mod walk;
 
 use std::net::TcpListener;

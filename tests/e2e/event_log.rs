@@ -402,8 +402,15 @@ async fn schemas_are_known_everywhere() {
 
     // Another table whose id is taken gets a salt.
     let other = TableSchema::new(table("items"), &config.prefix);
-    writer.register("elsewhere", other.value_id(), "{\"type\":\"string\"}").await.unwrap();
-    let taken = reader.register("items-value", other.value_id(), other.value_json()).await;
+    let taken = serde_json::json!({ "subject": "elsewhere", "id": other.value_id() });
+    let plant = OutRecord {
+        topic: Topics::new(&config.prefix).schemas().into(),
+        key: taken.to_string().into_bytes(),
+        value: Some(b"{\"type\":\"string\"}".to_vec()),
+        ..record("", 0, "")
+    };
+    Producer::start(&config).await.unwrap().send(vec![plant]).await.unwrap();
+    let taken = reader.register("items", &other).await;
     assert!(matches!(taken, Err(ConsumeError::SchemaCollision { .. })), "{taken:?}");
     let salted = reader.register_table("items", &other).await.unwrap();
     assert_eq!(salted.salt(), 1);

@@ -19,6 +19,7 @@ mod link;
 mod migration;
 mod mysql_source;
 mod refusals;
+mod registry;
 mod replay;
 mod security;
 mod support;

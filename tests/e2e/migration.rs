@@ -1,12 +1,14 @@
 //! Whole migrations by the real binary.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
 use tandem_devstack::{Cassandra, Kafka};
 use tandem_model::GtidSet;
 
+use crate::gateway::free_port;
 use crate::support::{Migration, Running, Servers, finish};
 
 const TABLES: [&str; 2] = [
@@ -191,18 +193,58 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     running.terminate().await?;
     migration.mysql.query_drop("UPDATE orders SET note = NULL WHERE id % 2").await?;
     let note = "[[table.target]]\ntable = \"by_note\"\npartition_key = [\"id\"]\nomit = [\"customer\", \"amount\"]\n";
-    migration.configure("", &format!("{MAPPING}{note}"))?;
+    let controller = format!("[controller]\nlisten = \"127.0.0.1:{}\"\n", free_port()?);
+    migration.configure(&controller, MAPPING)?;
+    assert_eq!(left_to_copy(&migration).await?, 0);
+    migration.configure(&controller, &format!("{MAPPING}{note}"))?;
     migration.succeed(&["schema", "apply"]).await?;
+    // The backfill of before is of other targets: it counts for nobody any more.
+    assert_eq!(left_to_copy(&migration).await?, 1);
+    let status = migration.status().await?;
+    assert!(status["tables"][0]["backfill"]["done"] == false && status["ready"] == false, "{status:#}");
     let mut running = migration.start(&["run"])?;
-    // The status knows the backfill of before until the new one has begun.
-    let log = migration.folder.path().join("tandem.log");
-    let anew = || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("it is copied anew"));
-    migration.until(&mut running, "the backfill to begin anew", |_| anew()).await?;
     migration.drained(&mut running).await?;
     running.terminate().await?;
+    assert_eq!(copied_anew(&migration)?, 1);
+    assert_eq!(left_to_copy(&migration).await?, 0);
     let (equal, report) = compare(&migration).await?;
     assert!(equal, "{report:#}");
+
+    // The same targets written in another way: nothing is copied again.
+    let renamed = note.replace("omit", "rename = { note = \"note\" }\nomit");
+    migration.configure(&controller, &format!("{MAPPING}{renamed}"))?;
+    assert_eq!(left_to_copy(&migration).await?, 1);
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+    assert_eq!(copied_anew(&migration)?, 1);
+    assert_eq!(left_to_copy(&migration).await?, 0);
     migration.drop().await
+}
+
+/// How often a backfill began anew.
+fn copied_anew(migration: &Migration) -> anyhow::Result<usize> {
+    let log = std::fs::read_to_string(migration.folder.path().join("tandem.log"))?;
+    Ok(log.matches("it is copied anew").count())
+}
+
+/// How many tables a controller says are not copied, where nothing else runs.
+async fn left_to_copy(migration: &Migration) -> anyhow::Result<i64> {
+    let log = migration.folder.path().join("controller.log");
+    let mut controller = Running::of(migration.command(&["controller"]), log)?;
+    let began = Instant::now();
+    let left = loop {
+        controller.check()?;
+        let standing = migration.tandem(&["phase", "status", "--json"]).await?;
+        let standing: Json = serde_json::from_str(&standing.stdout).unwrap_or_default();
+        if let Some(left) = standing["measurements"]["backfill_tables_left"].as_i64() {
+            break left;
+        }
+        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "{standing:#} {}", controller.tail());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    controller.terminate().await?;
+    Ok(left)
 }
 
 #[tokio::test(flavor = "multi_thread")]

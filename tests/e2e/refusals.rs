@@ -10,7 +10,7 @@ const MAPPING: &str =
 const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT)";
 
 /// Both the roles and the check refuse, in the same words.
-async fn refused(migration: &Migration, words: &[&str]) -> anyhow::Result<()> {
+pub(crate) async fn refused(migration: &Migration, words: &[&str]) -> anyhow::Result<()> {
     for command in ["run", "check"] {
         let Finished { success, stderr, .. } = migration.tandem(&[command]).await?;
         assert!(!success, "{command} went on: {stderr}");

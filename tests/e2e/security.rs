@@ -4,4 +4,4 @@
 mod accounts;
 mod kafka;
 mod mysql;
-mod pki;
+pub(crate) mod pki;

@@ -201,6 +201,24 @@ pub(crate) async fn finish(command: Command) -> anyhow::Result<Finished> {
     Ok(Finished { success: status.success(), stdout: text(stdout), stderr: text(stderr) })
 }
 
+/// Polls `/readyz` until it says so, within a minute.
+pub(crate) async fn ready(address: &str, words: &str) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let url = format!("http://{address}/readyz");
+        let said = tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string())
+        })
+        .await?;
+        if said.as_ref().is_ok_and(|text| text.contains(words)) {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "{words:?} is not what it says: {said:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// A process under test, killed on drop.
 pub(crate) struct Running {
     child: Child,

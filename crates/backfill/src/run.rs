@@ -10,6 +10,7 @@ use tandem_model::{Change, Op, SourceInfo, TableDef, Value};
 use tandem_mysql_source::{Mysql, MysqlError, Reader};
 use tandem_watermarks::{WatermarkError, Watermarks};
 use tandem_wire::control::BackfillProgress;
+use tandem_wire::fingerprint;
 use tandem_wire::{TableSchema, WireError};
 use tokio_util::sync::CancellationToken;
 
@@ -81,12 +82,14 @@ pub struct BackfillTable {
     def: Arc<TableDef>,
     /// A hash of its plan's layout.
     mapping: String,
+    /// A hash of its mapping as it is configured.
+    configured: String,
 }
 
 impl BackfillTable {
-    /// The table of a plan, whose layout is `layout`.
-    pub fn new(def: Arc<TableDef>, layout: &str) -> Self {
-        Self { def, mapping: format!("{:08x}", tandem_wire::id_of(layout)) }
+    /// The table of a plan, whose layout is `layout`, with what is configured.
+    pub fn new(def: Arc<TableDef>, layout: &str, configuration: &str) -> Self {
+        Self { def, mapping: fingerprint(layout), configured: fingerprint(configuration) }
     }
 }
 
@@ -140,8 +143,8 @@ impl Backfill {
         Ok(())
     }
 
-    async fn table(&self, producer: &Producer, table: &BackfillTable) -> Result<(), BackfillError> {
-        let BackfillTable { def: table, mapping } = table;
+    async fn table(&self, producer: &Producer, copied: &BackfillTable) -> Result<(), BackfillError> {
+        let BackfillTable { def: table, mapping, configured } = copied;
         let name = table.name.to_string();
         let encode = |source| BackfillError::Encode { table: name.clone(), source };
         let mut known = read_progress(&self.kafka).await?.remove(&name);
@@ -151,6 +154,11 @@ impl Backfill {
                 "the table's targets have changed since it was copied: it is copied anew"
             );
             known = None;
+        }
+        // The same targets, written in another way: who knows no more than that must know it.
+        if let Some(progress) = known.as_mut().filter(|p| p.configured != *configured) {
+            progress.configured.clone_from(configured);
+            producer.send(vec![progress_record(&self.kafka, &table.name, progress)]).await?;
         }
         if known.as_ref().is_some_and(|p| p.done) {
             return Ok(());
@@ -166,7 +174,7 @@ impl Backfill {
 
         let mut progress = match known {
             Some(progress) => progress,
-            None => self.begin(&mut reader, &schema, mapping).await?,
+            None => self.begin(&mut reader, &schema, copied).await?,
         };
         let key = |bytes: &Option<Vec<u8>>| {
             bytes.as_ref().map(|k| schema.decode_key(k)).transpose().map_err(encode)
@@ -205,7 +213,7 @@ impl Backfill {
                 .collect::<Result<_, _>>()
                 .map_err(encode)?;
             let bytes = records.iter().map(|r| r.key.len() + r.value.as_ref().map_or(0, Vec::len)).sum();
-            self.schemas.reframe(&mut records);
+            self.schemas.reframe(&mut records)?;
             producer.send(records).await?;
             progress.rows += count as i64;
             progress.version = watermark.version.0;
@@ -245,7 +253,7 @@ impl Backfill {
         &self,
         reader: &mut Reader,
         schema: &TableSchema,
-        mapping: &str,
+        copied: &BackfillTable,
     ) -> Result<BackfillProgress, BackfillError> {
         let table = schema.table();
         let name = table.name.to_string();
@@ -262,7 +270,8 @@ impl Backfill {
             }
         };
         Ok(BackfillProgress {
-            mapping: mapping.to_owned(),
+            mapping: copied.mapping.clone(),
+            configured: copied.configured.clone(),
             last_key: None,
             upto_key,
             rows: 0,

@@ -307,15 +307,12 @@ impl Capture {
     ) -> Result<Published, CaptureError> {
         for schema in &batch.schemas {
             let topic = topics.changes(&schema.table().name);
-            self.schemas.register(&schema.key_subject(&topic), schema.key_id(), schema.key_json()).await?;
-            self.schemas
-                .register(&schema.value_subject(&topic), schema.value_id(), schema.value_json())
-                .await?;
+            self.schemas.register(&topic, schema).await?;
         }
         let Batch { mut records, rows, transactions, changes, foreign_rows, .. } = batch;
         let published = Published { rows, transactions, bytes, changes, foreign_rows };
         let topic: Arc<str> = topics.watermarks().into();
-        self.schemas.reframe(&mut records);
+        self.schemas.reframe(&mut records)?;
         publisher
             .publish(records, move |offsets| Ok(vec![watermark_record(topic, watermark, &ends, offsets)]))
             .await?;

@@ -1,5 +1,6 @@
 //! The HTTP control API.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::Listener;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tandem_event_log::{ConsumeError, KafkaConfig, Topics, read_all};
 use tandem_wire::control::{Audit, decode_control};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +37,11 @@ pub(crate) struct Api {
 }
 
 /// Serves until `stop`.
-pub(crate) async fn serve(api: Api, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve<L: Listener<Addr: Debug>>(
+    api: Api,
+    listener: L,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

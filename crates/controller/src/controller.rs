@@ -7,13 +7,14 @@
 //!   one, and only then reads the phase.
 //! - A change is one Kafka transaction: the next phase record and its entry of the audit trail.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
+use axum::serve::Listener;
 use tandem_event_log::{
     ConsumeError, GroupConsumer, KafkaConfig, PublishError, Topics, TransactionalPublisher,
 };
-use tandem_model::{PhaseRecord, TableName};
-use tokio::net::TcpListener;
+use tandem_model::PhaseRecord;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::active::{Active, Turn, now_us};
 use crate::api::{self, Api};
 use crate::auth::Token;
 use crate::counters::MetricNames;
+use crate::log_state::MappedTable;
 use crate::log_watch::{LogWatch, WatchError};
 use crate::measurement::Measurements;
 use crate::metrics::Metrics;
@@ -80,7 +82,7 @@ pub struct Controller {
     /// The log.
     pub kafka: KafkaConfig,
     /// The migrated tables.
-    pub tables: Vec<TableName>,
+    pub tables: Vec<MappedTable>,
     /// How it works.
     pub config: ControllerConfig,
     /// What it tells about itself.
@@ -99,7 +101,11 @@ pub(crate) enum Ended {
 
 impl Controller {
     /// Serves the API on `listener` and takes its turns as the active controller, until `stop`.
-    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> Result<(), ControllerError> {
+    pub async fn run<L: Listener<Addr: Debug>>(
+        self,
+        listener: L,
+        stop: CancellationToken,
+    ) -> Result<(), ControllerError> {
         let (commands, mut orders) = mpsc::channel(ORDERS);
         let (views, view) = watch::channel(View::Standby);
         let api = Api { view, commands, tokens: self.config.tokens.clone(), kafka: self.kafka.clone() };

@@ -38,6 +38,7 @@ pub use controller::{Controller, ControllerConfig, ControllerError};
 pub use counters::MetricNames;
 pub use gate::{Gate, GateError, Verdict};
 pub use ladder::{Ladder, Place, Step};
+pub use log_state::MappedTable;
 pub use measurement::{Measured, Measurements, NAMES, Named};
 pub use metrics::Metrics;
 pub use plan::{Decision, Obstacle, Outlook, Situation, assess};

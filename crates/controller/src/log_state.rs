@@ -13,6 +13,15 @@ use tandem_wire::control::{
 
 use crate::measurement::Measurements;
 
+/// A migrated table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappedTable {
+    /// Its name in MySQL.
+    pub name: TableName,
+    /// The fingerprint of its mapping as it is configured. Only a copy by that one counts.
+    pub mapping: String,
+}
+
 /// The newest of everything.
 #[derive(Debug, Default)]
 pub(crate) struct LogState {
@@ -114,10 +123,16 @@ impl LogState {
         Some(seconds(watermark.clock_us, now_us).max(taken_in.elapsed().as_secs_f64()))
     }
 
+    /// How far the copy of a table is, as it is mapped now. After the mapping was changed there is none
+    /// before backfill has begun anew.
+    fn progress_of(&self, table: &MappedTable) -> Option<&BackfillProgress> {
+        self.progress.get(&table.name.to_string()).filter(|progress| progress.configured == table.mapping)
+    }
+
     /// Whether every row of a table is copied and applied, up to `applied` in each partition of its
     /// backfill topic.
-    pub(crate) fn is_copied(&self, table: &TableName, applied: &[i64]) -> bool {
-        self.progress.get(&table.to_string()).is_some_and(|progress| {
+    pub(crate) fn is_copied(&self, table: &MappedTable, applied: &[i64]) -> bool {
+        self.progress_of(table).is_some_and(|progress| {
             progress.done
                 && progress
                     .end_offsets
@@ -130,7 +145,7 @@ impl LogState {
     /// Sets what these records alone say.
     pub(crate) fn measure(
         &mut self,
-        tables: &[TableName],
+        tables: &[MappedTable],
         now_us: i64,
         since: Since,
         into: &mut Measurements,
@@ -145,14 +160,13 @@ impl LogState {
         }
         let age = self.capture_age(now_us);
         into.set("capture_age_seconds", age.ok_or_else(|| "capture has not begun".to_owned()));
-        let left = tables.iter().map(|table| match self.progress.get(&table.to_string()) {
-            Some(progress) if progress.done => Some(0),
-            Some(progress) => Some((progress.estimated_rows - progress.rows).max(1)),
-            None => None,
+        let left = tables.iter().map(|table| match self.progress_of(table) {
+            Some(progress) if progress.done => Ok(0),
+            Some(progress) => Ok((progress.estimated_rows - progress.rows).max(1)),
+            None => Err(format!("the backfill of {}, as it is mapped now, has not begun", table.name)),
         });
-        let left: Option<i64> = left.sum();
-        let unknown = || "the backfill of some table has not begun".to_owned();
-        into.set("backfill_rows_left", left.map(|rows| rows as f64).ok_or_else(unknown));
+        let left: Result<i64, String> = left.sum();
+        into.set("backfill_rows_left", left.map(|rows| rows as f64));
 
         let none = || "no full verification has ended yet: run `tandem verify --full`".to_owned();
         let scan = self.full_scan.as_ref().ok_or_else(none);
@@ -161,10 +175,9 @@ impl LogState {
     }
 
     /// Whether the scan found nothing, and began when all was copied.
-    fn is_clean(&self, scan: &FullScan, tables: &[TableName]) -> bool {
-        let copied_before = |table: &TableName| {
-            let progress = self.progress.get(&table.to_string());
-            progress.is_some_and(|p| p.done && p.updated_at_us <= scan.started_at_us)
+    fn is_clean(&self, scan: &FullScan, tables: &[MappedTable]) -> bool {
+        let copied_before = |table: &MappedTable| {
+            self.progress_of(table).is_some_and(|p| p.done && p.updated_at_us <= scan.started_at_us)
         };
         scan.mismatches == 0 && scan.undecided == 0 && tables.iter().all(copied_before)
     }
@@ -221,6 +234,7 @@ mod tests {
         let progress = BackfillProgress {
             table: "d.t".into(),
             mapping: String::new(),
+            configured: "now".into(),
             last_key: None,
             upto_key: None,
             rows: 30,
@@ -239,8 +253,8 @@ mod tests {
         record(FULL_SCAN_KEY, encode_control(&scan).unwrap())
     }
 
-    fn table() -> TableName {
-        TableName::new("d", "t")
+    fn table() -> MappedTable {
+        MappedTable { name: TableName::new("d", "t"), mapping: "now".into() }
     }
 
     fn measured(state: &mut LogState) -> Measurements {
@@ -306,6 +320,25 @@ mod tests {
         assert!(!state.is_copied(&table(), &[5, 6]) && !state.is_copied(&table(), &[5]));
         assert!(state.is_copied(&table(), &[5, 7]));
         assert_eq!(measured(&mut state).get("backfill_rows_left").unwrap().as_number() as i64, 0);
+    }
+
+    #[test]
+    fn a_copy_by_another_mapping_is_none() {
+        let mut state = LogState::default();
+        state.take_control(&progress(true, 2)).unwrap();
+        state.take_control(&scan(10, 0)).unwrap();
+        let of = |state: &mut LogState, mapping: &str| {
+            let table = MappedTable { mapping: mapping.into(), ..table() };
+            let mut all = Measurements::none("x");
+            let since = Since { offset: 0, seen_us: 0 };
+            state.measure(std::slice::from_ref(&table), 1_000_020, since, &mut all);
+            let clean = all.get("full_scan_clean").unwrap().as_number() > 0.0;
+            (state.is_copied(&table, &[5, 7]), clean, all.get("backfill_rows_left").map_err(str::to_owned))
+        };
+        assert!(matches!(of(&mut state, "now"), (true, true, Ok(_))));
+        let (copied, clean, left) = of(&mut state, "later");
+        assert!(!copied && !clean);
+        assert_eq!(left.unwrap_err(), "the backfill of d.t, as it is mapped now, has not begun");
     }
 
     #[test]

@@ -6,12 +6,12 @@ use tandem_event_log::{
     Admin, ConsumeError, GroupOffsets, KafkaConfig, PartitionLag, TailReader, Topics, oldest_record,
     partition_lags, read_last,
 };
-use tandem_model::{PhaseRecord, TableName};
+use tandem_model::PhaseRecord;
 use tandem_wire::WireError;
 use tokio::time::Instant;
 
 use crate::active::now_us;
-use crate::log_state::{LogState, Since};
+use crate::log_state::{LogState, MappedTable, Since};
 use crate::measurement::Measurements;
 
 /// How long the followed topics may take to be read to their ends.
@@ -42,7 +42,7 @@ impl WatchError {
 /// Follows the control topic, mismatches and watermarks.
 pub(crate) struct LogWatch {
     kafka: KafkaConfig,
-    tables: Vec<TableName>,
+    tables: Vec<MappedTable>,
     topics: Topics,
     admin: Admin,
     group: GroupOffsets,
@@ -52,7 +52,7 @@ pub(crate) struct LogWatch {
 
 impl LogWatch {
     /// Reads the control topic, and what else is followed, to the end.
-    pub(crate) async fn start(kafka: &KafkaConfig, tables: &[TableName]) -> Result<Self, WatchError> {
+    pub(crate) async fn start(kafka: &KafkaConfig, tables: &[MappedTable]) -> Result<Self, WatchError> {
         let topics = Topics::new(&kafka.prefix);
         let admin = Admin::connect(kafka).await?;
         let (control, mismatches, watermarks) = (topics.control(), topics.mismatches(), topics.watermarks());
@@ -125,7 +125,7 @@ impl LogWatch {
         let mut behind = Vec::new();
         let (mut records, mut unclaimed, mut not_copied) = (0, 0, 0);
         for table in &self.tables {
-            let (changes, backfill) = (self.topics.changes(table), self.topics.backfill(table));
+            let (changes, backfill) = (self.topics.changes(&table.name), self.topics.backfill(&table.name));
             for topic in [&changes, &backfill] {
                 let partitions = partition_lags(&self.admin, &self.group, topic).await?;
                 records += partitions.iter().map(PartitionLag::records).sum::<i64>();

@@ -23,7 +23,7 @@ const fn flag(name: &'static str, about: &'static str) -> Named {
 }
 
 /// Every measurement.
-pub const NAMES: [Named; 18] = [
+pub const NAMES: [Named; 19] = [
     number("capture_age_seconds", "how old the newest watermark is"),
     number("apply_lag_records", "records of the change and backfill topics that are not applied"),
     number(
@@ -38,10 +38,11 @@ pub const NAMES: [Named; 18] = [
     number("full_scan_age_seconds", "how long ago the newest full verification ended"),
     number("gateways_behind", "gateways that act on an older generation of the phase"),
     number("dual_writes", "writes that gateways have answered well, within the window"),
-    number("dual_write_failure_rate", "the share of them that Cassandra did not take in time"),
+    number("dual_write_failures", "of those, the ones that Cassandra did not take in time"),
+    number("dual_write_failure_rate", "their share; not measured while there are no dual writes"),
     number("canary_reads", "reads that were Cassandra's to serve, within the window"),
     number("fallbacks", "of those, the ones that MySQL served because Cassandra failed"),
-    number("fallback_rate", "their share"),
+    number("fallback_rate", "their share; not measured while there are no such reads"),
     number(
         "canary_mismatches",
         "target rows that reads of Cassandra met as they differ, confirmed within the window",

@@ -160,6 +160,7 @@ fn compile(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measurement::{Measurements, NAMES};
 
     fn of(phase: Phase, name: &str, text: &str) -> BTreeMap<Phase, Expressions> {
         BTreeMap::from([(phase, BTreeMap::from([(name.to_owned(), text.to_owned())]))])
@@ -187,6 +188,24 @@ mod tests {
         assert_eq!(names(with(&less, &none).unwrap().gates(Phase::Prepare)), ["apply_has_begun"]);
         let more = of(Phase::Prepare, "quiet", "foreign_rows == 0");
         assert_eq!(with(&more, &none).unwrap().gates(Phase::Prepare).len(), 3);
+    }
+
+    /// All is well, and no client speaks to a gateway.
+    #[test]
+    fn quiet_gateways_hold_every_place_that_writes_both() {
+        let none = BTreeMap::new();
+        let policy = with(&none, &none).unwrap();
+        let mut quiet = Measurements::none("nothing was counted");
+        for named in NAMES.iter().filter(|named| !named.name.ends_with("_rate")) {
+            if named.flag {
+                quiet.set_flag(named.name, Ok(true));
+            } else {
+                quiet.set(named.name, Ok(0.0));
+            }
+        }
+        let holds = |phase| policy.gates(phase).iter().any(|gate| !gate.judge(&quiet).met);
+        assert_eq!(Phase::ALL.map(holds), [false, true, true, true, true, false]);
+        assert!(Phase::ALL.iter().all(|phase| !policy.step_back(*phase).iter().any(|g| g.judge(&quiet).met)));
     }
 
     #[test]

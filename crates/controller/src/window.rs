@@ -8,6 +8,13 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::counters::{Counter, Page};
 use crate::measurement::Measurements;
 
+/// What was not there to take a rate of, and what to do about it.
+const NO_WRITE: (&str, &str) = (
+    "no dual write was made",
+    "where none will come, the gate `dual_write_failures <= 0.01 * dual_writes` asks the same and is met by none",
+);
+const NO_READ: (&str, &str) = ("no read was Cassandra's to serve", "read through a gateway");
+
 /// The pages of every process, read about the same time.
 #[derive(Debug, Clone)]
 struct Round {
@@ -84,16 +91,26 @@ impl Window {
         let (writes, failures) = (grown(Counter::DualWrites), grown(Counter::DualWriteFailures));
         let (served, fallbacks) = (grown(Counter::CassandraReads), grown(Counter::Fallbacks));
         into.set("dual_writes", Ok(writes));
-        into.set("dual_write_failure_rate", Ok(share(failures, writes)));
+        into.set("dual_write_failures", Ok(failures));
+        into.set("dual_write_failure_rate", share(failures, writes).ok_or_else(|| self.nothing(NO_WRITE)));
         into.set("canary_reads", Ok(served + fallbacks));
         into.set("fallbacks", Ok(fallbacks));
-        into.set("fallback_rate", Ok(share(fallbacks, served + fallbacks)));
+        into.set("fallback_rate", share(fallbacks, served + fallbacks).ok_or_else(|| self.nothing(NO_READ)));
         let counted = self
             .rounds
             .back()
             .is_some_and(|round| round.pages.values().any(|page| page.has(Counter::ForeignRows)));
         let nobody = || "no page counts them: controller.gateways must list capture's too".to_owned();
         into.set("foreign_rows", counted.then(|| grown(Counter::ForeignRows)).ok_or_else(nobody));
+    }
+
+    /// Why there is no rate.
+    fn nothing(&self, (what, remedy): (&str, &str)) -> String {
+        let seconds = self.length_us / 1_000_000;
+        format!(
+            "{what} since the migration came to this place, or in the last {seconds} s \
+             (controller.window_seconds); {remedy}"
+        )
     }
 
     /// By how much a counter has grown over all processes. One that has fallen began anew, at 0.
@@ -110,14 +127,15 @@ impl Window {
     }
 }
 
-/// `part` of `whole`; 0 of nothing, and all of nothing if there is a part.
-fn share(part: f64, whole: f64) -> f64 {
+/// `part` of `whole`; all of nothing if there is a part. Nothing of nothing is no rate: it says
+/// neither that things go well nor that they go badly.
+fn share(part: f64, whole: f64) -> Option<f64> {
     if whole > 0.0 {
-        (part / whole).min(1.0)
+        Some((part / whole).min(1.0))
     } else if part > 0.0 {
-        1.0
+        Some(1.0)
     } else {
-        0.0
+        None
     }
 }
 
@@ -129,6 +147,7 @@ fn set_all(into: &mut Measurements, why: &str) {
 fn set_increases(into: &mut Measurements, why: &str) {
     for name in [
         "dual_writes",
+        "dual_write_failures",
         "dual_write_failure_rate",
         "canary_reads",
         "fallbacks",
@@ -143,6 +162,7 @@ fn set_increases(into: &mut Measurements, why: &str) {
 mod tests {
     use super::*;
     use crate::counters::MetricNames;
+    use crate::gate::Gate;
 
     fn page(text: &str) -> Page {
         MetricNames::default().read(text).unwrap()
@@ -204,11 +224,32 @@ mod tests {
 
     #[test]
     fn failures_without_a_write_are_all_of_them() {
-        for (part, whole, expected) in
-            [(0.0, 0.0, 0.0), (3.0, 0.0, 1.0), (1.0, 4.0, 0.25), (5.0, 4.0, 1.0), (0.0, 4.0, 0.0)]
-        {
-            assert!((share(part, whole) - expected).abs() < 1e-9, "{part} of {whole}");
+        for (part, whole, expected) in [(3.0, 0.0, 1.0), (1.0, 4.0, 0.25), (5.0, 4.0, 1.0), (0.0, 4.0, 0.0)] {
+            assert!((share(part, whole).unwrap() - expected).abs() < 1e-9, "{part} of {whole}");
         }
+    }
+
+    #[test]
+    fn a_rate_of_nothing_meets_no_gate_and_a_count_of_nothing_does() {
+        let gate = |text: &str| Gate::compile("g", text).unwrap();
+        let mut window = Window::new(60_000_000);
+        window.begin(5);
+        round(&mut window, 0, [("a", gateway(5, 9, 0, 9, 0))]);
+        let quiet = round(&mut window, 1, [("a", gateway(5, 9, 0, 9, 0))]);
+        for (name, text, nothing) in [
+            ("dual_write_failure_rate", "dual_write_failure_rate <= 0.01", "no dual write was made since"),
+            ("fallback_rate", "fallback_rate <= 0.01", "no read was Cassandra's to serve since"),
+        ] {
+            let why = quiet.get(name).unwrap_err();
+            assert!(why.contains(nothing) && why.contains("the last 60 s"), "{why}");
+            assert!(!gate(text).judge(&quiet).met, "{text}");
+        }
+        // What the refusal names for those who write nothing holds back failures all the same.
+        let named = NO_WRITE.1.split('`').nth(1).unwrap();
+        assert!(gate(named).judge(&quiet).met);
+        let failed = round(&mut window, 2, [("a", gateway(5, 10, 1, 9, 0))]);
+        assert!(!gate(named).judge(&failed).met);
+        assert!((number(&failed, "dual_write_failures") - 1.0).abs() < 1e-9);
     }
 
     #[test]

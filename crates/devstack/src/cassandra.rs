@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, make_dir, remove_dir};
-use crate::kafka::connect;
+use crate::probe::connect;
 use crate::server::{Recipe, Server};
 use crate::{instance, maven, tools};
 

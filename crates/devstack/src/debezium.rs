@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, make_dir, remove_dir};
-use crate::kafka::{self, connect};
+use crate::kafka;
+use crate::probe::get;
 use crate::server::{Recipe, Server};
 use crate::{instance, maven, tools};
 
@@ -169,13 +169,9 @@ impl Recipe for DebeziumRecipe {
     }
 
     fn probe(&self, _dir: &Path, ports: &[u16]) -> Result<()> {
-        let mut socket = connect(ports[0])?;
-        write!(socket, "GET /connectors/{NAME}/status HTTP/1.0\r\n\r\n").context("send a request")?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).context("no answer")?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let body = get(ports[0], &format!("/connectors/{NAME}/status"))?;
         let status: serde_json::Value =
-            serde_json::from_str(body).with_context(|| format!("this is no Kafka Connect: {answer}"))?;
+            serde_json::from_str(&body).with_context(|| format!("this is no Kafka Connect: {body}"))?;
         match status["tasks"][0]["state"].as_str() {
             Some("RUNNING") => Ok(()),
             _ => bail!("its task does not run: {body}"),

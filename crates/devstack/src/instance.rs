@@ -12,10 +12,10 @@ use anyhow::{Context, Result, bail};
 use crate::cache::{Cache, make_dir, remove_dir};
 use crate::process::ProcessId;
 use crate::server::{Condition, Server};
-use crate::{Cassandra, Debezium, Kafka, Mysql, say, state};
+use crate::{Apicurio, Cassandra, Debezium, Kafka, Mysql, say, state};
 
 /// Folder names of the servers within an instance, in the order they are shown.
-pub(crate) const MEMBERS: [&str; 4] = ["mysql", "kafka", "cassandra", "debezium"];
+pub(crate) const MEMBERS: [&str; 5] = ["mysql", "kafka", "cassandra", "debezium", "apicurio"];
 const OWNER: &str = "owner.json";
 
 /// One row of `cargo xtask status`.
@@ -23,7 +23,7 @@ const OWNER: &str = "owner.json";
 pub struct ServerStatus {
     /// The instance's name.
     pub instance: String,
-    /// "MySQL", "Kafka", "Cassandra" or "Debezium".
+    /// "MySQL", "Kafka", "Cassandra", "Debezium" or "Apicurio".
     pub server: &'static str,
     /// Its process, if alive.
     pub pid: Option<u32>,
@@ -161,7 +161,8 @@ fn servers(dir: &Path) -> Result<Vec<Server>> {
             "mysql" => Mysql::attach(&dir)?.map(Mysql::into_server),
             "kafka" => Kafka::attach(&dir)?.map(Kafka::into_server),
             "cassandra" => Cassandra::attach(&dir)?.map(Cassandra::into_server),
-            _ => Debezium::attach(&dir)?.map(Debezium::into_server),
+            "debezium" => Debezium::attach(&dir)?.map(Debezium::into_server),
+            _ => Apicurio::attach(&dir)?.map(Apicurio::into_server),
         };
         servers.extend(server);
     }

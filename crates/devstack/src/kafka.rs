@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, make_dir, remove_dir};
+use crate::probe::connect;
 use crate::process::run;
 use crate::server::{Recipe, Server};
 use crate::{instance, maven, say, tools};
@@ -232,16 +233,6 @@ impl Recipe for KafkaRecipe {
     fn deadline(&self) -> Duration {
         DEADLINE
     }
-}
-
-/// Connects to a local port with short timeouts.
-pub(crate) fn connect(port: u16) -> Result<TcpStream> {
-    const TIMEOUT: Duration = Duration::from_secs(5);
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let socket = TcpStream::connect_timeout(&address, TIMEOUT).context("connect")?;
-    socket.set_read_timeout(Some(TIMEOUT)).context("set a timeout")?;
-    socket.set_write_timeout(Some(TIMEOUT)).context("set a timeout")?;
-    Ok(socket)
 }
 
 /// One request of Kafka's protocol (header v1) and the body of its answer.

@@ -1,5 +1,5 @@
-//! Starts, stops and kills real MySQL, Kafka and Cassandra for demo, tests and benches; and Debezium,
-//! to be compared with.
+//! Starts, stops and kills real MySQL, Kafka and Cassandra for demo, tests and benches; Debezium, to
+//! be compared with; and Apicurio, a schema registry.
 //!
 //! No container engine is involved: MySQL comes from Debian packages, Kafka and Cassandra from
 //! Maven artifacts, all of them unpacked once into a cache folder ([`Cache`]) and run from there as
@@ -17,6 +17,7 @@
 //! - Waiting is polling with a deadline. An error names the cause, what to do, and the end of the
 //!   server's log.
 
+mod apicurio;
 mod apt;
 mod cache;
 mod cassandra;
@@ -27,12 +28,14 @@ mod kafka;
 mod maven;
 mod mysql;
 mod ports;
+mod probe;
 mod process;
 mod server;
 mod stack;
 mod state;
 mod tools;
 
+pub use apicurio::{Apicurio, ApicurioOptions};
 pub use cache::Cache;
 pub use cassandra::Cassandra;
 pub use debezium::{Debezium, DebeziumOptions};

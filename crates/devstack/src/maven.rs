@@ -1,5 +1,5 @@
-//! Jars by Maven: `dependency:copy-dependencies` of a generated project, with the machine's own
-//! Maven settings (mirror, proxy).
+//! Jars and archives by Maven's dependency plugin, with the machine's own Maven settings (mirror,
+//! proxy).
 
 use std::fs;
 use std::path::Path;
@@ -16,35 +16,51 @@ pub(crate) type Artifact = (&'static str, &'static str, &'static str);
 
 /// Puts the artifacts and all they depend on into `dir/libs`.
 pub(crate) fn fetch_jars(dir: &Path, what: &str, artifacts: &[Artifact]) -> Result<()> {
+    fs::write(dir.join("pom.xml"), pom(artifacts)).context("write a pom.xml")?;
+    let goal = ["dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"];
+    fetch(dir, what, &goal)?;
+    let jars = fs::read_dir(dir.join("libs")).context("list the fetched jars")?.count();
+    say(&format!("fetched {what}: {jars} jars"));
+    Ok(())
+}
+
+/// Unpacks an artifact that is an archive of this type and classifier into `dir`.
+pub(crate) fn fetch_archive(
+    dir: &Path,
+    what: &str,
+    (group, name, version): Artifact,
+    kind: &str,
+    classifier: &str,
+) -> Result<()> {
+    let artifact = format!("-Dartifact={group}:{name}:{version}:{kind}:{classifier}");
+    fetch(dir, what, &["dependency:unpack", &artifact, &format!("-DoutputDirectory={}", dir.display())])
+}
+
+/// Runs a goal in `dir`.
+fn fetch(dir: &Path, what: &str, goal: &[&str]) -> Result<()> {
     const ATTEMPTS: u32 = 3;
     tools::java17()?; // before Maven, which would bring a Java of its own choice
     tools::maven()?;
-    fs::write(dir.join("pom.xml"), pom(artifacts)).context("write a pom.xml")?;
     // Two Mavens at once may trip over each other in the local repository.
     let lock = dir.with_file_name(".maven.lock");
     with_lock(&lock, "using Maven", || {
         say(&format!("fetching {what} with Maven ..."));
         let mut attempt = 1;
         loop {
-            let mut mvn = Command::new("mvn");
-            mvn.args(["-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"]);
-            match run(mvn.arg("-DincludeScope=runtime").current_dir(dir)) {
-                Ok(_) => break,
+            match run(Command::new("mvn").args(["-q", "-B"]).args(goal).current_dir(dir)) {
+                Ok(_) => return Ok(()),
                 Err(e) if attempt < ATTEMPTS => {
                     say(&format!("Maven failed, trying again: {}", e.root_cause()));
                     attempt += 1;
                 }
                 Err(e) => {
                     return Err(e).context(
-                        "Maven cannot fetch the jars: check the network and the mirror or proxy in \
+                        "Maven cannot fetch it: check the network and the mirror or proxy in \
                          ~/.m2/settings.xml",
                     );
                 }
             }
         }
-        let jars = fs::read_dir(dir.join("libs")).context("list the fetched jars")?.count();
-        say(&format!("fetched {what}: {jars} jars"));
-        Ok(())
     })
 }
 

@@ -244,7 +244,7 @@ impl Server {
         inner
     }
 
-    /// Name for messages: "MySQL", "Kafka", "Cassandra" or "Debezium".
+    /// Name for messages: "MySQL", "Kafka", "Cassandra", "Debezium" or "Apicurio".
     pub fn name(&self) -> &'static str {
         self.recipe.name()
     }
@@ -270,7 +270,8 @@ impl Server {
     }
 
     /// All its ports: MySQL's; Kafka's for clients and controller; Cassandra's for CQL, storage, JMX;
-    /// that of Debezium's REST interface.
+    /// those of Debezium's and Apicurio's REST interfaces, Apicurio's for management and TLS
+    /// behind it.
     pub fn ports(&self) -> Vec<u16> {
         self.lock().state.ports.clone()
     }

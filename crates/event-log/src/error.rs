@@ -73,7 +73,7 @@ pub enum ConsumeError {
     },
     /// A schema was not registered in time.
     #[error(
-        "schema {id} is not in the schema store after {}s: the topic of schemas was lost, or the record is not of this log",
+        "schema {id} is not in the schema store after {}s: the store lost its schemas (the topic of schemas, or the registry), or the record is not of this log",
         waited.as_secs()
     )]
     UnknownSchema {
@@ -93,7 +93,7 @@ pub enum ConsumeError {
     /// The registry takes no schema that readers of the earlier one could not live with.
     #[error(
         "the schema registry refuses the new schema of `{subject}` as incompatible: {cause}. Tandem's own readers take \
-         every schema: set the subject's compatibility to NONE (PUT /config/{subject}), or mend the table, and start again"
+         every schema: set the subject's compatibility to NONE (PUT /config/{subject} with {{\"compatibility\": \"NONE\"}}), or mend the table, and start again"
     )]
     IncompatibleSchema {
         /// The subject.
@@ -102,10 +102,7 @@ pub enum ConsumeError {
         cause: String,
     },
     /// The registry refuses something.
-    #[error(
-        "the schema registry at {url} refuses {doing} (HTTP {status}): {said}; check schema_registry.url, user and \
-         password"
-    )]
+    #[error("the schema registry at {url} refuses {doing} (HTTP {status}): {said}; {remedy}")]
     Registry {
         /// Its address.
         url: String,
@@ -115,6 +112,33 @@ pub enum ConsumeError {
         status: u16,
         /// What it says.
         said: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// No registry answered.
+    #[error(
+        "no schema registry answered at {url} ({cause}): is it up, and are schema_registry.url and ca right?"
+    )]
+    RegistryUnreachable {
+        /// Its address.
+        url: String,
+        /// What was met last.
+        cause: String,
+    },
+    /// The registry does not have what it had.
+    #[error(
+        "the schema registry at {url} does not have the schema of id {id} that records of this log were written \
+         with: {found}. It lost its schemas, or it is not the one that this log was begun with, and would give ids \
+         that are taken to other schemas. Bring back its data (each id must mean what it meant), or migrate anew under \
+         another kafka.prefix"
+    )]
+    LostSchemas {
+        /// Its address.
+        url: String,
+        /// The id.
+        id: u32,
+        /// What it has instead.
+        found: String,
     },
     /// A schema could not be read.
     #[error("schema {id}: {source}")]
@@ -139,7 +163,10 @@ impl ConsumeError {
     /// Whether trying again may help.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::UnknownSchema { .. } | Self::Closed => true,
+            Self::Unreachable { .. }
+            | Self::RegistryUnreachable { .. }
+            | Self::UnknownSchema { .. }
+            | Self::Closed => true,
             Self::Request { retriable, .. } => *retriable,
             Self::Publish(error) => error.is_retriable(),
             _ => false,

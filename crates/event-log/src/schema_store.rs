@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tandem_wire::{ReadSchema, TableSchema};
+use tandem_wire::{ReadSchema, TableSchema, value_subject};
 
-use crate::registry::Registry;
+use crate::registry::{HeldSubject, Registry};
 use crate::schema_topic::SchemaTopic;
 use crate::{ConsumeError, KafkaConfig, OutRecord};
 
@@ -22,24 +22,37 @@ enum Place {
 }
 
 impl SchemaStore {
-    /// Opens the registry that the configuration names, otherwise the log's own topic of schemas,
-    /// which is created if it is not there, and followed from then on.
+    /// The registry that the configuration names, which is asked when it is needed; otherwise the log's
+    /// own topic of schemas, which is created if it is not there, and followed from then on.
     pub async fn open(config: &KafkaConfig) -> Result<Self, ConsumeError> {
         let place = match &config.registry {
             None => Place::Topic(SchemaTopic::open(config).await?),
-            Some(registry) => Place::Registry(Registry::open(registry, &config.refusals).await?),
+            Some(registry) => Place::Registry(Registry::open(registry, config)?),
         };
         Ok(Self { place })
     }
 
-    /// Registers a schema under a subject, unless it is there. Returns when every process can find
-    /// it. `json` must be normalised, `id` must be its id; a registry gives it another one, see
-    /// [`Self::reframe`].
-    pub async fn register(&self, subject: &str, id: u32, json: &str) -> Result<(), ConsumeError> {
-        match &self.place {
-            Place::Topic(topic) => topic.register(subject, id, json).await,
-            Place::Registry(registry) => registry.register(subject, id, json).await,
+    /// Whether the registry, where the configuration names one, answers and takes our account. Names
+    /// those of the topics' subjects of values whose compatibility level makes it refuse some changes.
+    pub async fn check(config: &KafkaConfig, topics: &[String]) -> Result<Vec<HeldSubject>, ConsumeError> {
+        let Some(registry) = &config.registry else { return Ok(Vec::new()) };
+        let subjects: Vec<String> = topics.iter().map(|topic| value_subject(topic)).collect();
+        Registry::open(registry, config)?.check(&subjects).await
+    }
+
+    /// Registers the schemas of a table's keys and envelopes on a topic, unless they are there. Returns
+    /// when every process can find them. A registry gives them ids of its own, see [`Self::reframe`].
+    pub async fn register(&self, topic: &str, schema: &TableSchema) -> Result<(), ConsumeError> {
+        let (key, value) = (schema.key_subject(topic), schema.value_subject(topic));
+        for (subject, id, json) in
+            [(key, schema.key_id(), schema.key_json()), (value, schema.value_id(), schema.value_json())]
+        {
+            match &self.place {
+                Place::Topic(store) => store.register(&subject, id, json).await?,
+                Place::Registry(registry) => registry.register(topic, &subject, id, json).await?,
+            }
         }
+        Ok(())
     }
 
     /// Registers the schemas of a table's keys and envelopes on a topic. Where an id already
@@ -52,11 +65,7 @@ impl SchemaStore {
     ) -> Result<TableSchema, ConsumeError> {
         let mut schema = schema.clone();
         loop {
-            let both = async {
-                self.register(&schema.key_subject(topic), schema.key_id(), schema.key_json()).await?;
-                self.register(&schema.value_subject(topic), schema.value_id(), schema.value_json()).await
-            };
-            match both.await {
+            match self.register(topic, &schema).await {
                 Ok(()) => return Ok(schema),
                 Err(ConsumeError::SchemaCollision { .. }) => schema = schema.with_salt(schema.salt() + 1),
                 Err(error) => return Err(error),
@@ -65,10 +74,12 @@ impl SchemaStore {
     }
 
     /// Puts the registry's ids into the frames of records made with schemas that were registered here.
-    /// Other records, and all where the log keeps its own schemas, stay as they are.
-    pub fn reframe(&self, records: &mut [OutRecord]) {
-        if let Place::Registry(registry) = &self.place {
-            registry.reframe(records);
+    /// Other records, and all where the log keeps its own schemas, stay as they are. An error is that of
+    /// a registry that no longer has its schemas.
+    pub fn reframe(&self, records: &mut [OutRecord]) -> Result<(), ConsumeError> {
+        match &self.place {
+            Place::Topic(_) => Ok(()),
+            Place::Registry(registry) => registry.reframe(records),
         }
     }
 

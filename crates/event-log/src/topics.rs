@@ -127,7 +127,6 @@ impl Topics {
         let mut all = vec![
             spec(self.watermarks(), 1, Cleanup::CompactAfter(config.retention)),
             spec(self.ddl(), 1, Cleanup::KeepAll),
-            self.schemas_spec(),
             spec(self.mismatches(), 1, Cleanup::KeepAll),
             // One that reconcile has not come to must not go: the group refuses to skip it.
             spec(self.dual_write_failures(), 1, Cleanup::KeepAll),
@@ -135,6 +134,9 @@ impl Topics {
             spec(self.control(), 1, Cleanup::CompactAfter(Duration::ZERO)),
             spec(self.audit(), 1, Cleanup::KeepAll),
         ];
+        if config.registry.is_none() {
+            all.push(self.schemas_spec());
+        }
         for table in tables {
             all.push(spec(self.changes(table), config.partitions, changes));
             all.push(spec(self.backfill(table), config.partitions, changes));

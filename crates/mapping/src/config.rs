@@ -22,6 +22,19 @@ pub struct TableConfig {
     pub target: Vec<TargetConfig>,
 }
 
+impl TableConfig {
+    /// What is written about the target tables, as a text. It changes with every change of them, and also
+    /// with some that change nothing: what there really is depends on MySQL's definition too, see
+    /// [`TablePlan::layout`](crate::TablePlan::layout).
+    pub fn spelling(&self) -> String {
+        let mut targets = self.target.clone();
+        for target in &mut targets {
+            target.omit.sort_unstable();
+        }
+        format!("{targets:?}")
+    }
+}
+
 /// What to do when MySQL gets a column that the plan does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]

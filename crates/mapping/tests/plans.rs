@@ -332,3 +332,25 @@ fn a_layout_tells_every_target_and_column_and_nothing_else() {
         assert_ne!(layout(&other), known, "{other}");
     }
 }
+
+#[test]
+fn a_spelling_changes_with_what_is_written_about_the_targets() {
+    let of = |text: &str| {
+        let config: TableConfig = toml::from_str(&format!("source = 'd.t'\n{text}")).unwrap();
+        config.spelling()
+    };
+    let target = "[[target]]\ntable = 't'\npartition_key = ['a']\nomit = ['b', 'c']\n";
+    assert_eq!(of(target), of(&target.replace("'b', 'c'", "'c', 'b'")));
+    assert_eq!(of(target), of(&format!("entity = 'e'\non_new_column = 'ignore'\n{target}")));
+    for other in [
+        target.replace("'t'", "'u'"),
+        target.replace("['a']", "['a', 'd']"),
+        target.replace("'b', 'c'", "'b'"),
+        format!("{target}where = 'a > 1'\n"),
+        format!("{target}rename = {{ d = 'e' }}\n"),
+        format!("{target}clustering_key = ['d']\n"),
+        format!("{target}{}", target.replace("'t'", "'u'")),
+    ] {
+        assert_ne!(of(target), of(&other), "{other}");
+    }
+}

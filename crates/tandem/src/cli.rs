@@ -227,8 +227,11 @@ pub(crate) struct PhaseArgs {
     #[command(flatten)]
     pub(crate) json: JsonArg,
     /// A controller, instead of [controller] urls or listen; may be given several times
-    #[arg(long, value_name = "http://HOST:PORT")]
+    #[arg(long, value_name = "https://HOST:PORT")]
     pub(crate) url: Vec<String>,
+    /// The CA of the controllers' certificates, as PEM, instead of [controller] ca
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Where the token is; by default in the environment variable TANDEM_CONTROLLER_TOKEN
     #[arg(long, value_name = "env:NAME|file:PATH")]
     pub(crate) token: Option<String>,

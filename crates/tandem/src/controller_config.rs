@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,16 +11,21 @@ use tandem_controller::{ControllerConfig, Expressions, MetricNames, Policy, Scop
 use tandem_model::{DualWriteMode, Fact, Phase};
 
 use crate::secret::Secret;
+use crate::tls::Endpoint;
 
 /// `[controller]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ControllerSection {
-    pub(crate) listen: SocketAddr,
+    listen: SocketAddr,
     /// Whether an address that others can reach is served without TLS.
     insecure: bool,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     /// Where `tandem phase` finds the controllers; by default where this one listens.
     urls: Vec<String>,
+    /// Whose certificates `tandem phase` trusts; by default those that the system trusts.
+    ca: Option<PathBuf>,
     auto: bool,
     interval_ms: u64,
     window_seconds: u64,
@@ -74,7 +80,10 @@ impl Default for ControllerSection {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9465)),
             insecure: false,
+            tls_certificate: None,
+            tls_key: None,
             urls: Vec::new(),
+            ca: None,
             auto: false,
             interval_ms: 1000,
             window_seconds: 300,
@@ -109,13 +118,7 @@ impl ControllerSection {
                 bail!("controller.{key} must be between 0 and 1");
             }
         }
-        if !self.listen.ip().is_loopback() && !self.insecure {
-            bail!(
-                "controller.listen {} can be reached by others and is served without TLS: listen on a loopback \
-                 address behind a proxy that does TLS, or set controller.insecure = true",
-                self.listen
-            );
-        }
+        self.endpoint().validate()?;
         if !self.listen.ip().is_loopback() && self.token.is_empty() {
             bail!(
                 "controller.listen {} can be reached by others, and without any [[controller.token]] they could \
@@ -123,10 +126,13 @@ impl ControllerSection {
                 self.listen
             );
         }
-        for url in self.gateways.iter().chain(&self.urls) {
-            if !url.starts_with("http://") {
-                bail!("{url:?} in controller.gateways or controller.urls does not begin with http://");
-            }
+        if let Some(url) = self.gateways.iter().find(|url| !url.starts_with("http://")) {
+            bail!("{url:?} in controller.gateways does not begin with http://");
+        }
+        if let Some(url) =
+            self.urls.iter().find(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+        {
+            bail!("{url:?} in controller.urls begins neither with http:// nor with https://");
         }
         self.policy()?;
         self.serving()?;
@@ -134,9 +140,35 @@ impl ControllerSection {
         Ok(())
     }
 
+    /// Where it is served.
+    pub(crate) fn endpoint(&self) -> Endpoint<'_> {
+        Endpoint {
+            section: "controller",
+            listen: self.listen,
+            insecure: self.insecure,
+            certificate: self.tls_certificate.as_ref(),
+            key: self.tls_key.as_ref(),
+        }
+    }
+
     /// Where `tandem phase` asks.
     pub(crate) fn urls(&self) -> Vec<String> {
-        if self.urls.is_empty() { vec![format!("http://{}", self.listen)] } else { self.urls.clone() }
+        if self.urls.is_empty() {
+            let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
+            vec![format!("{scheme}://{}", self.listen)]
+        } else {
+            self.urls.clone()
+        }
+    }
+
+    /// Whose certificates `tandem phase` trusts, if not all that the system trusts.
+    pub(crate) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
+    /// Whether tokens may be sent so that others can read them on the way.
+    pub(crate) fn insecure(&self) -> bool {
+        self.insecure
     }
 
     fn policy(&self) -> Result<Policy> {
@@ -240,6 +272,16 @@ mod tests {
     }
 
     #[test]
+    fn the_command_line_asks_as_it_is_served() {
+        let urls = |text: &str| toml::from_str::<ControllerSection>(text).unwrap().urls();
+        assert_eq!(urls(""), ["http://127.0.0.1:9465"]);
+        assert_eq!(urls("tls_key = 'k'\ntls_certificate = 'c'"), ["https://127.0.0.1:9465"]);
+        let configured = "urls = ['https://a:1', 'http://localhost:2']";
+        assert_eq!(urls(configured), ["https://a:1", "http://localhost:2"]);
+        assert!(section(configured).is_ok());
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_by_its_place() {
         for (text, word) in [
             ("[gates.verify]\ng = 'lag < 1'", "controller.gates.verify"),
@@ -248,6 +290,9 @@ mod tests {
             ("validate = 1.5", "controller.validate"),
             ("listen = '0.0.0.0:1'", "controller.insecure"),
             ("listen = '0.0.0.0:1'\ninsecure = true", "[[controller.token]]"),
+            ("listen = '0.0.0.0:1'\ntls_key = 'k'\ntls_certificate = 'c'", "[[controller.token]]"),
+            ("tls_key = 'k'", "controller.tls_certificate"),
+            ("urls = ['c:9465']", "controller.urls"),
             ("gateways = ['https://g/metrics']", "http://"),
             ("[metric_names]\nfallback = 'x'", "controller.metric_names"),
             ("[cohort]\nby = 'cookie'", "controller.cohort"),

@@ -9,13 +9,13 @@ use serde::Deserialize;
 use tandem_gateway::{GatewayConfig, Idempotency, Scope, Token};
 
 use crate::secret::Secret;
-use crate::tls::Tls;
+use crate::tls::Endpoint;
 
 /// `[gateway]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GatewaySection {
-    pub(crate) listen: SocketAddr,
+    listen: SocketAddr,
     /// Whether an address that others can reach is served without TLS, or without tokens.
     insecure: bool,
     tls_certificate: Option<PathBuf>,
@@ -84,19 +84,8 @@ impl GatewaySection {
         if let Some((key, _)) = zero.iter().find(|(_, zero)| *zero) {
             bail!("gateway.{key} must be above 0");
         }
-        if self.tls_certificate.is_some() != self.tls_key.is_some() {
-            bail!("gateway.tls_certificate and gateway.tls_key go together: one of them is missing");
-        }
-        let open = !self.listen.ip().is_loopback() && !self.insecure;
-        if open && self.tls_certificate.is_none() {
-            bail!(
-                "gateway.listen {} can be reached by others and is served without TLS: set gateway.tls_certificate \
-                 and gateway.tls_key, or listen on a loopback address behind a proxy that does TLS, or set \
-                 gateway.insecure = true",
-                self.listen
-            );
-        }
-        if open && self.token.is_empty() {
+        self.endpoint().validate()?;
+        if !self.listen.ip().is_loopback() && !self.insecure && self.token.is_empty() {
             bail!(
                 "gateway.listen {} can be reached by others, and without any [[gateway.token]] they may do \
                  everything: add one, or set gateway.insecure = true",
@@ -106,10 +95,15 @@ impl GatewaySection {
         Ok(())
     }
 
-    /// The certificate and its key, if TLS is served.
-    pub(crate) fn tls(&self) -> Result<Option<Tls>> {
-        let pair = self.tls_certificate.as_ref().zip(self.tls_key.as_ref());
-        pair.map(|(certificate, key)| Tls::load(certificate, key)).transpose()
+    /// Where it is served.
+    pub(crate) fn endpoint(&self) -> Endpoint<'_> {
+        Endpoint {
+            section: "gateway",
+            listen: self.listen,
+            insecure: self.insecure,
+            certificate: self.tls_certificate.as_ref(),
+            key: self.tls_key.as_ref(),
+        }
     }
 
     /// The table of idempotency keys, as it is written.

@@ -16,13 +16,13 @@ use prometheus_client::registry::Registry;
 use tandem_apply::Apply;
 use tandem_backfill::{Backfill, BackfillTable};
 use tandem_capture::Capture;
-use tandem_controller::Controller;
+use tandem_controller::{Controller, MappedTable};
 use tandem_event_log::{Admin, SchemaStore, Topics};
 use tandem_gateway::{Gateway, GatewayParts};
 use tandem_mysql_source::ClientPool;
 use tandem_verify::{Reconciler, Stream};
 use tandem_watermarks::Watermarks;
-use tokio::net::TcpListener;
+use tandem_wire::fingerprint;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -300,11 +300,10 @@ async fn gateway(
         metrics: metrics.gateway.clone(),
         patience: config.patience(),
     };
-    let tls = section.tls()?;
+    let endpoint = section.endpoint();
+    let tls = endpoint.tls()?;
     let gateway = Gateway::start(parts, section.gateway()?).await?;
-    let listener = TcpListener::bind(section.listen).await.with_context(|| {
-        format!("the gateway cannot listen on {} (set [gateway] listen to a free address)", section.listen)
-    })?;
+    let listener = endpoint.bind().await?;
     let address = listener.local_addr()?;
     tracing::info!(%address, tls = tls.is_some(), "the gateway serves /v1 and /openapi.json");
     let stop = stop.clone();
@@ -320,20 +319,28 @@ async fn gateway(
 
 async fn controller(config: &Config, metrics: &Metrics, stop: &CancellationToken) -> Result<Work> {
     let (kafka, section) = (config.kafka()?, config.controller_section());
-    let tables = config.tables()?;
+    let endpoint = section.endpoint();
+    let tls = endpoint.tls()?;
+    let names = config.tables()?;
     let admin = Admin::connect(&kafka).await?;
-    admin.ensure_topics(&Topics::new(&kafka.prefix).specs(&kafka, &tables)).await?;
+    admin.ensure_topics(&Topics::new(&kafka.prefix).specs(&kafka, &names)).await?;
+    let mapped = names.into_iter().zip(&config.table);
+    let tables =
+        mapped.map(|(name, table)| MappedTable { name, mapping: fingerprint(&table.spelling()) }).collect();
     let controller =
         Controller { kafka, tables, config: section.controller()?, metrics: metrics.controller.clone() };
-    let listener = TcpListener::bind(section.listen).await.with_context(|| {
-        format!(
-            "the controller cannot listen on {} (set [controller] listen to a free address)",
-            section.listen
-        )
-    })?;
-    tracing::info!(address = %listener.local_addr()?, "the controller serves /v1/phase and /v1/history");
+    let listener = endpoint.bind().await?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, tls = tls.is_some(), "the controller serves /v1/phase and /v1/history");
     let stop = stop.clone();
-    Ok((Role::Controller, Box::pin(async move { Ok(controller.run(listener, stop).await?) })))
+    let work: BoxFuture<'static, Result<()>> = match tls {
+        None => Box::pin(async move { Ok(controller.run(listener, stop).await?) }),
+        Some(tls) => {
+            let listener = tls.listen(listener)?;
+            Box::pin(async move { Ok(controller.run(listener, stop).await?) })
+        }
+    };
+    Ok((Role::Controller, work))
 }
 
 /// The roles that follow watermarks.
@@ -378,10 +385,11 @@ async fn followers(
             kafka: servers.kafka.clone(),
             schemas: schemas.clone(),
             watermarks,
-            tables: servers
-                .plans
+            tables: config
+                .table
                 .iter()
-                .map(|p| BackfillTable::new(Arc::clone(p.source()), &p.layout()))
+                .zip(&servers.plans)
+                .map(|(t, p)| BackfillTable::new(Arc::clone(p.source()), &p.layout(), &t.spelling()))
                 .collect(),
             config: config.backfill(),
             metrics: metrics.backfill.clone(),

@@ -1,4 +1,4 @@
-//! Connecting to the three servers, and everything that is checked before a role starts.
+//! Connecting to the servers, and everything that is checked before a role starts.
 //!
 //! What stands in the way is collected, not met one at a time: `tandem check` shows it all at once,
 //! and the roles refuse to start with the same words.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use tandem_cassandra_target::Target;
-use tandem_event_log::{Admin, KafkaConfig};
+use tandem_event_log::{Admin, KafkaConfig, SchemaStore, Topics};
 use tandem_mapping::{TablePlan, compile_all};
 use tandem_model::TargetTable;
 use tandem_mysql_source::{Mysql, MysqlError, Severity, TableError};
@@ -21,7 +21,7 @@ use crate::roles::Role;
 /// Something that stands in the way of a migration.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Problem {
-    /// `mysql`, `kafka`, `cassandra` or `mapping`.
+    /// `mysql`, `kafka`, `schema_registry`, `cassandra` or `mapping`.
     pub(crate) part: &'static str,
     /// The setting or the table; empty where it is the whole.
     pub(crate) what: String,
@@ -96,12 +96,15 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
     let cassandra = if cassandra { Some(config.cassandra()?) } else { None };
     let mut found =
         Inspection { problems: Vec::new(), mysql: None, admin: None, target: None, plans: Vec::new() };
-    let (mysql, admin, target) = tokio::join!(Mysql::connect(&mysql), Admin::connect(&kafka), async {
+    let target = async {
         match &cassandra {
             Some(cassandra) => Target::connect(cassandra).await.map(Some),
             None => Ok(None),
         }
-    });
+    };
+    let registry = inspect_registry(config, &kafka);
+    let (mysql, admin, target, registry) =
+        tokio::join!(Mysql::connect(&mysql), Admin::connect(&kafka), target, registry);
     match mysql {
         Ok(mysql) => {
             inspect_mysql(config, roles, &mysql, &mut found).await?;
@@ -113,6 +116,7 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
         Ok(admin) => found.admin = Some(admin),
         Err(error) => found.problems.push(Problem::fatal("kafka", "", error)),
     }
+    found.problems.extend(registry?);
     match target {
         Ok(Some(target)) => {
             inspect_cassandra(&kafka, &target, &mut found).await;
@@ -122,6 +126,35 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
         Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
     }
     Ok(found)
+}
+
+/// What is wrong with the schema registry, if there is one. A compatibility level stops capture only at
+/// a change of a table that it does not allow.
+async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option<Problem>> {
+    let topics = Topics::new(&kafka.prefix);
+    let tables = config.tables()?;
+    let topics: Vec<String> =
+        tables.iter().flat_map(|table| [topics.changes(table), topics.backfill(table)]).collect();
+    let held = match SchemaStore::check(kafka, &topics).await {
+        Ok(held) => held,
+        Err(error) => return Ok(Some(Problem::fatal("schema_registry", "", error))),
+    };
+    Ok(held.first().map(|first| Problem {
+        part: "schema_registry",
+        what: format!("subject {}", first.subject),
+        cause: format!(
+            "its compatibility level is {}, and that of {} others is not NONE either: an ALTER TABLE that the level does \
+             not allow, such as a new NOT NULL column, would stop capture",
+            first.level,
+            held.len() - 1
+        ),
+        remedy: Some(format!(
+            "PUT /config/{} with {{\"compatibility\": \"NONE\"}} for each, or /config for all (Tandem's own readers \
+             take every schema)",
+            first.subject
+        )),
+        fatal: false,
+    }))
 }
 
 async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &mut Inspection) -> Result<()> {

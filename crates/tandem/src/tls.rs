@@ -1,8 +1,8 @@
-//! TLS in front of the gateway.
+//! TLS in front of the APIs.
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,15 +21,58 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes under way at most.
 const HANDSHAKES: usize = 1024;
 
+/// Where an API is served, as a section of the configuration says it.
+pub(crate) struct Endpoint<'a> {
+    /// The section's name.
+    pub(crate) section: &'static str,
+    pub(crate) listen: SocketAddr,
+    /// Whether an address that others can reach is served without TLS.
+    pub(crate) insecure: bool,
+    pub(crate) certificate: Option<&'a PathBuf>,
+    pub(crate) key: Option<&'a PathBuf>,
+}
+
+impl Endpoint<'_> {
+    /// Refuses half a pair, and what others could read on the way.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let Self { section, listen, insecure, certificate, key } = self;
+        if certificate.is_some() != key.is_some() {
+            bail!("{section}.tls_certificate and {section}.tls_key go together: one of them is missing");
+        }
+        if !listen.ip().is_loopback() && !insecure && certificate.is_none() {
+            bail!(
+                "{section}.listen {listen} can be reached by others and is served without TLS: set \
+                 {section}.tls_certificate and {section}.tls_key, or listen on a loopback address behind a proxy \
+                 that does TLS, or set {section}.insecure = true"
+            );
+        }
+        Ok(())
+    }
+
+    /// The certificate and its key, if TLS is served.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>> {
+        let pair = self.certificate.zip(self.key);
+        pair.map(|(certificate, key)| Tls::load(self.section, certificate, key)).transpose()
+    }
+
+    /// Binds the address, so that one in use is an error of the start.
+    pub(crate) async fn bind(&self) -> Result<TcpListener> {
+        let Self { section, listen, .. } = self;
+        TcpListener::bind(listen).await.with_context(|| {
+            format!("the {section} cannot listen on {listen} (set [{section}] listen to a free address)")
+        })
+    }
+}
+
 /// A certificate with its key.
 #[derive(Clone)]
 pub(crate) struct Tls(TlsAcceptor);
 
 impl Tls {
     /// Reads the certificate, with those between it and its authority behind it, and its key: PEM files.
-    pub(crate) fn load(certificate: &Path, key: &Path) -> Result<Self> {
-        let of_certificate = || format!("gateway.tls_certificate {}", certificate.display());
-        let of_key = || format!("gateway.tls_key {}", key.display());
+    fn load(section: &str, certificate: &Path, key: &Path) -> Result<Self> {
+        let of_certificate = || format!("{section}.tls_certificate {}", certificate.display());
+        let of_key = || format!("{section}.tls_key {}", key.display());
         let pem = std::fs::read(certificate).with_context(of_certificate)?;
         let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<_, _>>()
@@ -62,7 +105,7 @@ impl Tls {
                     let (acceptor, sender) = (self.0.clone(), sender.clone());
                     tokio::spawn(async move {
                         match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                            // Nobody takes it once the gateway stops.
+                            // Nobody takes it once the API is no longer served.
                             Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
                             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                             Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -119,7 +162,7 @@ mod tests {
         let (one, other) = (made(), made());
         let certificate = write("certificate", &one.cert.pem());
         let key = write("key", &one.signing_key.serialize_pem());
-        assert!(Tls::load(&certificate, &key).is_ok());
+        assert!(Tls::load("gateway", &certificate, &key).is_ok());
         let foreign = write("foreign", &other.signing_key.serialize_pem());
         let nonsense = write("nonsense", "nonsense");
         for (certificate, key, said) in [
@@ -128,7 +171,7 @@ mod tests {
             (&certificate, &nonsense, "gateway.tls_key"),
             (&folder.path().join("none"), &key, "gateway.tls_certificate"),
         ] {
-            let error = format!("{:#}", Tls::load(certificate, key).err().unwrap());
+            let error = format!("{:#}", Tls::load("gateway", certificate, key).err().unwrap());
             assert!(error.contains(said) && !error.contains("PRIVATE"), "{error}");
         }
     }

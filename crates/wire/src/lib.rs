@@ -29,4 +29,4 @@ pub use error::WireError;
 pub use images::{Image, Images};
 pub use read_schema::{ReadKeySchema, ReadSchema};
 pub use schema::{TableSchema, key_subject, value_subject};
-pub use schema_id::{id_of, normalise, schema_id};
+pub use schema_id::{fingerprint, id_of, normalise, schema_id};

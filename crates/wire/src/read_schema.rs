@@ -26,8 +26,9 @@ pub struct ReadKeySchema {
 }
 
 impl ReadSchema {
-    /// Finds the table definition in an envelope's schema. The JSON may be formatted in any way
-    /// and its keys may stand in any order, but it must say exactly what Tandem writes for that
+    /// Finds the table definition in an envelope's schema. The JSON may be formatted in any way,
+    /// its keys may stand in any order and names may lack a namespace that is understood, as registries
+    /// print them, but it must say exactly what Tandem writes for that
     /// definition: the reader is compiled from the definition.
     pub fn parse(json: &str) -> Result<Self, WireError> {
         let (schema, record) = parse(json)?;
@@ -42,7 +43,7 @@ impl ReadSchema {
             .ok_or_else(|| foreign("its primary key has an unknown column"))?;
         let table = TableDef { name: record.table, columns, primary_key };
         let ours = value_schema(&table, &record.prefix, record.salt);
-        if ours != schema {
+        if qualified(&ours) != qualified(&schema) {
             return Err(foreign("its fields differ"));
         }
         Ok(Self { table: Arc::new(table), id: id_of(&ours.to_string()) })
@@ -77,7 +78,7 @@ impl ReadKeySchema {
         let columns = columns(&schema["fields"])?;
         let all: Vec<&ColumnDef> = columns.iter().collect();
         let ours = key_schema(&record.table, &record.prefix, &all, record.salt);
-        if ours != schema {
+        if qualified(&ours) != qualified(&schema) {
             return Err(foreign("its fields differ"));
         }
         Ok(Self { table: record.table, columns, id: id_of(&ours.to_string()) })
@@ -96,6 +97,12 @@ impl ReadKeySchema {
     /// The schema's id.
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// The same schema under another id, which a registry has given it.
+    #[must_use]
+    pub fn under(self, id: u32) -> Self {
+        Self { id, ..self }
     }
 
     /// Reads a framed record key: the primary key's values in the key's order.
@@ -130,6 +137,42 @@ fn parse(json: &str) -> Result<(Json, Properties), WireError> {
             .ok_or_else(|| foreign("its salt is no number"))?,
     };
     Ok((schema, Properties { table, prefix, salt }))
+}
+
+/// The schema with every name in full.
+fn qualified(schema: &Json) -> Json {
+    let mut schema = schema.clone();
+    qualify(&mut schema, "");
+    schema
+}
+
+/// Puts a namespace to the names in a type that lack one (Avro specification, "Names").
+fn qualify(ty: &mut Json, namespace: &str) {
+    const PRIMITIVE: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
+    let full = |name: &str, namespace: &str| {
+        if name.contains('.') || namespace.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{namespace}.{name}")
+        }
+    };
+    match ty {
+        Json::String(name) if !PRIMITIVE.contains(&name.as_str()) => *name = full(name, namespace),
+        Json::Array(branches) => branches.iter_mut().for_each(|branch| qualify(branch, namespace)),
+        Json::Object(record) => {
+            let Some(name) = record.get("name").and_then(Json::as_str).map(str::to_owned) else { return };
+            let own = record.remove("namespace");
+            let name = full(&name, own.as_ref().and_then(Json::as_str).unwrap_or(namespace));
+            let namespace = name.rsplit_once('.').map_or("", |(namespace, _)| namespace);
+            for field in record.get_mut("fields").and_then(Json::as_array_mut).into_iter().flatten() {
+                if let Some(ty) = field.get_mut("type") {
+                    qualify(ty, namespace);
+                }
+            }
+            record.insert("name".into(), name.into());
+        }
+        _ => {}
+    }
 }
 
 /// The columns of a record's fields.

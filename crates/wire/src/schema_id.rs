@@ -14,6 +14,11 @@ pub fn id_of(json: &str) -> u32 {
     (((hash >> 32) ^ hash) as u32 & 0x7fff_ffff).max(1)
 }
 
+/// The same hash of any text, as progress records carry it.
+pub fn fingerprint(text: &str) -> String {
+    format!("{:08x}", id_of(text))
+}
+
 /// A schema's JSON without white space, its keys in the order in which they were written.
 pub fn normalise(json: &str) -> Result<String, WireError> {
     let value: serde_json::Value =

@@ -432,6 +432,13 @@ fn schemas_of_others_are_refused() {
     let schema = TableSchema::new(orders(), "tandem");
     let spaced = schema.value_json().replace(",\"", " ,\n\"");
     assert_eq!(ReadSchema::parse(&spaced).unwrap().id(), schema.value_id());
+    // As Avro's own library prints it, and with it registries: names without the namespace they are in.
+    let reference = "tandem.shop.order_x2ditems.Value\"";
+    assert!(schema.value_json().contains(reference), "{}", schema.value_json());
+    let short = schema.value_json().replace(reference, "Value\"");
+    assert_eq!(ReadSchema::parse(&short).unwrap().id(), schema.value_id());
+    let elsewhere = schema.value_json().replace(reference, "other.Value\"");
+    assert!(ReadSchema::parse(&elsewhere).is_err());
     for foreign in [
         "{".to_owned(),
         r#"{"type":"record","name":"x","fields":[]}"#.to_owned(),

@@ -9,6 +9,9 @@ use tokio::net::TcpListener;
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Gateway {
     pub(super) generation: u64,
+    /// Writes answered well, and by how many they grow each time the page is read.
+    pub(super) writes: u64,
+    pub(super) writes_each: u64,
     /// Reads that Cassandra served, and by how many they grow each time the page is read.
     pub(super) reads: u64,
     pub(super) reads_each: u64,
@@ -19,10 +22,10 @@ impl Gateway {
     fn text(&self) -> String {
         format!(
             "# TYPE tandem_gateway_generation gauge\ntandem_gateway_generation {}\n\
-             tandem_gateway_requests_total{{entity=\"t\",operation=\"put\",status=\"200\"}} 7\n\
+             tandem_gateway_requests_total{{entity=\"t\",operation=\"put\",status=\"200\"}} {}\n\
              tandem_gateway_reads_total{{entity=\"t\",served_by=\"cassandra\"}} {}\n\
              tandem_gateway_fallbacks_total{{entity=\"t\",reason=\"down\"}} {}\n# EOF\n",
-            self.generation, self.reads, self.fallbacks
+            self.generation, self.writes, self.reads, self.fallbacks
         )
     }
 }
@@ -44,6 +47,7 @@ impl Pages {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let text = {
                     let mut gateway = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                    gateway.writes += gateway.writes_each;
                     gateway.reads += gateway.reads_each;
                     gateway.text()
                 };

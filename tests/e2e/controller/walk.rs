@@ -33,6 +33,11 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     seated.until("the gateway to be behind", |a| a.body["measurements"]["gateways_behind"] == 1).await?;
     refused(&seated, "gateways_follow", "gateways_behind = 1").await?;
     stage.pages.change(|gateway| gateway.generation = 1000);
+    // Nobody writes.
+    seated.until("writes to be counted", |a| a.body["measurements"]["dual_writes"] == 0).await?;
+    let nothing = "dual_write_failure_rate is not measured: no dual write was made since";
+    refused(&seated, "dual_writes_succeed", nothing).await?;
+    stage.pages.change(|gateway| gateway.writes_each = 5);
     walked.push(place(&seated.advance().await?));
     // The table is empty, but it is a table.
     walked.push(place(&seated.advance().await?));
@@ -57,6 +62,9 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
         assert_eq!(place(&seated.order("back")?.body), expected);
     }
     assert_eq!(stage.generations(&seated).await?, 12);
+    // A place that was only just reached has no measurements.
+    let measured = |a: &Answer| !a.body["measurements"]["capture_age_seconds"].is_null();
+    seated.until("the first round here", measured).await?;
     let status = seated.phase(&["status"]).await?;
     assert!(status.success && status.stdout.contains("capture_age_seconds = "), "{status:?}");
     let history = seated.phase(&["history", "--json"]).await?;
@@ -84,6 +92,7 @@ async fn by_itself_back_from_a_mismatch_and_forth_again() -> anyhow::Result<()> 
     let Some(stage) = Stage::new("ctlauto").await? else { return Ok(()) };
     stage.pages.change(|gateway| {
         gateway.generation = 1000;
+        gateway.writes_each = 5;
         gateway.reads_each = 5;
     });
     let dwell = "auto = true\ninterval_ms = 200\ncanary_percents = [1, 50]\n[controller.dwell_seconds]\n\
@@ -142,12 +151,50 @@ async fn by_itself_back_from_a_mismatch_and_forth_again() -> anyhow::Result<()> 
     stage.migration.drop().await
 }
 
+/// A table that nobody writes: `auto` stays where both stores are written until the gate says that this is
+/// expected.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_writes_it_stays_until_the_gate_takes_none() -> anyhow::Result<()> {
+    let Some(stage) = Stage::new("ctlquiet").await? else { return Ok(()) };
+    stage.pages.change(|gateway| gateway.generation = 1000);
+    let (prepare, others) = NO_GATES.split_once("[controller.gates.dual-write]\n").unwrap_or_default();
+    let (_, after) = others.split_once("[controller.gates.backfill]\n").unwrap_or_default();
+    let with = |gate: &str| {
+        format!(
+            "auto = true\n{QUICK}{prepare}[controller.gates.dual-write]\ncapture_runs = ''\napply_keeps_up = ''\n\
+             {gate}[controller.gates.backfill]\n{after}"
+        )
+    };
+    let mut seated = stage.start("quiet", &with(""))?;
+    // Counted several times here, and decided upon.
+    for _ in 0..5 {
+        let counted = |a: &Answer| a.body["measurements"]["dual_writes"] == 0;
+        let standing = seated.until("writes to be counted", counted).await?.body;
+        assert_eq!(place(&standing), "dual-write 0");
+        let unmet: Vec<&Json> = list(&standing["gates"]).iter().filter(|gate| gate["met"] == false).collect();
+        assert!(matches!(&unmet[..], [gate] if gate["name"] == "dual_writes_succeed"), "{standing:#}");
+        let at = standing["at"].clone();
+        seated.until("the next round", |a| a.body["at"] != at).await?;
+    }
+    seated.running.terminate().await?;
+    let said = "dual_writes_succeed = 'dual_write_failures <= 0.01 * dual_writes'\n";
+    let mut told = stage.start("told", &with(said))?;
+    told.until("to go on", |a| a.body["phase"] == "canary").await?;
+    told.running.terminate().await?;
+    stage.migration.drop().await
+}
+
+fn list(json: &Json) -> &[Json] {
+    json.as_array().map_or(&[], Vec::as_slice)
+}
+
 /// Cassandra failing under the canary: back, until no read is Cassandra's.
 #[tokio::test(flavor = "multi_thread")]
 async fn back_step_by_step_while_cassandra_fails() -> anyhow::Result<()> {
     let Some(stage) = Stage::new("ctldown").await? else { return Ok(()) };
     stage.pages.change(|gateway| {
         gateway.generation = 1000;
+        gateway.writes_each = 5;
         gateway.reads_each = 5;
     });
     let mut seated = stage.start("down", &format!("{QUICK}{NO_GATES}"))?;
@@ -176,6 +223,7 @@ async fn a_mismatch_met_while_no_controller_was_there_counts() -> anyhow::Result
     let Some(stage) = Stage::new("ctlgone").await? else { return Ok(()) };
     stage.pages.change(|gateway| {
         gateway.generation = 1000;
+        gateway.writes_each = 5;
         gateway.reads_each = 5;
     });
     let mut seated = stage.start("gone", &format!("{QUICK}{NO_GATES}"))?;

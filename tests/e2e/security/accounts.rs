@@ -2,14 +2,13 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use tandem_devstack::{Kafka, Mysql, MysqlOptions};
 
 use super::kafka::{SASL_SSL, options};
 use super::pki::Ca;
-use crate::support::{Migration, Servers};
+use crate::support::{Migration, Servers, ready};
 
 const MAPPING: &str =
     "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
@@ -45,24 +44,6 @@ fn allow(kafka: &Kafka, prefix: &str) -> anyhow::Result<()> {
         anyhow::ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
     Ok(())
-}
-
-/// Polls `/readyz` until it says so, within a minute.
-async fn ready(address: &str, words: &str) -> anyhow::Result<()> {
-    let began = Instant::now();
-    loop {
-        let url = format!("http://{address}/readyz");
-        let said = tokio::task::spawn_blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-            agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string())
-        })
-        .await?;
-        if said.as_ref().is_ok_and(|text| text.contains(words)) {
-            return Ok(());
-        }
-        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "{words:?} is not what it says: {said:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,13 @@
 //! `tandem phase`: asks the controllers, and orders the active one.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde_json::{Value as Json, json};
+use tandem_event_log::http_tls;
 
 use crate::cli::{OnOff, PhaseArgs, PhaseCommand};
 use crate::config::Config;
@@ -71,12 +73,27 @@ fn execute(command: &PhaseCommand) -> Result<ExitCode> {
 impl Client {
     fn new(args: &PhaseArgs) -> Result<Self> {
         let config = Config::load(&args.config.config)?;
-        let urls = if args.url.is_empty() { config.controller_section().urls() } else { args.url.clone() };
+        let section = config.controller_section();
+        let urls = if args.url.is_empty() { section.urls() } else { args.url.clone() };
         let token = match &args.token {
             Some(place) => Some(Secret::at(place).reveal().context("--token")?),
             None => std::env::var(TOKEN).ok(),
         };
-        let agent = ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).http_status_as_error(false);
+        let open = urls.iter().find(|url| token.is_some() && !section.insecure() && can_be_read(url));
+        if let Some(url) = open {
+            bail!(
+                "the token would be sent to {url} without TLS, where others can read it: use an https:// address, or \
+                 set controller.insecure = true"
+            );
+        }
+        let (ca, name) = match &args.ca {
+            Some(ca) => (Some(ca.as_path()), "--ca"),
+            None => (section.ca(), "controller.ca"),
+        };
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(DEADLINE))
+            .http_status_as_error(false)
+            .tls_config(http_tls(ca, name)?);
         Ok(Self { urls, token, agent: agent.build().into() })
     }
 
@@ -107,7 +124,8 @@ impl Client {
         let body = body.map(ToString::to_string).unwrap_or_default();
         let request = request.body(body).context("the request")?;
         let mut answer = self.agent.run(request).with_context(|| {
-            format!("the controller did not answer at {url} (is `tandem controller` running there?)")
+            let ca = if url.starts_with("https://") { "; controller.ca or --ca names its CA" } else { "" };
+            format!("the controller did not answer at {url} (is `tandem controller` running there?{ca})")
         })?;
         let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string().with_context(|| format!("the answer of {url}"))?;
@@ -115,6 +133,14 @@ impl Client {
             .with_context(|| format!("{url} answered {status}, and not as a controller does"))?;
         Ok(Answer { status, body })
     }
+}
+
+/// Whether what is sent there can be read on the way.
+fn can_be_read(url: &str) -> bool {
+    let uri = url.parse::<ureq::http::Uri>();
+    let host = uri.as_ref().ok().and_then(ureq::http::Uri::host).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    !url.starts_with("https://") && host != "localhost" && !address.is_ok_and(|ip| ip.is_loopback())
 }
 
 fn is_standby(answer: &Answer) -> bool {
@@ -205,4 +231,22 @@ fn print_history(history: &Json) {
         ]);
     }
     println!("{table}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_to_other_machines_without_tls_can_be_read() {
+        for url in
+            ["http://10.0.0.1:9465", "http://localhost.example:1", "http://[2001:db8::1]:1", "no url", ""]
+        {
+            assert!(can_be_read(url), "{url}");
+        }
+        for url in ["https://10.0.0.1:9465", "http://127.0.0.1:1", "http://[::1]:1/", "http://localhost:9465"]
+        {
+            assert!(!can_be_read(url), "{url}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use tandem_event_log::{
 use tandem_model::Watermark;
 use tandem_verify::{MismatchCounts, count_mismatches};
 use tandem_wire::control::{BackfillProgress, decode_watermark};
+use tandem_wire::fingerprint;
 
 use crate::config::Config;
 
@@ -113,7 +114,8 @@ async fn status(config: &Config) -> Result<Status> {
     let group = GroupOffsets::new(&kafka, &topics.apply_group())?;
     let mut behind = Vec::new();
     let mut tables = Vec::new();
-    for name in config.tables()? {
+    for (name, table) in config.tables()?.into_iter().zip(&config.table) {
+        let mapping = fingerprint(&table.spelling());
         let topic = topics.changes(&name);
         let changes = partition_lags(&admin, &group, &topic).await?;
         let backfill_topic = topics.backfill(&name);
@@ -126,7 +128,7 @@ async fn status(config: &Config) -> Result<Status> {
             published: changes.iter().map(|p| p.end - p.first).sum(),
             applied: changes.iter().map(|p| p.applied() - p.first).sum(),
             lag_records: changes.iter().chain(&backfill).map(PartitionLag::records).sum(),
-            backfill: Backfill::of(progress.get(&name.to_string())),
+            backfill: Backfill::of(progress.get(&name.to_string()).filter(|p| p.configured == mapping)),
             name: name.to_string(),
             topic,
         });

@@ -60,6 +60,7 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
         from.extend((0..).zip(offsets).map(|(partition, offset)| (topic.clone(), partition, offset)));
     }
     let mut tail = TailReader::start(&kafka, from).await?;
+    SchemaStore::check(&kafka, &[]).await?;
     let schemas = SchemaStore::open(&kafka).await?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {

@@ -226,6 +226,7 @@ mod tests {
     fn progress() -> BackfillProgress {
         BackfillProgress {
             mapping: "0badcafe".into(),
+            configured: "600dcafe".into(),
             table: "shop.orders".into(),
             last_key: None,
             upto_key: Some(vec![0, 1]),
@@ -380,7 +381,7 @@ mod tests {
             [
                 ("Watermark", 997_064_998),
                 ("Mismatch", 419_830_625),
-                ("BackfillProgress", 1_188_660_381),
+                ("BackfillProgress", 1_471_167_412),
                 ("Ddl", 752_239_750),
                 ("Phase", 1_605_812_462),
                 ("DualWriteFailure", 18_886_685),

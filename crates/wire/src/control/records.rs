@@ -80,6 +80,8 @@ pub struct BackfillProgress {
     pub table: String,
     /// A hash of the target tables that it fills. With another one the table is copied anew.
     pub mapping: String,
+    /// A hash of the mapping as it was configured last, for those who do not know MySQL's definitions.
+    pub configured: String,
     /// The last key copied, framed.
     #[serde(with = "apache_avro::serde::bytes_opt")]
     pub last_key: Option<Vec<u8>>,

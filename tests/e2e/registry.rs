@@ -1,0 +1,208 @@
+//! Schemas in a registry: a real Apicurio, which others read the log by as well.
+
+mod loss;
+mod refusals;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::{Duration, Instant};
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value as Avro;
+use mysql_async::prelude::Queryable;
+use serde_json::{Value as Json, json};
+use tandem_devstack::{Apicurio, ApicurioOptions};
+use tandem_event_log::{Admin, ConsumeError, InRecord, Topics, read_all};
+use tandem_model::TableName;
+
+use crate::support::{Migration, Running, Servers};
+
+const MAPPING: &str = "[[table]]\nsource = \"{db}.t\"\non_new_column = \"ignore\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
+const TABLE: [&str; 2] = [
+    "CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(20) NOT NULL, price DECIMAL(10,2), at TIMESTAMP(6) NULL)",
+    "INSERT INTO t VALUES (1, 'one', 1.50, '2024-05-31 12:00:00.000001'), (2, 'two', NULL, NULL)",
+];
+
+/// One request; its status and its answer.
+async fn request(method: &str, url: String, body: Option<Json>) -> anyhow::Result<(u16, Json)> {
+    let method = method.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let request = ureq::http::Request::builder()
+            .method(method.as_str())
+            .uri(url)
+            .header("Content-Type", "application/vnd.schemaregistry.v1+json")
+            .body(body.map(|b| b.to_string()).unwrap_or_default())?;
+        let mut answer = agent.run(request)?;
+        let text = answer.body_mut().read_to_string()?;
+        Ok((answer.status().as_u16(), serde_json::from_str(&text).unwrap_or_default()))
+    })
+    .await?
+}
+
+async fn get(registry: &Apicurio, path: &str) -> anyhow::Result<Json> {
+    let (status, answer) = request("GET", registry.url() + path, None).await?;
+    anyhow::ensure!(status == 200, "{path}: {status} {answer}");
+    Ok(answer)
+}
+
+/// Sets a compatibility level, that of a subject or the one for all.
+async fn set_level(registry: &Apicurio, subject: &str, level: &str) -> anyhow::Result<()> {
+    let url = format!("{}/config{subject}", registry.url());
+    let (status, answer) = request("PUT", url, Some(json!({ "compatibility": level }))).await?;
+    anyhow::ensure!(status == 200, "{answer}");
+    Ok(())
+}
+
+/// A migration of `t` with this registry, ready to run.
+async fn prepared(servers: Servers, test: &str, url: &str) -> anyhow::Result<Migration> {
+    let migration = Migration::new(servers, test, &TABLE).await?;
+    configure(&migration, url)?;
+    migration.succeed(&["schema", "apply"]).await?;
+    Ok(migration)
+}
+
+fn configure(migration: &Migration, url: &str) -> anyhow::Result<()> {
+    migration.configure(&format!("[schema_registry]\nurl = {url:?}\n"), MAPPING)
+}
+
+/// Runs it until all is copied and a change of before any other has come through.
+async fn running(migration: &mut Migration, arguments: &[&str]) -> anyhow::Result<Running> {
+    let mut running = migration.start(arguments)?;
+    migration.drained(&mut running).await?;
+    migration.mysql.query_drop("UPDATE t SET price = price + 1 WHERE id = 1").await?;
+    migration.drained(&mut running).await?;
+    Ok(running)
+}
+
+fn table(migration: &Migration) -> TableName {
+    TableName::new(migration.database.clone(), "t")
+}
+
+fn changes(migration: &Migration) -> String {
+    Topics::new(&migration.prefix).changes(&table(migration))
+}
+
+/// Reads records as any consumer of the registry would. Gives the registry's id and the datum of each
+/// value, keys decoded on the way.
+async fn decoded(registry: &Apicurio, records: &[InRecord]) -> anyhow::Result<Vec<(u32, Avro)>> {
+    let mut schemas = BTreeMap::new();
+    let mut values = Vec::new();
+    for record in records {
+        for (framed, is_key) in [(&record.key, true), (&record.value, false)] {
+            let Some(framed) = framed else { continue };
+            anyhow::ensure!(framed[0] == 0, "no frame");
+            let id = u32::from_be_bytes(framed[1..5].try_into()?);
+            if let Entry::Vacant(unknown) = schemas.entry(id) {
+                let answer = get(registry, &format!("/schemas/ids/{id}")).await?;
+                let text = answer["schema"].as_str().ok_or_else(|| anyhow::anyhow!("no schema: {answer}"))?;
+                unknown.insert(Schema::parse_str(text)?);
+            }
+            let mut datum = &framed[5..];
+            let value = GenericDatumReader::builder(&schemas[&id]).build()?.read_value(&mut datum)?;
+            anyhow::ensure!(datum.is_empty(), "{} bytes are left over", datum.len());
+            if !is_key {
+                values.push((id, value));
+            }
+        }
+    }
+    Ok(values)
+}
+
+/// Waits until it has ended by itself, within a minute, and gives its log.
+async fn ended(running: &mut Running) -> anyhow::Result<String> {
+    let began = Instant::now();
+    while running.check().is_ok() {
+        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "it goes on: {}", running.tail());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(running.log())
+}
+
+/// A column's value in the row after a change.
+fn after(envelope: &Avro, column: &str) -> Option<Avro> {
+    let field = |record: &Avro, name: &str| match record {
+        Avro::Record(fields) => fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone()),
+        _ => None,
+    };
+    let unwrapped = |value: Avro| if let Avro::Union(_, inner) = value { *inner } else { value };
+    field(&unwrapped(field(envelope, "after")?), column).map(unwrapped)
+}
+
+/// The first change that left a row of this name.
+fn named<'a>(values: &'a [(u32, Avro)], name: &str) -> &'a (u32, Avro) {
+    let found = values.iter().find(|(_, value)| after(value, "name") == Some(Avro::String(name.into())));
+    found.unwrap_or_else(|| panic!("no {name} in {values:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_any_consumer_can_read_by_its_registry() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let registry = Apicurio::ephemeral(&ApicurioOptions::default())?;
+    set_level(&registry, "", "BACKWARD").await?;
+    let mut migration = prepared(servers, "registry", &registry.url()).await?;
+    let (topics, changes) = (Topics::new(&migration.prefix), changes(&migration));
+    let checked = migration.tandem(&["check"]).await?;
+    let warned = ["warning: schema_registry:", &format!("{changes}-value"), "BACKWARD", "PUT /config/"];
+    assert!(checked.success && warned.iter().all(|w| checked.stderr.contains(w)), "{}", checked.stderr);
+
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    // What the level allows: columns that may be NULL come, and one goes.
+    for statement in [
+        "UPDATE t SET name = 'uno' WHERE id = 1",
+        "ALTER TABLE t ADD COLUMN note VARCHAR(10), ADD COLUMN extra INT",
+        "INSERT INTO t VALUES (3, 'three', 3, NULL, 'new', 3)",
+        "ALTER TABLE t DROP COLUMN extra",
+        "INSERT INTO t VALUES (5, 'five', NULL, NULL, 'new')",
+    ] {
+        migration.mysql.query_drop(statement).await?;
+    }
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+
+    let admin = Admin::connect(&migration.kafka()).await?;
+    let own_topic = admin.partitions(&topics.schemas()).await;
+    assert!(matches!(own_topic, Err(ConsumeError::NoTopic(_))), "{own_topic:?}");
+    let mut subjects: Vec<String> = serde_json::from_value(get(&registry, "/subjects").await?)?;
+    subjects.sort();
+    let backfill = topics.backfill(&table(&migration));
+    let mut expected: Vec<String> =
+        [&changes, &backfill].iter().flat_map(|t| [format!("{t}-key"), format!("{t}-value")]).collect();
+    expected.sort();
+    assert_eq!(subjects, expected);
+    let versions = async || get(&registry, &format!("/subjects/{changes}-value/versions")).await;
+    assert_eq!(versions().await?, json!([1, 2, 3]));
+
+    let copied = decoded(&registry, &read_all(&migration.kafka(), &backfill).await?).await?;
+    assert_eq!(copied.len(), 2);
+    let first = decoded(&registry, &read_all(&migration.kafka(), &changes).await?).await?;
+    let (uno, three, five) = (named(&first, "uno"), named(&first, "three"), named(&first, "five"));
+    assert_eq!((uno.0, after(&uno.1, "note")), (copied[0].0, None));
+    assert_eq!(after(&three.1, "note"), Some(Avro::String("new".into())));
+    assert_eq!((after(&three.1, "extra"), after(&five.1, "extra")), (Some(Avro::Int(3)), None));
+    assert!(uno.0 < three.0 && three.0 < five.0, "{first:?}");
+    assert!(matches!(after(&three.1, "price"), Some(Avro::Decimal(_))), "{three:?}");
+
+    // Another process goes on under the ids that the registry gave.
+    migration.cassandra().await?.query_unpaged("ALTER TABLE t ADD note text", ()).await?;
+    let mut running = migration.start(&["run"])?;
+    for statement in [
+        "INSERT INTO t VALUES (4, 'four', NULL, NULL, NULL)",
+        "UPDATE t SET note = 'newer' WHERE id IN (3, 5)",
+        "DELETE FROM t WHERE id = 4",
+    ] {
+        migration.mysql.query_drop(statement).await?;
+    }
+    migration.drained(&mut running).await?;
+    let again = decoded(&registry, &read_all(&migration.kafka(), &changes).await?).await?;
+    assert_eq!((named(&again, "four").0, versions().await?), (five.0, json!([1, 2, 3])));
+
+    migration.succeed(&["verify", "--full", "--exit-code"]).await?;
+    let tail = migration.succeed(&["tail", "--from", "beginning", "--count", "7"]).await?;
+    let ops: Vec<Json> = tail.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(ops.iter().map(|o| o["op"].as_str().unwrap()).collect::<String>(), "ucccuud", "{tail}");
+    running.terminate().await?;
+    migration.drop().await
+}

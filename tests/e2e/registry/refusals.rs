@@ -1,0 +1,116 @@
+//! A registry that cannot be reached, or refuses, is one clear error.
+
+use mysql_async::prelude::Queryable;
+use tandem_devstack::{Apicurio, ApicurioOptions};
+use tandem_event_log::Topics;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{MAPPING, changes, configure, ended, prepared, running, set_level, table};
+use crate::refusals::refused;
+use crate::security::pki::Ca;
+use crate::support::Servers;
+
+/// A reverse proxy that asks for an account, as they stand before registries. Gives its address.
+async fn guarded(server: String, authorization: &'static str) -> anyhow::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                    if client.read_buf(&mut head).await? == 0 {
+                        return Ok(());
+                    }
+                }
+                let wanted = format!("authorization: {authorization}").to_lowercase();
+                if !String::from_utf8_lossy(&head).to_lowercase().contains(&wanted) {
+                    let no = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                    return client.write_all(no).await;
+                }
+                let mut server = TcpStream::connect(server).await?;
+                server.write_all(&head).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+            });
+        }
+    });
+    Ok(address)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_address_account_or_authority() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let (ca, other) = (Ca::new(folder.path(), "ours")?, Ca::new(folder.path(), "other")?);
+    let identity = ca.sign("registry", &["127.0.0.1"])?;
+    let registry = Apicurio::ephemeral(&ApicurioOptions {
+        identity: Some((identity.certificate, identity.key)),
+        ..Default::default()
+    })?;
+    let migration = prepared(servers, "regno", &registry.url()).await?;
+    migration.succeed(&["check"]).await?;
+
+    // The discard port: nobody listens there.
+    configure(&migration, "http://127.0.0.1:9/apis/ccompat/v7")?;
+    refused(&migration, &["schema_registry:", "127.0.0.1:9", "is it up", "schema_registry.url"]).await?;
+    configure(&migration, &registry.url().replace("/apis/ccompat/v7", ""))?;
+    refused(&migration, &["schema_registry:", "HTTP 404", "schema_registry.url", "/apis/ccompat/v7"]).await?;
+    let tail = migration.tandem(&["tail", "--from", "beginning", "--count", "1"]).await?;
+    assert!(!tail.success, "{}", tail.stdout);
+
+    let secure = |ca: &Ca| {
+        let url = registry.tls_url().unwrap();
+        let section = format!("[schema_registry]\nurl = {url:?}\nca = {:?}\n", ca.file());
+        migration.configure(&section, MAPPING)
+    };
+    secure(&ca)?;
+    migration.succeed(&["check"]).await?;
+    secure(&other)?;
+    refused(&migration, &["schema_registry:", "certificate", "ca right"]).await?;
+
+    let address = guarded(format!("127.0.0.1:{}", registry.port()), "Basic YWxpY2U6d29uZGVybGFuZA==").await?;
+    let password = migration.folder.path().join("password");
+    let account = |secret: &str| {
+        std::fs::write(&password, secret)?;
+        let section = format!(
+            "[schema_registry]\nurl = \"http://{address}/apis/ccompat/v7\"\nuser = \"alice\"\npassword = \"file:{}\"\n",
+            password.display()
+        );
+        migration.configure(&section, MAPPING)
+    };
+    account("wonderland")?;
+    migration.succeed(&["check"]).await?;
+    account("looking-glass")?;
+    refused(&migration, &["schema_registry:", "HTTP 401", "schema_registry.user and password"]).await?;
+    let said = migration.tandem(&["check", "--json"]).await?;
+    assert!(!format!("{said:?}").contains("looking-glass"), "{said:?}");
+    migration.drop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_the_subjects_level_forbids() -> anyhow::Result<()> {
+    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let registry = Apicurio::ephemeral(&ApicurioOptions::default())?;
+    set_level(&registry, "", "BACKWARD").await?;
+    let mut migration = prepared(servers, "reglevel", &registry.url()).await?;
+    let mut running = running(&mut migration, &["run"]).await?;
+    migration.mysql.query_drop("ALTER TABLE t ADD COLUMN n INT NOT NULL").await?;
+    migration.mysql.query_drop("UPDATE t SET n = 7 WHERE id = 1").await?;
+    let said = ended(&mut running).await?;
+    let subject = format!("{}-value", changes(&migration));
+    for words in ["incompatible", subject.as_str(), &format!("PUT /config/{subject}"), "NONE"] {
+        assert!(said.contains(words), "{words:?} is not in: {said}");
+    }
+    // The copy is made anew with the column, under a subject of its own.
+    let backfill = Topics::new(&migration.prefix).backfill(&table(&migration));
+    for subject in [subject, format!("{backfill}-value")] {
+        set_level(&registry, &format!("/{subject}"), "NONE").await?;
+    }
+    migration.cassandra().await?.query_unpaged("ALTER TABLE t ADD n int", ()).await?;
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    running.terminate().await?;
+    migration.drop().await
+}
