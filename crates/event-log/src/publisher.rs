@@ -210,11 +210,9 @@ impl Worker {
         self.producer.begin_transaction().map_err(|e| self.judge(&e))?;
         let mut places = Places::default();
         let sent = self
-            .send(&records, &mut places)
+            .send(records, &mut places)
             .and_then(|()| finish(&self.ends(&places)).map_err(PublishError::Finish))
-            .and_then(|last| self.send(&last, &mut places));
-        // The records' memory is not needed for the commit.
-        drop(records);
+            .and_then(|last| self.send(last, &mut places));
         if let Err(error) = sent {
             return Err(self.abort(error));
         }
@@ -222,11 +220,12 @@ impl Worker {
         Ok(self.ends(&places))
     }
 
-    /// Sends records and waits until each is acknowledged.
-    fn send(&self, records: &[OutRecord], places: &mut Places) -> Result<(), PublishError> {
+    /// Sends records and waits until each is acknowledged. The client copies them: each is let go of as
+    /// soon as it has.
+    fn send(&self, records: Vec<OutRecord>, places: &mut Places) -> Result<(), PublishError> {
         let mut known = places.numbers.len();
         for record in records {
-            let place = places.number(record);
+            let place = places.number(&record);
             if place >= known {
                 known = place + 1;
                 self.producer.context().lock().ends.resize(known, 0);

@@ -141,6 +141,7 @@ mod tests {
             assert!(images.is_empty());
             images.push(&table, &row).unwrap();
             assert_eq!(images.buffer().len(), 3 + copied, "{key:?}");
+            assert_eq!(images.bytes(), 3 + copied + size_of::<Spans>(), "{key:?}");
             images.push(&table, &row).unwrap();
             assert!(!images.is_empty() && images.len() == 2);
             for image in images.iter() {

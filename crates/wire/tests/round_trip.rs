@@ -428,6 +428,15 @@ fn a_salt_changes_the_ids_only() {
 }
 
 #[test]
+fn a_registry_gives_other_ids() {
+    let schema = TableSchema::new(orders(), "tandem");
+    let value = ReadSchema::parse(schema.value_json()).unwrap().under(7);
+    let key = ReadKeySchema::parse(schema.key_json()).unwrap().under(8);
+    assert_eq!((value.id(), key.id()), (7, 8));
+    assert_eq!(*value.table(), orders());
+}
+
+#[test]
 fn schemas_of_others_are_refused() {
     let schema = TableSchema::new(orders(), "tandem");
     let spaced = schema.value_json().replace(",\"", " ,\n\"");
