@@ -136,7 +136,7 @@ fn any_source() -> impl Strategy<Value = SourceInfo> {
     )
         .prop_map(|(gtid, file, pos, row, server_id, ts_us)| SourceInfo {
             gtid,
-            file,
+            file: file.into(),
             pos,
             row,
             server_id,

@@ -87,7 +87,7 @@ fn what_is_refused_when_the_plan_is_made() {
         ("(n != null || id == 1) && n < 5", "1:27", null("<", "`n` (tinyint, int in CEL)")),
         ("n != null ? id == 1 : n < 5", "1:23", null("<", "`n` (tinyint, int in CEL)")),
         ("n != 5 && n < 5", "1:11", null("<", "`n` (tinyint, int in CEL)")),
-        ("!(n in [1, 2]) && n < 5", "1:18", null("<", "`n` (tinyint, int in CEL)")),
+        ("!(n in [1, 2]) && n < 5", "1:19", null("<", "`n` (tinyint, int in CEL)")),
         ("n in [1, null] && n < 5", "1:19", null("<", "`n` (tinyint, int in CEL)")),
         ("s.startsWith('a')", "1:1", null("startsWith", "`s` (text, string in CEL)")),
         ("e.startsWith(s)", "1:14", null("startsWith", "`s` (text, string in CEL)")),
