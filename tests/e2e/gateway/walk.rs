@@ -45,7 +45,10 @@ impl Stage {
 
     async fn until_phase(&mut self, phases: &[&str]) -> anyhow::Result<()> {
         self.until(&format!("one of {phases:?}"), async |stage| {
-            // The canary's gates want reads that were compared.
+            // Gates want writes that both stores took, and the canary's want reads that were compared.
+            stage
+                .done("PUT", &format!("/v1/order/{}", ROWS + 1), r#"{"customer": 1, "note": "more"}"#)
+                .await?;
             for id in 1..=ROWS {
                 let read = stage.get(&format!("/v1/order/{id}")).await?;
                 anyhow::ensure!(read.status == 200, "{read:?}");
