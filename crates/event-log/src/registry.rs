@@ -1,10 +1,10 @@
 //! Schemas kept in a registry.
 //!
-//! Invariant: no record is published under an id that the registry may have given to another schema. A
-//! registry that lost what it had (its storage, or all since its backup) gives its ids again, so what is
-//! known is held against it: before a schema is registered, the newest id that this process was given,
-//! or, where it was given none of this topic, those of the topic's last records; and from then on the
-//! newest id every few seconds.
+//! Invariant: no record is published under an id that the registry has given to another schema, for longer
+//! than [`WATCH`]. A registry that lost what it had (its storage, or all since its backup) gives its ids
+//! again, so what is known is held against it: before a schema is registered, the newest id that this
+//! process was given, or, where it was given none of this topic, those of the topic's last records; and
+//! from then on the newest id, time and again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
