@@ -55,6 +55,7 @@ mod tests {
         // FNV-1a of the empty string and of "a": the published test vectors, folded.
         assert_eq!(id_of(""), (0xcbf2_9ce4 ^ 0x8422_2325) & 0x7fff_ffff);
         assert_eq!(id_of("a"), (0xaf63_dc4c ^ 0x8601_ec8c) & 0x7fff_ffff);
+        assert_eq!(fingerprint("a"), "296230c0");
     }
 
     #[test]
