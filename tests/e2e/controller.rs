@@ -178,6 +178,27 @@ impl Seated {
         self.ask("POST", &format!("phase/{order}"), Some(&json!({ "why": "a test" })), None)
     }
 
+    /// Orders it until it is done. Whoever has just taken the seat, or was just without Kafka, may lose
+    /// the seat once more, and refuses then.
+    async fn ordered(&mut self, order: &str) -> anyhow::Result<Json> {
+        let began = Instant::now();
+        let before = self.active().await?.body["generation"].clone();
+        let body = json!({ "why": "a test", "generation": before });
+        loop {
+            let answer = self.ask("POST", &format!("phase/{order}"), Some(&body), None)?;
+            match answer.status {
+                200 => return Ok(answer.body),
+                503 if began.elapsed() < Duration::from_mins(1) => {}
+                _ => anyhow::bail!("{order}: {answer:?}; {}", self.running.tail()),
+            }
+            // What is answered with "not known" may have come about.
+            let seen = self.active().await?.body;
+            if seen["generation"] != before {
+                return Ok(seen);
+            }
+        }
+    }
+
     /// Polls the phase until the answer is so.
     async fn until(&mut self, what: &str, so: impl Fn(&Answer) -> bool) -> anyhow::Result<Answer> {
         let began = Instant::now();

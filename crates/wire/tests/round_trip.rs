@@ -449,7 +449,8 @@ fn schemas_of_others_are_refused() {
     let elsewhere = schema.value_json().replace(reference, "other.Value\"");
     assert!(ReadSchema::parse(&elsewhere).is_err());
     // A primitive type is in no namespace.
-    let named = schema.value_json().replace("\"int\"", "\"tandem.shop.order_x2ditems.int\"");
+    let named =
+        schema.value_json().replace("\"type\":\"int\"", "\"type\":\"tandem.shop.order_x2ditems.int\"");
     assert_ne!(named, schema.value_json());
     assert!(ReadSchema::parse(&named).is_err());
     for foreign in [

@@ -40,7 +40,7 @@ fn joined(seated: &Seated) -> bool {
 async fn a_standby_takes_over_after_kill_9() -> anyhow::Result<()> {
     let Some(stage) = Stage::new("ctlkill").await? else { return Ok(()) };
     let (mut active, mut standby) = two(&stage).await?;
-    assert_eq!(active.order("advance")?.status, 200);
+    active.ordered("advance").await?;
     let refused = standby.order("advance")?;
     assert_eq!((refused.status, refused.body["type"].as_str()), (503, Some("urn:tandem:problem:standby")));
     active.running.kill()?;
@@ -58,10 +58,10 @@ async fn a_standby_takes_over_after_kill_9() -> anyhow::Result<()> {
 async fn a_stopped_controller_that_goes_on_changes_nothing() -> anyhow::Result<()> {
     let Some(stage) = Stage::new("ctlstop").await? else { return Ok(()) };
     let (mut zombie, mut other) = two(&stage).await?;
-    assert_eq!(zombie.order("advance")?.status, 200);
+    zombie.ordered("advance").await?;
     zombie.running.signal("STOP")?;
     other.active().await?;
-    assert_eq!(place(&other.order("advance")?.body), "backfill 0");
+    assert_eq!(place(&other.ordered("advance").await?), "backfill 0");
     zombie.running.signal("CONT")?;
     // It never says that the phase is the older one, and takes no order while it does not have the seat.
     for _ in 0..40 {
@@ -125,7 +125,7 @@ async fn a_fenced_controller_writes_nothing_and_begins_anew() -> anyhow::Result<
     };
     let late = newer.publish(vec![record], |_| Ok(Vec::new())).await;
     assert!(matches!(late, Err(PublishError::Fenced { .. })), "{late:?}");
-    assert_eq!(place(&seated.order("advance")?.body), "backfill 0");
+    assert_eq!(place(&seated.ordered("advance").await?), "backfill 0");
     assert_eq!(stage.generations(&seated).await?, 2);
     seated.running.terminate().await?;
     stage.migration.drop().await
@@ -150,8 +150,8 @@ async fn without_kafka_it_holds_and_says_so() -> anyhow::Result<()> {
     kafka.resume()?;
     let after = seated.active().await?.body;
     assert_eq!((&after["generation"], place(&after)), (&before["generation"], place(&before)));
-    assert_eq!(seated.order("pause")?.status, 200);
-    assert_eq!(place(&seated.order("back")?.body), "verify 0");
+    assert_eq!(seated.ordered("pause").await?["paused"], true);
+    assert_eq!(place(&seated.ordered("back").await?), "verify 0");
     stage.generations(&seated).await?;
     seated.running.terminate().await?;
     stage.migration.drop().await
