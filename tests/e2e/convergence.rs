@@ -42,6 +42,7 @@ fn plan(table: &Arc<TableDef>) -> TablePlan {
         source: "d.t".into(),
         entity: None,
         on_new_column: tandem_mapping::OnNewColumn::Halt,
+        exclude_columns: Vec::new(),
         target: vec![
             target("by_id", "id", &[]),
             target("by_k", "id", &["k desc"]),

@@ -11,6 +11,7 @@ mod controller;
 mod convergence;
 mod debezium;
 mod event_log;
+mod excluded;
 mod filters;
 mod gateway;
 mod history;

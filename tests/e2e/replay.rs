@@ -22,6 +22,7 @@ pub(crate) fn outline(migration: &Migration) -> Outline {
         topics,
         max_clock_ahead_us: 60_000_000,
         prepared_bytes: 1 << 20,
+        tombstones: false,
     }
 }
 

@@ -77,6 +77,7 @@ fn table() -> &'static Table {
             source: "d.t".into(),
             entity: None,
             on_new_column: OnNewColumn::Halt,
+            exclude_columns: Vec::new(),
             target: vec![filtered, target("by_k", "k", &["id"])],
         };
         Table::of(TablePlan::compile(&config, &def).unwrap())

@@ -83,6 +83,8 @@ pub struct Outline {
     pub max_clock_ahead_us: i64,
     /// How many bytes of rows of prepared XA transactions are kept; what goes beyond is read again.
     pub prepared_bytes: usize,
+    /// Whether a record without a value follows each DELETE, for those who compact copies of the topics.
+    pub tombstones: bool,
 }
 
 /// Turns binlog events into records and watermarks.
@@ -487,7 +489,18 @@ impl Assembler {
             position: at.clone(),
             source,
         })?;
+        let tombstone = (op == Op::Delete && self.outline.tombstones).then(|| OutRecord {
+            topic: Arc::clone(&record.topic),
+            partition: record.partition,
+            key: record.key.clone(),
+            value: None,
+            version: record.version,
+            timestamp_ms: record.timestamp_ms,
+        });
         self.put(record);
+        if let Some(tombstone) = tombstone {
+            self.put(tombstone);
+        }
         self.batch.rows += 1;
         Ok(())
     }

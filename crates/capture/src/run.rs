@@ -37,6 +37,8 @@ pub struct CaptureConfig {
     pub idle: Duration,
     /// How far a commit time may lie ahead of this machine's clock.
     pub max_clock_ahead: Duration,
+    /// Whether a record without a value follows each DELETE.
+    pub tombstones: bool,
 }
 
 /// Why a term ended.
@@ -184,6 +186,7 @@ impl Capture {
             partitions: partitions.into_iter().collect(),
             max_clock_ahead_us: self.config.max_clock_ahead.as_micros() as i64,
             prepared_bytes: self.config.max_bytes,
+            tombstones: self.config.tombstones,
         };
         let mut assembler = Assembler::resume(outline, &last);
         let stream = self.stream(&self.binlog, &last.gtid_set, &wanted).await?;

@@ -17,6 +17,10 @@ pub struct TableConfig {
     /// What to do when MySQL gets a column that the plan does not know.
     #[serde(default)]
     pub on_new_column: OnNewColumn,
+    /// Columns that are not looked at: they are on no topic, in no target and not in the gateway. Without
+    /// regard to case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_columns: Vec<String>,
     /// The Cassandra tables.
     #[serde(default)]
     pub target: Vec<TargetConfig>,
@@ -83,6 +87,7 @@ pub fn same_shape(table: &TableDef) -> TableConfig {
         source: table.name.to_string(),
         entity: None,
         on_new_column: OnNewColumn::Halt,
+        exclude_columns: Vec::new(),
         target: vec![TargetConfig {
             table: table.name.table.clone(),
             partition_key,

@@ -68,7 +68,7 @@ impl BinlogStream {
 
         let mut this = Self {
             replica,
-            machine: Machine::new(Box::new(wanted), collations),
+            machine: Machine::new(Box::new(wanted), config.excluded.clone(), collations),
             server,
             server_id: config.server_id,
             checksums: checksum != "NONE",

@@ -16,6 +16,8 @@ pub(crate) struct Cell {
     union: Union,
     /// The column's place in the primary key.
     pub(crate) key: Option<usize>,
+    /// Whether the column is left out.
+    pub(crate) excluded: bool,
 }
 
 /// How a column's value lies in a row image.
@@ -73,8 +75,32 @@ pub(crate) enum Form {
 }
 
 impl Cell {
-    pub(crate) fn new(form: Form, column: &ColumnDef, key: Option<usize>) -> Self {
-        Self { form, union: Union::of(column), key }
+    pub(crate) fn new(form: Form, column: &ColumnDef, key: Option<usize>, excluded: bool) -> Self {
+        Self { form, union: Union::of(column), key, excluded }
+    }
+
+    /// Steps over a cell that is not NULL.
+    pub(crate) fn skip(&self, cursor: &mut Cursor<'_>) -> Result<(), Problem> {
+        let fraction = |fsp: u8| usize::from(fsp.div_ceil(2));
+        let length = match &self.form {
+            Form::Int { bytes, .. }
+            | Form::Bit { bytes, .. }
+            | Form::Enum { bytes, .. }
+            | Form::Set { bytes, .. } => usize::from(*bytes),
+            Form::BigintUnsigned | Form::Double => 8,
+            Form::Float => 4,
+            Form::Decimal(form) => form.bytes(),
+            Form::Year => 1,
+            Form::Date => 3,
+            Form::Time { fsp } => 3 + fraction(*fsp),
+            Form::Timestamp { fsp } => 4 + fraction(*fsp),
+            Form::DateTime { fsp } => 5 + fraction(*fsp),
+            Form::Text { length_bytes, .. }
+            | Form::Bytes { length_bytes, .. }
+            | Form::Json { length_bytes } => cursor.uint((*length_bytes).into())? as usize,
+        };
+        cursor.take(length)?;
+        Ok(())
     }
 
     /// Writes NULL.

@@ -6,7 +6,7 @@ use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Opts, Pool};
 
 use crate::lease::Lease;
-use crate::{MysqlConfig, MysqlError, Reader};
+use crate::{ExcludedColumns, MysqlConfig, MysqlError, Reader};
 
 /// What every connection is set to: instants as UTC, and values compared and printed as stored. The
 /// SQL mode lets invalid dates through as parameters and strips nothing it should not. Each statement
@@ -21,6 +21,7 @@ const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'REPEAT
 pub struct Mysql {
     pool: Pool,
     server: Server,
+    pub(crate) excluded: ExcludedColumns,
 }
 
 /// Which server, for error messages.
@@ -79,7 +80,7 @@ impl Mysql {
     pub async fn connect(config: &MysqlConfig) -> Result<Self, MysqlError> {
         let opts: Opts = config.options(vec![SETUP.to_owned()])?.into();
         let server = Server::new(config, &opts);
-        let mysql = Self { pool: Pool::new(opts), server };
+        let mysql = Self { pool: Pool::new(opts), server, excluded: config.excluded.clone() };
         mysql.connection().await?;
         Ok(mysql)
     }

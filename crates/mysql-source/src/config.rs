@@ -6,7 +6,7 @@ use std::time::Duration;
 use mysql_async::{Opts, OptsBuilder};
 use native_tls::TlsConnector;
 
-use crate::{MysqlError, MysqlTls, tls};
+use crate::{ExcludedColumns, MysqlError, MysqlTls, tls};
 
 /// How to reach a MySQL server and how to listen to its binlog.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct MysqlConfig {
     pub heartbeat: Duration,
     /// How long connecting, and each small question, may take.
     pub connect_timeout: Duration,
+    /// Columns that are not looked at.
+    pub excluded: ExcludedColumns,
 }
 
 impl MysqlConfig {
@@ -36,6 +38,7 @@ impl MysqlConfig {
             server_id,
             heartbeat: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(10),
+            excluded: ExcludedColumns::default(),
         }
     }
 
@@ -95,6 +98,7 @@ impl fmt::Debug for MysqlConfig {
             .field("server_id", &self.server_id)
             .field("heartbeat", &self.heartbeat)
             .field("connect_timeout", &self.connect_timeout)
+            .field("excluded", &self.excluded)
             .finish()
     }
 }

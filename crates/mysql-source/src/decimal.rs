@@ -52,6 +52,11 @@ impl DecimalForm {
         odd(self.first).into_iter().chain((0..self.full).map(|_| 9)).chain(odd(self.last))
     }
 
+    /// How many bytes a value takes.
+    pub(crate) fn bytes(self) -> usize {
+        self.size.into()
+    }
+
     /// Takes a DECIMAL from a row image and writes it.
     pub(crate) fn put(self, cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Result<(), Problem> {
         self.unscaled(cursor, |bytes| cell::decimal(out, bytes))

@@ -7,7 +7,7 @@ use tandem_model::TableName;
 use crate::bytes::{Cursor, Fault, Problem};
 use crate::charset::Collations;
 use crate::machine::{Header, Machine};
-use crate::{BinlogError, BinlogEvent};
+use crate::{BinlogError, BinlogEvent, ExcludedColumns};
 
 /// What [`BinlogStream`](crate::BinlogStream) does with each event, without a server: for
 /// measurements, and for tests with damaged events.
@@ -28,7 +28,8 @@ impl EventDecoder {
         collations: impl IntoIterator<Item = (u64, String)>,
         wanted: impl Fn(&TableName) -> bool + Send + 'static,
     ) -> Self {
-        Self { machine: Machine::new(Box::new(wanted), Collations::new(collations)) }
+        let (collations, excluded) = (Collations::new(collations), ExcludedColumns::default());
+        Self { machine: Machine::new(Box::new(wanted), excluded, collations) }
     }
 
     /// Takes the next event: its header of 19 bytes (`Log_event_header`) and its body, without a

@@ -15,7 +15,7 @@ use crate::rows::RowsHead;
 use crate::statement::{Query, classify};
 use crate::table_map::{Head, Plan, split_id};
 use crate::transaction::{Opened, QueryText};
-use crate::{BinlogError, BinlogEvent, RowsEvent, RowsKind, StatementKind};
+use crate::{BinlogError, BinlogEvent, ExcludedColumns, RowsEvent, RowsKind, StatementKind};
 
 /// Of a raw event's header, what matters.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,7 @@ pub(crate) type Wanted = Box<dyn Fn(&TableName) -> bool + Send>;
 
 pub(crate) struct Machine {
     wanted: Wanted,
+    excluded: ExcludedColumns,
     collations: Collations,
     at: BinlogPosition,
     state: State,
@@ -117,9 +118,10 @@ const STATEMENT_BASED: &str = "SET GLOBAL binlog_format = ROW, let every session
 const RESYNC: &str = "copy the tables anew, beginning after this position";
 
 impl Machine {
-    pub(crate) fn new(wanted: Wanted, collations: Collations) -> Self {
+    pub(crate) fn new(wanted: Wanted, excluded: ExcludedColumns, collations: Collations) -> Self {
         Self {
             wanted,
+            excluded,
             collations,
             at: BinlogPosition::default(),
             state: State::Outside,
@@ -431,7 +433,8 @@ impl Machine {
                 Some((same, plan)) if same == bytes => Some(Arc::clone(plan)),
                 _ => {
                     let name = head.name.clone();
-                    let plan = Arc::new(head.plan(&self.collations).map_err(|fault| fault.of_table(&name))?);
+                    let plan = head.plan(&self.collations, &self.excluded);
+                    let plan = Arc::new(plan.map_err(|fault| fault.of_table(&name))?);
                     self.plans.insert(name, (bytes.to_vec(), Arc::clone(&plan)));
                     Some(plan)
                 }

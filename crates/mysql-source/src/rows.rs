@@ -66,8 +66,13 @@ fn image(cursor: &mut Cursor<'_>, plan: &Plan, images: &mut Images) -> Result<()
     let start = out.len();
     for (i, cell) in plan.cells.iter().enumerate() {
         let from = out.len();
-        if nulls[i / 8] >> (i % 8) & 1 == 1 { cell.put_null(out) } else { cell.put(cursor, out) }
-            .map_err(|problem| plan.of_column(i, &problem))?;
+        match (nulls[i / 8] >> (i % 8) & 1 == 1, cell.excluded) {
+            (true, true) => Ok(()),
+            (true, false) => cell.put_null(out),
+            (false, true) => cell.skip(cursor),
+            (false, false) => cell.put(cursor, out),
+        }
+        .map_err(|problem| plan.of_column(i, &problem))?;
         if let Some(place) = cell.key {
             key[place] = (from, out.len());
         }

@@ -55,6 +55,12 @@ pub enum Refusal {
         /// Its type.
         ty: String,
     },
+    /// A key column is excluded.
+    #[error("its primary key holds column `{column}`: take that out of `exclude_columns`")]
+    ExcludedKey {
+        /// The column.
+        column: String,
+    },
     /// A column's type is not supported.
     #[error(
         "column `{column}` has the type {ty}, which is not supported: leave the table out or drop the column"

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tandem_model::{ColumnDef, ColumnType, TableDef, TableName};
 
+use crate::ExcludedColumns;
 use crate::bytes::{Cursor, Fault, Problem};
 use crate::cell::{Cell, Form};
 use crate::charset::{Charset, Collations};
@@ -17,32 +18,54 @@ pub(crate) const KEY_COLUMNS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) table: Arc<TableDef>,
-    /// One for each column of the table.
+    /// One for each column that a row image has.
     pub(crate) cells: Vec<Cell>,
     /// By how many bytes the padding of BINARYs can make a row longer.
     pub(crate) padding: usize,
 }
 
 impl Plan {
-    fn new(table: TableDef, forms: Vec<Form>) -> Result<Self, Problem> {
-        if table.primary_key.len() > KEY_COLUMNS {
-            return Err("its primary key has more columns than MySQL allows".into());
+    /// `columns` are those of the row images, with whether each is left out; `key` are numbers of them.
+    fn new(name: TableName, columns: Vec<(ColumnDef, Form, bool)>, key: &[usize]) -> Result<Self, Fault> {
+        if key.len() > KEY_COLUMNS {
+            return Err(Fault::Malformed("its primary key has more columns than MySQL allows".into()));
         }
-        let padding = forms.iter().map(|form| match form {
+        let padding = columns.iter().map(|(_, form, _)| match form {
             Form::Bytes { fixed, .. } => usize::from(*fixed),
             _ => 0,
         });
         let padding = padding.sum();
-        let cells = forms.into_iter().zip(&table.columns).enumerate().map(|(i, (form, column))| {
-            Cell::new(form, column, table.primary_key.iter().position(|&k| k == i))
-        });
-        Ok(Self { cells: cells.collect(), padding, table: Arc::new(table) })
+        let mut table = TableDef { name, columns: Vec::new(), primary_key: vec![0; key.len()] };
+        let mut cells = Vec::with_capacity(columns.len());
+        for (i, (column, form, excluded)) in columns.into_iter().enumerate() {
+            let place = key.iter().position(|&k| k == i);
+            cells.push(Cell::new(form, &column, place, excluded));
+            match place {
+                Some(_) if excluded => {
+                    return Err(Fault::unsupported(
+                        format!("its primary key holds the excluded column `{}`", column.name),
+                        "take it out of `exclude_columns`",
+                    ));
+                }
+                Some(place) => table.primary_key[place] = table.columns.len(),
+                None => {}
+            }
+            if !excluded {
+                table.columns.push(column);
+            }
+        }
+        Ok(Self { cells, padding, table: Arc::new(table) })
     }
 
-    /// What is wrong with a column's cell.
+    /// What is wrong with the cell of the i-th column of a row image.
     #[cold]
     pub(crate) fn of_column(&self, i: usize, problem: &Problem) -> Fault {
-        Fault::Malformed(format!("column `{}`: {problem}", self.table.columns[i].name))
+        Fault::Malformed(if self.cells[i].excluded {
+            format!("column {} of the row, an excluded one: {problem}", i + 1)
+        } else {
+            let place = self.cells[..i].iter().filter(|cell| !cell.excluded).count();
+            format!("column `{}`: {problem}", self.table.columns[place].name)
+        })
     }
 }
 
@@ -74,7 +97,7 @@ impl<'a> Head<'a> {
     }
 
     /// The plan for the rows of this table.
-    pub(crate) fn plan(self, collations: &Collations) -> Result<Plan, Fault> {
+    pub(crate) fn plan(self, collations: &Collations, excluded: &ExcludedColumns) -> Result<Plan, Fault> {
         let mut cursor = self.rest;
         let count = cursor.length()?;
         let types = cursor.take(count)?;
@@ -94,7 +117,6 @@ impl<'a> Head<'a> {
 
         let mut classes = Classes::default();
         let mut columns = Vec::with_capacity(count);
-        let mut forms = Vec::with_capacity(count);
         for (i, (&code, name)) in types.iter().zip(names).enumerate() {
             let name = utf8(name)?;
             let (ty, form) =
@@ -106,8 +128,9 @@ impl<'a> Head<'a> {
                         other => other,
                     }
                 })?;
-            columns.push(ColumnDef { name, ty, nullable: nullable[i / 8] >> (i % 8) & 1 == 1 });
-            forms.push(form);
+            let excluded = excluded.has(&self.name, &name);
+            let nullable = nullable[i / 8] >> (i % 8) & 1 == 1;
+            columns.push((ColumnDef { name, ty, nullable }, form, excluded));
         }
 
         let primary_key = metadata.primary_key.unwrap_or_default();
@@ -120,7 +143,7 @@ impl<'a> Head<'a> {
                 "ALTER TABLE … ADD PRIMARY KEY and copy it anew, or leave the table out",
             ));
         }
-        Ok(Plan::new(TableDef { name: self.name, columns, primary_key }, forms)?)
+        Plan::new(self.name, columns, &primary_key)
     }
 }
 

@@ -6,7 +6,7 @@ use tandem_model::{ColumnDef, ColumnType, TableDef, TableName};
 
 use crate::charset::Charset;
 use crate::query::quoted_table;
-use crate::{Mysql, MysqlError, Refusal, TableError};
+use crate::{ExcludedColumns, Mysql, MysqlError, Refusal, TableError};
 
 /// What `information_schema` says about a table.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ impl Mysql {
     /// The definition of a table that can be carried, or every reason why it cannot.
     pub async fn table_def(&self, table: &TableName) -> Result<TableDef, TableError> {
         let description = self.describe(table).await?;
-        definition(table, description.as_ref())
+        definition(table, description.as_ref(), &self.excluded)
             .map_err(|refusals| TableError::Refused { table: table.clone(), refusals })
     }
 
@@ -108,7 +108,11 @@ impl Mysql {
 }
 
 /// The definition, or every refusal.
-fn definition(table: &TableName, description: Option<&Description>) -> Result<TableDef, Vec<Refusal>> {
+fn definition(
+    table: &TableName,
+    description: Option<&Description>,
+    excluded: &ExcludedColumns,
+) -> Result<TableDef, Vec<Refusal>> {
     let Some(found) = description else {
         return Err(vec![Refusal::NoSuchTable]);
     };
@@ -125,6 +129,7 @@ fn definition(table: &TableName, description: Option<&Description>) -> Result<Ta
     let mut columns = Vec::with_capacity(found.columns.len());
     for (name, ty, nullable, charset) in &found.columns {
         match ty.parse::<ColumnType>() {
+            Ok(_) if excluded.has(table, name) => {}
             Ok(ty) => columns.push(ColumnDef { name: name.clone(), ty, nullable: nullable == "YES" }),
             Err(_) => refusals.push(Refusal::ColumnType { column: name.clone(), ty: kind_of(ty) }),
         }
@@ -139,7 +144,10 @@ fn definition(table: &TableName, description: Option<&Description>) -> Result<Ta
         columns.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
     let mut primary_key = Vec::with_capacity(found.key.len());
     for name in &found.key {
-        // A column that is missing here has been refused for its type.
+        if excluded.has(table, name) {
+            refusals.push(Refusal::ExcludedKey { column: name.clone() });
+        }
+        // A column that is missing here has been refused.
         let Some(&place) = places.get(name.as_str()) else {
             continue;
         };
@@ -192,19 +200,37 @@ mod tests {
 
     #[test]
     fn the_key_keeps_its_own_order() {
-        let name = TableName::new("d", "t");
+        let (name, none) = (TableName::new("d", "t"), ExcludedColumns::default());
         let found = described(
             &[("a", "int", None), ("b", "varchar(9)", Some("latin1")), ("c", "binary(3)", None)],
             &["c", "a"],
         );
-        let def = definition(&name, Some(&found)).unwrap();
+        let def = definition(&name, Some(&found), &none).unwrap();
         assert_eq!(def.primary_key, [2, 0]);
         assert_eq!(def.columns[2].ty, ColumnType::Bytes { fixed: Some(3) });
     }
 
     #[test]
-    fn every_refusal_is_listed() {
+    fn excluded_columns_are_not_there() {
         let name = TableName::new("d", "t");
+        let found = described(
+            &[("a", "int", None), ("Secret", "text", Some("utf8mb4")), ("c", "int", None)],
+            &["c", "a"],
+        );
+        let excluding =
+            |column: &str| [(name.clone(), column.to_owned())].into_iter().collect::<ExcludedColumns>();
+        let def = definition(&name, Some(&found), &excluding("secret")).unwrap();
+        assert_eq!(def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(def.primary_key, [1, 0]);
+        let refusals = definition(&name, Some(&found), &excluding("a")).unwrap_err();
+        assert_eq!(refusals, [Refusal::ExcludedKey { column: "a".into() }]);
+        let elsewhere = [(TableName::new("d", "other"), "a".to_owned())].into_iter().collect();
+        assert_eq!(definition(&name, Some(&found), &elsewhere).unwrap().columns.len(), 3);
+    }
+
+    #[test]
+    fn every_refusal_is_listed() {
+        let (name, none) = (TableName::new("d", "t"), ExcludedColumns::default());
         let mut found = described(
             &[
                 ("j", "curve", None),
@@ -218,7 +244,7 @@ mod tests {
         found.readable = false;
         found.foreign_keys = vec![("fk".into(), "CASCADE".into(), "SET NULL".into())];
         found.cascades_logged = false;
-        let refusals = definition(&name, Some(&found)).unwrap_err();
+        let refusals = definition(&name, Some(&found), &none).unwrap_err();
         assert_eq!(
             refusals,
             [
@@ -238,12 +264,12 @@ mod tests {
 
         found.cascades_logged = true;
         found.key.clear();
-        let refusals = definition(&name, Some(&found)).unwrap_err();
+        let refusals = definition(&name, Some(&found), &none).unwrap_err();
         assert!(refusals.contains(&Refusal::NoPrimaryKey("`d`.`t`".into())));
         assert!(!refusals.iter().any(|r| matches!(r, Refusal::NativeCascade { .. })));
 
-        assert_eq!(definition(&name, None), Err(vec![Refusal::NoSuchTable]));
+        assert_eq!(definition(&name, None, &none), Err(vec![Refusal::NoSuchTable]));
         found.kind = "VIEW".into();
-        assert_eq!(definition(&name, Some(&found)), Err(vec![Refusal::NotATable("view".into())]));
+        assert_eq!(definition(&name, Some(&found), &none), Err(vec![Refusal::NotATable("view".into())]));
     }
 }

@@ -114,6 +114,7 @@ struct CaptureSection {
     max_bytes: usize,
     watermark_interval_ms: u64,
     max_clock_ahead_seconds: u64,
+    delete_tombstones: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,6 +154,7 @@ impl Default for CaptureSection {
             max_bytes: 12 << 20,
             watermark_interval_ms: 500,
             max_clock_ahead_seconds: 60,
+            delete_tombstones: false,
         }
     }
 }
@@ -250,6 +252,12 @@ impl Config {
         let mut config = MysqlConfig::new(&self.mysql.url, server_id);
         config.password = reveal(self.mysql.password.as_ref(), "mysql.password")?;
         config.tls = self.mysql.tls.as_ref().map(MysqlTlsSection::tls).transpose()?.flatten();
+        let tables = self.tables()?.into_iter().zip(&self.table);
+        config.excluded = tables
+            .flat_map(|(name, table)| {
+                table.exclude_columns.iter().map(move |column| (name.clone(), column.clone()))
+            })
+            .collect();
         Ok(config)
     }
 
@@ -296,6 +304,7 @@ impl Config {
             max_bytes: self.capture.max_bytes,
             idle: Duration::from_millis(self.capture.watermark_interval_ms),
             max_clock_ahead: Duration::from_secs(self.capture.max_clock_ahead_seconds),
+            tombstones: self.capture.delete_tombstones,
         })
     }
 

@@ -54,6 +54,7 @@ fn outline() -> Outline {
         prefix: PREFIX.into(),
         max_clock_ahead_us: AHEAD,
         prepared_bytes: 200,
+        tombstones: false,
     }
 }
 

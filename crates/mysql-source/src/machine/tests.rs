@@ -18,8 +18,8 @@ const UPDATE: u8 = 31;
 fn machine() -> Machine {
     let collations = [(8, "latin1"), (63, "binary"), (255, "utf8mb4"), (13, "sjis")]
         .map(|(id, name)| (id, name.to_owned()));
-    let mut machine =
-        Machine::new(Box::new(|table| table.table.starts_with("wanted")), Collations::new(collations));
+    let wanted = Box::new(|table: &TableName| table.table.starts_with("wanted"));
+    let mut machine = Machine::new(wanted, ExcludedColumns::default(), Collations::new(collations));
     let idle = feed(&mut machine, 4, 0, &rotate(4, "binlog.000001")).unwrap();
     assert_eq!(idle, Some(BinlogEvent::Idle { position: at("binlog.000001", 4) }));
     machine
@@ -255,6 +255,37 @@ fn what_is_refused_says_where_and_what_to_do() {
         begin(&mut machine);
         assert_eq!(feed(&mut machine, TABLE_MAP, 250, &map), Ok(None), "not of tables that are not wanted");
     }
+}
+
+/// Nor does a damaged cell of an excluded column pass.
+#[test]
+fn excluded_columns() {
+    let excluding = |columns: &[&str]| {
+        let excluded = columns.iter().map(|c| (TableName::new("d", "wanted"), (*c).to_owned())).collect();
+        let mut machine = Machine { excluded, ..machine() };
+        begin(&mut machine);
+        let mapped = feed(&mut machine, TABLE_MAP, 250, &table_map(1, "wanted"));
+        (machine, mapped)
+    };
+    let (mut machine, mapped) = excluding(&["BIN", "t"]);
+    assert_eq!(mapped, Ok(None));
+    let write = [&rows_head(1, &[0x1f]), ROW, NULLS].concat();
+    let Ok(Some(BinlogEvent::Rows(rows))) = feed(&mut machine, WRITE, 300, &write) else { panic!() };
+    assert_eq!(rows.table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["id", "name", "e"]);
+    assert_eq!(rows.table.primary_key, [1, 0]);
+    let found: Vec<Row> = rows.images.iter().map(|image| image.decode(&rows.table).unwrap()).collect();
+    let without = |row: Row| vec![row[0].clone(), row[1].clone(), row[3].clone()];
+    assert_eq!(found, [row(), nulls()].map(without));
+
+    let cut = [&rows_head(1, &[0x1f]), &ROW[..ROW.len() - 1]].concat();
+    let error = feed(&mut machine, WRITE, 300, &cut).unwrap_err().to_string();
+    assert!(error.contains("column 5 of the row, an excluded one"), "{error}");
+    let (mut machine, _) = excluding(&["bin"]);
+    let error = feed(&mut machine, WRITE, 300, &cut).unwrap_err().to_string();
+    assert!(error.contains("column `t`"), "{error}");
+
+    let error = excluding(&["id"]).1.unwrap_err().to_string();
+    assert!(error.contains("the excluded column `id`") && error.contains("exclude_columns"), "{error}");
 }
 
 /// A key that holds only the beginning of a column is a key of the whole column.
