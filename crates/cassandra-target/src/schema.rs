@@ -16,6 +16,13 @@ pub struct Finding {
     pub mend: Option<String>,
 }
 
+impl Finding {
+    /// Whether something is missing altogether: what is there already is never altered by Tandem.
+    pub fn is_absence(&self) -> bool {
+        self.mend.as_ref().is_some_and(|cql| cql.starts_with("CREATE "))
+    }
+}
+
 /// A row of `system_schema.columns`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ActualColumn {
@@ -203,6 +210,7 @@ mod tests {
     fn differences() {
         let missing = compare("k", &wanted(), None);
         assert!(missing[0].mend.as_ref().is_some_and(|m| m.starts_with("CREATE TABLE")));
+        assert!(missing[0].is_absence());
 
         let mut table = actual();
         table.columns[0].clustering_order = "asc".into();
@@ -218,8 +226,10 @@ mod tests {
 
         let mut table = actual();
         table.columns.remove(2);
+        let altered = compare("k", &wanted(), Some(&table));
+        assert!(!altered[0].is_absence());
         assert_eq!(
-            compare("k", &wanted(), Some(&table)),
+            altered,
             [Finding {
                 table: "T".into(),
                 problem: "column `c` is missing".into(),

@@ -31,10 +31,15 @@ impl Target {
     /// still written. Dropping the future stops it; what was sent may still arrive, which is
     /// harmless, since writing it again is.
     pub async fn write(&self, mutations: Vec<Mutation>) -> Result<(), WriteError> {
+        let rows = rows(&mutations);
+        if let [row] = rows.as_slice() {
+            // A client may wait for it: no task, which another thread would be woken for.
+            return self.write_alone(&mutations, row.clone()).await;
+        }
         let mutations = Arc::new(mutations);
         let mut failed = Vec::new();
         let mut tasks = JoinSet::new();
-        for row in rows(&mutations) {
+        for row in rows {
             let table = match self.check(&mutations[row.clone()]) {
                 Ok(table) => table,
                 Err(rejection) => {
@@ -61,6 +66,18 @@ impl Target {
         }
         failed.sort_by_key(|f| f.mutations.start);
         Err(WriteError { failed })
+    }
+
+    /// Writes the mutations of one row.
+    async fn write_alone(&self, mutations: &[Mutation], row: Range<usize>) -> Result<(), WriteError> {
+        let outcome = match self.check(mutations) {
+            Ok(table) => {
+                let _permit = Arc::clone(self.writes()).acquire_owned().await;
+                self.write_row(&table, mutations, row.clone()).await
+            }
+            Err(rejection) => Err(rejection),
+        };
+        outcome.map_err(|rejection| WriteError { failed: vec![failure(mutations, row, rejection)] })
     }
 
     fn check(&self, row: &[Mutation]) -> Result<Arc<PreparedTable>, Rejection> {

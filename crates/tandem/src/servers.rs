@@ -203,10 +203,12 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
     let tables = target_tables(&found.plans);
     match target.check_schema(&tables).await {
         Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
+            remedy: f.mend.as_ref().map(|cql| {
+                format!("{cql};{}", if f.is_absence() { " (`tandem schema apply` does it)" } else { "" })
+            }),
             part: "cassandra",
             what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },
             cause: f.problem,
-            remedy: f.mend.map(|cql| format!("{cql}; (`tandem schema apply` does it)")),
             fatal: true,
         })),
         Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),

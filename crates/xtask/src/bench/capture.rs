@@ -25,10 +25,10 @@ use crate::topic::Topic;
 #[derive(Debug, Args)]
 pub(crate) struct CaptureArgs {
     /// Row changes in transactions of one row each [default: what takes Debezium over two minutes]
-    #[arg(long, default_value_t = 3_000_000)]
+    #[arg(long, default_value_t = 5_000_000)]
     rows: u64,
     /// Row changes in bulk transactions
-    #[arg(long, default_value_t = 5_000_000)]
+    #[arg(long, default_value_t = 9_000_000)]
     bulk_rows: u64,
     /// Debezium's heap
     #[arg(long, default_value = "2g")]
