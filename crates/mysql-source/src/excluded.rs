@@ -18,6 +18,21 @@ impl ExcludedColumns {
     pub(crate) fn has(&self, table: &TableName, column: &str) -> bool {
         self.0.get(table).is_some_and(|columns| columns.contains(&column.to_lowercase()))
     }
+
+    /// Those of a table's that are not among these columns, by name.
+    pub(crate) fn beyond<'a>(
+        &self,
+        table: &TableName,
+        columns: impl Iterator<Item = &'a str>,
+    ) -> Vec<String> {
+        let mut beyond = self.0.get(table).cloned().unwrap_or_default();
+        columns.for_each(|column| {
+            beyond.remove(&column.to_lowercase());
+        });
+        let mut beyond: Vec<String> = beyond.into_iter().collect();
+        beyond.sort_unstable();
+        beyond
+    }
 }
 
 impl FromIterator<(TableName, String)> for ExcludedColumns {
@@ -27,5 +42,19 @@ impl FromIterator<(TableName, String)> for ExcludedColumns {
             by_table.entry(table).or_default().insert(column.to_lowercase());
         }
         Self(Arc::new(by_table))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_column_has() {
+        let table = TableName::new("d", "t");
+        let names = ["Secret", "secert", "other"].map(|name| (table.clone(), name.to_owned()));
+        let excluded: ExcludedColumns = names.into_iter().collect();
+        assert_eq!(excluded.beyond(&table, ["id", "SECRET"].into_iter()), ["other", "secert"]);
+        assert!(excluded.beyond(&TableName::new("d", "u"), ["id"].into_iter()).is_empty());
     }
 }

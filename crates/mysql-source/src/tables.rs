@@ -47,6 +47,18 @@ impl Mysql {
             .map_err(|refusals| TableError::Refused { table: table.clone(), refusals })
     }
 
+    /// The excluded columns that the table does not have.
+    pub async fn missing_excluded(&self, table: &TableName) -> Result<Vec<String>, MysqlError> {
+        let columns: Vec<String> = self
+            .rows(
+                &format!("reading the columns of {table}"),
+                "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
+                (&table.database, &table.table),
+            )
+            .await?;
+        Ok(self.excluded.beyond(table, columns.iter().map(String::as_str)))
+    }
+
     async fn describe(&self, table: &TableName) -> Result<Option<Description>, MysqlError> {
         let doing = format!("reading the definition of {table}");
         let name = || (table.database.clone(), table.table.clone());

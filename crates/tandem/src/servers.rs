@@ -179,6 +179,16 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
     }
     let (mut configs, mut tables) = (Vec::new(), Vec::new());
     for (name, table) in config.tables()?.iter().zip(&config.table) {
+        match mysql.missing_excluded(name).await {
+            Ok(missing) => found.problems.extend(missing.into_iter().map(|column| Problem {
+                part: "mysql",
+                what: format!("table {name}"),
+                cause: format!("it has no column `{column}`, which `exclude_columns` names"),
+                remedy: Some("correct the name, unless the column is to come".into()),
+                fatal: false,
+            })),
+            Err(error) => found.problems.push(Problem::fatal("mysql", format!("table {name}"), error)),
+        }
         match mysql.table_def(name).await {
             Ok(def) => {
                 configs.push(table.clone());

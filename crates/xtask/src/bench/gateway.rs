@@ -288,10 +288,7 @@ impl Stage {
     }
 
     async fn measure(&self, args: &GatewayArgs, phase: &str) -> Result<Vec<Json>> {
-        // Who sends the load goes before everybody else, where that is allowed: one that waits for its turn
-        // sends what was due meanwhile at once, and measures that.
-        let mut cargo = Command::new("nice");
-        cargo.args(["-n", "-10"]).arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(crate::demo::root());
         cargo.args(["bench", "--quiet", "--package", "tandem-xtask", "--bench", "gateway", "--"]);
         for (name, value) in [
