@@ -22,5 +22,6 @@ mod mysql_source;
 mod refusals;
 mod registry;
 mod replay;
+mod resync;
 mod security;
 mod support;

@@ -48,7 +48,7 @@ struct Table {
     keys: Vec<(usize, TargetKey)>,
     places_of: [Vec<usize>; IDS as usize],
     expected: HashMap<(u8, Small), Vec<ExpectedRow>>,
-    changes: HashMap<(SmallChange, bool), Vec<Mutation>>,
+    changes: HashMap<(SmallChange, Op), Vec<Mutation>>,
 }
 
 /// `t(id, k, a)`: one target by id with `k` and `a`, of the rows whose `a` is not 2; one by (k, id)
@@ -105,7 +105,7 @@ impl Table {
             for (before, after) in images().flat_map(|before| images().map(move |after| (before, after))) {
                 let ops: &[Op] = match (before, after) {
                     (None, None) => &[],
-                    (None, Some(_)) => &[Op::Create, Op::Read],
+                    (None, Some(_)) => &[Op::Create, Op::Read, Op::ReadAgain],
                     (Some(_), Some(_)) => &[Op::Update],
                     (Some(_), None) => &[Op::Delete],
                 };
@@ -113,7 +113,7 @@ impl Table {
                     let of = SmallChange { id, before, after };
                     let mut mutations = Vec::new();
                     plan.mutations(&change(plan.source(), of, op), &mut mutations).unwrap();
-                    changes.insert((of, op == Op::Read), mutations);
+                    changes.insert((of, op), mutations);
                 }
             }
         }
@@ -121,8 +121,8 @@ impl Table {
         Self { plan, places, keys, places_of, expected, changes }
     }
 
-    fn mutations(&self, of: SmallChange, read: bool, version: i16) -> Vec<Mutation> {
-        let mut mutations = self.changes[&(of, read)].clone();
+    fn mutations(&self, of: SmallChange, op: Op, version: i16) -> Vec<Mutation> {
+        let mut mutations = self.changes[&(of, op)].clone();
         for mutation in &mut mutations {
             mutation.version = Version(version.into());
         }
@@ -150,12 +150,17 @@ fn change(def: &Arc<TableDef>, of: SmallChange, op: Op) -> Change {
 
 /// What the product's mapping makes of a change.
 pub(crate) fn mutations(of: SmallChange, version: i16) -> Vec<Mutation> {
-    table().mutations(of, false, version)
+    let op = match (of.before, of.after) {
+        (None, _) => Op::Create,
+        (Some(_), Some(_)) => Op::Update,
+        (Some(_), None) => Op::Delete,
+    };
+    table().mutations(of, op, version)
 }
 
-/// What it makes of a row that was read.
-pub(crate) fn read_mutations(id: u8, small: Small, version: i16) -> Vec<Mutation> {
-    table().mutations(SmallChange { id, before: None, after: Some(small) }, true, version)
+/// What it makes of a row that was read, by the first copy (`Op::Read`) or by one made anew.
+pub(crate) fn read_mutations(op: Op, id: u8, small: Small, version: i16) -> Vec<Mutation> {
+    table().mutations(SmallChange { id, before: None, after: Some(small) }, op, version)
 }
 
 /// Whether a row belongs into the target by id.

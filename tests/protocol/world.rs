@@ -1,6 +1,7 @@
 //! Everything that can happen, in any order, and what must never come of it.
 
 use stateright::{Model, Property};
+use tandem_model::Op;
 
 use crate::cassandra::Place;
 use crate::protocol::Protocol;
@@ -37,7 +38,7 @@ impl Model for Protocol {
         if !self.bounds.backfill {
             // It has brought the row of before already.
             let first = FIRST[0].expect("there is one");
-            state.write(placed(read_mutations(1, first, 1)));
+            state.write(placed(read_mutations(Op::Read, 1, first, 1)));
             state.backfill = Copying::Done;
         }
         vec![state]

@@ -172,7 +172,7 @@ async fn map_one(
     let Some(value) = &record.value else { return Ok(()) };
     let (change, plan) = plans.decode(value).await?;
     plan.mutations(&change, mutations)?;
-    if change.op != Op::Read {
+    if !matches!(change.op, Op::Read | Op::ReadAgain) {
         commits_us.push(change.source.ts_us);
     }
     Ok(())

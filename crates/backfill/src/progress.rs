@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use tandem_event_log::{ConsumeError, KafkaConfig, OutRecord, Topics, read_all};
-use tandem_model::TableName;
 use tandem_wire::WireError;
-use tandem_wire::control::{BackfillProgress, decode_backfill_progress, encode_backfill_progress};
+use tandem_wire::control::{
+    BackfillProgress, RESYNC_KEY, Resync, decode_backfill_progress, decode_control, encode_backfill_progress,
+    is_progress_key, progress_key,
+};
 
 /// Progress could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -18,34 +20,51 @@ pub enum ProgressError {
     Decode(#[from] WireError),
 }
 
-/// The key of a table's progress record.
-fn record_key(table: &TableName) -> Vec<u8> {
-    format!("backfill/{table}").into_bytes()
+/// How far the copies are that count: those begun after the newest resync.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    /// The newest resync. Without one they are the first copies.
+    pub(crate) resync: Option<Resync>,
+    /// By `database.table`. A table without any has not begun.
+    pub(crate) tables: HashMap<String, BackfillProgress>,
 }
 
-/// The newest progress of every table, by `database.table`. A table without any has not begun.
+/// The newest progress of every table's copy, by `database.table`. A table without any has not begun, or
+/// was copied before the newest resync only.
 pub async fn read_progress(config: &KafkaConfig) -> Result<HashMap<String, BackfillProgress>, ProgressError> {
-    let mut newest = HashMap::new();
-    for record in read_all(config, &Topics::new(&config.prefix).control()).await? {
-        let is_progress = record.key.as_deref().is_some_and(|k| k.starts_with(b"backfill/"));
-        if let (true, Some(value)) = (is_progress, &record.value) {
-            let progress = decode_backfill_progress(value)?;
-            newest.insert(progress.table.clone(), progress);
+    Ok(Copies::read(config).await?.tables)
+}
+
+impl Copies {
+    /// What the control topic says by now.
+    pub(crate) async fn read(config: &KafkaConfig) -> Result<Self, ProgressError> {
+        let (mut resync, mut newest) = (None, HashMap::new());
+        for record in read_all(config, &Topics::new(&config.prefix).control()).await? {
+            let (Some(key), Some(value)) = (record.key, record.value) else { continue };
+            if key == RESYNC_KEY {
+                resync = Some(decode_control(&value)?);
+            } else if is_progress_key(&key) {
+                newest.insert(key, decode_backfill_progress(&value)?);
+            }
         }
+        let counts = |(key, progress): &(Vec<u8>, BackfillProgress)| {
+            *key == progress_key(&progress.table, resync.as_ref())
+        };
+        let tables = newest.into_iter().filter(counts).map(|(_, p)| (p.table.clone(), p)).collect();
+        Ok(Self { resync, tables })
     }
-    Ok(newest)
 }
 
 /// The record that keeps `progress`.
 pub(crate) fn progress_record(
     config: &KafkaConfig,
-    table: &TableName,
+    resync: Option<&Resync>,
     progress: &BackfillProgress,
 ) -> OutRecord {
     OutRecord {
         topic: Topics::new(&config.prefix).control().into(),
         partition: 0,
-        key: record_key(table),
+        key: progress_key(&progress.table, resync),
         value: Some(encode_backfill_progress(progress)),
         version: None,
         timestamp_ms: None,

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tandem_event_log::{
     Admin, ChangeTopic, ConsumeError, KafkaConfig, OutRecord, Producer, PublishError, SchemaStore, Topics,
 };
-use tandem_model::{Change, Op, SourceInfo, TableDef, Value};
+use tandem_model::{Change, Op, SourceInfo, TableDef, Value, Version};
 use tandem_mysql_source::{Mysql, MysqlError, Reader};
 use tandem_watermarks::{WatermarkError, Watermarks};
-use tandem_wire::control::BackfillProgress;
+use tandem_wire::control::{BackfillProgress, Resync};
 use tandem_wire::fingerprint;
 use tandem_wire::{TableSchema, WireError};
 use tokio_util::sync::CancellationToken;
 
-use crate::progress::progress_record;
-use crate::{Metrics, ProgressError, read_progress};
+use crate::progress::{Copies, progress_record};
+use crate::{Metrics, ProgressError};
 
 /// First and longest pause before a table's backfill goes on after an error that may pass.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -115,39 +115,58 @@ impl Backfill {
     /// Copies every table that is not yet done, one after the other, and returns when all are.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), BackfillError> {
         tokio::select! {
-            outcome = self.all_tables() => outcome,
+            outcome = self.patiently() => outcome,
             () = stop.cancelled() => Ok(()),
         }
     }
 
-    async fn all_tables(&self) -> Result<(), BackfillError> {
-        let producer = Producer::start(&self.kafka).await?;
-        for table in &self.tables {
-            let mut pause = BACKOFF.0;
-            loop {
-                let chunks = self.metrics.chunks.get();
-                match self.table(&producer, table).await {
-                    Ok(()) => break,
-                    Err(error) if error.is_transient() => {
-                        if self.metrics.chunks.get() > chunks {
-                            pause = BACKOFF.0;
-                        }
-                        tracing::warn!(%error, table = %table.def.name, "the backfill pauses and goes on from its last chunk");
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(BACKOFF.1);
+    /// Until all is copied, whatever passes in between.
+    async fn patiently(&self) -> Result<(), BackfillError> {
+        let mut pause = BACKOFF.0;
+        loop {
+            let chunks = self.metrics.chunks.get();
+            match self.all_tables().await {
+                Err(error) if error.is_transient() => {
+                    if self.metrics.chunks.get() > chunks {
+                        pause = BACKOFF.0;
                     }
-                    Err(error) => return Err(error),
+                    tracing::warn!(%error, "the backfill pauses and goes on from its last chunk");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(BACKOFF.1);
                 }
+                outcome => return outcome,
             }
         }
-        Ok(())
     }
 
-    async fn table(&self, producer: &Producer, copied: &BackfillTable) -> Result<(), BackfillError> {
+    /// Every table, and every table again if a resync was ordered meanwhile.
+    async fn all_tables(&self) -> Result<(), BackfillError> {
+        let producer = Producer::start(&self.kafka).await?;
+        let mut copies = Copies::read(&self.kafka).await?;
+        loop {
+            for table in &self.tables {
+                let known = copies.tables.remove(&table.def.name.to_string());
+                self.table(&producer, table, copies.resync.as_ref(), known).await?;
+            }
+            let now = Copies::read(&self.kafka).await?;
+            if now.resync == copies.resync {
+                return Ok(());
+            }
+            copies = now;
+        }
+    }
+
+    /// The rest of a table's copy. One that follows a resync writes over cells of before it, and says so.
+    async fn table(
+        &self,
+        producer: &Producer,
+        copied: &BackfillTable,
+        resync: Option<&Resync>,
+        mut known: Option<BackfillProgress>,
+    ) -> Result<(), BackfillError> {
         let BackfillTable { def: table, mapping, configured } = copied;
         let name = table.name.to_string();
         let encode = |source| BackfillError::Encode { table: name.clone(), source };
-        let mut known = read_progress(&self.kafka).await?.remove(&name);
         if known.as_ref().is_some_and(|p| p.mapping != *mapping) {
             tracing::info!(
                 table = name,
@@ -158,7 +177,7 @@ impl Backfill {
         // The same targets, written in another way: who knows no more than that must know it.
         if let Some(progress) = known.as_mut().filter(|p| p.configured != *configured) {
             progress.configured.clone_from(configured);
-            producer.send(vec![progress_record(&self.kafka, &table.name, progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, resync, progress)]).await?;
         }
         if known.as_ref().is_some_and(|p| p.done) {
             return Ok(());
@@ -174,7 +193,7 @@ impl Backfill {
 
         let mut progress = match known {
             Some(progress) => progress,
-            None => self.begin(&mut reader, &schema, copied).await?,
+            None => self.begin(&mut reader, &schema, copied, resync).await?,
         };
         let key = |bytes: &Option<Vec<u8>>| {
             bytes.as_ref().map(|k| schema.decode_key(k)).transpose().map_err(encode)
@@ -183,12 +202,16 @@ impl Backfill {
         let mut after: Option<Vec<Value>> = key(&progress.last_key)?;
         if after.is_some() {
             tracing::info!(table = name, rows = progress.rows, "the backfill goes on where it was");
+        } else if resync.is_some() {
+            tracing::info!(table = name, "the table is copied anew, after a gap in the log");
         }
+        let op = if resync.is_some() { Op::ReadAgain } else { Op::Read };
+        let least = least(resync);
         let changes = topics.changes(&table.name);
         let mut limit = self.config.chunk_rows.min(FIRST_CHUNK);
         while let (false, Some(upto)) = (progress.done, &upto) {
             let began = Instant::now();
-            let watermark = self.watermarks.borrow(&mut reader, &changes).await?;
+            let watermark = self.watermarks.borrow_from(&mut reader, &changes, least).await?;
             let rows = reader.read_chunk(table, after.as_deref(), upto, limit).await?;
             let (count, read_at) = (rows.len(), now_us());
             if let Some(last) = rows.last() {
@@ -203,7 +226,7 @@ impl Backfill {
                 .map(|row| {
                     topic.record(&Change {
                         table: Arc::clone(table),
-                        op: Op::Read,
+                        op,
                         before: None,
                         after: Some(row),
                         version: watermark.version,
@@ -223,7 +246,7 @@ impl Backfill {
             if progress.done {
                 progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
             }
-            producer.send(vec![progress_record(&self.kafka, &table.name, &progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, resync, &progress)]).await?;
             self.metrics.rows.inc_by(count as u64);
             self.metrics.chunks.inc();
             if let Some(limit) = self.config.max_rows_per_second {
@@ -234,7 +257,7 @@ impl Backfill {
         if upto.is_none() {
             progress.done = true;
             progress.end_offsets = vec![0; partitions as usize];
-            producer.send(vec![progress_record(&self.kafka, &table.name, &progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, resync, &progress)]).await?;
         }
         self.metrics.tables_done.inc();
         tracing::info!(table = name, rows = progress.rows, "the backfill of this table is published");
@@ -254,11 +277,12 @@ impl Backfill {
         reader: &mut Reader,
         schema: &TableSchema,
         copied: &BackfillTable,
+        resync: Option<&Resync>,
     ) -> Result<BackfillProgress, BackfillError> {
         let table = schema.table();
         let name = table.name.to_string();
         let changes = Topics::new(&self.kafka.prefix).changes(&table.name);
-        let watermark = self.watermarks.borrow(reader, &changes).await?;
+        let watermark = self.watermarks.borrow_from(reader, &changes, least(resync)).await?;
         let upto_key = match reader.max_key(table).await? {
             None => None,
             Some(key) => {
@@ -284,6 +308,12 @@ impl Backfill {
             table: name,
         })
     }
+}
+
+/// The lowest version that a copy may borrow: after a resync one of before it would tie with dual writes
+/// of before it.
+fn least(resync: Option<&Resync>) -> Version {
+    Version(resync.map_or(i64::MIN, |resync| resync.version))
 }
 
 fn now_us() -> i64 {

@@ -20,8 +20,8 @@ pub enum AssembleError {
     /// A statement took away rows of a mapped table, or the table itself, without row changes.
     #[error(
         "`{kind}` on {table} in transaction {gtid} at {position} cannot be carried to Cassandra: \
-         the table's rows there are left as they were. Either take the table out of tandem.toml, or drop its \
-         target tables and start the migration anew under another kafka.prefix"
+         the table's rows there are left as they were. Either take the table out of tandem.toml, or go on behind \
+         it with `tandem resync`, which has every table copied anew"
     )]
     TableGone {
         /// TRUNCATE, DROP or RENAME.
@@ -35,7 +35,7 @@ pub enum AssembleError {
     },
     /// A table without a primary key came in the binlog.
     #[error(
-        "{table} at {position} has no primary key (any more); add one and start the migration of this table anew"
+        "{table} at {position} has no primary key (any more); add one, and go on behind this with `tandem resync`"
     )]
     NoPrimaryKey {
         /// The table.
@@ -68,8 +68,8 @@ pub enum AssembleError {
     /// An XA transaction commits that was prepared before the log began.
     #[error(
         "XA COMMIT {xid} in transaction {gtid} at {position} commits rows that were prepared before this log \
-         began, so they are not on it. Drop the target tables and start the migration anew under another \
-         kafka.prefix, when XA RECOVER shows no transaction (GRANT XA_RECOVER_ADMIN lets capture wait for that)"
+         began, so they are not on it. Go on behind it with `tandem resync`, when XA RECOVER shows no \
+         transaction (GRANT XA_RECOVER_ADMIN lets capture wait for that)"
     )]
     NotPrepared {
         /// The transaction's xid.

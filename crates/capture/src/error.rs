@@ -31,7 +31,8 @@ pub enum CaptureError {
     /// The server lacks transactions that were already published.
     #[error(
         "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
-         them. Point mysql.url at a server that has them; rows of Cassandra that they wrote are not taken back"
+         them. Point mysql.url at a server that has them; if there is none, `tandem resync` lets the log go on \
+         without them and has every table copied anew and verified"
     )]
     Lost {
         /// The transactions.
@@ -59,12 +60,21 @@ pub enum CaptureError {
     #[error(
         "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
          taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
-         or drop its target tables and migrate it anew under another kafka.prefix"
+         or have every table copied anew (`tandem resync`)"
     )]
     Gap {
         /// The change topic.
         topic: String,
     },
+    /// A resync was ordered before anything was captured.
+    #[error("there is no log under this kafka.prefix yet, so it has no gap: `tandem run` begins one")]
+    NoLog,
+    /// A resync was ordered while another capture publishes.
+    #[error(
+        "a capture publishes watermarks, so the log has no gap. If it is to have one all the same, stop every \
+         capture first"
+    )]
+    StillCaptured,
     /// Partitions were added to a change topic.
     #[error(
         "topic `{topic}` has {count} partitions and had {known} at the last watermark: keys would move to other \
@@ -111,6 +121,8 @@ impl CaptureError {
             | Self::Lost { .. }
             | Self::TablesChangedInCut
             | Self::Gap { .. }
+            | Self::NoLog
+            | Self::StillCaptured
             | Self::Repartitioned { .. }
             | Self::ClockAhead { .. } => false,
         }

@@ -18,6 +18,7 @@
 //!   believed dead is fenced by Kafka.
 //! - A MySQL transaction larger than a batch is cut. Its watermark says how many of its row changes
 //!   are out, and they are skipped without minting when the transaction is read again.
+//! - What cannot be read any more is a gap, which only a resync goes beyond, on somebody's word (`resync.rs`).
 //! - The rows of an XA transaction are published at its XA COMMIT (`prepared.rs`).
 
 mod ahead;
@@ -26,6 +27,7 @@ mod assembler;
 mod error;
 mod metrics;
 mod prepared;
+mod resync;
 mod run;
 mod turn;
 
@@ -33,4 +35,5 @@ pub use assemble_error::AssembleError;
 pub use assembler::{Assembler, Batch, Outline};
 pub use error::CaptureError;
 pub use metrics::Metrics;
+pub use resync::Gap;
 pub use run::{Capture, CaptureConfig};

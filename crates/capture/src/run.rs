@@ -338,7 +338,7 @@ impl Capture {
 
     /// MySQL's clock, refused where it is far ahead: once it is in a version, every later version
     /// lies above it.
-    async fn clock(&self, reader: &mut Reader) -> Result<i64, CaptureError> {
+    pub(crate) async fn clock(&self, reader: &mut Reader) -> Result<i64, CaptureError> {
         let clock = reader.clock_us().await?;
         let ahead = clock - now_us();
         if ahead > self.config.max_clock_ahead.as_micros() as i64 {
@@ -347,9 +347,18 @@ impl Capture {
         Ok(clock)
     }
 
-    async fn last_watermark(&self, topics: &Topics) -> Result<Option<Watermark>, CaptureError> {
+    pub(crate) async fn last_watermark(&self, topics: &Topics) -> Result<Option<Watermark>, CaptureError> {
         let Some(record) = read_last(&self.kafka, &topics.watermarks(), 0).await? else { return Ok(None) };
         Ok(Some(decode_watermark(record.value.as_deref().unwrap_or_default())?))
+    }
+
+    /// Asked after the set of what is executed: whatever is prepared in it and undecided now is seen. Where
+    /// this may not be asked, its XA COMMIT is noticed.
+    pub(crate) async fn nothing_prepared(&self, reader: &mut Reader) -> Result<(), CaptureError> {
+        match reader.prepared().await? {
+            Some(count) if count > 0 => Err(CaptureError::PreparedBefore { count }),
+            _ => Ok(()),
+        }
     }
 
     /// Where a log begins: everything that the server has executed by now. It covers no position
@@ -357,12 +366,7 @@ impl Capture {
     async fn first_watermark(&self, reader: &mut Reader) -> Result<Watermark, CaptureError> {
         let clock_us = self.clock(reader).await?;
         let gtid_set = reader.executed().await?;
-        // Asked after the set: whatever is prepared in it and undecided now is seen. Where this may not be
-        // asked, its XA COMMIT is noticed.
-        match reader.prepared().await? {
-            Some(count) if count > 0 => return Err(CaptureError::PreparedBefore { count }),
-            _ => {}
-        }
+        self.nothing_prepared(reader).await?;
         tracing::info!(%gtid_set, "this log is new: capture begins at what MySQL has executed by now");
         Ok(Watermark {
             source: self.config.source.clone(),
@@ -386,7 +390,7 @@ struct Published {
 }
 
 /// The watermark's record, with the offsets that this transaction's records got.
-fn watermark_record(
+pub(crate) fn watermark_record(
     topic: Arc<str>,
     mut watermark: Watermark,
     ends: &Mutex<BTreeMap<String, Vec<i64>>>,
@@ -436,6 +440,6 @@ fn behind_us(event: &BinlogEvent, now_us: i64) -> Option<i64> {
     }
 }
 
-fn now_us() -> i64 {
+pub(crate) fn now_us() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }

@@ -45,6 +45,20 @@ pub(crate) enum Since {
     Now,
 }
 
+/// Whether another capture publishes.
+pub(crate) async fn publishes(kafka: &KafkaConfig, patience: &Patience) -> Result<bool, CaptureError> {
+    let topic = Topics::new(&kafka.prefix).watermarks();
+    let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
+    let mut tail = TailReader::start(kafka, vec![(topic, 0, last.offset + 1)]).await?;
+    let quiet_at = Instant::now() + patience.starting;
+    while Instant::now() < quiet_at {
+        if !tail.next_batch(1, LOOK).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Waits until nobody else publishes. Whether somebody did.
 pub(crate) async fn wait(
     kafka: &KafkaConfig,

@@ -7,8 +7,9 @@ use tandem_event_log::InRecord;
 use tandem_model::{PhaseRecord, TableName, Watermark};
 use tandem_wire::WireError;
 use tandem_wire::control::{
-    BackfillProgress, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY,
-    decode_backfill_progress, decode_control, decode_phase, decode_watermark,
+    BackfillProgress, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY, RESYNC_KEY,
+    Resync, decode_backfill_progress, decode_control, decode_phase, decode_watermark, is_progress_key,
+    progress_key,
 };
 
 use crate::measurement::Measurements;
@@ -28,7 +29,9 @@ pub(crate) struct LogState {
     phase: Option<PhaseRecord>,
     /// With when it was taken in, which no clock of another machine can hide.
     watermark: Option<(Watermark, Instant)>,
-    progress: HashMap<String, BackfillProgress>,
+    /// By the records' keys: copies of before the newest resync are among them.
+    progress: HashMap<Vec<u8>, BackfillProgress>,
+    resync: Option<Resync>,
     full_scan: Option<FullScan>,
     open: HashSet<Vec<u8>>,
     /// Those that reads met, in the order of the log.
@@ -71,9 +74,10 @@ impl LogState {
             }
         } else if key == FULL_SCAN_KEY {
             self.full_scan = Some(decode_control(value)?);
-        } else if key.starts_with(b"backfill/") {
-            let found = decode_backfill_progress(value)?;
-            self.progress.insert(found.table.clone(), found);
+        } else if key == RESYNC_KEY {
+            self.resync = Some(decode_control(value)?);
+        } else if is_progress_key(key) {
+            self.progress.insert(key.clone(), decode_backfill_progress(value)?);
         }
         Ok(())
     }
@@ -126,7 +130,8 @@ impl LogState {
     /// How far the copy of a table is, as it is mapped now. After the mapping was changed there is none
     /// before backfill has begun anew.
     fn progress_of(&self, table: &MappedTable) -> Option<&BackfillProgress> {
-        self.progress.get(&table.name.to_string()).filter(|progress| progress.configured == table.mapping)
+        let key = progress_key(&table.name.to_string(), self.resync.as_ref());
+        self.progress.get(&key).filter(|progress| progress.configured == table.mapping)
     }
 
     /// Whether every row of a table is copied and applied, up to `applied` in each partition of its
@@ -339,6 +344,38 @@ mod tests {
         let (copied, clean, left) = of(&mut state, "later");
         assert!(!copied && !clean);
         assert_eq!(left.unwrap_err(), "the backfill of d.t, as it is mapped now, has not begun");
+    }
+
+    #[test]
+    fn a_copy_of_before_a_resync_is_none() {
+        let mut state = LogState::default();
+        let resync = |version| Resync {
+            version,
+            from_gtid_set: String::new(),
+            to_gtid_set: String::new(),
+            why: String::new(),
+            at_us: 0,
+        };
+        let ordered = |version| record(RESYNC_KEY, encode_control(&resync(version)).unwrap());
+        let copied = |version| {
+            let key = progress_key("d.t", Some(&resync(version)));
+            InRecord { key: Some(key), ..progress(true, 12) }
+        };
+        state.take_control(&progress(true, 2)).unwrap();
+        state.take_control(&scan(10, 0)).unwrap();
+        state.take_control(&ordered(7)).unwrap();
+        // A backfill that has not heard of it goes on.
+        state.take_control(&progress(true, 11)).unwrap();
+        let clean = |state: &mut LogState| measured(state).get("full_scan_clean").unwrap().as_number() > 0.0;
+        assert!(!state.is_copied(&table(), &[5, 7]) && !clean(&mut state));
+        assert!(measured(&mut state).get("backfill_rows_left").is_err());
+        state.take_control(&copied(7)).unwrap();
+        assert!(state.is_copied(&table(), &[5, 7]));
+        assert!(!clean(&mut state), "the verification is of before the copy");
+        state.take_control(&scan(12, 0)).unwrap();
+        assert!(clean(&mut state));
+        state.take_control(&ordered(8)).unwrap();
+        assert!(!state.is_copied(&table(), &[5, 7]) && !clean(&mut state));
     }
 
     #[test]

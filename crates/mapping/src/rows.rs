@@ -24,7 +24,7 @@ pub struct ExpectedRow {
 
 impl TablePlan {
     /// Appends what `change` writes, target by target. Create, read: the full row with its NULLs
-    /// unset. Update: the full row, with NULL only where a column changed to NULL; a row that moves
+    /// unset. Read again: what [`TablePlan::repair`] writes, since it meets cells of before. Update: the full row, with NULL only where a column changed to NULL; a row that moves
     /// to another key of a target is deleted under the old one and written like a new one under the
     /// new one. Delete: a row tombstone. All at the change's version.
     ///
@@ -51,6 +51,7 @@ impl TablePlan {
         let before = || self.image(change.before.as_ref(), "before");
         let after = || self.image(change.after.as_ref(), "after");
         match change.op {
+            Op::ReadAgain => out.extend(self.repair(Some(after()?), &[], change.version)?),
             Op::Create | Op::Read => {
                 let after = after()?;
                 for target in &self.targets {

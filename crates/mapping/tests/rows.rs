@@ -95,10 +95,12 @@ fn what_each_operation_writes() {
         mutation("by_k", &[b"x", &[1]], Write::DeleteRow),
         mutation("by_k", &[b"y", &[1]], Write::Upsert(vec![Cell::Unset])),
     ];
+    let nulls = upsert(&[value(b"x"), Cell::Null, Cell::Null], &[Cell::Null], b"x");
     let (five, null) = (Some(row("x", Some(5))), Some(row("x", None)));
     for (op, before, after, expected) in [
         (Op::Create, None, five.clone(), set(b"x")),
         (Op::Read, None, null.clone(), unset(b"x")),
+        (Op::ReadAgain, None, null.clone(), nulls),
         (Op::Update, null.clone(), five.clone(), set(b"x")),
         (Op::Update, five.clone(), null.clone(), nulled(b"x")),
         (Op::Update, null.clone(), null.clone(), unset(b"x")),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{Row, TableDef, Version};
 
 /// What happened to a row: the `op` of the envelope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
     /// A row was inserted.
     Create,
@@ -15,20 +15,22 @@ pub enum Op {
     Delete,
     /// A row was read by a backfill.
     Read,
+    /// A row was read by a backfill that copies a table anew, over rows of an earlier copy.
+    ReadAgain,
 }
 
 impl Op {
-    /// The envelope's letter.
+    /// The envelope's letter. A copy and one made anew have the same; `source.snapshot` tells them apart.
     pub fn letter(self) -> &'static str {
         match self {
             Self::Create => "c",
             Self::Update => "u",
             Self::Delete => "d",
-            Self::Read => "r",
+            Self::Read | Self::ReadAgain => "r",
         }
     }
 
-    /// The operation of an envelope's letter.
+    /// The operation of an envelope's letter: `r` is [`Op::Read`].
     pub fn from_letter(letter: &str) -> Option<Self> {
         Some(match letter {
             "c" => Self::Create,

@@ -63,13 +63,16 @@ pub fn reached(ends: &[i64], committed: impl Fn(usize) -> Option<i64>) -> bool {
 /// `watermarks` in the order of the log.
 ///
 /// A watermark from before the table was captured says nothing of it, and is never borrowed for it:
-/// what changed up to the first one that knows it may not be on the log.
+/// what changed up to the first one that knows it may not be on the log. Nor is one below `least`: for what writes
+/// over the cells of before a gap in the log, the version with which the log goes on behind it. What was
+/// under way when it began has borrowed the last one before it, and would tie with a copy at that version.
 pub fn newest_borrowable<W: Borrow<Watermark>>(
     watermarks: impl DoubleEndedIterator<Item = W>,
     executed: &GtidSet,
     topic: &str,
+    least: Version,
 ) -> Option<W> {
-    let may = |w: &Watermark| w.borrowable(executed) && w.offsets.contains_key(topic);
+    let may = |w: &Watermark| w.borrowable(executed) && w.offsets.contains_key(topic) && w.version >= least;
     watermarks.rev().find(|w| may(w.borrow()))
 }
 
@@ -77,6 +80,7 @@ pub fn newest_borrowable<W: Borrow<Watermark>>(
 mod tests {
     use super::*;
 
+    const ANY: Version = Version(i64::MIN);
     const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
     fn watermark(upto: u64, cut: bool) -> Watermark {
@@ -95,7 +99,7 @@ mod tests {
     fn a_cut_watermark_is_never_borrowed_nor_an_upper_bound() {
         let log = [watermark(3, false), watermark(4, false), watermark(4, true)];
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, "t"), Some(&log[1]));
+        assert_eq!(newest_borrowable(log.iter(), &executed, "t", ANY), Some(&log[1]));
         assert!(log[1].covers(&BinlogPosition { file: "binlog.000001".into(), pos: 400 }));
         assert!(!log[2].covers(&BinlogPosition { file: "binlog.000001".into(), pos: 400 }));
     }
@@ -104,8 +108,8 @@ mod tests {
     fn only_what_the_server_has_executed_is_borrowed() {
         let log = [watermark(3, false), watermark(4, false)];
         let executed: GtidSet = format!("{SERVER}:1-3").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, "t"), Some(&log[0]));
-        assert_eq!(newest_borrowable(log.iter(), &GtidSet::default(), "t"), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, "t", ANY), Some(&log[0]));
+        assert_eq!(newest_borrowable(log.iter(), &GtidSet::default(), "t", ANY), None);
     }
 
     #[test]
@@ -113,8 +117,16 @@ mod tests {
         let mut log = [watermark(3, false), watermark(4, false)];
         log[1].offsets.insert("new".into(), vec![0]);
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, "new"), Some(&log[1]));
-        assert_eq!(newest_borrowable(log[..1].iter(), &executed, "new"), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, "new", ANY), Some(&log[1]));
+        assert_eq!(newest_borrowable(log[..1].iter(), &executed, "new", ANY), None);
+    }
+
+    #[test]
+    fn what_lies_before_a_gap_is_not_borrowed_behind_it() {
+        let log = [watermark(3, false), watermark(4, false)];
+        let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
+        assert_eq!(newest_borrowable(log.iter(), &executed, "t", Version(4)), Some(&log[1]));
+        assert_eq!(newest_borrowable(log[..1].iter(), &executed, "t", Version(4)), None);
     }
 
     #[test]

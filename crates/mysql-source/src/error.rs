@@ -193,8 +193,9 @@ pub enum BinlogError {
     Mysql(#[from] MysqlError),
     /// The server does not have the transactions after the set any more.
     #[error(
-        "the server has purged binlogs that are still needed: {message}; copy the tables anew, and keep \
-         binlogs longer (SET PERSIST binlog_expire_logs_seconds = 604800)"
+        "the server has purged binlogs that are still needed: {message}; what they held cannot be captured any \
+         more. `tandem resync` lets the log go on behind them and has every table copied anew; keep binlogs longer \
+         (SET PERSIST binlog_expire_logs_seconds = 604800)"
     )]
     Purged {
         /// The server's own words.

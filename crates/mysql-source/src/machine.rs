@@ -113,9 +113,9 @@ fn kind_name(kind: u8) -> String {
     name.to_owned()
 }
 
-const STATEMENT_BASED: &str = "SET GLOBAL binlog_format = ROW, let every session connect anew, and copy the \
-                               tables anew";
-const RESYNC: &str = "copy the tables anew, beginning after this position";
+const STATEMENT_BASED: &str = "SET GLOBAL binlog_format = ROW, let every session connect anew, and go on \
+                               behind it with `tandem resync`";
+const RESYNC: &str = "go on behind it with `tandem resync`";
 
 impl Machine {
     pub(crate) fn new(wanted: Wanted, excluded: ExcludedColumns, collations: Collations) -> Self {
@@ -263,12 +263,12 @@ impl Machine {
             )),
             23..=25 => Err(Fault::unsupported(
                 "rows are written in an old form",
-                "SET GLOBAL log_bin_use_v1_row_events = OFF and copy the tables anew",
+                "SET GLOBAL log_bin_use_v1_row_events = OFF and go on behind it with `tandem resync`",
             )),
             26 => Err(Fault::unsupported("the server says that it may have lost changes here", RESYNC)),
             34 => Err(Fault::unsupported(
                 "the transaction has no GTID",
-                "SET GLOBAL gtid_mode = ON and copy the tables anew",
+                "SET GLOBAL gtid_mode = ON and go on behind it with `tandem resync`",
             )),
             39 => self.partial_rows(body),
             _ => Err(Fault::unsupported(
@@ -347,7 +347,7 @@ impl Machine {
         match (&self.state, query) {
             (State::Outside, _) => Err(Fault::unsupported(
                 "a statement has no GTID",
-                "SET GLOBAL gtid_mode = ON and copy the tables anew",
+                "SET GLOBAL gtid_mode = ON and go on behind it with `tandem resync`",
             )),
             (State::Opened(_), Query::Begin | Query::CreateAndRows) => {
                 Ok(self.begin(text.locale == MARK, None))
@@ -362,7 +362,7 @@ impl Machine {
             }
             (State::Inside | State::InsideXa, Query::Rollback) => Err(Fault::unsupported(
                 "a transaction that was rolled back has changed tables that are not transactional",
-                "convert the tables to ENGINE=InnoDB and copy them anew",
+                "convert the tables to ENGINE=InnoDB and go on behind it with `tandem resync`",
             )),
             (_, Query::Other { kind: StatementKind::DataChange, .. }) => {
                 Err(Fault::unsupported("a statement changes rows without row images", STATEMENT_BASED))
@@ -460,7 +460,7 @@ impl Machine {
             None => Ok(None),
             Some(plan) => Err(Fault::unsupported(
                 "they hold parts of JSON documents",
-                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and copy the table anew",
+                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and go on behind it with `tandem resync`",
             )
             .of_table(&plan.table.name)),
         }

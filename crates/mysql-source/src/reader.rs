@@ -43,8 +43,16 @@ impl Reader {
 
     /// The transactions that the server has executed: a lower bound of what the next read sees.
     pub async fn executed(&mut self) -> Result<GtidSet, MysqlError> {
-        let doing = "asking for the executed GTID set";
-        let question = self.lease.conn().query_first::<String, _>("SELECT @@GLOBAL.gtid_executed");
+        self.gtid_set("SELECT @@GLOBAL.gtid_executed", "asking for the executed GTID set").await
+    }
+
+    /// The GTID set of the transactions that stand in no binlog of the server any more.
+    pub async fn purged(&mut self) -> Result<GtidSet, MysqlError> {
+        self.gtid_set("SELECT @@GLOBAL.gtid_purged", "asking for the purged GTID set").await
+    }
+
+    async fn gtid_set(&mut self, sql: &str, doing: &'static str) -> Result<GtidSet, MysqlError> {
+        let question = self.lease.conn().query_first::<String, _>(sql);
         let text = self.server.answer(self.server.timeout, doing, question).await?.unwrap_or_default();
         self.lease.is_clean();
         text.parse().map_err(|_| unexpected(doing))

@@ -43,7 +43,7 @@ impl<'a> RowsHead<'a> {
             if (0..width).any(|i| present[i / 8] >> (i % 8) & 1 == 0) {
                 return Err(Fault::unsupported(
                     "its row images lack columns",
-                    "SET GLOBAL binlog_row_image = FULL, let every session connect anew, and copy the table anew",
+                    "SET GLOBAL binlog_row_image = FULL, let every session connect anew, and go on behind it with `tandem resync`",
                 ));
             }
         }

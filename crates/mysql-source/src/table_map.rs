@@ -107,8 +107,7 @@ impl<'a> Head<'a> {
         let Some(names) = &metadata.names else {
             return Err(Fault::unsupported(
                 "the binlog does not hold the names of its columns",
-                "SET GLOBAL binlog_row_metadata = FULL, then start anew from a copy of the tables or from a \
-                 GTID set after the change",
+                "SET GLOBAL binlog_row_metadata = FULL, then go on behind it with `tandem resync`",
             ));
         };
         if names.len() != count {
@@ -140,7 +139,7 @@ impl<'a> Head<'a> {
         if primary_key.is_empty() {
             return Err(Fault::unsupported(
                 "it has no primary key",
-                "ALTER TABLE … ADD PRIMARY KEY and copy it anew, or leave the table out",
+                "ALTER TABLE … ADD PRIMARY KEY and go on behind it with `tandem resync`, or leave the table out",
             ));
         }
         Plan::new(self.name, columns, &primary_key)

@@ -96,6 +96,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PhaseCommand,
     },
+    /// Let the log go on behind what capture can no longer read, and have every table copied anew
+    Resync(ResyncArgs),
     /// Print the changes on the log, decoded, with their rows' values, as they come
     Tail(TailArgs),
     /// Say how far the migration is: lag, rows, backfill, mismatches
@@ -112,6 +114,28 @@ pub(crate) struct ConfigArg {
     /// The configuration
     #[arg(long, short, default_value = "tandem.toml", value_name = "FILE")]
     pub(crate) config: PathBuf,
+}
+
+/// For a capture that stopped for good: its binlogs were purged, an event cannot be carried (a TRUNCATE, a
+/// statement without row images), or a fail-over lost transactions. Without --yes it says what is missing
+/// and changes nothing.
+///
+/// With --yes the log goes on at what MySQL has executed by now. What happened in between stands on no topic, so
+/// every copy of a table is void, as is every full verification: start the roles again, which copies all
+/// tables anew, then run `tandem verify --full` until it finds nothing. Refused while a capture publishes, and while
+/// Cassandra serves reads (`tandem phase back`).
+#[derive(Args)]
+pub(crate) struct ResyncArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    /// Do it
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Why, for the record
+    #[arg(long, default_value = "by hand")]
+    pub(crate) why: String,
 }
 
 #[derive(Args)]
@@ -262,6 +286,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
+            | Self::Resync(_)
             | Self::Tail(_)
             | Self::Status { .. } => false,
         }
@@ -284,6 +309,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
+            | Self::Resync(_)
             | Self::Tail(_)
             | Self::Status { .. } => &[],
         }

@@ -244,16 +244,26 @@ fn capture(
     metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<Work> {
-    let capture = Capture {
+    let capture = capture_of(config, servers, schemas, metrics.capture.clone())?;
+    let stop = stop.clone();
+    Ok((Role::Capture, Box::pin(async move { Ok(capture.run(stop).await?) })))
+}
+
+/// Capture as the configuration has it.
+pub(crate) fn capture_of(
+    config: &Config,
+    servers: &Servers,
+    schemas: &SchemaStore,
+    metrics: tandem_capture::Metrics,
+) -> Result<Capture> {
+    Ok(Capture {
         mysql: servers.mysql.clone(),
         binlog: config.mysql()?,
         kafka: servers.kafka.clone(),
         schemas: schemas.clone(),
         config: config.capture()?,
-        metrics: metrics.capture.clone(),
-    };
-    let stop = stop.clone();
-    Ok((Role::Capture, Box::pin(async move { Ok(capture.run(stop).await?) })))
+        metrics,
+    })
 }
 
 fn apply(

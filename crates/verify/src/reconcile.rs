@@ -60,26 +60,18 @@ impl Reconciler {
             let records = consumer.next_batch(BATCH, Duration::from_secs(1)).await?;
             let (failed, found): (Vec<&InRecord>, Vec<&InRecord>) =
                 records.iter().partition(|record| *record.topic == *failures);
-            for value in found.iter().filter_map(|record| record.value.as_deref()) {
-                let event: Mismatch = decode_control(value)?;
-                if event.state != MismatchState::Found {
-                    continue;
-                }
-                let Some(table) = by_name.get(&event.table) else {
-                    tracing::warn!(
-                        table = event.table,
-                        "a mismatch of a table that is no longer mapped is left alone"
-                    );
-                    continue;
-                };
+            for (table, mut open) in found_keys(&found, &by_name)? {
                 let mut patience = Patience::default();
-                let resolved = loop {
-                    match self.resolve(table, event.clone()).await {
-                        Ok(resolved) => break resolved,
+                while !open.is_empty() {
+                    let outcome = self.resolve(table, &mut open).await;
+                    let resolved = open.extract_if(.., |o| o.event.state != MismatchState::Found);
+                    let resolved = resolved.map(|o| events::record(&self.kafka, &o.event));
+                    producer.send(resolved.collect::<Result<_, _>>()?).await?;
+                    match outcome {
+                        Ok(()) => patience = Patience::default(),
                         Err(error) => patience.after(error).await?,
                     }
-                };
-                producer.send(vec![events::record(&self.kafka, &resolved)?]).await?;
+                }
             }
             for (table, suspects) in failed_keys(&failed, &by_name)? {
                 let mut patience = Patience::default();
@@ -143,51 +135,48 @@ impl Reconciler {
         Ok(version)
     }
 
-    /// Checks the row of an event again, repairs it while the mismatch is confirmed, and says how
-    /// that ended.
-    async fn resolve(&self, table: &CheckedTable, mut event: Mismatch) -> Result<Mismatch, CheckError> {
+    /// Checks the rows of events again, all at once, and repairs those whose mismatch is confirmed. An event
+    /// says how it ended as soon as that is known; the others are to be looked at once more.
+    async fn resolve(&self, table: &CheckedTable, open: &mut [OpenMismatch]) -> Result<(), CheckError> {
         let mut reader = self.checker.mysql.reader().await?;
-        let target = table.plan.targets().iter().position(|t| t.table().name == event.target);
-        let suspect = Suspect {
-            key: table.key_values(&event.source_key)?,
-            candidates: target.map(|t| (t, event.raw_target_key.clone())).into_iter().collect(),
-        };
-        let mut used: Option<Version> = None;
-        let mut repairs = 0;
-        while repairs < ATTEMPTS {
-            if let Some(used) = used {
-                self.later_watermark(used).await;
-            }
-            let outcome =
-                self.checker.settle(&mut reader, table, std::slice::from_ref(&suspect)).await?.pop();
+        let suspects: Vec<Suspect> = open.iter().map(|o| o.suspect.clone()).collect();
+        let outcomes = self.checker.settle(&mut reader, table, &suspects).await?;
+        let (mut used, mut changing) = (None, false);
+        for (OpenMismatch { event, repairs, .. }, outcome) in open.iter_mut().zip(outcomes) {
             match outcome {
-                Some(Outcome::Match) => {
+                Outcome::Match => {
                     event.state = MismatchState::Resolved;
                     event.detected_at_us = events::now_us();
                     self.checker.metrics.resolved.inc();
-                    return Ok(event);
                 }
-                Some(Outcome::Mismatch(confirmed)) => {
+                Outcome::Mismatch(_) if *repairs == ATTEMPTS => {
+                    tracing::error!(
+                        table = event.table,
+                        target = event.target,
+                        attempts = ATTEMPTS,
+                        "a mismatch could not be repaired: a cell there may carry a timestamp far in the future"
+                    );
+                    event.state = MismatchState::Unrepairable;
+                    self.checker.metrics.unrepairable.inc();
+                }
+                Outcome::Mismatch(confirmed) => {
                     let version = self.repair(table, &confirmed).await?;
-                    repairs += 1;
+                    *repairs += 1;
                     event.lower = version.0;
                     event.upper = confirmed.upper.version.0;
-                    used = Some(version);
+                    used = used.max(Some(version));
                 }
                 // The key keeps changing: its changes write the row anew, but an extra row elsewhere
                 // would stay. It is looked at again until it can be decided.
-                Some(Outcome::Undecided) | None => tokio::time::sleep(HOT_KEY).await,
+                Outcome::Undecided => changing = true,
             }
         }
-        tracing::error!(
-            table = event.table,
-            target = event.target,
-            attempts = ATTEMPTS,
-            "a mismatch could not be repaired: a cell there may carry a timestamp far in the future"
-        );
-        event.state = MismatchState::Unrepairable;
-        self.checker.metrics.unrepairable.inc();
-        Ok(event)
+        if let Some(used) = used {
+            self.later_watermark(used).await;
+        } else if changing {
+            tokio::time::sleep(HOT_KEY).await;
+        }
+        Ok(())
     }
 
     /// Waits for a watermark above `used`, so that the next repair is a newer one. Watermarks come
@@ -223,6 +212,43 @@ impl Patience {
         self.0 = (self.0 * 2).min(BACKOFF.1);
         Ok(())
     }
+}
+
+/// A mismatch that is to be repaired.
+struct OpenMismatch {
+    event: Mismatch,
+    suspect: Suspect,
+    /// Repairs so far.
+    repairs: usize,
+}
+
+/// The mismatches that were found, by table, in the order of their events.
+fn found_keys<'a>(
+    records: &[&InRecord],
+    by_name: &HashMap<String, &'a Arc<CheckedTable>>,
+) -> Result<Vec<(&'a CheckedTable, Vec<OpenMismatch>)>, CheckError> {
+    let mut found: BTreeMap<String, Vec<Mismatch>> = BTreeMap::new();
+    for value in records.iter().filter_map(|record| record.value.as_deref()) {
+        let event: Mismatch = decode_control(value)?;
+        if event.state == MismatchState::Found {
+            found.entry(event.table.clone()).or_default().push(event);
+        }
+    }
+    let mut open = Vec::new();
+    for (name, events) in found {
+        let Some(table) = by_name.get(&name) else {
+            tracing::warn!(table = name, "mismatches of a table that is no longer mapped are left alone");
+            continue;
+        };
+        let of = |event: Mismatch| {
+            let target = table.plan.targets().iter().position(|t| t.table().name == event.target);
+            let candidates = target.map(|t| (t, event.raw_target_key.clone())).into_iter().collect();
+            let suspect = Suspect { key: table.key_values(&event.source_key)?, candidates };
+            Ok(OpenMismatch { event, suspect, repairs: 0 })
+        };
+        open.push((&***table, events.into_iter().map(of).collect::<Result<_, CheckError>>()?));
+    }
+    Ok(open)
 }
 
 /// The rows that failures speak of, each once, by table.

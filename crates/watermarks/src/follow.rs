@@ -123,9 +123,20 @@ impl Watermarks {
     /// changes are in `topic`. Asks the server on the reader's own connection; whatever the caller
     /// reads must be read after this.
     pub async fn borrow(&self, reader: &mut Reader, topic: &str) -> Result<Arc<Watermark>, WatermarkError> {
+        self.borrow_from(reader, topic, Version(i64::MIN)).await
+    }
+
+    /// The same, but none below the version `least`: that of the watermark with which the log goes on after
+    /// a gap, for what writes over the cells of before it.
+    pub async fn borrow_from(
+        &self,
+        reader: &mut Reader,
+        topic: &str,
+        least: Version,
+    ) -> Result<Arc<Watermark>, WatermarkError> {
         let executed = reader.executed().await?;
         self.wait(&format!("of {topic} that the server has executed"), |seen| {
-            newest_borrowable(seen.iter().cloned(), &executed, topic)
+            newest_borrowable(seen.iter().cloned(), &executed, topic, least)
         })
         .await
     }

@@ -49,12 +49,24 @@ pub(crate) fn transaction_schema() -> Json {
 /// Refuses a change without the images that its operation must have.
 fn check_images(op: Op, before: bool, after: bool) -> Result<(), WireError> {
     let missing = match op {
-        Op::Create | Op::Read | Op::Update if !after => "after",
+        Op::Create | Op::Read | Op::ReadAgain | Op::Update if !after => "after",
         Op::Update | Op::Delete if !before => "before",
         _ => return Ok(()),
     };
     Err(WireError::MissingImage { op: op.letter(), image: missing })
 }
+
+/// `source.snapshot`: one of Debezium's values.
+fn snapshot(op: Op) -> &'static str {
+    match op {
+        Op::Create | Op::Update | Op::Delete => "false",
+        Op::Read => "incremental",
+        Op::ReadAgain => READ_AGAIN,
+    }
+}
+
+/// The `source.snapshot` of [`Op::ReadAgain`]: a snapshot that stands for everything that was before it.
+const READ_AGAIN: &str = "true";
 
 /// Milliseconds, microseconds and nanoseconds since the epoch.
 fn put_times(out: &mut Vec<u8>, us: i64) {
@@ -120,7 +132,7 @@ pub(crate) fn put(
     put_bytes(out, b"mysql");
     put_bytes(out, prefix.as_bytes());
     put_times(out, source.ts_us);
-    put_bytes(out, if change.op == Op::Read { b"incremental" } else { b"false" });
+    put_bytes(out, snapshot(change.op).as_bytes());
     put_bytes(out, table.name.database.as_bytes());
     put_long(out, 0); // sequence
     put_bytes(out, table.name.table.as_bytes());
@@ -175,7 +187,7 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     r.long()?;
     let ts_us = r.long()?;
     r.long()?;
-    r.bytes()?; // snapshot
+    let again = r.bytes()? == READ_AGAIN.as_bytes();
     r.bytes()?; // db
     if r.present()? {
         r.bytes()?; // sequence
@@ -193,7 +205,10 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
         r.bytes()?; // query
     }
     let version = Version(r.long()?);
-    let op = Op::from_letter(r.text()?).ok_or(WireError::Corrupt("it has an unknown op"))?;
+    let op = match Op::from_letter(r.text()?).ok_or(WireError::Corrupt("it has an unknown op"))? {
+        Op::Read if again => Op::ReadAgain,
+        op => op,
+    };
     for _ in 0..3 {
         r.long()?; // ts_ms, ts_us, ts_ns
     }
@@ -221,6 +236,8 @@ mod tests {
             (Op::Create, false, false, Some("after")),
             (Op::Read, false, true, None),
             (Op::Read, false, false, Some("after")),
+            (Op::ReadAgain, false, true, None),
+            (Op::ReadAgain, false, false, Some("after")),
             (Op::Update, true, true, None),
             (Op::Update, true, false, Some("after")),
             (Op::Update, false, true, Some("before")),

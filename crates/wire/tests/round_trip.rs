@@ -146,7 +146,7 @@ fn any_source() -> impl Strategy<Value = SourceInfo> {
 
 fn any_change() -> impl Strategy<Value = Change> {
     any_table().prop_flat_map(|table| {
-        let op = prop::sample::select(vec![Op::Create, Op::Update, Op::Delete, Op::Read]);
+        let op = prop::sample::select(vec![Op::Create, Op::Update, Op::Delete, Op::Read, Op::ReadAgain]);
         (op, row_of(&table), row_of(&table), any_source(), any::<i64>(), Just(table)).prop_map(
             |(op, before, after, source, version, table)| Change {
                 table,
@@ -310,7 +310,11 @@ proptest! {
         prop_assert_eq!(field(source, "ts_ms"), &Avro::Long(change.source.ts_us.div_euclid(1000)));
         prop_assert_eq!(field(source, "row"), &Avro::Long(change.source.row as i64));
         prop_assert_eq!(field(source, "table"), &Avro::String(change.table.name.table.clone()));
-        let snapshot = if change.op == Op::Read { "incremental" } else { "false" };
+        let snapshot = match change.op {
+            Op::Read => "incremental",
+            Op::ReadAgain => "true",
+            Op::Create | Op::Update | Op::Delete => "false",
+        };
         prop_assert_eq!(field(source, "snapshot"), &Avro::String(snapshot.into()));
         let Avro::Union(_, transaction) = field(&envelope, "transaction") else { panic!("no union") };
         match &change.source.gtid {

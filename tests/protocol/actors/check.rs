@@ -36,7 +36,8 @@ impl Protocol {
             if self.broken(Rule::WithinExecuted) { state.binlog.len() as u8 } else { state.executed };
         let marks: Vec<(usize, Watermark)> =
             state.marks().map(|(place, t, cut, v)| (place, self.watermark(place, t, cut, v))).collect();
-        let newest = newest_borrowable(marks.iter().map(|(_, w)| w), &gtids(executed), TOPIC)?;
+        let newest =
+            newest_borrowable(marks.iter().map(|(_, w)| w), &gtids(executed), TOPIC, Version(i64::MIN))?;
         let (place, w) = marks.iter().find(|(_, w)| std::ptr::eq(w, newest))?;
         Some((*place, w.version.0 as i16))
     }

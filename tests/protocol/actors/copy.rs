@@ -1,10 +1,12 @@
 //! Copies of the whole table at a borrowed watermark: the backfill into an empty Cassandra, and the
 //! resync after a DDL statement that changed values without any row change.
 
+use tandem_model::Op;
+
 use crate::actors::apply::without_nulls;
 use crate::protocol::{Protocol, Rule};
 use crate::state::{Action, Copying, Record, State};
-use crate::table::{IDS, Rows, placed, places_of_row, read_mutations, repair};
+use crate::table::{IDS, Rows, placed, read_mutations};
 
 impl Protocol {
     pub(crate) fn copy_actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -41,7 +43,7 @@ impl Protocol {
     pub(crate) fn backfill_write(state: &mut State, id: u8) -> Option<()> {
         let Copying::Read { version, rows, left } = state.backfill.clone() else { return None };
         if let Some(row) = rows[id as usize - 1] {
-            state.write(placed(read_mutations(id, row, version)));
+            state.write(placed(read_mutations(Op::Read, id, row, version)));
         }
         let left = left & !(1 << id);
         state.backfill = if left == 0 { Copying::Done } else { Copying::Read { version, rows, left } };
@@ -65,7 +67,7 @@ impl Protocol {
     pub(crate) fn resync_write(&self, state: &mut State, id: u8) -> Option<()> {
         let Copying::Read { version, rows, left } = state.resync.clone() else { return None };
         if let Some(row) = rows[id as usize - 1] {
-            let mut mutations = repair(id, Some(row), &places_of_row(id, Some(row)), version);
+            let mut mutations = read_mutations(Op::ReadAgain, id, row, version);
             if self.broken(Rule::ResyncWritesNulls) {
                 without_nulls(&mut mutations);
             }

@@ -24,7 +24,7 @@ pub use audit::{Audit, AuditGate, AuditMeasurement};
 pub use phase::PHASE_KEY;
 pub use records::{
     BackfillProgress, Ddl, DualWriteFailure, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchKind,
-    MismatchState,
+    MismatchState, RESYNC_KEY, Resync, is_progress_key, progress_key,
 };
 
 /// The format of all control records of this release.
@@ -73,7 +73,7 @@ mod sealed {
 }
 
 /// A control record: a [`tandem_model::Watermark`], a [`tandem_model::PhaseRecord`], [`Mismatch`],
-/// [`BackfillProgress`], [`Ddl`], [`DualWriteFailure`], [`FullScan`] or [`Audit`].
+/// [`BackfillProgress`], [`Ddl`], [`DualWriteFailure`], [`FullScan`], [`Resync`] or [`Audit`].
 pub trait ControlRecord: Sized + sealed::Sealed {
     /// Its fields as Avro has them.
     #[doc(hidden)]
@@ -292,6 +292,16 @@ mod tests {
         FullScan { started_at_us: 1, ended_at_us: 2, rows: 3, mismatches: 4, undecided: 5 }
     }
 
+    fn resync() -> Resync {
+        Resync {
+            version: 1,
+            from_gtid_set: format!("{SERVER}:1-5"),
+            to_gtid_set: String::new(),
+            why: "é".into(),
+            at_us: 2,
+        }
+    }
+
     fn audit() -> Audit {
         Audit {
             generation: 7,
@@ -349,6 +359,7 @@ mod tests {
         check(&PhaseRecord::default());
         check(&failure());
         check(&full_scan());
+        check(&resync());
         check(&audit());
         assert_eq!(decode_phase(&encode_phase(&phase())).unwrap(), phase());
         assert_eq!(decode_watermark(&encode_watermark(&watermark())).unwrap(), watermark());
@@ -368,6 +379,7 @@ mod tests {
             PhaseRecord::schema(),
             DualWriteFailure::schema(),
             FullScan::schema(),
+            Resync::schema(),
             Audit::schema(),
         ]
         .map(|schema| {
@@ -386,6 +398,7 @@ mod tests {
                 ("Phase", 1_605_812_462),
                 ("DualWriteFailure", 18_886_685),
                 ("FullScan", 1_901_654_515),
+                ("Resync", 149_736_042),
                 ("Audit", 170_377_569)
             ]
         );

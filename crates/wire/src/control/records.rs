@@ -145,6 +145,42 @@ pub struct DualWriteFailure {
     pub at_us: i64,
 }
 
+/// The key of the record of the newest gap in the log in `<prefix>.control`.
+pub const RESYNC_KEY: &[u8] = b"resync";
+
+/// A gap in the log: what MySQL did in it stands on no topic, and every table is copied anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resync {
+    /// The version of the watermark with which the log goes on.
+    pub version: i64,
+    /// What the log held before the gap.
+    pub from_gtid_set: String,
+    /// What MySQL had executed when the log went on.
+    pub to_gtid_set: String,
+    /// Why, in the words of who ordered it.
+    pub why: String,
+    /// When it was ordered, in microseconds since the epoch.
+    pub at_us: i64,
+}
+
+/// The key of the progress of a table's backfill in `<prefix>.control`, after the newest [`Resync`] if there
+/// was one.
+///
+/// Each resync begins copies of its own under keys of their own. So what was copied before it does not
+/// count, nor does a backfill that has not heard of it and goes on with the earlier copy.
+pub fn progress_key(table: &str, resync: Option<&Resync>) -> Vec<u8> {
+    match resync {
+        None => format!("backfill/{table}"),
+        Some(Resync { version, .. }) => format!("backfill@{version}/{table}"),
+    }
+    .into_bytes()
+}
+
+/// Whether a key of `<prefix>.control` is one of [`progress_key`].
+pub fn is_progress_key(key: &[u8]) -> bool {
+    key.starts_with(b"backfill/") || key.starts_with(b"backfill@")
+}
+
 /// The key of the record of the newest full verification in `<prefix>.control`.
 pub const FULL_SCAN_KEY: &[u8] = b"full-scan";
 
@@ -211,3 +247,34 @@ plain_record!(BackfillProgress, "backfill-progress.avsc");
 plain_record!(Ddl, "ddl.avsc");
 plain_record!(DualWriteFailure, "dual-write-failure.avsc");
 plain_record!(FullScan, "full-scan.avsc");
+plain_record!(Resync, "resync.avsc");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database may be called like a number, and a table may have a slash in its name.
+    #[test]
+    fn no_two_copies_have_one_key() {
+        let resync = |version| Resync {
+            version,
+            from_gtid_set: String::new(),
+            to_gtid_set: String::new(),
+            why: String::new(),
+            at_us: 0,
+        };
+        let (one, two) = (resync(1), resync(2));
+        let keys = [
+            progress_key("d.t", None),
+            progress_key("d.t", Some(&one)),
+            progress_key("d.t", Some(&two)),
+            progress_key("1/d.t", None),
+            progress_key("1/d.t", Some(&one)),
+            progress_key("d.u", Some(&one)),
+        ];
+        assert!(keys.iter().all(|key| is_progress_key(key)));
+        let different: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(different.len(), keys.len());
+        assert!(!is_progress_key(RESYNC_KEY) && !is_progress_key(FULL_SCAN_KEY));
+    }
+}

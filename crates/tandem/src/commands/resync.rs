@@ -1,0 +1,107 @@
+//! `tandem resync`: what capture can no longer read is given up, and every table is copied anew.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use tandem_capture::{Capture, Gap};
+use tandem_event_log::{KafkaConfig, SchemaStore, Topics, read_all};
+use tandem_model::{GtidSet, Phase, PhaseRecord};
+use tandem_wire::control::{PHASE_KEY, Resync, decode_phase};
+
+use crate::cli::ResyncArgs;
+use crate::config::Config;
+use crate::roles::{Role, capture_of};
+use crate::servers::Servers;
+
+/// Says what is missing; with `--yes` goes on behind it.
+pub(crate) async fn run(config: &Config, args: &ResyncArgs) -> Result<ExitCode> {
+    let servers = Servers::connect(config, &[Role::Capture]).await?;
+    let schemas = SchemaStore::open(&servers.kafka).await?;
+    let capture = capture_of(config, &servers, &schemas, tandem_capture::Metrics::default())?;
+    let gap = capture.gap().await?;
+    let resync = if args.yes { Some(order(&capture, &servers.kafka, &args.why).await?) } else { None };
+    if args.json.json {
+        println!("{}", serde_json::to_string_pretty(&report(&gap, resync.as_ref()))?);
+    } else {
+        print(&gap, resync.as_ref());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn order(capture: &Capture, kafka: &KafkaConfig, why: &str) -> Result<Resync> {
+    let phase = phase(kafka).await?;
+    if serves_reads(phase) {
+        bail!(
+            "in the phase `{phase}` Cassandra serves reads, and it will lack what the log lacks until all is copied and \
+             verified: take the migration back to `{}` first (tandem phase back)",
+            Phase::Verify
+        );
+    }
+    let resync = capture.resync(why).await?;
+    // The controller may have decided on what it knew before. From now on its gates ask for new copies.
+    let now = self::phase(kafka).await?;
+    if serves_reads(now) {
+        bail!(
+            "the log goes on, but meanwhile the migration has gone on to `{now}`, where Cassandra serves reads: take \
+             it back to `{}` now (tandem phase back)",
+            Phase::Verify
+        );
+    }
+    Ok(resync)
+}
+
+fn serves_reads(phase: Phase) -> bool {
+    phase > Phase::Verify
+}
+
+/// The phase that the gateways follow.
+async fn phase(kafka: &KafkaConfig) -> Result<Phase> {
+    let mut newest = PhaseRecord::default();
+    for record in read_all(kafka, &Topics::new(&kafka.prefix).control()).await? {
+        if let (Some(PHASE_KEY), Some(value)) = (record.key.as_deref(), &record.value) {
+            let found = decode_phase(value)?;
+            if found.generation >= newest.generation {
+                newest = found;
+            }
+        }
+    }
+    Ok(newest.phase)
+}
+
+fn report(gap: &Gap, resync: Option<&Resync>) -> serde_json::Value {
+    json!({
+        "captured_up_to": gap.last.gtid_set.to_string(),
+        "captured_seconds_ago": gap.age().as_secs_f64(),
+        "executed": gap.executed.to_string(),
+        "not_captured": gap.not_captured.to_string(),
+        "purged": gap.purged.to_string(),
+        "lost": gap.lost.to_string(),
+        "resync": resync.map(|resync| json!({ "version": resync.version, "goes_on_at": resync.to_gtid_set })),
+    })
+}
+
+fn print(gap: &Gap, resync: Option<&Resync>) {
+    let or_nothing = |set: &GtidSet| if set.is_empty() { "nothing".to_owned() } else { set.to_string() };
+    println!("the log ends at                {}", gap.last.gtid_set);
+    println!("  published                    {:.0} s ago", gap.age().as_secs_f64());
+    println!("MySQL has executed             {}", gap.executed);
+    println!("  not on the log               {}", or_nothing(&gap.not_captured));
+    println!("  of that purged from binlogs  {}", or_nothing(&gap.purged));
+    println!("on the log, but not in MySQL   {}", or_nothing(&gap.lost));
+    if let Some(resync) = resync {
+        println!(
+            "the log goes on at {}. Start the roles again (tandem run, or each: the backfill too); they copy every \
+             table anew. When `tandem status` says that all is copied, run `tandem verify --full` until it finds \
+             nothing: it finds the rows that were deleted in between, and reconcile deletes them",
+            resync.to_gtid_set
+        );
+        return;
+    }
+    if gap.purged.is_empty() && gap.lost.is_empty() {
+        println!(
+            "nothing is lost: unless capture stops at an event, it goes on by itself when it is started"
+        );
+    }
+    println!("nothing was changed: --yes lets the log go on at what MySQL has executed");
+}
