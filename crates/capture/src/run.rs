@@ -35,6 +35,10 @@ pub struct CaptureConfig {
     pub max_bytes: usize,
     /// The longest time between two watermarks.
     pub idle: Duration,
+    /// The least time between the starts of two Kafka transactions of which the second is not full: each
+    /// costs the brokers about as much as a hundred small records. A change that comes after a pause is
+    /// published at once.
+    pub linger: Duration,
     /// How far a commit time may lie ahead of this machine's clock.
     pub max_clock_ahead: Duration,
     /// Whether a record without a value follows each DELETE.
@@ -199,6 +203,7 @@ impl Capture {
         let mut publication = None;
         // A new log begins with a watermark at once: nothing can be borrowed before there is one.
         let mut idle_at = Instant::now() + if resumed { self.config.idle } else { Duration::ZERO };
+        let mut next_at = Instant::now();
 
         loop {
             let (now, mut behind) = (now_us(), None);
@@ -222,7 +227,8 @@ impl Capture {
             let caught_up = again.is_none() && events.is_empty();
             let idle = Instant::now() >= idle_at;
             let whole = caught_up && !assembler.is_empty() && !assembler.in_transaction();
-            if publication.is_none() && (full || whole || idle) {
+            let lingers = Instant::now() < next_at;
+            if publication.is_none() && (full || whole && !lingers || idle) {
                 // MySQL's clock is asked only when there is nothing left to read: a watermark's clock
                 // must not run ahead of changes that are still to come from the binlog's past.
                 let clock = if idle && caught_up && assembler.is_empty() {
@@ -233,6 +239,7 @@ impl Capture {
                 let bytes = assembler.bytes() as u64;
                 let (batch, watermark) = assembler.take(clock);
                 idle_at = Instant::now() + self.config.idle;
+                next_at = Instant::now() + self.config.linger;
                 publication = Some(Box::pin(self.publish(
                     &publisher,
                     &topics,
@@ -262,7 +269,7 @@ impl Capture {
                     more?;
                     self.metrics.last_event_us.set(now_us());
                 }
-                () = tokio::time::sleep_until(idle_at), if publication.is_none() => {}
+                () = tokio::time::sleep_until(if whole { next_at.min(idle_at) } else { idle_at }), if publication.is_none() => {}
             }
         }
     }

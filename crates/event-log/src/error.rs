@@ -48,7 +48,9 @@ pub enum ConsumeError {
     },
     /// Records were deleted before they were read.
     #[error(
-        "the log no longer holds the records to read next ({0}): they were deleted by retention before they were read. What they changed must be copied anew; then delete the group's offsets"
+        "the log no longer holds the records to read next ({0}): they were deleted by retention before they were read. \
+         Stop capture, let `tandem resync` have every table copied anew, and set the group's offsets to the earliest \
+         records (kafka-consumer-groups --reset-offsets --to-earliest); keep records longer (kafka.retention_hours)"
     )]
     OffsetOutOfRange(String),
     /// A request failed.

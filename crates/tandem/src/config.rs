@@ -113,6 +113,7 @@ struct CaptureSection {
     max_records: usize,
     max_bytes: usize,
     watermark_interval_ms: u64,
+    linger_ms: u64,
     max_clock_ahead_seconds: u64,
     delete_tombstones: bool,
 }
@@ -153,6 +154,7 @@ impl Default for CaptureSection {
             max_records: 20_000,
             max_bytes: 12 << 20,
             watermark_interval_ms: 500,
+            linger_ms: 40,
             max_clock_ahead_seconds: 60,
             delete_tombstones: false,
         }
@@ -221,6 +223,9 @@ impl Config {
         // The watermark promises at least one a second when idle.
         if self.capture.watermark_interval_ms > 1000 {
             bail!("capture.watermark_interval_ms must be at most 1000");
+        }
+        if self.capture.linger_ms > 1000 {
+            bail!("capture.linger_ms must be at most 1000");
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '.';
         let prefix = &self.kafka.prefix;
@@ -303,6 +308,7 @@ impl Config {
             max_records: self.capture.max_records,
             max_bytes: self.capture.max_bytes,
             idle: Duration::from_millis(self.capture.watermark_interval_ms),
+            linger: Duration::from_millis(self.capture.linger_ms),
             max_clock_ahead: Duration::from_secs(self.capture.max_clock_ahead_seconds),
             tombstones: self.capture.delete_tombstones,
         })
@@ -383,6 +389,7 @@ mod tests {
         for (section, key, value) in [
             ("capture", "max_records", "0"),
             ("capture", "watermark_interval_ms", "1001"),
+            ("capture", "linger_ms", "1001"),
             ("backfill", "max_rows_per_second", "0"),
             ("apply", "max_records", "0"),
         ] {

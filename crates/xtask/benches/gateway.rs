@@ -2,10 +2,11 @@
 //! `cargo xtask bench gateway` sets everything up and runs this for each phase.
 //!
 //! For each operation: how many requests a second the gateway does at most, with a client on each
-//! connection; then requests at half that rate, whether or not those before them are answered, to the
+//! connection; then, when all that this wrote is applied, requests at half that rate, whether or not those before them are answered, to the
 //! gateway and to the stores in turn. A request's time counts from when it was due.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,12 @@ struct Args {
     /// For the greatest rate, and for each side at half load
     #[arg(long)]
     seconds: f64,
+    /// The binary of the migration
+    #[arg(long)]
+    tandem: PathBuf,
+    /// Its configuration
+    #[arg(long)]
+    config: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,6 +314,26 @@ async fn paced(
     Ok(all)
 }
 
+/// Waits until the log is applied to its end: what works through the writes of before would meet the side
+/// that is measured first.
+async fn applied(args: &Args) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut status = tokio::process::Command::new(&args.tandem);
+        let done = status.args(["status", "--json", "--config"]).arg(&args.config).output().await?;
+        ensure!(done.status.success(), "tandem status: {}", String::from_utf8_lossy(&done.stderr));
+        let status: serde_json::Value = serde_json::from_slice(&done.stdout)?;
+        if status["lag"]["records"] == 0 {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < Duration::from_mins(2),
+            "the log is not applied within two minutes: {status}"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 /// The time that so many percent do not exceed, in milliseconds.
 fn percentile(sorted: &[u64], percent: f64) -> f64 {
     let place = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
@@ -340,6 +367,7 @@ async fn main() -> Result<()> {
         }
         let most = greatest(&mut gateway, op, stores, args.rows, whole).await?;
         let direct_most = greatest(&mut direct, op, stores, args.rows, whole).await?;
+        applied(&args).await?;
         let (mut through, mut straight) = (Vec::new(), Vec::new());
         for _ in 0..TURNS {
             for (side, times) in [(&mut gateway, &mut through), (&mut direct, &mut straight)] {
