@@ -97,6 +97,15 @@ pub(crate) enum Command {
         command: PhaseCommand,
     },
     /// Let the log go on behind what capture can no longer read, and have every table copied anew
+    ///
+    /// For a capture that stopped for good: its binlogs were purged, an event cannot be carried (a TRUNCATE, a
+    /// statement without row images), or a fail-over lost transactions. Without --yes it says what is missing
+    /// and changes nothing.
+    ///
+    /// With --yes the log goes on at what MySQL has executed by now. What happened in between stands on no topic,
+    /// so every copy of a table is void, as is every full verification: start the roles again, which copies all
+    /// tables anew, then run `tandem verify --full` until it finds nothing. Refused while a capture publishes, and
+    /// while Cassandra serves reads (`tandem phase back`).
     Resync(ResyncArgs),
     /// Print the changes on the log, decoded, with their rows' values, as they come
     Tail(TailArgs),
@@ -116,14 +125,6 @@ pub(crate) struct ConfigArg {
     pub(crate) config: PathBuf,
 }
 
-/// For a capture that stopped for good: its binlogs were purged, an event cannot be carried (a TRUNCATE, a
-/// statement without row images), or a fail-over lost transactions. Without --yes it says what is missing
-/// and changes nothing.
-///
-/// With --yes the log goes on at what MySQL has executed by now. What happened in between stands on no topic, so
-/// every copy of a table is void, as is every full verification: start the roles again, which copies all
-/// tables anew, then run `tandem verify --full` until it finds nothing. Refused while a capture publishes, and while
-/// Cassandra serves reads (`tandem phase back`).
 #[derive(Args)]
 pub(crate) struct ResyncArgs {
     #[command(flatten)]
