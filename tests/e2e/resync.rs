@@ -11,15 +11,18 @@ use tandem_wire::control::{Mismatch, MismatchKind, PHASE_KEY, decode_control, en
 
 use crate::support::{Migration, Running, Servers};
 
-const TABLES: [&str; 2] = [
+const TABLES: [&str; 4] = [
     "CREATE TABLE orders (id BIGINT PRIMARY KEY, customer INT NOT NULL, note VARCHAR(100), n INT NOT NULL)",
     "INSERT INTO orders WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) \
      SELECT i, i % 7, CONCAT('note ', i), 0 FROM n",
+    "CREATE TABLE emptied (id BIGINT PRIMARY KEY)",
+    "INSERT INTO emptied VALUES (1), (2), (3)",
 ];
 
 const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\n\
     [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\n\
-    [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id\"]\n";
+    [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id\"]\n\
+    [[table]]\nsource = \"{db}.emptied\"\n[[table.target]]\ntable = \"emptied\"\npartition_key = [\"id\"]\n";
 
 /// The target rows that MySQL's rows make now, by the printed keys of mismatches.
 async fn target_keys(migration: &mut Migration) -> anyhow::Result<BTreeSet<(String, Vec<String>)>> {
@@ -28,7 +31,9 @@ async fn target_keys(migration: &mut Migration) -> anyhow::Result<BTreeSet<(Stri
         let (id, customer) = (id.to_string(), customer.to_string());
         [("orders".to_owned(), vec![id.clone()]), ("by_customer".to_owned(), vec![customer, id])]
     };
-    Ok(rows.into_iter().flat_map(keys).collect())
+    let emptied: Vec<i64> = migration.mysql.query("SELECT id FROM emptied").await?;
+    let emptied = emptied.into_iter().map(|id| ("emptied".to_owned(), vec![id.to_string()]));
+    Ok(rows.into_iter().flat_map(keys).chain(emptied).collect())
 }
 
 /// Every row of a target, as JSON.
@@ -80,6 +85,7 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
         "DELETE FROM orders WHERE id % 50 = 0",
         "DELETE FROM orders WHERE id IN (7, 8)",
         "INSERT INTO orders VALUES (700, 1, 'in the gap', 0)",
+        "TRUNCATE emptied",
         "FLUSH BINARY LOGS",
     ] {
         migration.mysql.query_drop(statement).await?;

@@ -256,7 +256,9 @@ impl Backfill {
         }
         if upto.is_none() {
             progress.done = true;
-            progress.end_offsets = vec![0; partitions as usize];
+            // Of this copy there is nothing. An earlier one may stand there, and must be applied before anybody
+            // verifies.
+            progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
             producer.send(vec![progress_record(&self.kafka, resync, &progress)]).await?;
         }
         self.metrics.tables_done.inc();

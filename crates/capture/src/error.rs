@@ -43,8 +43,8 @@ pub enum CaptureError {
     StreamEnded,
     /// The log would begin between the PREPARE and the decision of XA transactions.
     #[error(
-        "{count} XA transactions are prepared on the server and neither committed nor rolled back: a new log \
-         cannot begin, their rows would not be on it. Decide them (XA RECOVER lists them)"
+        "{count} XA transactions are prepared on the server and neither committed nor rolled back: a log \
+         cannot begin or go on behind a gap, their rows would not be on it. Decide them (XA RECOVER lists them)"
     )]
     PreparedBefore {
         /// How many.

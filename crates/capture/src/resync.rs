@@ -7,7 +7,10 @@
 //! Invariants:
 //!
 //! - The watermark behind the gap and the record of the resync are one Kafka transaction, under capture's
-//!   transactional id: no other capture publishes in between, and nobody sees the one without the other.
+//!   transactional id: no other capture publishes in between.
+//! - The watermark does not make capture look alive: its clock is that of the last one. So the gates of the
+//!   controller that ask for a capture that runs stay shut until one does, and by then the record of the resync
+//!   has long been seen.
 //! - That watermark's version is minted after the last one's, as every other is, so versions go on rising
 //!   in the order of the log. Its GTID set is what the server had executed, no more: what a fail-over lost is
 //!   not in it, and what a repair or a copy borrows stays below what it reads.
@@ -59,8 +62,9 @@ impl Capture {
         Gap::of(last, &mut reader).await
     }
 
-    /// Lets the log go on at what the server has executed by now. Refused while another capture publishes,
-    /// and while an XA transaction is prepared, whose rows would be on the log only in part.
+    /// Lets the log go on at what the server has executed by now. Refused while another capture publishes (one that
+    /// hangs is not noticed, and fenced), and while an XA transaction is prepared, as far as that may be asked:
+    /// its rows would be on the log only in part.
     pub async fn resync(&self, why: &str) -> Result<Resync, CaptureError> {
         let topics = Topics::new(&self.kafka.prefix);
         if turn::publishes(&self.kafka, &Patience::of(self.config.idle)).await? {
@@ -82,7 +86,7 @@ impl Capture {
             version: Minter::after(last.version).watermark(clock_us),
             offsets: BTreeMap::new(),
             cut: None,
-            clock_us,
+            clock_us: last.clock_us,
         };
         let resync = Resync {
             version: watermark.version.0,

@@ -35,9 +35,9 @@ pub struct CaptureConfig {
     pub max_bytes: usize,
     /// The longest time between two watermarks.
     pub idle: Duration,
-    /// The least time between the starts of two Kafka transactions of which the second is not full: each
-    /// costs the brokers about as much as a hundred small records. A change that comes after a pause is
-    /// published at once.
+    /// The least time between a Kafka transaction with changes and the next, if that is not full or due by
+    /// `idle`: each costs the brokers and the consumers as much as many records. A change that comes after a
+    /// pause is published at once.
     pub linger: Duration,
     /// How far a commit time may lie ahead of this machine's clock.
     pub max_clock_ahead: Duration,
@@ -239,7 +239,9 @@ impl Capture {
                 let bytes = assembler.bytes() as u64;
                 let (batch, watermark) = assembler.take(clock);
                 idle_at = Instant::now() + self.config.idle;
-                next_at = Instant::now() + self.config.linger;
+                if !batch.records.is_empty() {
+                    next_at = Instant::now() + self.config.linger;
+                }
                 publication = Some(Box::pin(self.publish(
                     &publisher,
                     &topics,

@@ -50,7 +50,7 @@ pub(crate) async fn publishes(kafka: &KafkaConfig, patience: &Patience) -> Resul
     let topic = Topics::new(&kafka.prefix).watermarks();
     let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
     let mut tail = TailReader::start(kafka, vec![(topic, 0, last.offset + 1)]).await?;
-    let quiet_at = Instant::now() + patience.starting;
+    let quiet_at = Instant::now() + patience.standing;
     while Instant::now() < quiet_at {
         if !tail.next_batch(1, LOOK).await?.is_empty() {
             return Ok(true);

@@ -49,8 +49,9 @@ pub enum ConsumeError {
     /// Records were deleted before they were read.
     #[error(
         "the log no longer holds the records to read next ({0}): they were deleted by retention before they were read. \
-         Stop capture, let `tandem resync` have every table copied anew, and set the group's offsets to the earliest \
-         records (kafka-consumer-groups --reset-offsets --to-earliest); keep records longer (kafka.retention_hours)"
+         Keep records longer (kafka.retention_hours). Whoever follows the log only (verify, a gateway) needs a new start. \
+         What a group like apply's has missed must be copied anew: stop capture, order `tandem resync`, and set the \
+         group's offset there to the earliest record (kafka-consumer-groups --reset-offsets)"
     )]
     OffsetOutOfRange(String),
     /// A request failed.

@@ -15,7 +15,7 @@ pub enum Op {
     Delete,
     /// A row was read by a backfill.
     Read,
-    /// A row was read by a backfill that copies a table anew, over rows of an earlier copy.
+    /// A row was read by a backfill behind a gap in the log, over whatever was written before.
     ReadAgain,
 }
 

@@ -104,8 +104,8 @@ pub(crate) enum Command {
     ///
     /// With --yes the log goes on at what MySQL has executed by now. What happened in between stands on no topic,
     /// so every copy of a table is void, as is every full verification: start the roles again, which copies all
-    /// tables anew, then run `tandem verify --full` until it finds nothing. Refused while a capture publishes, and
-    /// while Cassandra serves reads (`tandem phase back`).
+    /// tables anew, then run `tandem verify --full` until it finds nothing. Refused while a capture publishes (stop
+    /// every one: a capture that hangs is not noticed), and while Cassandra serves reads (`tandem phase back`).
     Resync(ResyncArgs),
     /// Print the changes on the log, decoded, with their rows' values, as they come
     Tail(TailArgs),

@@ -75,6 +75,9 @@ impl Scan {
             };
             self.checker.applied.wait_for(&backfill_topic(table), &done.end_offsets).await?;
             let mut reader = self.checker.mysql.reader().await?;
+            // Also where MySQL has no row to read: older changes may still bring rows.
+            let lower = self.checker.watermarks.borrow(&mut reader, &table.topic).await?;
+            self.checker.applied.wait(&lower, &table.topic).await?;
             let mut counts = TableReport { name, ..TableReport::default() };
             self.walk_mysql(&mut reader, table, &producer, &mut counts, &mut report).await?;
             for target in 0..table.plan.targets().len() {

@@ -314,16 +314,23 @@ async fn paced(
     Ok(all)
 }
 
-/// Waits until the log is applied to its end: what works through the writes of before would meet the side
-/// that is measured first.
+/// Waits until all that MySQL has committed is applied: what works through the writes of before would meet
+/// the side that is measured first.
 async fn applied(args: &Args) -> Result<()> {
     let began = Instant::now();
+    let mut conn = Conn::from_url(&args.mysql).await.context("connect to MySQL")?;
+    let end: Option<Row> = conn.query_first("SHOW BINARY LOG STATUS").await?;
+    let end = end.and_then(|row| Some((row.get::<String, _>(0)?, row.get::<u64, _>(1)?)));
+    let (file, position) = end.context("MySQL does not say where its binlog ends")?;
     loop {
         let mut status = tokio::process::Command::new(&args.tandem);
         let done = status.args(["status", "--json", "--config"]).arg(&args.config).output().await?;
         ensure!(done.status.success(), "tandem status: {}", String::from_utf8_lossy(&done.stderr));
         let status: serde_json::Value = serde_json::from_slice(&done.stdout)?;
-        if status["lag"]["records"] == 0 {
+        let source = &status["source"];
+        let captured =
+            (source["file"].as_str().unwrap_or_default(), source["position"].as_u64().unwrap_or(0));
+        if status["lag"]["records"] == 0 && captured >= (file.as_str(), position) {
             return Ok(());
         }
         ensure!(

@@ -1,6 +1,7 @@
 //! `tandem resync`: what capture can no longer read is given up, and every table is copied anew.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -13,6 +14,9 @@ use crate::cli::ResyncArgs;
 use crate::config::Config;
 use crate::roles::{Role, capture_of};
 use crate::servers::Servers;
+
+/// How long a controller's round takes, and more.
+const ROUND: Duration = Duration::from_secs(3);
 
 /// Says what is missing; with `--yes` goes on behind it.
 pub(crate) async fn run(config: &Config, args: &ResyncArgs) -> Result<ExitCode> {
@@ -39,12 +43,14 @@ async fn order(capture: &Capture, kafka: &KafkaConfig, why: &str) -> Result<Resy
         );
     }
     let resync = capture.resync(why).await?;
-    // The controller may have decided on what it knew before. From now on its gates ask for new copies.
+    // A controller may be deciding on what it knew before. Behind that round its gates ask for new copies.
+    tokio::time::sleep(ROUND).await;
     let now = self::phase(kafka).await?;
     if serves_reads(now) {
         bail!(
-            "the log goes on, but meanwhile the migration has gone on to `{now}`, where Cassandra serves reads: take \
-             it back to `{}` now (tandem phase back)",
+            "the log goes on at {} and every copy is void, but meanwhile the migration has gone on to `{now}`, where \
+             Cassandra serves reads: take it back to `{}` now (tandem phase back), then go on as `tandem resync --help` says",
+            resync.to_gtid_set,
             Phase::Verify
         );
     }
@@ -100,7 +106,7 @@ fn print(gap: &Gap, resync: Option<&Resync>) {
     }
     if gap.purged.is_empty() && gap.lost.is_empty() {
         println!(
-            "nothing is lost: unless capture stops at an event, it goes on by itself when it is started"
+            "nothing is lost: unless capture stops with an error, it goes on by itself when it is started"
         );
     }
     println!("nothing was changed: --yes lets the log go on at what MySQL has executed");
