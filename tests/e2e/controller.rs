@@ -179,7 +179,8 @@ impl Seated {
     }
 
     /// Orders it until it is done. Whoever has just taken the seat, or was just without Kafka, may lose
-    /// the seat once more, and refuses then.
+    /// the seat once more, and refuses then (503); or Kafka does not tell it in time what became of the
+    /// order (504).
     async fn ordered(&mut self, order: &str) -> anyhow::Result<Json> {
         let began = Instant::now();
         let before = self.active().await?.body["generation"].clone();
@@ -188,7 +189,7 @@ impl Seated {
             let answer = self.ask("POST", &format!("phase/{order}"), Some(&body), None)?;
             match answer.status {
                 200 => return Ok(answer.body),
-                503 if began.elapsed() < Duration::from_mins(1) => {}
+                503 | 504 if began.elapsed() < Duration::from_mins(1) => {}
                 _ => anyhow::bail!("{order}: {answer:?}; {}", self.running.tail()),
             }
             // What is answered with "not known" may have come about.

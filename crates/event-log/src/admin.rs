@@ -83,10 +83,7 @@ impl Admin {
             let created = match result {
                 Ok(_) => true,
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => false,
-                Err((_, code)) => {
-                    let cause = code.to_string();
-                    return Err(ConsumeError::CreateTopic { topic: spec.name.clone(), cause });
-                }
+                Err((topic, code)) => return Err(not_created(&self.config, topic, code)),
             };
             let partitions = self.known(&spec.name).await?;
             if created {
@@ -144,6 +141,17 @@ impl Admin {
         })
         .await
     }
+}
+
+/// The error of a topic that the brokers do not create.
+pub(crate) fn not_created(config: &KafkaConfig, topic: String, code: RDKafkaErrorCode) -> ConsumeError {
+    let hint = match code {
+        RDKafkaErrorCode::InvalidReplicationFactor => {
+            format!("; kafka.replication is {}: are there as many brokers?", config.replication)
+        }
+        _ => String::new(),
+    };
+    ConsumeError::CreateTopic { topic, cause: format!("{code}{hint}") }
 }
 
 /// A topic's settings.

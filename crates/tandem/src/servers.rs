@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use tandem_cassandra_target::Target;
-use tandem_event_log::{Admin, KafkaConfig, SchemaStore, Topics};
+use tandem_event_log::{Admin, KafkaConfig, MissingAcl, SchemaStore, Topics, missing_acls};
 use tandem_mapping::{TablePlan, compile_all};
 use tandem_model::TargetTable;
 use tandem_mysql_source::{Mysql, MysqlError, Severity, TableError};
@@ -126,6 +126,32 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
         Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
     }
     Ok(found)
+}
+
+/// What the brokers do not allow. Asked for by `tandem check` alone: a role meets it by itself, and should
+/// not ask again at each start.
+pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<Problem> {
+    let missing = match missing_acls(kafka).await {
+        Ok(missing) => missing,
+        Err(error) => return vec![Problem::fatal("kafka", "", error)],
+    };
+    let principal = match &kafka.security.sasl {
+        Some(sasl) => format!("User:{}", sasl.username),
+        None => "User:<the principal>".into(),
+    };
+    let problem = |acl: MissingAcl| Problem {
+        remedy: Some(format!(
+            "kafka-acls --bootstrap-server {} --add --allow-principal {principal} --operation {} --{} {}. \
+             --resource-pattern-type prefixed",
+            kafka.brokers, acl.operation, acl.resource, kafka.prefix
+        )),
+        ..Problem::fatal(
+            "kafka",
+            format!("ACL {} on {} {}.*", acl.operation, acl.resource, kafka.prefix),
+            format!("the account does not have it: {}", acl.without),
+        )
+    };
+    missing.into_iter().map(problem).collect()
 }
 
 /// What is wrong with the schema registry, if there is one. A compatibility level stops capture only at

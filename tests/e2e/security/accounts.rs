@@ -2,13 +2,14 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use tandem_devstack::{Kafka, Mysql, MysqlOptions};
 
 use super::kafka::{SASL_SSL, options};
 use super::pki::Ca;
-use crate::support::{Migration, Servers, ready};
+use crate::support::{Finished, Migration, Servers, ready};
 
 const MAPPING: &str =
     "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
@@ -29,21 +30,59 @@ fn configure(migration: &Migration, mysql_tls: &str, kafka_ca: &Path) -> anyhow:
     Ok(std::fs::write(migration.config(), text.replace("[kafka]\n", &kafka).replace("[mysql]\n", &mysql))?)
 }
 
-/// Allows `alice` on what begins with the prefix just what README says.
-fn allow(kafka: &Kafka, prefix: &str) -> anyhow::Result<()> {
-    let prefix = format!("{prefix}.");
-    for (resource, operations) in [
-        ("--topic", &["Create", "Describe", "Read", "Write"][..]),
-        ("--group", &["Read"]),
-        ("--transactional-id", &["Write"]),
-    ] {
-        let mut arguments = vec!["--add", "--allow-principal", "User:alice", resource, &prefix];
-        arguments.extend(["--resource-pattern-type", "prefixed"]);
-        arguments.extend(operations.iter().flat_map(|operation| ["--operation", operation]));
-        let done = kafka.tool("org.apache.kafka.tools.AclCommand", &arguments)?.output()?;
-        anyhow::ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    }
+/// What README says the principal needs, on what begins with the prefix.
+const ACLS: [(&str, &[&str]); 3] = [
+    ("topic", &["Create", "Describe", "Read", "Write"]),
+    ("group", &["Read"]),
+    ("transactional-id", &["Write"]),
+];
+
+/// Allows `alice` these operations (`--add`), or takes them away (`--remove`).
+fn acl(kafka: &Kafka, action: &str, prefix: &str, resource: &str, operations: &[&str]) -> anyhow::Result<()> {
+    let (option, prefix) = (format!("--{resource}"), format!("{prefix}."));
+    let mut arguments = vec![action, "--allow-principal", "User:alice", &option, &prefix];
+    arguments.extend(["--resource-pattern-type", "prefixed", "--force"]);
+    arguments.extend(operations.iter().flat_map(|operation| ["--operation", operation]));
+    let done = kafka.tool("org.apache.kafka.tools.AclCommand", &arguments)?.output()?;
+    anyhow::ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     Ok(())
+}
+
+/// Takes these away, waits until `tandem check` names each of them with its remedy, and gives them back.
+async fn each_is_named(migration: &Migration, kafka: &Kafka, acls: &[(&str, &[&str])]) -> anyhow::Result<()> {
+    let prefix = &migration.prefix;
+    for (resource, operations) in acls {
+        acl(kafka, "--remove", prefix, resource, operations)?;
+    }
+    let remedies = acls.iter().flat_map(|(resource, operations)| {
+        operations.iter().map(move |operation| {
+            format!("--allow-principal User:alice --operation {operation} --{resource} {prefix}. --resource-pattern-type prefixed")
+        })
+    });
+    let remedies: Vec<String> = remedies.collect();
+    // A broker learns of changed ACLs a little later.
+    checked(migration, |said| {
+        !said.success
+            && remedies.iter().all(|remedy| said.stderr.contains(remedy))
+            && said.stderr.contains(&format!("not ready: {} to mend", remedies.len()))
+    })
+    .await?;
+    for (resource, operations) in acls {
+        acl(kafka, "--add", prefix, resource, operations)?;
+    }
+    checked(migration, |said| said.success).await
+}
+
+/// Runs `tandem check` until it says so.
+async fn checked(migration: &Migration, so: impl Fn(&Finished) -> bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let said = migration.tandem(&["check"]).await?;
+        if so(&said) {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "{said:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,7 +103,9 @@ async fn the_documented_grants_are_enough_and_each_is_needed() -> anyhow::Result
     servers.mysql_url = mysql.url();
     servers.brokers = kafka.listener(SASL_SSL).unwrap();
     let mut migration = Migration::new(servers, "grants", &TABLE).await?;
-    allow(&kafka, &migration.prefix)?;
+    for (resource, operations) in ACLS {
+        acl(&kafka, "--add", &migration.prefix, resource, operations)?;
+    }
     let table = format!("`{}`.`t`", migration.database);
     for statement in [
         "CREATE USER 'mover'@'%' IDENTIFIED BY 'removal' REQUIRE X509".to_owned(),
@@ -95,6 +136,11 @@ async fn the_documented_grants_are_enough_and_each_is_needed() -> anyhow::Result
         assert!(!said.success && said.stderr.contains(&remedy), "{remedy} is not in: {}", said.stderr);
         migration.mysql.query_drop(&remedy).await?;
     }
+    // No topic is there yet.
+    each_is_named(&migration, &kafka, &[("topic", &["Create", "Write"]), ("transactional-id", &["Write"])])
+        .await?;
+    each_is_named(&migration, &kafka, &[("group", &["Read"])]).await?;
+    each_is_named(&migration, &kafka, &[("topic", &["Read"])]).await?;
 
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let address = format!("127.0.0.1:{port}");
@@ -118,6 +164,7 @@ async fn the_documented_grants_are_enough_and_each_is_needed() -> anyhow::Result
     migration.drained(&mut running).await?;
     assert!(!running.log().contains("wonderland") && !running.log().contains("removal"));
     running.terminate().await?;
+    each_is_named(&migration, &kafka, &[("topic", &["Read"])]).await?;
 
     std::fs::write(migration.folder.path().join("password"), "looking-glass")?;
     for command in ["check", "capture"] {

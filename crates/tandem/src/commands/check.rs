@@ -5,11 +5,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::config::Config;
-use crate::servers::inspect;
+use crate::servers::{inspect, inspect_acls};
 
 /// Checks and prints. Status 1 if something must be mended first.
 pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
-    let problems = inspect(config, &config.roles()).await?.problems;
+    let found = inspect(config, &config.roles()).await?;
+    let mut problems = found.problems;
+    if found.admin.is_some() {
+        problems.extend(inspect_acls(&config.kafka()?).await);
+    }
     let fatal = problems.iter().filter(|p| p.fatal).count();
     if json {
         let report = serde_json::json!({ "ready": fatal == 0, "problems": problems });
