@@ -17,7 +17,7 @@ use crate::demo::process::{binary, output};
 
 #[derive(Debug, Args)]
 pub(super) struct GatewayArgs {
-    /// For the greatest rate, and for each side at half load, of each operation in each phase
+    /// For the greatest rate of each side, and for each side at each load, of each operation in each phase
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
     /// Rows of the table
@@ -70,7 +70,10 @@ fn print(figures: &[Json]) {
         ("operation", ""),
         ("requests_per_second", "most/s"),
         ("direct_requests_per_second", "direct most/s"),
+        ("load", "load"),
         ("at_requests_per_second", "at /s"),
+        ("gateway_busy_percent", "busy %"),
+        ("direct_busy_percent", "direct"),
         ("gateway_p50_ms", "p50 ms"),
         ("direct_p50_ms", "direct"),
         ("added_p50_ms", "added"),

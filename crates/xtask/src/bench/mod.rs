@@ -24,7 +24,8 @@ enum What {
     Decode(decode::DecodeArgs),
     /// Drain long binlogs into Kafka, Debezium and Tandem one after the other
     Capture(capture::CaptureArgs),
-    /// What the gateway adds to the stores' own time: gets and puts by phase, at half of its greatest rate
+    /// What the gateway adds to the stores' own time: gets and puts by phase, at half of its
+    /// greatest rate and with the machine's cores half busy
     Gateway(gateway::GatewayArgs),
 }
 

@@ -1,0 +1,167 @@
+//! Load: as much as there can be, or at a rate.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinSet;
+
+use crate::clients::{Client, Op, Stores};
+
+/// Each client does one request after another. Requests a second.
+pub(crate) async fn greatest(
+    clients: &mut Vec<Client>,
+    op: Op,
+    stores: Stores,
+    rows: i64,
+    took: Duration,
+) -> Result<f64> {
+    let end = Instant::now() + took;
+    let tasks = clients.drain(..).map(|mut client| {
+        tokio::spawn(async move {
+            let mut done = 0u64;
+            while Instant::now() < end {
+                client.run(op, stores, any(rows)).await?;
+                done += 1;
+            }
+            anyhow::Ok((client, done))
+        })
+    });
+    let mut total = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        let (client, done) = task.await??;
+        clients.push(client);
+        total += done;
+    }
+    Ok(total as f64 / took.as_secs_f64())
+}
+
+fn any(rows: i64) -> i64 {
+    1 + i64::from(rand::random::<u32>()) % rows
+}
+
+/// Requests at a rate; how long each took from when it was due, in microseconds: if the machine stands still,
+/// that is the time of all that were due meanwhile, on either side. The kernel's timer wakes the thread that
+/// sends them: this costs little, and the machine's cores are for those that are measured.
+pub(crate) async fn paced(
+    clients: &mut Vec<Client>,
+    op: Op,
+    stores: Stores,
+    rows: i64,
+    rate: f64,
+    took: Duration,
+) -> Result<Vec<u64>> {
+    let load = Rc::new(Load {
+        idle: RefCell::new(clients.drain(..).collect()),
+        waiting: RefCell::default(),
+        times: RefCell::default(),
+    });
+    let mut under_way = JoinSet::new();
+    let interval = Duration::from_secs_f64(1.0 / rate);
+    let mut due = Instant::now();
+    let (ticks, end) = (Ticks::every(interval)?, due + took);
+    while due < end {
+        for _ in 0..ticks.next().await? {
+            due += interval;
+            let (client, due) = (load.idle.borrow_mut().pop_front(), due);
+            match client {
+                Some(client) => {
+                    let load = Rc::clone(&load);
+                    under_way.spawn_local(async move { load.work(client, due, op, stores, rows).await });
+                }
+                None => load.waiting.borrow_mut().push_back(due),
+            }
+        }
+        while let Some(done) = under_way.try_join_next() {
+            done??;
+        }
+    }
+    while let Some(done) = under_way.join_next().await {
+        done??;
+    }
+    clients.extend(load.idle.take());
+    Ok(load.times.take())
+}
+
+/// What is due and who is free.
+struct Load {
+    idle: RefCell<VecDeque<Client>>,
+    waiting: RefCell<VecDeque<Instant>>,
+    times: RefCell<Vec<u64>>,
+}
+
+impl Load {
+    /// Sends one request, and those that have waited for a free client meanwhile.
+    async fn work(
+        &self,
+        mut client: Client,
+        mut due: Instant,
+        op: Op,
+        stores: Stores,
+        rows: i64,
+    ) -> Result<()> {
+        loop {
+            client.run(op, stores, any(rows)).await?;
+            self.times.borrow_mut().push(due.elapsed().as_micros() as u64);
+            let next = self.waiting.borrow_mut().pop_front();
+            let Some(next) = next else { break };
+            due = next;
+        }
+        self.idle.borrow_mut().push_back(client);
+        Ok(())
+    }
+}
+
+/// A timer of the kernel's: the runtime's are too coarse.
+struct Ticks(AsyncFd<OwnedFd>);
+
+impl Ticks {
+    fn every(time: Duration) -> Result<Self> {
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
+        timer.set(Expiration::Interval(time.into()), TimerSetTimeFlags::empty())?;
+        // An `OwnedFd` is what the newer name wants promised.
+        #[expect(deprecated, reason = "its newer name is `unsafe`, which this workspace does without")]
+        Ok(Self(AsyncFd::new(timer.into())?))
+    }
+
+    /// Waits, and says how many times it has come since it was last asked.
+    async fn next(&self) -> Result<u64> {
+        loop {
+            let mut times = [0; 8];
+            let mut ready = self.0.readable().await?;
+            if let Ok(read) = ready.try_io(|timer| Ok(nix::unistd::read(timer, &mut times)?)) {
+                read?;
+                return Ok(u64::from_ne_bytes(times));
+            }
+        }
+    }
+}
+
+/// What the machine's cores have done so far, in clock ticks.
+pub(crate) struct Busy {
+    busy: f64,
+    all: f64,
+}
+
+impl Busy {
+    /// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal.
+    pub(crate) fn now() -> Result<Self> {
+        let stat = std::fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+        let line = stat.lines().next().unwrap_or_default();
+        let ticks: Vec<f64> = line.split_whitespace().skip(1).take(8).flat_map(str::parse).collect();
+        ensure!(ticks.len() == 8, "/proc/stat: {line}");
+        let all: f64 = ticks.iter().sum();
+        Ok(Self { busy: all - ticks[3] - ticks[4], all })
+    }
+
+    /// Which share of them was busy since then.
+    pub(crate) fn since(&self) -> Result<f64> {
+        let now = Self::now()?;
+        Ok((now.busy - self.busy) / (now.all - self.all).max(1.0))
+    }
+}
