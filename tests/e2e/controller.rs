@@ -185,11 +185,14 @@ impl Seated {
         let began = Instant::now();
         let before = self.active().await?.body["generation"].clone();
         let body = json!({ "why": "a test", "generation": before });
+        let mut unknown = false;
         loop {
             let answer = self.ask("POST", &format!("phase/{order}"), Some(&body), None)?;
             match answer.status {
                 200 => return Ok(answer.body),
-                503 | 504 if began.elapsed() < Duration::from_mins(1) => {}
+                503 | 504 if began.elapsed() < Duration::from_mins(1) => unknown |= answer.status == 504,
+                // What was not known came about after the look below: the generation is another one.
+                409 if unknown => {}
                 _ => anyhow::bail!("{order}: {answer:?}; {}", self.running.tail()),
             }
             // What is answered with "not known" may have come about.

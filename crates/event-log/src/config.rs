@@ -110,6 +110,15 @@ impl KafkaConfig {
         }
         config
     }
+
+    /// A producer's properties with which it publishes in transactions.
+    pub(crate) fn transactional(&self, id: &str) -> ClientConfig {
+        self.producer(&[
+            ("transactional.id", id),
+            ("transaction.timeout.ms", "60000"),
+            ("message.timeout.ms", "50000"),
+        ])
+    }
 }
 
 impl fmt::Debug for KafkaConfig {

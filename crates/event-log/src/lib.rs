@@ -46,7 +46,7 @@ pub use group_offsets::GroupOffsets;
 pub use health::Refusals;
 pub use lag::{PartitionLag, oldest_record, partition_lags};
 pub use partition::partition_of;
-pub use permissions::{MissingAcl, missing_acls};
+pub use permissions::{AclReport, MissingAcl, missing_acls};
 pub use producer::Producer;
 pub use publisher::TransactionalPublisher;
 pub use read::{read_all, read_last};

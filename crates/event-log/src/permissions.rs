@@ -1,14 +1,15 @@
 //! What the brokers' ACLs do not allow.
 //!
 //! Kafka tells an account its rights only on what is there, and never on transactional ids. So each
-//! operation is tried under the name `<prefix>.check`, in a way that changes nothing that is read by
-//! anybody: a topic is created "to validate only", and offsets are committed in a transaction that is
-//! aborted. The ids that the roles use are not tried, since a transaction under capture's would end
-//! capture. What is left behind is an unused transactional id, which Kafka forgets after a week.
+//! operation is tried under names that begin with `<prefix>.check`, in a way that changes nothing that is
+//! read by anybody: a topic is created "to validate only", and offsets of a topic that is not there are
+//! committed in a transaction that is aborted. The ids that the roles use are not tried, since a transaction
+//! under capture's would end capture. What is left behind is an unused transactional id, which Kafka forgets
+//! after a week; and the topics in which Kafka keeps transactions and offsets, if nobody has needed them yet.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::config::RDKafkaLogLevel;
@@ -21,17 +22,19 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::admin::not_created;
-use crate::client::{LogContext, REQUEST, blocking, created, log};
-use crate::health::Health;
-use crate::{ConsumeError, KafkaConfig, Topics};
+use crate::client::{EndsElsewhere, LogContext, REQUEST, blocking, created};
+use crate::{ConsumeError, KafkaConfig};
 
-/// How long a first transactional id may take: Kafka makes the topic of its transactions then.
+/// How long a transactional id may take: for the first one Kafka makes the topic of its transactions.
 const FIRST_TRANSACTION: Duration = Duration::from_secs(30);
 
-/// How long librdkafka may ask again about a topic that is not there. What is forbidden is told before.
+/// How long librdkafka asks again about a topic that is not there. What is forbidden is told at once.
 const NO_SUCH_TOPIC: Duration = Duration::from_secs(2);
 
-/// An operation that all roles need and that the account is not allowed.
+/// After which nothing is waited for any more: librdkafka looks for a group's coordinator without end.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// An operation that roles need and that the account is not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissingAcl {
     /// The kind of resource: `topic`, `group` or `transactional-id`.
@@ -52,34 +55,48 @@ const fn acl(resource: &'static str, operation: &'static str, without: &'static 
     MissingAcl { resource, operation, without }
 }
 
-/// Tries what the roles need on what begins with the prefix, and gives what is not allowed. Not told:
-///
-/// - `Write` on a topic is tried on any topic at all; the account may lack it under the prefix alone.
-/// - Without the right to begin a transaction the two operations `Read` cannot be tried.
-pub async fn missing_acls(config: &KafkaConfig) -> Result<Vec<MissingAcl>, ConsumeError> {
-    let mut missing = Vec::new();
-    if !may_create_topics(config).await? {
-        missing.push(CREATE_TOPIC);
-    }
-    let config = config.clone();
-    let others = blocking(move || {
-        let mut missing = Vec::new();
-        if !may_write(&config)? {
-            missing.push(WRITE_TOPIC);
-        }
-        missing.extend(in_a_transaction(&config)?);
-        Ok(missing)
-    });
-    missing.extend(others.await?);
-    Ok(missing)
+/// What trying the operations came to.
+#[derive(Debug, Default)]
+pub struct AclReport {
+    /// What is not allowed.
+    pub missing: Vec<MissingAcl>,
+    /// Why others could not be tried.
+    pub errors: Vec<ConsumeError>,
 }
 
-/// The name that everything is tried under.
+impl AclReport {
+    fn add(&mut self, tried: Result<Option<MissingAcl>, ConsumeError>) {
+        match tried {
+            Ok(missing) => self.missing.extend(missing),
+            Err(error) => self.errors.push(error),
+        }
+    }
+}
+
+/// Tries what the roles need on what begins with the prefix, within two minutes. Not told:
+///
+/// - `Write` on topics is seen as allowed if it is on any topic at all, or by the cluster's
+///   `IdempotentWrite`.
+/// - Without the right to begin a transaction the two operations `Read` cannot be tried, and of these the
+///   one on topics only if that on groups is allowed.
+pub async fn missing_acls(config: &KafkaConfig) -> AclReport {
+    let mut report = AclReport::default();
+    report.add(create_topics(config).await);
+    for attempt in [write_topics, use_transactions] {
+        let config = config.clone();
+        let tried = tokio::time::timeout(PATIENCE, blocking(move || attempt(&config))).await;
+        let late = |_| Err(failed("asking Kafka what the account may do", "no answer".into()));
+        report.add(tried.unwrap_or_else(late));
+    }
+    report
+}
+
+/// The topic and the group that everything is tried with.
 fn name(config: &KafkaConfig) -> String {
     format!("{}.check", config.prefix)
 }
 
-async fn may_create_topics(config: &KafkaConfig) -> Result<bool, ConsumeError> {
+async fn create_topics(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeError> {
     let client: AdminClient<LogContext> =
         created(config.client(&[]).create_with_context(LogContext::new(config)))?;
     let name = name(config);
@@ -88,81 +105,76 @@ async fn may_create_topics(config: &KafkaConfig) -> Result<bool, ConsumeError> {
     let asked = client.create_topics([&topic], &options).await;
     let results = asked.map_err(|e| ConsumeError::request("asking whether topics may be created", &e))?;
     match results.into_iter().next() {
-        Some(Err((_, code))) if is_forbidden(code) => Ok(false),
-        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(true),
+        Some(Err((_, code))) if is_forbidden(code) => Ok(Some(CREATE_TOPIC)),
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(None),
         Some(Err((topic, code))) => Err(not_created(config, topic, code)),
     }
 }
 
 /// Whether the account may write to any topic: otherwise it gets no producer id, without which no record
 /// can be sent by an idempotent producer (KIP-679).
-fn may_write(config: &KafkaConfig) -> Result<bool, ConsumeError> {
-    let context = Probe::new(config);
-    let assigned = Arc::clone(&context.assigned);
+fn write_topics(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeError> {
+    let doing = "asking for a producer id";
     let properties = config.producer(&[("statistics.interval.ms", "50")]);
-    let producer: BaseProducer<Probe> = created(properties.create_with_context(context))?;
+    let producer: BaseProducer<Probe> = created(properties.create_with_context(Probe::default()))?;
     let began = Instant::now();
     loop {
         producer.poll(Duration::from_millis(50));
-        if assigned.load(Ordering::Relaxed) {
-            return Ok(true);
+        if producer.context().assigned.load(Ordering::Relaxed) {
+            return Ok(None);
         }
         match producer.client().fatal_error() {
-            Some((code, _)) if is_forbidden(code) => return Ok(false),
-            Some((_, cause)) => return Err(failed("asking for a producer id", cause)),
+            Some((code, _)) if is_forbidden(code) => return Ok(Some(WRITE_TOPIC)),
+            Some((_, cause)) => return Err(failed(doing, cause)),
             None if began.elapsed() < REQUEST => {}
-            None => return Err(failed("asking for a producer id", "no answer".into())),
+            None => return Err(failed(doing, producer.context().last())),
         }
     }
 }
 
 /// What is not allowed of a transaction that commits offsets.
-fn in_a_transaction(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeError> {
-    let (name, doing) = (name(config), "asking whether transactions are allowed");
-    let properties = config.producer(&[("transactional.id", &name), ("transaction.timeout.ms", "10000")]);
-    let producer: BaseProducer<Probe> = created(properties.create_with_context(Probe::new(config)))?;
-    match producer.init_transactions(FIRST_TRANSACTION) {
-        Err(error) if forbidden(&error) => return Ok(Some(WRITE_ID)),
-        begun => begun.map_err(|e| ConsumeError::request(doing, &e))?,
-    }
-    let consumer: BaseConsumer<LogContext> =
-        created(config.consumer(&name, &[]).create_with_context(LogContext::new(config)))?;
+fn use_transactions(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeError> {
+    let doing = "asking whether transactions are allowed";
     let request = |e: KafkaError| ConsumeError::request(doing, &e);
-    let group = consumer.group_metadata().ok_or(ConsumeError::Closed)?;
-    // One that is there is answered for at once.
-    let control = Topics::new(&config.prefix).control();
-    let metadata = consumer.fetch_metadata(Some(&control), REQUEST).map_err(request)?;
-    let there = metadata.topics().iter().any(|t| t.name() == control && t.error().is_none());
+    // One of its own: whoever checks at the same time would end this one's.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let (name, began) = (name(config), Instant::now());
+    let producer: BaseProducer<Probe> =
+        created(config.transactional(&format!("{name}-{now:x}")).create_with_context(Probe::default()))?;
+    match producer.init_transactions(FIRST_TRANSACTION) {
+        Err(error) if error.rdkafka_error_code().is_some_and(is_forbidden) => return Ok(Some(WRITE_ID)),
+        begun => begun.map_err(request)?,
+    }
+    let consumer = config.consumer(&name, &[]).create_with_context(LogContext::new(config));
+    let consumer: EndsElsewhere<LogContext> = EndsElsewhere::new(created::<BaseConsumer<_>>(consumer)?);
+    let group = consumer.get()?.group_metadata().ok_or(ConsumeError::Closed)?;
     let mut offsets = TopicPartitionList::new();
-    offsets
-        .add_partition_offset(if there { &control } else { &name }, 0, Offset::Offset(0))
-        .map_err(request)?;
-    producer.begin_transaction().map_err(request)?;
-    let missing = match producer.send_offsets_to_transaction(&offsets, &group, NO_SUCH_TOPIC) {
-        Ok(()) => None,
-        Err(error) => match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Some(READ_GROUP),
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Some(READ_TOPIC),
-            Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed) => Some(WRITE_ID),
-            // It was asked for until the time was over: not forbidden.
-            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnknownTopicOrPartition)
-                if !there =>
-            {
-                None
-            }
-            _ => return Err(request(error)),
-        },
-    };
-    producer.abort_transaction(REQUEST).map_err(request)?;
-    Ok(missing)
+    offsets.add_partition_offset(&name, 0, Offset::Offset(0)).map_err(request)?;
+    loop {
+        producer.begin_transaction().map_err(request)?;
+        let Err(error) = producer.send_offsets_to_transaction(&offsets, &group, NO_SUCH_TOPIC) else {
+            producer.abort_transaction(REQUEST).map_err(request)?;
+            return Ok(None);
+        };
+        let found = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Ok(Some(READ_GROUP)),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Ok(Some(READ_TOPIC)),
+            // Brokers look at what is allowed before they look for the topic.
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(None),
+            _ => Err(request(error)),
+        };
+        // It ends by itself where this fails.
+        let aborted = producer.abort_transaction(REQUEST);
+        match found {
+            // Coordinators come and go.
+            Err(error) if error.is_retriable() && aborted.is_ok() && began.elapsed() < FIRST_TRANSACTION => {}
+            found => return found,
+        }
+    }
 }
 
 fn failed(doing: &str, cause: String) -> ConsumeError {
     ConsumeError::Request { doing: doing.into(), cause, retriable: true }
-}
-
-fn forbidden(error: &KafkaError) -> bool {
-    error.rdkafka_error_code().is_some_and(is_forbidden)
 }
 
 fn is_forbidden(code: RDKafkaErrorCode) -> bool {
@@ -171,30 +183,33 @@ fn is_forbidden(code: RDKafkaErrorCode) -> bool {
         code,
         Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed
-            | Code::GroupAuthorizationFailed
             | Code::TransactionalIdAuthorizationFailed
     )
 }
 
-/// Sees whether a producer id was assigned.
+/// Sees whether a producer id was assigned. What librdkafka says meanwhile is told only where it is the
+/// reason of an error: to be refused is what is tried.
+#[derive(Default)]
 struct Probe {
-    assigned: Arc<AtomicBool>,
-    health: Arc<Health>,
+    assigned: AtomicBool,
+    last: Mutex<Option<String>>,
 }
 
 impl Probe {
-    fn new(config: &KafkaConfig) -> Self {
-        Self { assigned: Arc::default(), health: Health::new(&config.refusals) }
+    fn last(&self) -> String {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone().unwrap_or_else(|| "no answer".into())
     }
 }
 
 impl ClientContext for Probe {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.health.told(&error, reason);
+        tracing::debug!(%error, reason, "Kafka");
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error}: {reason}"));
     }
 
     fn stats(&self, statistics: Statistics) {

@@ -55,11 +55,7 @@ impl TransactionalPublisher {
             ping_broker(&config)?;
             let context = Deliveries { state: Mutex::default(), health: seen };
             let producer: BaseProducer<Deliveries> = config
-                .producer(&[
-                    ("transactional.id", &id),
-                    ("transaction.timeout.ms", "60000"),
-                    ("message.timeout.ms", "50000"),
-                ])
+                .transactional(&id)
                 .create_with_context(context)
                 .map_err(|e| PublishError::Config(e.to_string()))?;
             let worker = Worker { producer, id };

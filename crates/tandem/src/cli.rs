@@ -12,8 +12,8 @@ use crate::roles::Role;
 /// What the long-lived roles log: Tandem's own doings, the libraries' troubles. The Cassandra
 /// driver's warnings speak of every retry of its own.
 const ROLES_LOG: &str = "info,scylla=error,mysql_async=warn,rdkafka=warn";
-/// What commands log besides what they print. librdkafka's warnings speak of its own retries.
-const COMMANDS_LOG: &str = "warn,scylla=error,librdkafka=error";
+/// What commands log besides what they print.
+const COMMANDS_LOG: &str = "warn,scylla=error";
 
 /// Moves a live dataset from MySQL to Apache Cassandra without downtime.
 ///

@@ -128,21 +128,15 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
     Ok(found)
 }
 
-/// What the brokers do not allow. Asked for by `tandem check` alone: a role meets it by itself, and should
-/// not ask again at each start.
+/// What the brokers do not allow. Asked for by `tandem check` alone: it takes some seconds, and a role meets
+/// what it lacks by itself.
 pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<Problem> {
-    let missing = match missing_acls(kafka).await {
-        Ok(missing) => missing,
-        Err(error) => return vec![Problem::fatal("kafka", "", error)],
-    };
-    let principal = match &kafka.security.sasl {
-        Some(sasl) => format!("User:{}", sasl.username),
-        None => "User:<the principal>".into(),
-    };
+    let report = missing_acls(kafka).await;
+    let principal = kafka.security.sasl.as_ref().map_or("PRINCIPAL", |sasl| &sasl.username);
     let problem = |acl: MissingAcl| Problem {
         remedy: Some(format!(
-            "kafka-acls --bootstrap-server {} --add --allow-principal {principal} --operation {} --{} {}. \
-             --resource-pattern-type prefixed",
+            "kafka-acls --bootstrap-server {} --command-config admin.properties --add --allow-principal \
+             'User:{principal}' --operation {} --{} {}. --resource-pattern-type prefixed",
             kafka.brokers, acl.operation, acl.resource, kafka.prefix
         )),
         ..Problem::fatal(
@@ -151,7 +145,8 @@ pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<Problem> {
             format!("the account does not have it: {}", acl.without),
         )
     };
-    missing.into_iter().map(problem).collect()
+    let missing = report.missing.into_iter().map(problem);
+    missing.chain(report.errors.iter().map(|error| Problem::fatal("kafka", "", error))).collect()
 }
 
 /// What is wrong with the schema registry, if there is one. A compatibility level stops capture only at

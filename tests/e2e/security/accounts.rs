@@ -31,11 +31,8 @@ fn configure(migration: &Migration, mysql_tls: &str, kafka_ca: &Path) -> anyhow:
 }
 
 /// What README says the principal needs, on what begins with the prefix.
-const ACLS: [(&str, &[&str]); 3] = [
-    ("topic", &["Create", "Describe", "Read", "Write"]),
-    ("group", &["Read"]),
-    ("transactional-id", &["Write"]),
-];
+const ACLS: [(&str, &[&str]); 3] =
+    [("topic", &["Create", "Read", "Write"]), ("group", &["Read"]), ("transactional-id", &["Write"])];
 
 /// Allows `alice` these operations (`--add`), or takes them away (`--remove`).
 fn acl(kafka: &Kafka, action: &str, prefix: &str, resource: &str, operations: &[&str]) -> anyhow::Result<()> {
@@ -56,7 +53,7 @@ async fn each_is_named(migration: &Migration, kafka: &Kafka, acls: &[(&str, &[&s
     }
     let remedies = acls.iter().flat_map(|(resource, operations)| {
         operations.iter().map(move |operation| {
-            format!("--allow-principal User:alice --operation {operation} --{resource} {prefix}. --resource-pattern-type prefixed")
+            format!("--allow-principal 'User:alice' --operation {operation} --{resource} {prefix}. --resource-pattern-type prefixed")
         })
     });
     let remedies: Vec<String> = remedies.collect();

@@ -68,7 +68,7 @@ pub(crate) async fn paced(
     while due < end {
         for _ in 0..ticks.next().await? {
             due += interval;
-            let (client, due) = (load.idle.borrow_mut().pop_front(), due);
+            let client = load.idle.borrow_mut().pop_front();
             match client {
                 Some(client) => {
                     let load = Rc::clone(&load);
@@ -124,8 +124,8 @@ impl Ticks {
     fn every(time: Duration) -> Result<Self> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
         timer.set(Expiration::Interval(time.into()), TimerSetTimeFlags::empty())?;
-        // An `OwnedFd` is what the newer name wants promised.
-        #[expect(deprecated, reason = "its newer name is `unsafe`, which this workspace does without")]
+        // `AsyncFd::register` wants the promise that the descriptor stays the same: an `OwnedFd` does.
+        #[expect(deprecated, reason = "`register` is unsafe, which this workspace does without")]
         Ok(Self(AsyncFd::new(timer.into())?))
     }
 
@@ -149,12 +149,13 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal.
+    /// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq. What follows is time
+    /// that the machine's host took.
     pub(crate) fn now() -> Result<Self> {
         let stat = std::fs::read_to_string("/proc/stat").context("read /proc/stat")?;
         let line = stat.lines().next().unwrap_or_default();
-        let ticks: Vec<f64> = line.split_whitespace().skip(1).take(8).flat_map(str::parse).collect();
-        ensure!(ticks.len() == 8, "/proc/stat: {line}");
+        let ticks: Vec<f64> = line.split_whitespace().skip(1).take(7).flat_map(str::parse).collect();
+        ensure!(ticks.len() == 7, "/proc/stat: {line}");
         let all: f64 = ticks.iter().sum();
         Ok(Self { busy: all - ticks[3] - ticks[4], all })
     }

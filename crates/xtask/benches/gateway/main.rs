@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use clients::{Client, Http, Op, Statements, Stored};
+use clients::{Client, Http, Op, Statements, Stored, Stores};
 use load::{Busy, greatest, paced};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
@@ -122,14 +122,19 @@ async fn run(args: Args) -> Result<()> {
             // Statements are prepared, tasks have grown.
             greatest(side, op, stores, rows, whole / 4).await?;
         }
-        let most = greatest(&mut sides.gateway, op, stores, rows, whole).await?;
-        let direct_most = greatest(&mut sides.direct, op, stores, rows, whole).await?;
-        applied(&args).await?;
-        let before = Busy::now()?;
-        paced(&mut sides.gateway, op, stores, rows, most / 4.0, whole / 4).await?;
-        let half_busy = (most / 4.0 * 0.5 / before.since()?).min(most / 2.0);
-        applied(&args).await?;
+        let mut most = [0.0; 2];
+        for (side, most) in [&mut sides.gateway, &mut sides.direct].into_iter().zip(&mut most) {
+            applied(&args).await?;
+            *most = greatest(side, op, stores, rows, whole).await?;
+        }
+        let [most, direct_most] = most;
+        let mut half_busy = most / 4.0;
+        for _ in 0..2 {
+            applied(&args).await?;
+            half_busy = sides.half_busy(op, stores, rows, half_busy, whole / 4).await?.min(most / 2.0);
+        }
         for (load, rate) in [("half of the rate", most / 2.0), ("half busy", half_busy)] {
+            applied(&args).await?;
             let mut figures = json!({
                 "phase": args.phase,
                 "operation": if op == Op::Get { "get" } else { "put" },
@@ -152,11 +157,29 @@ struct Sides {
 }
 
 impl Sides {
+    /// The rate of requests to the gateway at which the machine is half busy, judged by another rate: the
+    /// cores are busy with something even without any request.
+    async fn half_busy(
+        &mut self,
+        op: Op,
+        stores: Stores,
+        rows: i64,
+        rate: f64,
+        took: Duration,
+    ) -> Result<f64> {
+        let before = Busy::now()?;
+        tokio::time::sleep(took).await;
+        let idle = before.since()?;
+        let before = Busy::now()?;
+        paced(&mut self.gateway, op, stores, rows, rate, took).await?;
+        Ok((rate * (0.5 - idle) / (before.since()? - idle).max(0.01)).max(1.0))
+    }
+
     /// Each side's times at a rate, and how busy it kept the machine.
     async fn measure(
         &mut self,
         op: Op,
-        stores: clients::Stores,
+        stores: Stores,
         rows: i64,
         rate: f64,
         whole: Duration,
