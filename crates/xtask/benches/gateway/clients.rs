@@ -27,6 +27,10 @@ pub(crate) struct Stores {
     cassandra: bool,
 }
 
+impl Stores {
+    pub(crate) const BOTH: Self = Self { mysql: true, cassandra: true };
+}
+
 impl Op {
     pub(crate) fn stores(self, phase: &str) -> Stores {
         match (self, phase) {

@@ -49,6 +49,9 @@ struct Args {
     rows: i64,
     #[arg(long)]
     connections: usize,
+    /// Of load before anything is measured: the servers' JVMs compile what they do often
+    #[arg(long)]
+    warm_up: f64,
     /// For each measurement
     #[arg(long)]
     seconds: f64,
@@ -116,6 +119,12 @@ async fn run(args: Args) -> Result<()> {
     }
     let whole = Duration::from_secs_f64(args.seconds);
     let (rows, mut sides) = (args.rows, Sides { gateway, direct });
+    let warm_up = Duration::from_secs_f64(args.warm_up / 4.0);
+    for op in [Op::Put, Op::Get] {
+        for side in [&mut sides.direct, &mut sides.gateway] {
+            greatest(side, op, Stores::BOTH, rows, warm_up).await?;
+        }
+    }
     for op in [Op::Get, Op::Put] {
         let stores = op.stores(&args.phase);
         for side in [&mut sides.direct, &mut sides.gateway] {

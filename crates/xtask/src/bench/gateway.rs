@@ -20,6 +20,9 @@ pub(super) struct GatewayArgs {
     /// For the greatest rate of each side, and for each side at each load, of each operation in each phase
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
+    /// Of load before anything is measured: the servers' JVMs compile what they do often
+    #[arg(long, default_value_t = 120.0)]
+    warm_up: f64,
     /// Rows of the table
     #[arg(long, default_value_t = 10_000)]
     rows: u32,
@@ -305,6 +308,7 @@ impl Stage {
             ("phase", &phase.to_owned()),
             ("rows", &args.rows.to_string()),
             ("connections", &args.connections.to_string()),
+            ("warm-up", &if phase == PHASES[0].0 { args.warm_up } else { 0.0 }.to_string()),
             ("seconds", &args.seconds.to_string()),
             ("tandem", &self.binary.display().to_string()),
             ("config", &self.config().display().to_string()),
