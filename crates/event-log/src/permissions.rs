@@ -85,7 +85,10 @@ pub async fn missing_acls(config: &KafkaConfig) -> AclReport {
     for attempt in [write_topics, use_transactions] {
         let config = config.clone();
         let tried = tokio::time::timeout(PATIENCE, blocking(move || attempt(&config))).await;
-        let late = |_| Err(failed("asking Kafka what the account may do", "no answer".into()));
+        let late = |_| {
+            let cause = "no answer: can this machine reach every broker, at the address that it advertises?";
+            Err(failed("asking Kafka what the account may do", cause.into()))
+        };
         report.add(tried.unwrap_or_else(late));
     }
     report

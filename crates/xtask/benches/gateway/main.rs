@@ -49,10 +49,10 @@ struct Args {
     rows: i64,
     #[arg(long)]
     connections: usize,
-    /// Of load before anything is measured: the servers' JVMs compile what they do often
+    /// Seconds of load before anything is measured: the servers' JVMs compile what they do often
     #[arg(long)]
     warm_up: f64,
-    /// For each measurement
+    /// Seconds of each measurement
     #[arg(long)]
     seconds: f64,
     /// The binary of the migration

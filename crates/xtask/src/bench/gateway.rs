@@ -17,10 +17,10 @@ use crate::demo::process::{binary, output};
 
 #[derive(Debug, Args)]
 pub(super) struct GatewayArgs {
-    /// For the greatest rate of each side, and for each side at each load, of each operation in each phase
+    /// Seconds for the greatest rate of each side, and for each side at each load, of each operation in each phase
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
-    /// Of load before anything is measured: the servers' JVMs compile what they do often
+    /// Seconds of load before anything is measured: the servers' JVMs compile what they do often
     #[arg(long, default_value_t = 120.0)]
     warm_up: f64,
     /// Rows of the table
