@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
-use tandem_event_log::{InRecord, OutRecord, Producer, Topics, read_all};
+use tandem_kafka::{Producer, read_all};
 use tandem_model::PhaseRecord;
 use tandem_wire::control::{
     FoundBy, Mismatch, MismatchKind, MismatchState, PHASE_KEY, decode_phase, encode_control,
 };
+use tandem_wire::log::{InRecord, OutRecord, Topics};
 
 use crate::support::{Migration, Running, Servers, finish};
 use pages::Pages;

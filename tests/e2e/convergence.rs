@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tandem_cassandra_target::{CassandraConfig, Target};
+use tandem_cassandra::{CassandraConfig, Target};
 use tandem_mapping::{TableConfig, TablePlan, TargetConfig, create_table, differences, fold};
 use tandem_model::{
-    Change, ColumnDef, ColumnType, Minter, Mutation, Op, Row, SourceInfo, TableDef, TableName, TargetKey,
-    Value, Version,
+    Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, TableDef, TableName, TargetKey, Value,
+    Version,
 };
+use tandem_protocol::mint::Minter;
 
 /// `t(id BIGINT PRIMARY KEY, k INT NOT NULL, a VARCHAR, b VARCHAR)`.
 fn table() -> Arc<TableDef> {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use mysql_async::prelude::Queryable;
-use tandem_event_log::{InRecord, Topics, read_all};
+use tandem_kafka::read_all;
 use tandem_model::TableName;
+use tandem_wire::log::{InRecord, Topics};
 
 use crate::support::{Migration, Servers};
 

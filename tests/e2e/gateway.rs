@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
-use tandem_event_log::{OutRecord, Producer, Topics};
+use tandem_kafka::Producer;
 use tandem_model::{Cohort, Phase, PhaseRecord};
 use tandem_wire::control::{PHASE_KEY, encode_phase};
+use tandem_wire::log::{OutRecord, Topics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

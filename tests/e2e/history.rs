@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
-use tandem_controller::{Ladder, Place, Step, default_gates, default_step_back};
 use tandem_model::{GtidSet, Phase};
+use tandem_protocol::rollout::{Ladder, Place, Step, default_gates, default_step_back};
 
 use crate::checker;
 use crate::gateway::{MAPPING, ORDERS, free_port, http};

@@ -10,8 +10,8 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
-use tandem_event_log::Topics;
 use tandem_model::{TableName, Watermark};
+use tandem_wire::log::Topics;
 
 use crate::replay;
 use crate::support::{Migration, Running, Servers};

@@ -13,8 +13,9 @@ use apache_avro::types::Value as Avro;
 use mysql_async::prelude::Queryable;
 use serde_json::{Value as Json, json};
 use tandem_devstack::{Apicurio, ApicurioOptions};
-use tandem_event_log::{Admin, ConsumeError, InRecord, Topics, read_all};
+use tandem_kafka::{Admin, ConsumeError, read_all};
 use tandem_model::TableName;
+use tandem_wire::log::{InRecord, Topics};
 
 use crate::support::{Migration, Running, Servers};
 

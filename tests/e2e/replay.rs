@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tandem_capture::{Assembler, Outline};
-use tandem_event_log::{InRecord, Topics, read_all};
+use tandem_kafka::read_all;
 use tandem_model::{TableName, Watermark};
-use tandem_mysql_source::{BinlogStream, MysqlConfig};
+use tandem_mysql::{BinlogStream, MysqlConfig};
+use tandem_protocol::assemble::{Assembler, Outline};
 use tandem_wire::control::decode_watermark;
+use tandem_wire::log::{InRecord, Topics};
 
 use crate::support::Migration;
 

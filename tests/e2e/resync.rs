@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
 use tandem_devstack::{Mysql, MysqlOptions};
-use tandem_event_log::{OutRecord, Producer, Topics, read_all};
+use tandem_kafka::{Producer, read_all};
 use tandem_model::{Phase, PhaseRecord};
 use tandem_wire::control::{Mismatch, MismatchKind, PHASE_KEY, decode_control, encode_phase};
+use tandem_wire::log::{OutRecord, Topics};
 
 use crate::support::{Migration, Running, Servers};
 

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::tail::From;
-use crate::roles::Role;
+use crate::role::Role;
 
 /// What the long-lived roles log: Tandem's own doings, the libraries' troubles. The Cassandra
 /// driver's warnings speak of every retry of its own.
@@ -148,10 +147,36 @@ pub(crate) struct TailArgs {
     pub(crate) table: Vec<String>,
     /// Where to begin: `beginning`, `end`, or a version
     #[arg(long, value_name = "PLACE", default_value = "end")]
-    pub(crate) from: From,
+    pub(crate) from: TailStart,
     /// End after so many changes
     #[arg(long, short = 'n', value_name = "N")]
     pub(crate) count: Option<u64>,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TailStart {
+    /// With what the log still holds.
+    Beginning,
+    /// With what comes from now on.
+    End,
+    /// With the first change of this version or a higher one.
+    Version(i64),
+}
+
+impl std::str::FromStr for TailStart {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => Ok(Self::Beginning),
+            "end" => Ok(Self::End),
+            number => number
+                .parse()
+                .map(Self::Version)
+                .map_err(|_| "it is `beginning`, `end`, or a version (microseconds since 1970)".to_owned()),
+        }
+    }
 }
 
 #[derive(Args)]

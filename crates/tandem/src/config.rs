@@ -12,19 +12,22 @@ use serde::Deserialize;
 use tandem_apply::ApplyConfig;
 use tandem_backfill::BackfillConfig;
 use tandem_capture::CaptureConfig;
-use tandem_cassandra_target::CassandraConfig;
-use tandem_event_log::{KafkaConfig, Refusals};
+use tandem_cassandra::CassandraConfig;
+use tandem_kafka::{KafkaConfig, Refusals};
 use tandem_mapping::TableConfig;
 use tandem_model::TableName;
-use tandem_mysql_source::MysqlConfig;
+use tandem_mysql::MysqlConfig;
 
-use crate::controller_config::ControllerSection;
-use crate::gateway_config::GatewaySection;
-use crate::roles::Role;
-use crate::secret::Secret;
-use crate::security_config::{
-    self, KafkaTlsSection, MysqlTlsSection, Protocol, RegistrySection, SaslSection,
-};
+use crate::config::controller::ControllerSection;
+use crate::config::gateway::GatewaySection;
+use crate::config::secret::Secret;
+use crate::config::security::{KafkaTlsSection, MysqlTlsSection, Protocol, RegistrySection, SaslSection};
+use crate::role::Role;
+
+pub(crate) mod controller;
+pub(crate) mod gateway;
+pub(crate) mod secret;
+mod security;
 
 /// The configuration file.
 #[derive(Debug, Deserialize)]
@@ -272,8 +275,7 @@ impl Config {
         config.partitions = section.partitions.unwrap_or(config.partitions);
         config.replication = section.replication.unwrap_or(config.replication);
         config.retention = section.retention_hours.map_or(config.retention, Duration::from_hours);
-        config.security =
-            security_config::kafka(section.security, section.tls.as_ref(), section.sasl.as_ref())?;
+        config.security = security::kafka(section.security, section.tls.as_ref(), section.sasl.as_ref())?;
         config.registry = self.schema_registry.as_ref().map(RegistrySection::registry).transpose()?;
         config.refusals = self.refusals.clone();
         config.properties = section.properties.clone();

@@ -1,9 +1,10 @@
 //! Which controller is the active one.
 
 use tandem_devstack::Kafka;
-use tandem_event_log::{OutRecord, PublishError, TransactionalPublisher};
+use tandem_kafka::{PublishError, TransactionalPublisher};
 use tandem_model::Phase;
 use tandem_wire::control::encode_phase;
+use tandem_wire::log::OutRecord;
 
 use super::*;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use tandem_devstack::Cassandra;
-use tandem_event_log::Producer;
+use tandem_kafka::Producer;
 
 use super::{MAPPING, ORDERS, Stage, free_port, http};
 use crate::support::{Migration, Servers};

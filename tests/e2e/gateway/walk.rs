@@ -2,7 +2,7 @@
 //! switch by itself, back when a row is corrupt, and forth again once it is repaired.
 
 use serde_json::Value as Json;
-use tandem_event_log::Producer;
+use tandem_kafka::Producer;
 
 use super::{MAPPING, ORDERS, Stage, free_port};
 use crate::support::{Migration, Servers};

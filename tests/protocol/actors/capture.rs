@@ -1,6 +1,7 @@
 //! Capture: row changes and watermarks to the log, one Kafka transaction at a time.
 
-use tandem_model::{Minter, Version};
+use tandem_model::Version;
+use tandem_protocol::mint::Minter;
 
 use crate::protocol::{Protocol, Rule};
 use crate::state::{Action, Record, State};

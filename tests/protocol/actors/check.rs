@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tandem_model::{BinlogPosition, Cut, Gtid, GtidSet, Version, Watermark, newest_borrowable};
-use tandem_verify::{Verdict, judge};
+use tandem_model::{BinlogPosition, Cut, Gtid, GtidSet, Version, Watermark};
+use tandem_protocol::row_check::{Verdict, judge};
+use tandem_protocol::watermark::{applied_in, covers, newest_borrowable};
 
 use crate::actors::apply::without_nulls;
 use crate::cassandra::{Put, Write};
@@ -65,7 +66,7 @@ impl Protocol {
                 if self.broken(Rule::UpperBoundCoversTheEnd) {
                     return place > mark as usize;
                 }
-                version > lower && self.watermark(place, t, cut, version).covers(&position(end))
+                version > lower && covers(&self.watermark(place, t, cut, version), &position(end))
             })
             .map(|(place, ..)| place)
     }
@@ -96,7 +97,7 @@ impl Protocol {
         let Record::Mark { transactions, cut, version } = state.log[mark as usize] else { return false };
         let committed = state.unapplied().next().unwrap_or(state.log.len()) as i64;
         let mark = self.watermark(mark as usize, transactions, cut, version);
-        mark.applied_in(TOPIC, |_| Some(committed))
+        applied_in(&mark, TOPIC, |_| Some(committed))
     }
 
     pub(crate) fn check_actions(&self, state: &State, actions: &mut Vec<Action>) {

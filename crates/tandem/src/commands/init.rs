@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use tandem_event_log::KafkaConfig;
+use tandem_kafka::KafkaConfig;
 use tandem_mapping::{TableConfig, TablePlan, compile_all, create_table, same_shape};
-use tandem_mysql_source::{Mysql, MysqlConfig, TableError};
+use tandem_mysql::{Mysql, MysqlConfig, TableError};
 
 use crate::cli::InitArgs;
 use crate::config::Config;
-use crate::servers::gc_grace_seconds;
+use crate::connect::servers::gc_grace_seconds;
 
 /// Any replica id will do: no binlog is read here.
 const SERVER_ID: u32 = 1;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde_json::{Value as Json, json};
-use tandem_event_log::http_tls;
+use tandem_kafka::http_tls;
 
 use crate::cli::{OnOff, PhaseArgs, PhaseCommand};
 use crate::config::Config;
-use crate::secret::Secret;
+use crate::config::secret::Secret;
 
 /// The controller answers orders within 20 s.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -6,14 +6,16 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::json;
 use tandem_capture::{Capture, Gap};
-use tandem_event_log::{KafkaConfig, SchemaStore, Topics, read_all};
+use tandem_kafka::{KafkaConfig, SchemaStore, read_all};
 use tandem_model::{GtidSet, Phase, PhaseRecord};
 use tandem_wire::control::{PHASE_KEY, Resync, decode_phase};
+use tandem_wire::log::Topics;
 
 use crate::cli::ResyncArgs;
 use crate::config::Config;
-use crate::roles::{Role, capture_of};
-use crate::servers::Servers;
+use crate::connect::servers::Servers;
+use crate::role::Role;
+use crate::run::roles::capture_of;
 
 /// How long a controller's round takes, and more.
 const ROUND: Duration = Duration::from_secs(3);
