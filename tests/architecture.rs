@@ -30,9 +30,9 @@ fn each_driver_has_one_owner() {
         // Filters, and gates.
         ("cel", &["tandem-controller", "tandem-mapping"]),
     ] {
-        // xtask compares both stores, and the log with Debezium's, by paths of its own, and the checker (a
-        // program of this package) judges by one of its own, so they use the drivers themselves.
-        let own_path = ["tandem-xtask", "tandem-tests"];
+        // The comparisons, the demo, the benches and the checker (a program of tandem-tests) share no code with the
+        // product: a shared mistake would go unnoticed. So they use the drivers themselves.
+        let own_path = ["tandem-bench", "tandem-compare", "tandem-demo", "tandem-fixtures", "tandem-tests"];
         let users: Vec<String> = dependencies()
             .into_iter()
             .filter(|(name, deps)| !own_path.contains(&name.as_str()) && deps.contains(driver))
@@ -75,6 +75,10 @@ fn directions() {
         ),
         ("tandem-controller", &["model", "wire", "event-log"]),
         ("tandem-devstack", &[]),
+        ("tandem-compare", &["devstack"]),
+        ("tandem-demo", &["compare", "devstack"]),
+        ("tandem-bench", &["compare", "devstack"]),
+        ("tandem-fixtures", &["devstack"]),
         ("tandem-xtask", &["devstack"]),
         // The checker shares no code with what it judges.
         ("tandem-tests", &[]),

@@ -1,0 +1,45 @@
+//! `cargo xtask bench`: figures of the decoder and of capture, on binlogs made by a real MySQL, and of the gateway.
+//!
+//! All that is measured is built with optimisation, in one cargo command, before anything starts.
+
+mod capture;
+mod decode;
+mod drain;
+mod gateway;
+mod invoices;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures parts of Tandem.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Decode recorded rows of a 17-column invoice table: Tandem, mysql_common's rows(), the raw stream
+    Decode(decode::DecodeArgs),
+    /// Drain long binlogs into Kafka, Debezium and Tandem one after the other
+    Capture(capture::CaptureArgs),
+    /// What the gateway adds to the stores' own time: gets and puts by phase, at half of its
+    /// greatest rate and with the machine's cores half busy
+    Gateway(gateway::GatewayArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match &Cli::parse().what {
+        What::Decode(args) => decode::decode(args),
+        What::Capture(args) => capture::capture(args),
+        What::Gateway(args) => gateway::gateway(args),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

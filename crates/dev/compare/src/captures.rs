@@ -1,0 +1,136 @@
+//! Debezium and Tandem beside each other: two captures of one MySQL into one Kafka.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tandem_devstack::{DebeziumOptions, Kafka, Mysql};
+
+use crate::process::Tandem;
+
+/// The first part of the names of Debezium's topics.
+pub const DEBEZIUM: &str = "debezium";
+
+/// The first part of the names of Tandem's topics.
+pub const TANDEM: &str = "tandem";
+
+/// Partitions of each table's topic, on both sides.
+pub const PARTITIONS: i32 = 3;
+
+/// A table that both capture.
+#[derive(Debug, Clone)]
+pub struct Mapped {
+    /// Its database.
+    pub database: String,
+    /// Its name there.
+    pub table: String,
+    /// The primary key's columns.
+    pub key: Vec<String>,
+}
+
+impl Mapped {
+    /// `database.table`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.database, self.table)
+    }
+
+    /// The topic's name as Debezium makes it: what Kafka does not take becomes `_`.
+    pub fn topic_of_debezium(&self) -> String {
+        let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
+        format!("{DEBEZIUM}.{}", self.name()).chars().map(legal).collect()
+    }
+
+    /// The topic's name as Tandem makes it: what is no letter, digit or `_` becomes `-` and two digits
+    /// for each byte.
+    pub fn topic_of_tandem(&self) -> String {
+        let escape = |name: &str| -> String {
+            let one = |byte: u8| match byte {
+                b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+                other => format!("-{other:02x}"),
+            };
+            name.bytes().map(one).collect()
+        };
+        format!("{TANDEM}.{}.{}", escape(&self.database), escape(&self.table))
+    }
+}
+
+/// What Debezium needs to capture these tables (`database.table`; none: all that there are), with
+/// further properties of the connector.
+pub fn debezium(
+    mysql: &Mysql,
+    kafka: &Kafka,
+    heap: &str,
+    tables: &[String],
+    connector: &[(&str, &str)],
+) -> DebeziumOptions {
+    let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let mut all = owned(&[
+        ("database.hostname", "127.0.0.1"),
+        ("database.port", &mysql.port().to_string()),
+        ("database.user", "root"),
+        ("database.password", ""),
+        ("database.server.id", "5401"),
+        ("topic.prefix", DEBEZIUM),
+        ("snapshot.mode", "no_data"),
+        ("tombstones.on.delete", "false"),
+        ("topic.creation.default.partitions", &PARTITIONS.to_string()),
+        ("topic.creation.default.replication.factor", "1"),
+    ]);
+    if !tables.is_empty() {
+        // Names are regular expressions there, and a properties file has backslashes of its own.
+        let included: Vec<String> = tables.iter().map(|t| t.replace('.', "\\\\.")).collect();
+        all.push(("table.include.list".to_owned(), included.join(",")));
+    }
+    all.extend(owned(connector));
+    DebeziumOptions {
+        brokers: kafka.brokers(),
+        heap: heap.to_owned(),
+        connector: all,
+        worker: owned(&[
+            ("offset.flush.interval.ms", "1000"),
+            ("producer.acks", "all"),
+            ("producer.compression.type", "lz4"),
+            ("producer.linger.ms", "10"),
+            ("producer.batch.size", "1048576"),
+            ("producer.max.request.size", "67108864"),
+            ("producer.buffer.memory", "134217728"),
+        ]),
+    }
+}
+
+/// A Tandem that captures these tables; its configuration and its log are in `folder`. It maps them to
+/// a Cassandra that nobody asks. Gives the address of its HTTP interface as well.
+pub fn tandem(
+    binary: PathBuf,
+    folder: &Path,
+    mysql: &Mysql,
+    kafka: &Kafka,
+    tables: &[Mapped],
+) -> Result<(Tandem, String)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    let port = listener.local_addr().context("find a free port")?.port();
+    drop(listener);
+    let mut text = format!(
+        "[mysql]\nurl = {:?}\n[kafka]\nbrokers = {:?}\nprefix = {TANDEM:?}\npartitions = {PARTITIONS}\n\
+         [cassandra]\nnodes = [\"127.0.0.1:1\"]\nkeyspace = \"unused\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n",
+        mysql.url(),
+        kafka.brokers(),
+    );
+    for (i, table) in tables.iter().enumerate() {
+        let (name, key) = (table.name(), &table.key);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "[[table]]\nsource = {name:?}\nentity = \"e{i}\"\n[[table.target]]\ntable = \"t{i}\"\npartition_key = {key:?}\n"
+        );
+    }
+    let config = folder.join("tandem.toml");
+    std::fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+    Ok((
+        Tandem::new(binary, config, folder.join("tandem.log")).only("capture"),
+        format!("http://127.0.0.1:{port}"),
+    ))
+}

@@ -1,0 +1,153 @@
+//! The comparison's own reader of `tandem.toml`: what goes where, as the comparison needs to know it.
+//!
+//! Tandem's reader is deliberately not used: the comparison must not share a misunderstanding with
+//! what it checks. Keys that do not matter here are passed over; Tandem refuses unknown ones itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// What the comparison takes from `tandem.toml`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    /// `[mysql]`.
+    pub mysql: Mysql,
+    /// `[cassandra]`.
+    pub cassandra: Cassandra,
+    /// Every `[[table]]`.
+    #[serde(rename = "table")]
+    pub tables: Vec<Source>,
+}
+
+/// Where MySQL is.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Mysql {
+    /// `mysql://user:password@host:port`.
+    pub url: String,
+}
+
+/// Where Cassandra is.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Cassandra {
+    /// Contact points.
+    pub nodes: Vec<String>,
+    /// The keyspace of every target table.
+    pub keyspace: String,
+}
+
+/// A MySQL table and where its rows go.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Source {
+    /// `database.table`.
+    pub source: String,
+    /// Every `[[table.target]]`.
+    #[serde(rename = "target", default)]
+    pub targets: Vec<Target>,
+}
+
+/// A Cassandra table.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Target {
+    /// Its name in the keyspace.
+    pub table: String,
+    /// Column names.
+    #[serde(default)]
+    pub partition_key: Vec<String>,
+    /// Column names, each perhaps followed by `asc` or `desc`.
+    #[serde(default)]
+    pub clustering_key: Vec<String>,
+    /// MySQL's name → Cassandra's name.
+    #[serde(default)]
+    pub rename: BTreeMap<String, String>,
+    /// MySQL's names of columns that are left out.
+    #[serde(default)]
+    pub omit: Vec<String>,
+    #[serde(default)]
+    derive: toml::Table,
+    #[serde(default, rename = "where")]
+    filter: Option<String>,
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("understand {}", path.display()))
+    }
+
+    /// Reads the text of such a file.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        for source in &config.tables {
+            source.parts()?;
+            if source.targets.is_empty() {
+                bail!("{}: the comparison wants its targets written out ([[table.target]])", source.source);
+            }
+            for target in &source.targets {
+                if !target.derive.is_empty() || target.filter.is_some() {
+                    bail!("{}: the comparison does not know `derive` and `where`", target.table);
+                }
+            }
+        }
+        Ok(config)
+    }
+}
+
+impl Source {
+    /// Database and table.
+    pub fn parts(&self) -> Result<(&str, &str)> {
+        self.source
+            .split_once('.')
+            .with_context(|| format!("source {:?} is not of the form database.table", self.source))
+    }
+}
+
+impl Target {
+    /// The name that a column of MySQL has in this table; `None` if it is left out.
+    pub fn name_of(&self, mysql_column: &str) -> Option<String> {
+        if self.omit.iter().any(|o| o == mysql_column) {
+            return None;
+        }
+        Some(self.rename.get(mysql_column).cloned().unwrap_or_else(|| mysql_column.to_owned()))
+    }
+
+    /// The partition key and the clustering columns as the file names them.
+    pub fn key(&self) -> Vec<&str> {
+        let clustering = self.clustering_key.iter().map(|c| c.split_whitespace().next().unwrap_or(c));
+        self.partition_key.iter().map(String::as_str).chain(clustering).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str =
+        "[mysql]\nurl = \"mysql://root@h\"\n[cassandra]\nnodes = [\"a:1\"]\nkeyspace = \"k\"\n";
+
+    #[test]
+    fn names_in_the_target() {
+        let text = format!(
+            "{HEAD}[kafka]\nbrokers = \"b\"\n[[table]]\nsource = \"d.t\"\n[[table.target]]\ntable = \"x\"\n\
+             partition_key = [\"a\"]\nclustering_key = [\"b desc\", \"c\"]\nrename = {{ d = \"e\" }}\nomit = [\"f\"]\n"
+        );
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(config.tables[0].parts().unwrap(), ("d", "t"));
+        let target = &config.tables[0].targets[0];
+        assert_eq!(target.key(), ["a", "b", "c"]);
+        let names: Vec<_> = ["a", "d", "f"].iter().map(|n| target.name_of(n)).collect();
+        assert_eq!(names, [Some("a".into()), Some("e".into()), None]);
+    }
+
+    #[test]
+    fn what_it_cannot_compare_is_refused() {
+        let table = "[[table]]\nsource = \"d.t\"\n";
+        assert!(Config::parse(&format!("{HEAD}{table}")).is_err());
+        let target = "[[table.target]]\ntable = \"x\"\npartition_key = [\"a\"]\n";
+        assert!(Config::parse(&format!("{HEAD}{table}{target}")).is_ok());
+        assert!(Config::parse(&format!("{HEAD}{table}{target}where = \"a > 1\"\n")).is_err());
+        assert!(Config::parse(&format!("{HEAD}{table}{target}derive.m = \"month(a)\"\n")).is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! Live traffic on MySQL, beside the gateways.
+
+mod run;
+mod step;
+
+pub(crate) use run::{Counts, Traffic, Workload};
+pub(crate) use step::{Step, execute};

@@ -1,0 +1,326 @@
+//! MySQL, run through the loader and libraries it was downloaded with.
+//!
+//! Invariants: the data folder appears by a rename once it is whole (initialised, or copied from one
+//! that was, which takes a tenth of the time), and no two servers share a UUID; the server
+//! logs every row change in full (`ROW`, `FULL` images and metadata) with GTIDs, and keeps MySQL's
+//! durable defaults, so what was acknowledged survives [`Server::kill`](crate::Server::kill).
+
+use std::ffi::OsString;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::{Cache, make_dir, remove_dir};
+use crate::process::{run_within, tail_of};
+use crate::server::{Recipe, Server};
+use crate::{apt, instance, say};
+
+const DEADLINE: Duration = Duration::from_mins(2);
+/// Arguments that must be given when the data folder is made, not only later.
+const INIT_ARGS: [&str; 3] = ["--lower-case-table-names", "--innodb-page-size", "--innodb-data-file-path"];
+
+/// How a MySQL is started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MysqlOptions {
+    /// Arguments for `mysqld` after the built-in ones, which they override, such as
+    /// `--binlog-row-metadata=MINIMAL`.
+    pub extra_args: Vec<String>,
+}
+
+/// A MySQL server; see [`Server`] for its life.
+#[derive(Debug)]
+pub struct Mysql {
+    server: Server,
+    install: Install,
+}
+
+impl Deref for Mysql {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Mysql {
+    /// Starts the MySQL in `dir` (made if missing), or finds it running there.
+    pub fn start(dir: &Path, options: &MysqlOptions) -> Result<Self> {
+        let install = Install::ensure(&Cache::from_env()?)?;
+        let recipe = MysqlRecipe { install: install.clone(), extra_args: options.extra_args.clone() };
+        Ok(Self { server: Server::start(Box::new(recipe), dir)?, install })
+    }
+
+    /// Starts a MySQL of its own, killed and removed on drop.
+    pub fn ephemeral(options: &MysqlOptions) -> Result<Self> {
+        instance::ephemeral("mysql", |dir| Self::start(dir, options), |this| &mut this.server)
+    }
+
+    /// The MySQL whose state is in `dir`, running or not; `None` if there is none.
+    pub fn attach(dir: &Path) -> Result<Option<Self>> {
+        let install = Install::ensure(&Cache::from_env()?)?;
+        let attached = Server::attach(MysqlRecipe::attach(&install, dir)?, dir)?;
+        Ok(attached.map(|server| Self { server, install }))
+    }
+
+    /// `mysql://root@127.0.0.1:PORT`; the password is empty.
+    pub fn url(&self) -> String {
+        format!("mysql://root@127.0.0.1:{}", self.port())
+    }
+
+    /// The bundled `mysql` client, connected to this server as root; add `-e` and a statement, or
+    /// feed stdin.
+    pub fn client(&self) -> Command {
+        self.install.client(self.port())
+    }
+
+    /// Runs statements with the bundled client and returns what it prints (tab-separated, no
+    /// column names).
+    pub fn query(&self, sql: &str) -> Result<String> {
+        run_within(self.client().args(["-N", "-B", "-e", sql]), DEADLINE)
+            .with_context(|| format!("MySQL refused or did not answer: {sql}"))
+    }
+
+    pub(crate) fn into_server(self) -> Server {
+        self.server
+    }
+}
+
+/// The downloaded packages.
+#[derive(Debug, Clone)]
+struct Install {
+    root: PathBuf,
+    lib: PathBuf,
+    loader: PathBuf,
+}
+
+pub(crate) fn ensure(cache: &Cache) -> Result<PathBuf> {
+    cache.ensure("mysql", apt::fetch_mysql)
+}
+
+impl Install {
+    fn ensure(cache: &Cache) -> Result<Self> {
+        let root = ensure(cache)?;
+        let (triplet, loader) = match std::env::consts::ARCH {
+            "x86_64" => ("x86_64-linux-gnu", "ld-linux-x86-64.so.2"),
+            "aarch64" => ("aarch64-linux-gnu", "ld-linux-aarch64.so.1"),
+            other => bail!("Debian has no MySQL that this crate knows for the processor {other}"),
+        };
+        let lib = root.join("usr/lib").join(triplet);
+        let loader = lib.join(loader);
+        if !loader.exists() {
+            bail!("{} is not there: remove {} to download anew", loader.display(), root.display());
+        }
+        Ok(Self { root, lib, loader })
+    }
+
+    /// A program of the packages, run with their own C library.
+    fn program(&self, path: &str) -> Command {
+        let mut command = Command::new(&self.loader);
+        command.arg("--library-path").arg(&self.lib).arg(self.root.join(path)).arg("--no-defaults");
+        command
+    }
+
+    fn client(&self, port: u16) -> Command {
+        let mut command = self.program("usr/bin/mysql");
+        command.args(["--protocol=TCP", "-h127.0.0.1", "-uroot", "--connect-timeout=5"]);
+        command.arg(format!("-P{port}")).env_remove("MYSQL_PWD");
+        command
+    }
+
+    /// A fresh data folder of this very version, to be copied.
+    fn template(&self, cache: &Cache) -> Result<PathBuf> {
+        let packages = fs::read_to_string(self.root.join("packages.txt")).context("read packages.txt")?;
+        let version = packages
+            .lines()
+            .find_map(|line| line.strip_prefix("mysql-server-core "))
+            .context("packages.txt names no MySQL")?;
+        let made = cache.ensure(&format!("mysql-data-{version}"), |dir| {
+            self.initialise(&dir.join("data"), &dir.join("initialize.log"), &[])
+        })?;
+        Ok(made.join("data"))
+    }
+
+    fn initialise(&self, data: &Path, log: &Path, args: &[&String]) -> Result<()> {
+        say("initialising a data folder for MySQL ...");
+        let output = fs::File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let status = self
+            .server(data)
+            .arg("--initialize-insecure")
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().context("duplicate the log's handle")?)
+            .stderr(output)
+            .status()
+            .context("run mysqld")?;
+        if status.success() {
+            return Ok(());
+        }
+        let tail = tail_of(log, 0, 30);
+        bail!("MySQL cannot initialise a data folder ({status})\n--- end of {}:\n{tail}\n---", log.display())
+    }
+
+    fn server(&self, datadir: &Path) -> Command {
+        let mut command = self.program("usr/sbin/mysqld");
+        command
+            .arg(option("--basedir", &self.root.join("usr")))
+            .arg(option("--plugin-dir", &self.root.join("usr/lib/mysql/plugin")))
+            .arg(option("--datadir", datadir))
+            .arg("--secure-file-priv=NULL");
+        if nix::unistd::geteuid().is_root() {
+            command.arg("--user=root");
+        }
+        command
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) -> Result<()> {
+    make_dir(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
+        let entry = entry.with_context(|| format!("list {}", from.display()))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_dir(&source, &target)?;
+        } else {
+            fs::copy(&source, &target).with_context(|| format!("copy {}", source.display()))?;
+        }
+    }
+    Ok(())
+}
+
+struct MysqlRecipe {
+    install: Install,
+    extra_args: Vec<String>,
+}
+
+impl MysqlRecipe {
+    fn attach(install: &Install, dir: &Path) -> Result<Box<dyn Recipe>> {
+        let extra_args = crate::state::State::load(dir)?.map(|s| s.extra_args).unwrap_or_default();
+        Ok(Box::new(Self { install: install.clone(), extra_args }))
+    }
+
+    /// Makes the data folder `data`: by copying one made before, unless the arguments matter for it.
+    fn make_data(&self, dir: &Path, data: &Path) -> Result<()> {
+        let new = dir.join("data.new");
+        remove_dir(&new)?; // of an attempt that was interrupted
+        let args: Vec<&String> = self
+            .extra_args
+            .iter()
+            .filter(|arg| {
+                let name = arg.split('=').next().unwrap_or_default().replace('_', "-");
+                INIT_ARGS.contains(&name.as_str())
+            })
+            .collect();
+        if args.is_empty() {
+            let template = self.install.template(&Cache::from_env()?)?;
+            copy_dir(&template, &new)?;
+            // The server's UUID, which names its transactions; every server makes its own.
+            fs::remove_file(new.join("auto.cnf")).context("remove the copied auto.cnf")?;
+        } else {
+            self.install.initialise(&new, &dir.join("initialize.log"), &args)?;
+        }
+        fs::rename(&new, data).with_context(|| format!("rename {} to {}", new.display(), data.display()))
+    }
+}
+
+impl Recipe for MysqlRecipe {
+    fn name(&self) -> &'static str {
+        "MySQL"
+    }
+
+    fn ports(&self) -> usize {
+        1
+    }
+
+    fn extra_args(&self) -> &[String] {
+        &self.extra_args
+    }
+
+    fn prepare(&self, dir: &Path, _ports: &[u16]) -> Result<()> {
+        self.clean(dir); // a socket's lock left by a crash could name a process id in use again
+        make_dir(&dir.join("tmp"))?;
+        let data = dir.join("data");
+        if data.is_dir() {
+            return Ok(());
+        }
+        self.make_data(dir, &data)
+    }
+
+    fn command(&self, dir: &Path, ports: &[u16]) -> Result<Command> {
+        let mut command = self.install.server(&dir.join("data"));
+        command
+            .args([
+                "--bind-address=127.0.0.1",
+                "--mysqlx=OFF",
+                "--server-id=1",
+                "--gtid-mode=ON",
+                "--enforce-gtid-consistency=ON",
+                "--binlog-row-image=FULL",
+                "--binlog-row-metadata=FULL",
+                "--max-allowed-packet=1G",
+                "--innodb-buffer-pool-size=256M",
+            ])
+            .arg(format!("--port={}", ports[0]))
+            .arg(option("--tmpdir", &dir.join("tmp")))
+            .arg(option("--pid-file", &dir.join("mysqld.pid")))
+            .arg(option("--socket", &socket(dir)))
+            .args(&self.extra_args);
+        Ok(command)
+    }
+
+    fn probe(&self, _dir: &Path, ports: &[u16]) -> Result<()> {
+        run_within(self.install.client(ports[0]).args(["-e", "SELECT 1"]), Duration::from_secs(10)).map(drop)
+    }
+
+    fn clean(&self, dir: &Path) {
+        let socket = socket(dir);
+        let mut lock = socket.clone().into_os_string();
+        lock.push(".lock");
+        for file in [socket, PathBuf::from(lock)] {
+            let _ = fs::remove_file(file); // mostly it is not there
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        DEADLINE
+    }
+}
+
+fn option(name: &str, value: &Path) -> OsString {
+    let mut option = OsString::from(name);
+    option.push("=");
+    option.push(value);
+    option
+}
+
+/// Path of the Unix socket: in `dir`, or in the temp folder under a name made of `dir` if the path
+/// would exceed the kernel's 107 bytes.
+fn socket(dir: &Path) -> PathBuf {
+    const LONGEST: usize = 107;
+    let near = dir.join("mysql.sock");
+    if near.as_os_str().len() <= LONGEST {
+        return near;
+    }
+    let mut hasher = DefaultHasher::new();
+    dir.hash(&mut hasher);
+    std::env::temp_dir().join(format!("tandem-{:016x}.sock", hasher.finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_near_unless_the_path_is_too_long() {
+        assert_eq!(socket(Path::new("/a/mysql")), Path::new("/a/mysql/mysql.sock"));
+        let long = PathBuf::from(format!("/{}", "x".repeat(120)));
+        let other = PathBuf::from(format!("/{}", "y".repeat(120)));
+        assert!(socket(&long).as_os_str().len() <= 107);
+        assert_eq!(socket(&long), socket(&long));
+        assert_ne!(socket(&long), socket(&other));
+    }
+}

@@ -1,0 +1,206 @@
+//! `mutants --generated`: the changes that `cargo-mutants` makes by itself to the pure crates, beside the
+//! patches that break a rule on purpose.
+//!
+//! Each change must make a test of its own crate fail. Those that none notices are looked at and listed in
+//! `tests/mutants/survivors.txt` with the reason, by file and change, without the line:
+//!
+//! ```text
+//! # equal cells: either may be kept
+//! crates/core/mapping/src/fold.rs: replace < with <= in merge
+//! ```
+//!
+//! A survivor that is not listed is an error, and so is a listed one that is noticed now or does not exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build::cargo;
+
+/// The survivors that somebody has looked at, from the workspace's root.
+const LISTED: &str = "tests/mutants/survivors.txt";
+
+/// What is mutated: a package, and those of its files that decide without I/O (all, if none is named).
+const PURE: &[(&str, &[&str])] = &[
+    ("tandem-model", &[]),
+    ("tandem-wire", &[]),
+    ("tandem-mapping", &[]),
+    ("tandem-protocol", &[]),
+    ("tandem-verify", &["crates/roles/verify/src/pending.rs"]),
+    ("tandem-controller", &["crates/roles/controller/src/measure/window.rs"]),
+];
+
+/// Seconds that a test run may take before it counts as hanging, at least. Unmutated, all take less than 20.
+const TIMEOUT_SECONDS: &str = "120";
+
+/// Of each property test. More find no survivor that is none, and cost time with each mutant.
+const CASES: &str = "60";
+
+/// Mutates the chosen packages (all pure ones, if none is), `only` the changes that match this expression.
+pub(super) fn run(root: &Path, packages: &[String], only: Option<&str>, jobs: u8) -> Result<ExitCode> {
+    let chosen: Vec<_> =
+        PURE.iter().filter(|(p, _)| packages.is_empty() || packages.iter().any(|n| names(n, p))).collect();
+    if let Some(unknown) = packages.iter().find(|n| !PURE.iter().any(|(p, _)| names(n, p))) {
+        let known: Vec<&str> = PURE.iter().map(|(p, _)| *p).collect();
+        bail!("{unknown} is not a package that is mutated; those are {}", known.join(", "));
+    }
+    let listed = fs::read_to_string(root.join(LISTED)).with_context(|| format!("read {LISTED}"))?;
+    let listed = read_list(&listed)?;
+    let mut problems = Vec::new();
+    for (package, files) in chosen {
+        let outcome = mutate(root, package, files, only, jobs)?;
+        println!("{package}: {} noticed, {} survived", outcome.noticed.len(), outcome.survived.len());
+        problems.extend(judge(&outcome, &listed, package, files, only.is_none()));
+    }
+    if problems.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    for problem in &problems {
+        println!("{problem}");
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// Whether a package is meant, with or without the prefix that all have.
+fn names(given: &str, package: &str) -> bool {
+    package == given || package.strip_prefix("tandem-") == Some(given)
+}
+
+/// What became of a package's mutants, each as `file: change`.
+#[derive(Debug, Default)]
+struct Outcome {
+    noticed: BTreeSet<String>,
+    survived: BTreeSet<String>,
+}
+
+fn mutate(root: &Path, package: &str, files: &[&str], only: Option<&str>, jobs: u8) -> Result<Outcome> {
+    let folder = super::folder(root).join(package);
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let mut cargo = cargo();
+    cargo
+        .args(["mutants", "--package", package, "--minimum-test-timeout", TIMEOUT_SECONDS])
+        .args(["--cap-lints", "true", "--colors", "never", "--jobs", &jobs.to_string(), "--output"])
+        .arg(&folder)
+        // For each mutant a crate is built: what makes that slow is left out, and so are most of the cases
+        // that property tests try.
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .args(["--cargo-arg", &format!("--config=profile.dev.package.{package}.opt-level=0")])
+        .env("PROPTEST_CASES", CASES)
+        .env_remove("CARGO_TARGET_DIR")
+        .env("RUST_BACKTRACE", "0")
+        .current_dir(root);
+    for file in files {
+        cargo.args(["--file", file]);
+    }
+    if let Some(only) = only {
+        cargo.args(["--re", only]);
+    }
+    let status = cargo.args(["--", "--locked"]).status().context("run cargo mutants")?;
+    let results = folder.join("mutants.out");
+    // 2: some survived; 3: some ran out of time, which is noticed as well. What else there is, is not an outcome:
+    // no such command, tests that fail without any change.
+    if !matches!(status.code(), Some(0 | 2 | 3)) {
+        bail!("cargo mutants did not run ({status}): `cargo install cargo-mutants --locked`, or see above");
+    }
+    let read = |name: &str| {
+        let path = results.join(name);
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    };
+    let mut outcome = Outcome::default();
+    for name in ["caught.txt", "timeout.txt", "unviable.txt"] {
+        outcome.noticed.extend(read(name)?.lines().map(without_place));
+    }
+    outcome.survived.extend(read("missed.txt")?.lines().map(without_place));
+    Ok(outcome)
+}
+
+/// `file:line:column: change` without the line and the column, which move.
+fn without_place(line: &str) -> String {
+    let mut parts = line.splitn(4, ':');
+    match (parts.next(), parts.nth(2)) {
+        (Some(file), Some(change)) => format!("{file}:{change}"),
+        _ => line.to_owned(),
+    }
+}
+
+/// What is wrong with an outcome, given the survivors listed.
+fn judge(
+    outcome: &Outcome,
+    listed: &BTreeSet<String>,
+    package: &str,
+    files: &[&str],
+    whole: bool,
+) -> Vec<String> {
+    let mut problems: Vec<String> =
+        outcome.survived.difference(listed).map(|m| format!("SURVIVED  {m}")).collect();
+    let folder = format!("crates/{}/", package.trim_start_matches("tandem-"));
+    let here = |m: &&String| {
+        m.starts_with(&folder) && (files.is_empty() || files.iter().any(|f| m.starts_with(&format!("{f}:"))))
+    };
+    if whole {
+        let stale = listed.iter().filter(here).filter(|m| !outcome.survived.contains(*m));
+        problems.extend(stale.map(|m| format!("listed in {LISTED} and no survivor: {m}")));
+    }
+    problems
+}
+
+/// The survivors listed. Each stands below a comment that gives the reason.
+fn read_list(text: &str) -> Result<BTreeSet<String>> {
+    let mut reason = false;
+    let mut listed = BTreeSet::new();
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() {
+            reason = false;
+        } else if line.starts_with('#') {
+            reason = true;
+        } else if !reason {
+            bail!("{LISTED}: no reason is given above `{line}`");
+        } else if !listed.insert(line.to_owned()) {
+            bail!("{LISTED}: `{line}` is there twice");
+        }
+    }
+    Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_taken_out() {
+        let line = "crates/a/src/b.rs:12:5: replace a::b -> c with d";
+        assert_eq!(without_place(line), "crates/a/src/b.rs: replace a::b -> c with d");
+    }
+
+    #[test]
+    fn a_survivor_needs_a_reason() {
+        assert!(read_list("a: b\n").is_err());
+        assert!(read_list("# why\na: b\n\nc: d\n").is_err());
+        assert!(read_list("# why\na: b\na: b\n").is_err());
+        assert_eq!(read_list("# why\na: b\nc: d\n").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn who_survives_unlisted_and_who_is_listed_without_surviving_are_told() {
+        let outcome =
+            Outcome { noticed: BTreeSet::new(), survived: ["crates/x/src/a.rs: new".into()].into() };
+        let listed: BTreeSet<String> =
+            ["crates/x/src/a.rs: old".to_owned(), "crates/y/src/a.rs: other".to_owned()].into();
+        assert_eq!(judge(&outcome, &listed, "tandem-x", &[], true).len(), 2);
+        assert_eq!(judge(&outcome, &listed, "tandem-x", &[], false).len(), 1);
+        assert_eq!(judge(&outcome, &listed, "tandem-x", &["crates/x/src/b.rs"], true).len(), 1);
+    }
+
+    #[test]
+    fn the_list_of_this_project_is_well_formed_and_names_files_that_exist() {
+        let root = crate::root();
+        let listed = read_list(&fs::read_to_string(root.join(LISTED)).unwrap()).unwrap();
+        for mutant in &listed {
+            let (file, _) = mutant.split_once(": ").unwrap();
+            assert!(root.join(file).is_file(), "{file} of {LISTED} does not exist");
+        }
+    }
+}
