@@ -20,7 +20,7 @@ use tandem_binlog::{BinlogEvent, RowsKind};
 use tandem_kafka::{Admin, SchemaStore, TransactionalPublisher, read_all, topic_specs};
 use tandem_model::{BinlogPosition, Change, GtidSet, Op, Row, TableName, Version, Watermark};
 use tandem_mysql::{BinlogStream, MysqlConfig};
-use tandem_protocol::assemble::{Assembler, Outline};
+use tandem_protocol::assemble::{Assembler, AssemblerConfig};
 use tandem_wire::log::{OutRecord, Topics};
 use tokio_util::sync::CancellationToken;
 
@@ -273,7 +273,7 @@ type Stretch = Vec<(Vec<(Vec<u8>, Option<Vec<u8>>, Option<Version>)>, Watermark)
 /// Assembles what follows a watermark into batches of `size` records, up to `end`.
 async fn assemble(
     migration: &Migration,
-    outline: &Outline,
+    outline: &AssemblerConfig,
     from: &Watermark,
     size: usize,
     end: &BinlogPosition,
@@ -309,7 +309,7 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
         position: BinlogPosition::default(),
         version: Version(1),
         offsets: BTreeMap::new(),
-        cut: None,
+        partial: None,
         clock_us: 0,
     };
     // An event holds a statement's rows, and a batch ends between events: transactions of several
@@ -335,8 +335,8 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
         .await?;
     let end = reader.binlog_end().await?;
     let whole = assemble(&migration, &outline, &first, 10, &end).await?;
-    let cuts = whole.iter().filter(|(_, w)| w.cut.is_some()).count();
-    assert!(whole.len() > 8 && cuts > 5, "{} batches, {cuts} cut", whole.len());
+    let cuts = whole.iter().filter(|(_, w)| w.partial.is_some()).count();
+    assert!(whole.len() > 8 && cuts > 5, "{} batches, {cuts} partial", whole.len());
     for resumed in 0..whole.len() - 1 {
         let again = assemble(&migration, &outline, &whole[resumed].1, 10, &end).await?;
         assert!(again == whole[resumed + 1..], "resumed after batch {resumed}: another end");

@@ -43,14 +43,14 @@ fn plan(table: &Arc<TableDef>) -> TablePlan {
         source: "d.t".into(),
         entity: None,
         on_new_column: tandem_mapping::OnNewColumn::Halt,
-        exclude_columns: Vec::new(),
+        exclude_from_capture: Vec::new(),
         target: vec![
             target("by_id", "id", &[]),
             target("by_k", "id", &["k desc"]),
             TargetConfig { r#where: Some("a != 'value 1'".into()), ..target("some_by_id", "id", &[]) },
             TargetConfig {
                 r#where: Some("b == null || k > 0".into()),
-                omit: vec!["b".into()],
+                exclude_from_target: vec!["b".into()],
                 ..target("some_by_k", "id", &["k desc"])
             },
         ],
@@ -139,7 +139,7 @@ fn changes(table: &Arc<TableDef>, id: i64, case: &Case) -> (Vec<Change>, Option<
             Step::Read { stale } => {
                 let borrowed = watermarks.iter().rev().nth(stale).or(watermarks.first());
                 if let (Some(row), Some(version)) = (&present, borrowed) {
-                    out.push(change(Op::Read, None, Some(row.clone()), *version));
+                    out.push(change(Op::Snapshot, None, Some(row.clone()), *version));
                 }
             }
         }

@@ -34,7 +34,7 @@ pub(crate) const ORDERS: &str = "CREATE TABLE orders (id BIGINT AUTO_INCREMENT P
 pub(crate) const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\nentity = \"order\"\n\
     [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\nrename = { amount = \"total\" }\nomit = [\"legacy\"]\n\
     [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id desc\"]\n\
-    omit = [\"legacy\"]\n";
+    exclude_from_target = [\"legacy\"]\n";
 
 /// What a request is answered with.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Stage {
         let port = free_port()?;
         let section = format!("[gateway]\nlisten = \"127.0.0.1:{port}\"\n{extra}");
         migration.configure(&section, mapping)?;
-        migration.succeed(&["schema", "apply"]).await?;
+        migration.succeed(&["schema", "create"]).await?;
         let running = commands.iter().map(|command| migration.start(&[command]));
         let running = running.collect::<anyhow::Result<_>>()?;
         let producer = Producer::start(&migration.kafka()).await?;

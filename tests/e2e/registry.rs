@@ -60,7 +60,7 @@ async fn set_level(registry: &Apicurio, subject: &str, level: &str) -> anyhow::R
 async fn prepared(servers: Servers, test: &str, url: &str) -> anyhow::Result<Migration> {
     let migration = Migration::new(servers, test, &TABLE).await?;
     configure(&migration, url)?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     Ok(migration)
 }
 

@@ -16,7 +16,7 @@ const COMMANDS_LOG: &str = "warn,scylla=error";
 
 /// Moves a live dataset from MySQL to Apache Cassandra without downtime.
 ///
-/// A first migration: `tandem init` writes tandem.toml from MySQL's schema, `tandem schema apply`
+/// A first migration: `tandem init` writes tandem.toml from MySQL's schema, `tandem schema create`
 /// creates the tables in Cassandra, `tandem check` says what stands in the way, `tandem run`
 /// migrates, `tandem status` says how far it is, and `tandem verify --full` compares everything.
 #[derive(Parser)]
@@ -105,7 +105,7 @@ pub(crate) enum Command {
     /// so every copy of a table is void, as is every full verification: start the roles again, which copies all
     /// tables anew, then run `tandem verify --full` until it finds nothing. Refused while a capture publishes (stop
     /// every one: a capture that hangs is not noticed), and while Cassandra serves reads (`tandem phase back`).
-    Resync(ResyncArgs),
+    Resnapshot(ResnapshotArgs),
     /// Print the changes on the log, decoded, with their rows' values, as they come
     Tail(TailArgs),
     /// Say how far the migration is: lag, rows, backfill, mismatches
@@ -125,7 +125,7 @@ pub(crate) struct ConfigArg {
 }
 
 #[derive(Args)]
-pub(crate) struct ResyncArgs {
+pub(crate) struct ResnapshotArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
     #[command(flatten)]
@@ -135,7 +135,7 @@ pub(crate) struct ResyncArgs {
     pub(crate) yes: bool,
     /// Why, for the record
     #[arg(long, default_value = "by hand")]
-    pub(crate) why: String,
+    pub(crate) reason: String,
 }
 
 #[derive(Args)]
@@ -293,7 +293,7 @@ pub(crate) struct OrderArgs {
     pub(crate) args: PhaseArgs,
     /// Why, for the audit trail
     #[arg(long, default_value = "by hand")]
-    pub(crate) why: String,
+    pub(crate) reason: String,
 }
 
 impl Command {
@@ -312,7 +312,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
-            | Self::Resync(_)
+            | Self::Resnapshot(_)
             | Self::Tail(_)
             | Self::Status { .. } => false,
         }
@@ -335,7 +335,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
-            | Self::Resync(_)
+            | Self::Resnapshot(_)
             | Self::Tail(_)
             | Self::Status { .. } => &[],
         }

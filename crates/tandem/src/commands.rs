@@ -3,7 +3,7 @@
 mod check;
 mod init;
 mod phase;
-mod resync;
+mod resnapshot;
 mod schema;
 mod status;
 mod tail;
@@ -25,7 +25,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         Command::Check { config, json } => check::run(&Config::load(&config.config)?, json.json).await,
         Command::Schema { command } => schema::run(command).await,
         Command::Status { config, json } => status::run(&Config::load(&config.config)?, json.json).await,
-        Command::Resync(args) => resync::run(&Config::load(&args.config.config)?, &args).await,
+        Command::Resnapshot(args) => resnapshot::run(&Config::load(&args.config.config)?, &args).await,
         Command::Tail(args) => tail::run(&Config::load(&args.config.config)?, &args).await,
         Command::Verify { run, full: true, json, exit_code } => {
             verify::run(&Config::load(&run.config.config)?, json.json, exit_code).await

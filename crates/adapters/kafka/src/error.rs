@@ -50,7 +50,7 @@ pub enum ConsumeError {
     #[error(
         "the log no longer holds the records to read next ({0}): they were deleted by retention before they were read. \
          Keep records longer (kafka.retention_hours). Whoever follows the log only (verify, a gateway) needs a new start. \
-         What a group like apply's has missed must be copied anew: stop capture, order `tandem resync`, and set the \
+         What a group like apply's has missed must be copied anew: stop capture, order `tandem resnapshot`, and set the \
          group's offset there to the earliest record (kafka-consumer-groups --reset-offsets)"
     )]
     OffsetOutOfRange(String),

@@ -210,7 +210,7 @@ pub enum BinlogError {
     /// The server does not have the transactions after the set any more.
     #[error(
         "the server has purged binlogs that are still needed: {message}; what they held cannot be captured any \
-         more. `tandem resync` lets the log go on behind them and has every table copied anew; keep binlogs longer \
+         more. `tandem resnapshot` lets the log go on behind them and has every table copied anew; keep binlogs longer \
          (SET PERSIST binlog_expire_logs_seconds = 604800)"
     )]
     Purged {

@@ -47,7 +47,7 @@ impl<'a> RowsHead<'a> {
             if (0..width).any(|i| present[i / 8] >> (i % 8) & 1 == 0) {
                 return Err(Fault::unsupported(
                     "its row images lack columns",
-                    "SET GLOBAL binlog_row_image = FULL, let every session connect anew, and go on behind it with `tandem resync`",
+                    "SET GLOBAL binlog_row_image = FULL, let every session connect anew, and go on behind it with `tandem resnapshot`",
                 ));
             }
         }

@@ -48,7 +48,7 @@ pub fn compile_all(configs: &[TableConfig], tables: &[Arc<TableDef>]) -> Result<
 }
 
 impl TablePlan {
-    /// Compiles the plan of one table: every column that a target does not omit is copied to it.
+    /// Compiles the plan of one table: every column that a target does not exclude_from_target is copied to it.
     /// The error holds every problem there is.
     pub fn compile(config: &TableConfig, table: &Arc<TableDef>) -> Result<Self, PlanError> {
         let mut report = Report::new(config.source.clone());
@@ -104,7 +104,7 @@ fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) 
             report.add(Problem::KeyTwice { column: name.to_owned() });
             return None;
         }
-        if config.omit.iter().any(|o| o == name) {
+        if config.exclude_from_target.iter().any(|o| o == name) {
             report.add(Problem::OmittedKey { column: name.to_owned() });
         }
         key.push(i);
@@ -127,7 +127,7 @@ fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) 
     let source_key = check_key(table, &key, report);
 
     let regular: Vec<usize> = (0..table.columns.len())
-        .filter(|i| !key.contains(i) && !config.omit.contains(&table.columns[*i].name))
+        .filter(|i| !key.contains(i) && !config.exclude_from_target.contains(&table.columns[*i].name))
         .collect();
     check_names(config, table, key.iter().chain(&regular), report);
     let column = |i: usize| CqlColumn {
@@ -145,7 +145,7 @@ fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) 
         key,
         regular,
         source_key,
-        omit: config.omit.clone().into(),
+        exclude_from_target: config.exclude_from_target.clone().into(),
         filter,
     }
 }
@@ -156,7 +156,7 @@ fn target_name<'a>(config: &'a TargetConfig, table: &'a TableDef, column: usize)
 }
 
 fn check_omit_and_rename(config: &TargetConfig, table: &TableDef, report: &mut Report) {
-    let names = config.omit.iter().map(|name| ("omit", name));
+    let names = config.exclude_from_target.iter().map(|name| ("exclude_from_target", name));
     for (option, column) in names.chain(config.rename.keys().map(|name| ("rename", name))) {
         if table.column(column).is_none() {
             report.add(Problem::UnknownColumn { option, column: column.clone() });
@@ -166,7 +166,7 @@ fn check_omit_and_rename(config: &TargetConfig, table: &TableDef, report: &mut R
         if name.is_empty() {
             report.add(Problem::EmptyName { column: column.clone() });
         }
-        if config.omit.contains(column) {
+        if config.exclude_from_target.contains(column) {
             report.add(Problem::RenamedAndOmitted { column: column.clone() });
         }
     }

@@ -20,7 +20,7 @@ pub struct TableConfig {
     /// Columns that are not looked at: they are on no topic, in no target and not in the gateway. Without
     /// regard to case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exclude_columns: Vec<String>,
+    pub exclude_from_capture: Vec<String>,
     /// The Cassandra tables.
     #[serde(default)]
     pub target: Vec<TargetConfig>,
@@ -33,7 +33,7 @@ impl TableConfig {
     pub fn spelling(&self) -> String {
         let mut targets = self.target.clone();
         for target in &mut targets {
-            target.omit.sort_unstable();
+            target.exclude_from_target.sort_unstable();
         }
         format!("{targets:?}")
     }
@@ -65,7 +65,7 @@ pub struct TargetConfig {
     pub clustering_key: Vec<String>,
     /// Columns that are not copied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub omit: Vec<String>,
+    pub exclude_from_target: Vec<String>,
     /// Which rows the table takes: a CEL expression over the MySQL columns, true for those rows.
     /// Without it, all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub fn same_shape(table: &TableDef) -> TableConfig {
         source: table.name.to_string(),
         entity: None,
         on_new_column: OnNewColumn::Halt,
-        exclude_columns: Vec::new(),
+        exclude_from_capture: Vec::new(),
         target: vec![TargetConfig {
             table: table.name.table.clone(),
             partition_key,

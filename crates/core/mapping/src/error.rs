@@ -102,13 +102,13 @@ pub enum Problem {
         column: String,
     },
     /// A key column is omitted.
-    #[error("`{column}` is in the key and in `omit`; take it out of one of them")]
+    #[error("`{column}` is in the key and in `exclude_from_target`; take it out of one of them")]
     OmittedKey {
         /// The column.
         column: String,
     },
     /// A column is both renamed and omitted.
-    #[error("`{column}` is in `rename` and in `omit`; take it out of one of them")]
+    #[error("`{column}` is in `rename` and in `exclude_from_target`; take it out of one of them")]
     RenamedAndOmitted {
         /// The column.
         column: String,
@@ -124,7 +124,7 @@ pub enum Problem {
         second: String,
     },
     /// A column renamed to nothing.
-    #[error("`rename` gives `{column}` an empty name; name it or use `omit`")]
+    #[error("`rename` gives `{column}` an empty name; name it or use `exclude_from_target`")]
     EmptyName {
         /// The MySQL column.
         column: String,
@@ -211,7 +211,7 @@ pub enum Problem {
     },
     /// A column that the plan does not know.
     #[error(
-        "MySQL's table has a new column `{column}`; add it to the target tables and restart, or name it in `omit`, or set `on_new_column = \"ignore\"`"
+        "MySQL's table has a new column `{column}`; add it to the target tables and restart, or name it in `exclude_from_target`, or set `on_new_column = \"ignore\"`"
     )]
     NewColumn {
         /// The column.
@@ -224,7 +224,7 @@ pub enum Problem {
 pub enum RowError {
     /// A zero or partial date.
     #[error(
-        "`{table}`.`{column}` holds a zero or partial date, which Cassandra has no form for; correct the row in MySQL or omit the column"
+        "`{table}`.`{column}` holds a zero or partial date, which Cassandra has no form for; correct the row in MySQL or exclude_from_target the column"
     )]
     InvalidDate {
         /// The MySQL table.

@@ -32,7 +32,7 @@ pub struct TargetPlan {
     /// For each column of the source's primary key: its place in the target's key.
     pub(crate) source_key: Vec<usize>,
     /// Source columns left out on purpose, by name: they may come and go.
-    pub(crate) omit: Arc<[String]>,
+    pub(crate) exclude_from_target: Arc<[String]>,
     /// Which rows it takes; all, if there is none.
     pub(crate) filter: Option<Filter>,
 }
@@ -94,7 +94,7 @@ impl TablePlan {
         report.target = None;
         if self.on_new_column != OnNewColumn::Ignore {
             for column in &table.columns {
-                let omitted = || self.targets.iter().all(|t| t.omit.contains(&column.name));
+                let omitted = || self.targets.iter().all(|t| t.exclude_from_target.contains(&column.name));
                 if self.source.column(&column.name).is_none() && !omitted() {
                     report.add(Problem::NewColumn { column: column.name.clone() });
                 }
@@ -134,7 +134,7 @@ impl TablePlan {
             key,
             regular,
             source_key,
-            omit: Arc::clone(&target.omit),
+            exclude_from_target: Arc::clone(&target.exclude_from_target),
             filter,
         }
     }

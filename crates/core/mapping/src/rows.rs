@@ -51,8 +51,8 @@ impl TablePlan {
         let before = || self.image(change.before.as_ref(), "before");
         let after = || self.image(change.after.as_ref(), "after");
         match change.op {
-            Op::ReadAgain => out.extend(self.repair(Some(after()?), &[], change.version)?),
-            Op::Create | Op::Read => {
+            Op::Resnapshot => out.extend(self.repair(Some(after()?), &[], change.version)?),
+            Op::Create | Op::Snapshot => {
                 let after = after()?;
                 for target in &self.targets {
                     if self.admits(target, after)? {

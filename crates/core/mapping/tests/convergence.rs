@@ -98,7 +98,7 @@ fn plan_with([some, some_by_k]: [Option<String>; 2]) -> TablePlan {
     let some_by_k = TargetConfig {
         table: "some_by_k".into(),
         r#where: some_by_k,
-        omit: vec!["b".into()],
+        exclude_from_target: vec!["b".into()],
         ..by_k.clone()
     };
     config.target.extend([by_k, some, some_by_k]);
@@ -180,7 +180,7 @@ impl History {
             if borrowed.repair {
                 all.push(plan.repair(state, &every_key(plan), version).unwrap());
             } else if let Some(state) = state {
-                all.push(change(Op::Read, None, Some(state), version));
+                all.push(change(Op::Snapshot, None, Some(state), version));
             }
         }
         all

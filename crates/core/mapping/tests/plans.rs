@@ -60,7 +60,7 @@ fn a_full_configuration_compiles_to_its_table() {
          partition_key = ['part']
          clustering_key = ['at  DESC', 'id asc']
          rename = { price = 'cost', id = 'Id' }
-         omit = ['ratio']
+         exclude_from_target = ['ratio']
          [[target]]
          table = 't'
          partition_key = ['id', 'part']",
@@ -130,10 +130,13 @@ fn each_refusal() {
             vec![unknown("clustering_key", "no")],
         ),
         (&format!("{FINE}rename = {{ no = 'x' }}"), vec![unknown("rename", "no")]),
-        (&format!("{FINE}omit = ['no']"), vec![unknown("omit", "no")]),
-        (&format!("{FINE}omit = ['part']"), vec![Problem::OmittedKey { column: column("part") }]),
+        (&format!("{FINE}exclude_from_target = ['no']"), vec![unknown("exclude_from_target", "no")]),
         (
-            &format!("{FINE}omit = ['note']\nrename = {{ note = 'n' }}"),
+            &format!("{FINE}exclude_from_target = ['part']"),
+            vec![Problem::OmittedKey { column: column("part") }],
+        ),
+        (
+            &format!("{FINE}exclude_from_target = ['note']\nrename = {{ note = 'n' }}"),
             vec![Problem::RenamedAndOmitted { column: column("note") }],
         ),
         (
@@ -264,7 +267,7 @@ fn a_plan_adapts_to_an_altered_table() {
     let extended = table("t", &[&all[..], &["extra int"]].concat(), &[0, 1]);
     let ignoring =
         |target: &str| TableConfig { on_new_column: tandem_mapping::OnNewColumn::Ignore, ..one(target) };
-    let omitting = format!("{FINE}omit = ['ratio']");
+    let omitting = format!("{FINE}exclude_from_target = ['ratio']");
     for (config, new, expected) in [
         (one(FINE), t(), vec![]),
         // Another order, and types that are stored alike.
@@ -324,7 +327,7 @@ fn a_layout_tells_every_target_and_column_and_nothing_else() {
         FINE.replace("'x'", "'y'"),
         FINE.replace("['part']", "['part desc']"),
         FINE.replace("['part']", "['at', 'part']"),
-        format!("{FINE}omit = ['note']\n"),
+        format!("{FINE}exclude_from_target = ['note']\n"),
         format!("{FINE}where = 'part > 1'\n"),
         format!("{FINE}rename = {{ note = 'text' }}\n"),
         format!("{FINE}[[target]]\n{}", FINE.replace("'x'", "'y'")),

@@ -33,7 +33,7 @@ fn plan() -> TablePlan {
         table: "by_k".into(),
         partition_key: vec!["k".into()],
         clustering_key: vec!["id".into()],
-        omit: vec!["born".into()],
+        exclude_from_target: vec!["born".into()],
         ..TargetConfig::default()
     });
     TablePlan::compile(&config, &Arc::new(table)).unwrap()
@@ -99,8 +99,8 @@ fn what_each_operation_writes() {
     let (five, null) = (Some(row("x", Some(5))), Some(row("x", None)));
     for (op, before, after, expected) in [
         (Op::Create, None, five.clone(), set(b"x")),
-        (Op::Read, None, null.clone(), unset(b"x")),
-        (Op::ReadAgain, None, null.clone(), nulls),
+        (Op::Snapshot, None, null.clone(), unset(b"x")),
+        (Op::Resnapshot, None, null.clone(), nulls),
         (Op::Update, null.clone(), five.clone(), set(b"x")),
         (Op::Update, five.clone(), null.clone(), nulled(b"x")),
         (Op::Update, null.clone(), null.clone(), unset(b"x")),

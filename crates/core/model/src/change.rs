@@ -14,9 +14,9 @@ pub enum Op {
     /// A row was deleted.
     Delete,
     /// A row was read by a backfill.
-    Read,
+    Snapshot,
     /// A row was read by a backfill behind a gap in the log, over whatever was written before.
-    ReadAgain,
+    Resnapshot,
 }
 
 impl Op {
@@ -26,17 +26,17 @@ impl Op {
             Self::Create => "c",
             Self::Update => "u",
             Self::Delete => "d",
-            Self::Read | Self::ReadAgain => "r",
+            Self::Snapshot | Self::Resnapshot => "r",
         }
     }
 
-    /// The operation of an envelope's letter: `r` is [`Op::Read`].
+    /// The operation of an envelope's letter: `r` is [`Op::Snapshot`].
     pub fn from_letter(letter: &str) -> Option<Self> {
         Some(match letter {
             "c" => Self::Create,
             "u" => Self::Update,
             "d" => Self::Delete,
-            "r" => Self::Read,
+            "r" => Self::Snapshot,
             _ => return None,
         })
     }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn operations_have_debeziums_letters() {
-        for (op, letter) in [(Op::Create, "c"), (Op::Update, "u"), (Op::Delete, "d"), (Op::Read, "r")] {
+        for (op, letter) in [(Op::Create, "c"), (Op::Update, "u"), (Op::Delete, "d"), (Op::Snapshot, "r")] {
             assert_eq!((op.letter(), Op::from_letter(letter)), (letter, Some(op)));
         }
         assert_eq!(Op::from_letter("t"), None);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// Something that a request says about whom it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Fact {
+pub enum CohortAttribute {
     /// The whole primary key that is asked for.
     Key,
     /// The value of a column, as far as the request names it.
@@ -14,7 +14,7 @@ pub enum Fact {
     Header(String),
 }
 
-impl fmt::Display for Fact {
+impl fmt::Display for CohortAttribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key => f.write_str("key"),
@@ -24,7 +24,7 @@ impl fmt::Display for Fact {
     }
 }
 
-impl FromStr for Fact {
+impl FromStr for CohortAttribute {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
@@ -42,17 +42,17 @@ impl FromStr for Fact {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cohort {
     /// What tells customers apart.
-    pub by: Fact,
+    pub by: CohortAttribute,
     /// From 0 (nobody) to 100 (everybody).
     pub percent: f64,
     /// Who is in with a value, such as a country, whatever their hash is.
-    pub values: Vec<(Fact, String)>,
+    pub values: Vec<(CohortAttribute, String)>,
 }
 
 impl Default for Cohort {
     /// Nobody, told apart by the key.
     fn default() -> Self {
-        Self { by: Fact::Key, percent: 0.0, values: Vec::new() }
+        Self { by: CohortAttribute::Key, percent: 0.0, values: Vec::new() }
     }
 }
 
@@ -60,16 +60,16 @@ impl Cohort {
     /// Whether a request is of the cohort. `fact` gives what the request says, in one canonical text
     /// form each. A request that does not say what tells customers apart is in only where everybody
     /// is.
-    pub fn admits(&self, fact: impl Fn(&Fact) -> Option<String>) -> bool {
+    pub fn admits(&self, fact: impl Fn(&CohortAttribute) -> Option<String>) -> bool {
         let by_value = self.values.iter().any(|(name, value)| fact(name).as_ref() == Some(value));
-        let by_place = || fact(&self.by).is_some_and(|text| place(&text) < self.percent);
-        by_value || self.percent >= 100.0 || by_place()
+        let by_bucket = || fact(&self.by).is_some_and(|text| bucket(&text) < self.percent);
+        by_value || self.percent >= 100.0 || by_bucket()
     }
 }
 
 /// Where a text lies between 0 and 100 (not included), evenly spread and the same for ever: FNV-1a
 /// of 64 bits, mixed by MurmurHash3's finaliser, of which the upper 53 bits count.
-pub fn place(text: &str) -> f64 {
+pub fn bucket(text: &str) -> f64 {
     let mut hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
@@ -86,17 +86,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn by_percent(percent: f64) -> Cohort {
-        Cohort { by: Fact::Column("customer".into()), percent, values: Vec::new() }
+        Cohort { by: CohortAttribute::Column("customer".into()), percent, values: Vec::new() }
     }
 
     fn in_by(cohort: &Cohort, customer: &str) -> bool {
-        cohort.admits(|fact| (*fact == Fact::Column("customer".into())).then(|| customer.to_owned()))
+        cohort
+            .admits(|fact| (*fact == CohortAttribute::Column("customer".into())).then(|| customer.to_owned()))
     }
 
     /// A customer must not move between releases either.
     #[test]
     fn places_are_what_they_always_were() {
-        let places = ["", "1", "2", "customer-17"].map(|text| format!("{:.12}", place(text)));
+        let places = ["", "1", "2", "customer-17"].map(|text| format!("{:.12}", bucket(text)));
         assert_eq!(places, ["93.676944839044", "48.523252407915", "74.031799931282", "39.577859315054"]);
     }
 
@@ -114,12 +115,12 @@ mod tests {
         assert!((0..1000).all(|n| !in_by(&by_percent(0.0), &n.to_string())));
         assert!((0..1000).all(|n| in_by(&by_percent(100.0), &n.to_string())));
         assert!(by_percent(100.0).admits(|_| None) && !by_percent(99.9).admits(|_| None));
-        assert!(!in_by(&by_percent(place("1")), "1"), "the percentage itself is out");
+        assert!(!in_by(&by_percent(bucket("1")), "1"), "the percentage itself is out");
     }
 
     #[test]
     fn a_value_is_in_whatever_its_hash() {
-        let country = Fact::Header("tandem-country".into());
+        let country = CohortAttribute::Header("tandem-country".into());
         let cohort = Cohort { values: vec![(country.clone(), "PT".into())], ..Cohort::default() };
         let from = |code: &str| cohort.admits(|fact| (*fact == country).then(|| code.to_owned()));
         assert!(from("PT") && !from("pt") && !from("ES"));
@@ -127,12 +128,14 @@ mod tests {
 
     #[test]
     fn facts_are_read_back_and_others_refused() {
-        for fact in [Fact::Key, Fact::Column("a:b".into()), Fact::Header("x".into())] {
+        for fact in
+            [CohortAttribute::Key, CohortAttribute::Column("a:b".into()), CohortAttribute::Header("x".into())]
+        {
             assert_eq!(fact.to_string().parse(), Ok(fact));
         }
-        assert_eq!("header:Tandem-Country".parse(), Ok(Fact::Header("tandem-country".into())));
+        assert_eq!("header:Tandem-Country".parse(), Ok(CohortAttribute::Header("tandem-country".into())));
         for bad in ["", "keys", "column:", "header:", "cookie:x"] {
-            assert!(bad.parse::<Fact>().is_err(), "{bad}");
+            assert!(bad.parse::<CohortAttribute>().is_err(), "{bad}");
         }
     }
 

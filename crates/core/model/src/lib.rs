@@ -19,7 +19,7 @@ mod version;
 mod watermark;
 
 pub use change::{Change, Op, SourceInfo};
-pub use cohort::{Cohort, Fact, place};
+pub use cohort::{Cohort, CohortAttribute, bucket};
 pub use column_type::{ColumnType, UnsupportedType};
 pub use cql::{ClusteringOrder, CqlColumn, CqlType, TargetTable};
 pub use decimal::{Decimal, ParseDecimalError};
@@ -30,4 +30,4 @@ pub use position::BinlogPosition;
 pub use table::{ColumnDef, TableDef, TableName};
 pub use value::{Row, Value};
 pub use version::Version;
-pub use watermark::{Cut, Watermark};
+pub use watermark::{PartialTransaction, Watermark};

@@ -109,7 +109,7 @@ pub struct PhaseRecord {
     /// Who ordered it.
     pub by: String,
     /// Why.
-    pub why: String,
+    pub reason: String,
     /// Since when its phase and cohort hold, in microseconds since the epoch.
     pub since_us: i64,
     /// The offset in the mismatch topic from which on mismatches belong to its phase and cohort: those
@@ -133,7 +133,7 @@ impl Default for PhaseRecord {
             auto: false,
             paused: false,
             by: String::new(),
-            why: String::new(),
+            reason: String::new(),
             since_us: 0,
             mismatches_from: 0,
             at_us: 0,

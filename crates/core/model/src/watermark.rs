@@ -6,7 +6,7 @@ use crate::{BinlogPosition, Gtid, GtidSet, Version};
 
 /// The rows of a MySQL transaction that is larger than one Kafka transaction and not yet out whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
+pub struct PartialTransaction {
     /// The transaction that was cut.
     pub gtid: Gtid,
     /// How many of its row changes have been published so far.
@@ -27,7 +27,7 @@ pub struct Watermark {
     /// For every change topic and each of its partitions, the offset after the last record published.
     pub offsets: BTreeMap<String, Vec<i64>>,
     /// Set where a MySQL transaction is partly out. Such a watermark is a checkpoint only.
-    pub cut: Option<Cut>,
+    pub partial: Option<PartialTransaction>,
     /// MySQL's clock as capture last heard it, in microseconds since the epoch.
     pub clock_us: i64,
 }

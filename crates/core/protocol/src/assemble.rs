@@ -7,5 +7,5 @@ mod assembler;
 mod error;
 mod pending_xa;
 
-pub use assembler::{Assembler, Batch, Outline};
+pub use assembler::{Assembler, AssemblerConfig, Batch};
 pub use error::AssembleError;

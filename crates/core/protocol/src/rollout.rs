@@ -10,6 +10,6 @@ mod stages;
 pub use assess::{Decision, Obstacle, Outlook, Situation, assess};
 pub use gate::{Gate, GateError, Verdict};
 pub use measurement::{Measured, Measurements, NAMES, Named};
-pub use policy::{Expressions, Policy, PolicyError, default_dwell, default_gates, default_step_back};
+pub use policy::{Expressions, Policy, PolicyError, default_gates, default_rollback, default_soak};
 pub use record::{Action, Reason, Serving, audit, next_record};
-pub use stages::{Ladder, Place, Step};
+pub use stages::{RolloutPlan, Stage, Transition};

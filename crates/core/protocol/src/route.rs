@@ -50,7 +50,7 @@ impl fmt::Display for Reason {
 /// What is known about a read before any store is asked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[allow(clippy::struct_excessive_bools)] // each is a fact of its own
-pub struct Facts {
+pub struct ReadFacts {
     /// Whether the phase's cohort admits it.
     pub in_cohort: bool,
     /// Whether a target table can answer it.
@@ -83,7 +83,7 @@ pub enum Route {
 }
 
 /// Decides.
-pub fn route(record: &PhaseRecord, facts: Facts) -> Route {
+pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
     let cassandra = match record.phase {
         Phase::Canary => facts.in_cohort,
         Phase::ReadSwitch => true,
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
     use tandem_model::Cohort;
 
-    const GOOD: Facts =
-        Facts { in_cohort: true, has_target: true, applied: true, healthy: true, sample: 0.5 };
+    const GOOD: ReadFacts =
+        ReadFacts { in_cohort: true, has_target: true, applied: true, healthy: true, sample: 0.5 };
 
     fn record(phase: Phase) -> PhaseRecord {
         PhaseRecord { phase, cohort: Cohort::default(), validate: 1.0, shadow: 1.0, ..PhaseRecord::default() }
@@ -123,7 +123,7 @@ mod tests {
     fn each_phase() {
         let mysql = |shadow| Route::Mysql { shadow, instead: None };
         let cassandra = Route::Cassandra { validate: true, fallback: true };
-        let out = Facts { in_cohort: false, ..GOOD };
+        let out = ReadFacts { in_cohort: false, ..GOOD };
         for (phase, of_the_cohort, others) in [
             (Phase::Prepare, mysql(false), mysql(false)),
             (Phase::DualWrite, mysql(true), mysql(true)),
@@ -141,9 +141,9 @@ mod tests {
     fn mysql_serves_what_cassandra_cannot() {
         for phase in [Phase::Canary, Phase::ReadSwitch] {
             for (facts, reason) in [
-                (Facts { has_target: false, ..GOOD }, Reason::NoTarget),
-                (Facts { applied: false, ..GOOD }, Reason::Token),
-                (Facts { healthy: false, ..GOOD }, Reason::Down),
+                (ReadFacts { has_target: false, ..GOOD }, Reason::NoTarget),
+                (ReadFacts { applied: false, ..GOOD }, Reason::Token),
+                (ReadFacts { healthy: false, ..GOOD }, Reason::Down),
             ] {
                 let instead = Route::Mysql { shadow: false, instead: Some(reason) };
                 assert_eq!(route(&record(phase), facts), instead, "{phase} {reason}");
@@ -155,21 +155,21 @@ mod tests {
     fn without_fallback_only_tokens_and_targets_lead_to_mysql() {
         let bare = PhaseRecord { fallback: false, validate: 0.0, ..record(Phase::ReadSwitch) };
         let cassandra = Route::Cassandra { validate: false, fallback: false };
-        assert_eq!(route(&bare, Facts { healthy: false, ..GOOD }), cassandra);
+        assert_eq!(route(&bare, ReadFacts { healthy: false, ..GOOD }), cassandra);
         let token = Route::Mysql { shadow: false, instead: Some(Reason::Token) };
-        assert_eq!(route(&bare, Facts { applied: false, ..GOOD }), token);
+        assert_eq!(route(&bare, ReadFacts { applied: false, ..GOOD }), token);
     }
 
     #[test]
     fn samples_are_below_their_share() {
         let sampled = PhaseRecord { validate: 0.5, shadow: 0.5, ..record(Phase::Canary) };
         for (sample, chosen) in [(0.49, true), (0.5, false)] {
-            let facts = Facts { sample, ..GOOD };
+            let facts = ReadFacts { sample, ..GOOD };
             assert_eq!(route(&sampled, facts), Route::Cassandra { validate: chosen, fallback: true });
-            let out = Facts { in_cohort: false, ..facts };
+            let out = ReadFacts { in_cohort: false, ..facts };
             assert_eq!(route(&sampled, out), Route::Mysql { shadow: chosen, instead: None });
         }
-        let broken = Facts { in_cohort: false, healthy: false, ..GOOD };
+        let broken = ReadFacts { in_cohort: false, healthy: false, ..GOOD };
         let unseen = Route::Mysql { shadow: false, instead: None };
         assert_eq!(route(&record(Phase::Canary), broken), unseen);
     }

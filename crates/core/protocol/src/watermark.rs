@@ -7,12 +7,12 @@ use tandem_model::{BinlogPosition, GtidSet, Version, Watermark};
 /// Whether a write may borrow the watermark's version, given what the server has executed *before* the
 /// read view was opened.
 pub fn is_borrowable(watermark: &Watermark, executed: &GtidSet) -> bool {
-    watermark.cut.is_none() && watermark.gtid_set.is_subset(executed)
+    watermark.partial.is_none() && watermark.gtid_set.is_subset(executed)
 }
 
 /// Whether everything up to `end` of the binlog has been published: the upper bound of a check.
 pub fn covers(watermark: &Watermark, end: &BinlogPosition) -> bool {
-    watermark.cut.is_none() && watermark.position >= *end
+    watermark.partial.is_none() && watermark.position >= *end
 }
 
 /// Whether the `committed` offsets, by partition, say that all of this topic's changes up to the
@@ -51,19 +51,22 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use tandem_model::Cut;
+    use tandem_model::PartialTransaction;
 
     const ANY: Version = Version(i64::MIN);
     const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
-    fn watermark(upto: u64, cut: bool) -> Watermark {
+    fn watermark(upto: u64, partial: bool) -> Watermark {
         Watermark {
             source: "s".into(),
             gtid_set: format!("{SERVER}:1-{upto}").parse().unwrap(),
             position: BinlogPosition { file: "binlog.000001".into(), pos: upto * 100 },
             version: Version(upto as i64),
             offsets: BTreeMap::from([("t".to_owned(), vec![5, 0])]),
-            cut: cut.then(|| Cut { gtid: format!("{SERVER}:{}", upto + 1).parse().unwrap(), rows: 3 }),
+            partial: partial.then(|| PartialTransaction {
+                gtid: format!("{SERVER}:{}", upto + 1).parse().unwrap(),
+                rows: 3,
+            }),
             clock_us: 0,
         }
     }

@@ -49,7 +49,7 @@ pub(crate) fn transaction_schema() -> Json {
 /// Refuses a change without the images that its operation must have.
 fn check_images(op: Op, before: bool, after: bool) -> Result<(), WireError> {
     let missing = match op {
-        Op::Create | Op::Read | Op::ReadAgain | Op::Update if !after => "after",
+        Op::Create | Op::Snapshot | Op::Resnapshot | Op::Update if !after => "after",
         Op::Update | Op::Delete if !before => "before",
         _ => return Ok(()),
     };
@@ -60,12 +60,12 @@ fn check_images(op: Op, before: bool, after: bool) -> Result<(), WireError> {
 fn snapshot(op: Op) -> &'static str {
     match op {
         Op::Create | Op::Update | Op::Delete => "false",
-        Op::Read => "incremental",
-        Op::ReadAgain => READ_AGAIN,
+        Op::Snapshot => "incremental",
+        Op::Resnapshot => READ_AGAIN,
     }
 }
 
-/// The `source.snapshot` of [`Op::ReadAgain`]: a snapshot that stands for everything that was before it.
+/// The `source.snapshot` of [`Op::Resnapshot`]: a snapshot that stands for everything that was before it.
 const READ_AGAIN: &str = "true";
 
 /// Milliseconds, microseconds and nanoseconds since the epoch.
@@ -206,7 +206,7 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     }
     let version = Version(r.long()?);
     let op = match Op::from_letter(r.text()?).ok_or(WireError::Corrupt("it has an unknown op"))? {
-        Op::Read if again => Op::ReadAgain,
+        Op::Snapshot if again => Op::Resnapshot,
         op => op,
     };
     for _ in 0..3 {
@@ -234,10 +234,10 @@ mod tests {
         for (op, before, after, missing) in [
             (Op::Create, false, true, None),
             (Op::Create, false, false, Some("after")),
-            (Op::Read, false, true, None),
-            (Op::Read, false, false, Some("after")),
-            (Op::ReadAgain, false, true, None),
-            (Op::ReadAgain, false, false, Some("after")),
+            (Op::Snapshot, false, true, None),
+            (Op::Snapshot, false, false, Some("after")),
+            (Op::Resnapshot, false, true, None),
+            (Op::Resnapshot, false, false, Some("after")),
             (Op::Update, true, true, None),
             (Op::Update, true, false, Some("after")),
             (Op::Update, false, true, Some("before")),

@@ -146,7 +146,7 @@ fn any_source() -> impl Strategy<Value = SourceInfo> {
 
 fn any_change() -> impl Strategy<Value = Change> {
     any_table().prop_flat_map(|table| {
-        let op = prop::sample::select(vec![Op::Create, Op::Update, Op::Delete, Op::Read, Op::ReadAgain]);
+        let op = prop::sample::select(vec![Op::Create, Op::Update, Op::Delete, Op::Snapshot, Op::Resnapshot]);
         (op, row_of(&table), row_of(&table), any_source(), any::<i64>(), Just(table)).prop_map(
             |(op, before, after, source, version, table)| Change {
                 table,
@@ -311,8 +311,8 @@ proptest! {
         prop_assert_eq!(field(source, "row"), &Avro::Long(change.source.row as i64));
         prop_assert_eq!(field(source, "table"), &Avro::String(change.table.name.table.clone()));
         let snapshot = match change.op {
-            Op::Read => "incremental",
-            Op::ReadAgain => "true",
+            Op::Snapshot => "incremental",
+            Op::Resnapshot => "true",
             Op::Create | Op::Update | Op::Delete => "false",
         };
         prop_assert_eq!(field(source, "snapshot"), &Avro::String(snapshot.into()));

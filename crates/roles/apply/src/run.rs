@@ -137,7 +137,7 @@ async fn map_one(
     let Some(value) = &record.value else { return Ok(()) };
     let (change, plan) = plans.decode(value).await?;
     plan.mutations(&change, mutations)?;
-    if !matches!(change.op, Op::Read | Op::ReadAgain) {
+    if !matches!(change.op, Op::Snapshot | Op::Resnapshot) {
         commits_us.push(change.source.ts_us);
     }
     Ok(())

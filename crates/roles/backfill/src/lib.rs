@@ -6,8 +6,8 @@
 //!   that the chunk does not show therefore has a higher version and wins.
 //! - Progress is recorded after Kafka has acknowledged the chunk's records. A backfill that is
 //!   killed reads its last chunk again, which does no harm: equal or lower versions.
-//! - What was copied before a resync does not count: each resync has copies of its own, under keys of
-//!   their own (`progress_key`), whose rows are marked ([`Op::ReadAgain`](tandem_model::Op)), so that they
+//! - What was copied before a re-snapshot does not count: each re-snapshot has copies of its own, under keys of
+//!   their own (`progress_key`), whose rows are marked ([`Op::Resnapshot`](tandem_model::Op)), so that they
 //!   are written with their NULLs over the cells of before.
 //! - The upper end of a table is read once, after a first watermark was borrowed. Rows with greater
 //!   keys were inserted later and are in the change log.

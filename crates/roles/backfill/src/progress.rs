@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
 use tandem_wire::WireError;
 use tandem_wire::control::{
-    BackfillProgress, RESYNC_KEY, Resync, decode_backfill_progress, decode_control, encode_backfill_progress,
-    is_progress_key, progress_key,
+    BackfillProgress, RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control,
+    encode_backfill_progress, is_progress_key, progress_key,
 };
 use tandem_wire::log::{OutRecord, Topics};
 
@@ -21,17 +21,17 @@ pub enum ProgressError {
     Decode(#[from] WireError),
 }
 
-/// How far the copies are that count: those begun after the newest resync.
+/// How far the copies are that count: those begun after the newest re-snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
-    /// The newest resync. Without one they are the first copies.
-    pub(crate) resync: Option<Resync>,
+    /// The newest re-snapshot. Without one they are the first copies.
+    pub(crate) resnapshot: Option<Resnapshot>,
     /// By `database.table`. A table without any has not begun.
     pub(crate) tables: HashMap<String, BackfillProgress>,
 }
 
 /// The newest progress of every table's copy, by `database.table`. A table without any has not begun, or
-/// was copied before the newest resync only.
+/// was copied before the newest re-snapshot only.
 pub async fn read_progress(config: &KafkaConfig) -> Result<HashMap<String, BackfillProgress>, ProgressError> {
     Ok(Copies::read(config).await?.tables)
 }
@@ -39,33 +39,33 @@ pub async fn read_progress(config: &KafkaConfig) -> Result<HashMap<String, Backf
 impl Copies {
     /// What the control topic says by now.
     pub(crate) async fn read(config: &KafkaConfig) -> Result<Self, ProgressError> {
-        let (mut resync, mut newest) = (None, HashMap::new());
+        let (mut resnapshot, mut newest) = (None, HashMap::new());
         for record in read_all(config, &Topics::new(&config.prefix).control()).await? {
             let (Some(key), Some(value)) = (record.key, record.value) else { continue };
-            if key == RESYNC_KEY {
-                resync = Some(decode_control(&value)?);
+            if key == RESNAPSHOT_KEY {
+                resnapshot = Some(decode_control(&value)?);
             } else if is_progress_key(&key) {
                 newest.insert(key, decode_backfill_progress(&value)?);
             }
         }
         let counts = |(key, progress): &(Vec<u8>, BackfillProgress)| {
-            *key == progress_key(&progress.table, resync.as_ref())
+            *key == progress_key(&progress.table, resnapshot.as_ref())
         };
         let tables = newest.into_iter().filter(counts).map(|(_, p)| (p.table.clone(), p)).collect();
-        Ok(Self { resync, tables })
+        Ok(Self { resnapshot, tables })
     }
 }
 
 /// The record that keeps `progress`.
 pub(crate) fn progress_record(
     config: &KafkaConfig,
-    resync: Option<&Resync>,
+    resnapshot: Option<&Resnapshot>,
     progress: &BackfillProgress,
 ) -> OutRecord {
     OutRecord {
         topic: Topics::new(&config.prefix).control().into(),
         partition: 0,
-        key: progress_key(&progress.table, resync),
+        key: progress_key(&progress.table, resnapshot),
         value: Some(encode_backfill_progress(progress)),
         version: None,
         timestamp_ms: None,

@@ -8,7 +8,7 @@ use tandem_model::{Change, Op, SourceInfo, TableDef, Value, Version};
 use tandem_mysql::{Mysql, MysqlError, Reader};
 use tandem_runtime::now_us;
 use tandem_watermarks::{WatermarkError, Watermarks};
-use tandem_wire::control::{BackfillProgress, Resync};
+use tandem_wire::control::{BackfillProgress, Resnapshot};
 use tandem_wire::fingerprint;
 use tandem_wire::log::{ChangeTopic, OutRecord, Topics};
 use tandem_wire::{TableSchema, WireError};
@@ -139,29 +139,29 @@ impl Backfill {
         }
     }
 
-    /// Every table, and every table again if a resync was ordered meanwhile.
+    /// Every table, and every table again if a re-snapshot was ordered meanwhile.
     async fn all_tables(&self) -> Result<(), BackfillError> {
         let producer = Producer::start(&self.kafka).await?;
         let mut copies = Copies::read(&self.kafka).await?;
         loop {
             for table in &self.tables {
                 let known = copies.tables.remove(&table.def.name.to_string());
-                self.table(&producer, table, copies.resync.as_ref(), known).await?;
+                self.table(&producer, table, copies.resnapshot.as_ref(), known).await?;
             }
             let now = Copies::read(&self.kafka).await?;
-            if now.resync == copies.resync {
+            if now.resnapshot == copies.resnapshot {
                 return Ok(());
             }
             copies = now;
         }
     }
 
-    /// The rest of a table's copy. One that follows a resync writes over cells of before it, and says so.
+    /// The rest of a table's copy. One that follows a re-snapshot writes over cells of before it, and says so.
     async fn table(
         &self,
         producer: &Producer,
         copied: &BackfillTable,
-        resync: Option<&Resync>,
+        resnapshot: Option<&Resnapshot>,
         mut known: Option<BackfillProgress>,
     ) -> Result<(), BackfillError> {
         let BackfillTable { def: table, mapping, configured } = copied;
@@ -177,7 +177,7 @@ impl Backfill {
         // The same targets, written in another way: who knows no more than that must know it.
         if let Some(progress) = known.as_mut().filter(|p| p.configured != *configured) {
             progress.configured.clone_from(configured);
-            producer.send(vec![progress_record(&self.kafka, resync, progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, resnapshot, progress)]).await?;
         }
         if known.as_ref().is_some_and(|p| p.done) {
             return Ok(());
@@ -193,7 +193,7 @@ impl Backfill {
 
         let mut progress = match known {
             Some(progress) => progress,
-            None => self.begin(&mut reader, &schema, copied, resync).await?,
+            None => self.begin(&mut reader, &schema, copied, resnapshot).await?,
         };
         let key = |bytes: &Option<Vec<u8>>| {
             bytes.as_ref().map(|k| schema.decode_key(k)).transpose().map_err(encode)
@@ -202,11 +202,11 @@ impl Backfill {
         let mut after: Option<Vec<Value>> = key(&progress.last_key)?;
         if after.is_some() {
             tracing::info!(table = name, rows = progress.rows, "the backfill goes on where it was");
-        } else if resync.is_some() {
+        } else if resnapshot.is_some() {
             tracing::info!(table = name, "the table is copied anew, after a gap in the log");
         }
-        let op = if resync.is_some() { Op::ReadAgain } else { Op::Read };
-        let least = least(resync);
+        let op = if resnapshot.is_some() { Op::Resnapshot } else { Op::Snapshot };
+        let least = least(resnapshot);
         let changes = topics.changes(&table.name);
         let mut limit = self.config.chunk_rows.min(FIRST_CHUNK);
         while let (false, Some(upto)) = (progress.done, &upto) {
@@ -246,7 +246,7 @@ impl Backfill {
             if progress.done {
                 progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
             }
-            producer.send(vec![progress_record(&self.kafka, resync, &progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, resnapshot, &progress)]).await?;
             self.metrics.rows.inc_by(count as u64);
             self.metrics.chunks.inc();
             if let Some(limit) = self.config.max_rows_per_second {
@@ -259,7 +259,7 @@ impl Backfill {
             // Of this copy there is nothing. An earlier one may stand there, and must be applied before anybody
             // verifies.
             progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
-            producer.send(vec![progress_record(&self.kafka, resync, &progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, resnapshot, &progress)]).await?;
         }
         self.metrics.tables_done.inc();
         tracing::info!(table = name, rows = progress.rows, "the backfill of this table is published");
@@ -279,12 +279,12 @@ impl Backfill {
         reader: &mut Reader,
         schema: &TableSchema,
         copied: &BackfillTable,
-        resync: Option<&Resync>,
+        resnapshot: Option<&Resnapshot>,
     ) -> Result<BackfillProgress, BackfillError> {
         let table = schema.table();
         let name = table.name.to_string();
         let changes = Topics::new(&self.kafka.prefix).changes(&table.name);
-        let watermark = self.watermarks.borrow_from(reader, &changes, least(resync)).await?;
+        let watermark = self.watermarks.borrow_from(reader, &changes, least(resnapshot)).await?;
         let upto_key = match reader.max_key(table).await? {
             None => None,
             Some(key) => {
@@ -312,8 +312,8 @@ impl Backfill {
     }
 }
 
-/// The lowest version that a copy may borrow: after a resync one of before it would tie with dual writes
+/// The lowest version that a copy may borrow: after a re-snapshot one of before it would tie with dual writes
 /// of before it.
-fn least(resync: Option<&Resync>) -> Version {
-    Version(resync.map_or(i64::MIN, |resync| resync.version))
+fn least(resnapshot: Option<&Resnapshot>) -> Version {
+    Version(resnapshot.map_or(i64::MIN, |resnapshot| resnapshot.version))
 }

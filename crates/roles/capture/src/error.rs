@@ -30,7 +30,7 @@ pub enum CaptureError {
     /// The server lacks transactions that were already published.
     #[error(
         "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
-         them. Point mysql.url at a server that has them; if there is none, `tandem resync` lets the log go on \
+         them. Point mysql.url at a server that has them; if there is none, `tandem resnapshot` lets the log go on \
          without them and has every table copied anew and verified"
     )]
     Lost {
@@ -54,21 +54,21 @@ pub enum CaptureError {
         "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
          once with the former list until the transaction is out, then change it"
     )]
-    TablesChangedInCut,
+    TablesChangedInPartial,
     /// A table was mapped, then not, and now is again.
     #[error(
         "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
          taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
-         or have every table copied anew (`tandem resync`)"
+         or have every table copied anew (`tandem resnapshot`)"
     )]
-    Gap {
+    LogGap {
         /// The change topic.
         topic: String,
     },
-    /// A resync was ordered before anything was captured.
+    /// A re-snapshot was ordered before anything was captured.
     #[error("there is no log under this kafka.prefix yet, so it has no gap: `tandem run` begins one")]
     NoLog,
-    /// A resync was ordered while another capture publishes.
+    /// A re-snapshot was ordered while another capture publishes.
     #[error(
         "a capture publishes watermarks, so the log has no gap. If it is to have one all the same, stop every \
          capture first"
@@ -118,8 +118,8 @@ impl CaptureError {
             Self::Assemble(_)
             | Self::Checkpoint(_)
             | Self::Lost { .. }
-            | Self::TablesChangedInCut
-            | Self::Gap { .. }
+            | Self::TablesChangedInPartial
+            | Self::LogGap { .. }
             | Self::NoLog
             | Self::StillCaptured
             | Self::Repartitioned { .. }

@@ -17,18 +17,18 @@
 //!   believed dead is fenced by Kafka.
 //! - A MySQL transaction larger than a batch is cut. Its watermark says how many of its row changes
 //!   are out, and they are skipped without minting when the transaction is read again.
-//! - What cannot be read any more is a gap, which only a resync goes beyond, on somebody's word (`resync.rs`).
+//! - What cannot be read any more is a gap, which only a re-snapshot goes beyond, on somebody's word (`resnapshot.rs`).
 //! - The rows of an XA transaction are published at its XA COMMIT
 //!   ([`tandem_protocol::assemble`]).
 
-mod ahead;
 mod error;
 mod metrics;
-mod resync;
+mod prefetch;
+mod resnapshot;
 mod run;
-mod turn;
+mod standby;
 
 pub use error::CaptureError;
 pub use metrics::Metrics;
-pub use resync::Gap;
+pub use resnapshot::LogGap;
 pub use run::{Capture, CaptureConfig};

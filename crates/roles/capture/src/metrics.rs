@@ -20,7 +20,7 @@ pub struct Metrics {
     pub(crate) rows: Counter<u64, AtomicU64>,
     pub(crate) bytes: Counter<u64, AtomicU64>,
     pub(crate) transactions: Counter<u64, AtomicU64>,
-    foreign_rows: Family<TableLabel, Counter<u64, AtomicU64>>,
+    out_of_band_rows: Family<TableLabel, Counter<u64, AtomicU64>>,
     pub(crate) watermarks: Counter<u64, AtomicU64>,
     pub(crate) restarts: Counter<u64, AtomicU64>,
     pub(crate) standby: Gauge<i64, AtomicI64>,
@@ -46,9 +46,9 @@ impl Metrics {
         registry.register("bytes", "Bytes of keys and values published", self.bytes.clone());
         registry.register("transactions", "MySQL transactions published", self.transactions.clone());
         registry.register(
-            "foreign_rows",
+            "out_of_band_rows",
             "Of the row changes, those that no gateway made, by table",
-            self.foreign_rows.clone(),
+            self.out_of_band_rows.clone(),
         );
         registry.register("watermarks", "Watermarks published", self.watermarks.clone());
         registry.register("restarts", "Times capture went back to its last watermark", self.restarts.clone());
@@ -79,8 +79,8 @@ impl Metrics {
 
     /// Counts row changes of a table that no gateway made; also none, so that a page shows that they are
     /// counted.
-    pub(crate) fn count_foreign(&self, table: &TableName, rows: u64) {
-        self.foreign_rows.get_or_create(&TableLabel { table: table.to_string() }).inc_by(rows);
+    pub(crate) fn count_out_of_band(&self, table: &TableName, rows: u64) {
+        self.out_of_band_rows.get_or_create(&TableLabel { table: table.to_string() }).inc_by(rows);
     }
 
     /// Whether it stands by while another capture publishes.

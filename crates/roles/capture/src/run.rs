@@ -8,7 +8,7 @@ use tandem_binlog::BinlogEvent;
 use tandem_kafka::{Admin, KafkaConfig, SchemaStore, TransactionalPublisher, read_last};
 use tandem_model::{BinlogPosition, Gtid, GtidSet, Op, TableName, Version, Watermark};
 use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
-use tandem_protocol::assemble::{Assembler, Batch, Outline};
+use tandem_protocol::assemble::{Assembler, AssemblerConfig, Batch};
 use tandem_protocol::mint::Minter;
 use tandem_runtime::now_us;
 use tandem_wire::control::{decode_watermark, encode_watermark};
@@ -16,10 +16,10 @@ use tandem_wire::log::{EndOffsets, OutRecord, Topics};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::ahead::Ahead;
 use crate::error::CaptureError;
 use crate::metrics::Metrics;
-use crate::turn::{self, Patience, Since};
+use crate::prefetch::Prefetch;
+use crate::standby::{self, Patience, Since};
 
 /// First and longest pause before capture starts again from its last watermark.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
@@ -83,7 +83,7 @@ impl Capture {
     /// last committed watermark; what cannot pass is returned.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CaptureError> {
         for table in &self.config.tables {
-            self.metrics.count_foreign(table, 0);
+            self.metrics.count_out_of_band(table, 0);
         }
         let mut pause = BACKOFF.0;
         let mut displaced = None;
@@ -123,7 +123,8 @@ impl Capture {
     async fn term(&self, displaced: Option<Displaced>) -> Result<(), Ended> {
         let patience = Patience::of(self.config.idle);
         let after = if displaced.is_some() { Since::Now } else { Since::LastWatermark };
-        let others = turn::wait(&self.kafka, &patience, after, &self.metrics).await.map_err(Ended::Failed)?;
+        let others =
+            standby::wait(&self.kafka, &patience, after, &self.metrics).await.map_err(Ended::Failed)?;
         self.metrics.standby.set(0);
         let alone = displaced.is_some() && !others;
         match displaced {
@@ -167,8 +168,8 @@ impl Capture {
             return Err(CaptureError::Lost { lost });
         }
         let mut ends = last.offsets.clone();
-        if last.cut.is_some() && ends.keys().ne(partitions.keys()) {
-            return Err(CaptureError::TablesChangedInCut);
+        if last.partial.is_some() && ends.keys().ne(partitions.keys()) {
+            return Err(CaptureError::TablesChangedInPartial);
         }
         ends.retain(|topic, _| partitions.contains_key(topic));
         for (topic, &count) in &partitions {
@@ -181,12 +182,12 @@ impl Capture {
             }
             let found = admin.end_offsets(topic, count).await?;
             if self.holds_changes(&admin, topic, &found).await? {
-                return Err(CaptureError::Gap { topic: topic.clone() });
+                return Err(CaptureError::LogGap { topic: topic.clone() });
             }
             ends.insert(topic.clone(), found);
         }
         let wanted: HashSet<TableName> = self.config.tables.iter().cloned().collect();
-        let outline = Outline {
+        let outline = AssemblerConfig {
             tables: wanted.clone(),
             topics: topics.clone(),
             prefix: self.kafka.prefix.clone(),
@@ -197,11 +198,11 @@ impl Capture {
         };
         let mut assembler = Assembler::resume(outline, &last);
         let stream = self.stream(&self.binlog, &last.gtid_set, &wanted).await?;
-        tracing::info!(gtid_set = %last.gtid_set, version = %last.version, cut = last.cut.is_some(), "reading the binlog");
+        tracing::info!(gtid_set = %last.gtid_set, version = %last.version, partial = last.partial.is_some(), "reading the binlog");
         self.metrics.connected.set(1);
-        let mut events = Ahead::of(stream);
+        let mut events = Prefetch::of(stream);
         // The rows of a large XA transaction, which are read again when it commits.
-        let mut again: Option<Ahead> = None;
+        let mut again: Option<Prefetch> = None;
         let ends = Arc::new(Mutex::new(ends));
         let mut publication = None;
         // A new log begins with a watermark at once: nothing can be borrowed before there is one.
@@ -219,7 +220,7 @@ impl Capture {
                     None => again = None,
                     Some(_) if again.is_some() => {}
                     Some(gtid) => {
-                        again = Some(Ahead::of(self.transaction(&mut reader, gtid, &wanted).await?));
+                        again = Some(Prefetch::of(self.transaction(&mut reader, gtid, &wanted).await?));
                     }
                 }
             }
@@ -265,8 +266,8 @@ impl Capture {
                     for (table, op, rows) in &published.changes {
                         self.metrics.published(table, *op, *rows);
                     }
-                    for (table, rows) in &published.foreign_rows {
-                        self.metrics.count_foreign(table, *rows);
+                    for (table, rows) in &published.out_of_band_rows {
+                        self.metrics.count_out_of_band(table, *rows);
                     }
                     self.metrics.watermarks.inc();
                 }
@@ -331,8 +332,8 @@ impl Capture {
                  row changes and are not carried"
             );
         }
-        let Batch { mut records, rows, transactions, changes, foreign_rows, .. } = batch;
-        let published = Published { rows, transactions, bytes, changes, foreign_rows };
+        let Batch { mut records, rows, transactions, changes, out_of_band_rows, .. } = batch;
+        let published = Published { rows, transactions, bytes, changes, out_of_band_rows };
         let topic: Arc<str> = topics.watermarks().into();
         self.schemas.reframe(&mut records)?;
         publisher
@@ -393,7 +394,7 @@ impl Capture {
             position: BinlogPosition::default(),
             version: Minter::after(Version(0)).watermark(clock_us),
             offsets: BTreeMap::new(),
-            cut: None,
+            partial: None,
             clock_us,
         })
     }
@@ -405,7 +406,7 @@ struct Published {
     transactions: u64,
     bytes: u64,
     changes: Vec<(TableName, Op, u64)>,
-    foreign_rows: BTreeMap<TableName, u64>,
+    out_of_band_rows: BTreeMap<TableName, u64>,
 }
 
 /// The watermark's record, with the offsets that this transaction's records got.

@@ -56,7 +56,7 @@ impl Metrics {
     /// How things stand.
     pub(crate) fn show(&self, outlook: &Outlook) {
         for phase in Phase::ALL {
-            let holds = i64::from(phase == outlook.place.phase);
+            let holds = i64::from(phase == outlook.stage.phase);
             self.phase.get_or_create(&PhaseLabel { phase: phase.name() }).set(holds);
         }
         self.gates.clear();

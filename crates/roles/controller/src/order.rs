@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use tandem_protocol::rollout::Measurements;
-use tandem_protocol::rollout::Place;
+use tandem_protocol::rollout::Stage;
 use tandem_protocol::rollout::{Obstacle, Outlook};
 
 /// So long after Kafka last said that a phase holds, it may be another: below the time after which the
@@ -33,7 +33,7 @@ pub(crate) struct Command {
     /// The generation that the order is about; none: whichever holds.
     pub(crate) generation: Option<u64>,
     pub(crate) by: String,
-    pub(crate) why: String,
+    pub(crate) reason: String,
     pub(crate) reply: oneshot::Sender<Result<Option<Arc<Standing>>, Refusal>>,
 }
 
@@ -49,9 +49,9 @@ impl Command {
 pub(crate) enum Refusal {
     /// Another controller is the active one.
     Standby,
-    /// What stands in the way of the next place.
-    Obstacles(Option<Place>, Vec<Obstacle>),
-    /// Nothing lies before the first place.
+    /// What stands in the way of the next stage.
+    Obstacles(Option<Stage>, Vec<Obstacle>),
+    /// Nothing lies before the first stage.
     First,
     /// The order is about another generation.
     OtherGeneration { expected: u64, found: u64 },

@@ -187,7 +187,7 @@ pub(crate) mod tests {
             primary_key: vec![0, 1],
         };
         let mut config = same_shape(&table);
-        config.target[0].omit = vec!["legacy".into()];
+        config.target[0].exclude_from_target = vec!["legacy".into()];
         config.target.push(TargetConfig {
             table: "by_total".into(),
             partition_key: vec!["region".into()],

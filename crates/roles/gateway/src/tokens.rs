@@ -117,7 +117,7 @@ mod tests {
             position: BinlogPosition { file: "binlog.000001".into(), pos: 4 },
             version: Version(1),
             offsets: [("known".to_owned(), vec![5])].into(),
-            cut: None,
+            partial: None,
             clock_us: 0,
         };
         assert!(is_applied(&watermark, "known", |_| Some(5)));

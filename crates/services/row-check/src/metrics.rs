@@ -20,7 +20,7 @@ impl From<MismatchKind> for KindLabel {
             MismatchKind::Missing => "missing",
             MismatchKind::Extra => "extra",
             MismatchKind::Different => "different",
-            MismatchKind::ForeignWrite => "foreign_write",
+            MismatchKind::OutOfBand => "out_of_band",
         };
         Self { kind }
     }

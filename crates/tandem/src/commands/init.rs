@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
     let keyspace = args.keyspace.clone().unwrap_or_else(|| keyspace_for(&args.database));
     let text = config_text(args, &keyspace, &configs)?;
     let kafka = KafkaConfig::new(&args.kafka_brokers, &args.prefix);
-    let mut cql = String::from("-- What `tandem schema apply` creates, once the keyspace is there.\n");
+    let mut cql = String::from("-- What `tandem schema create` creates, once the keyspace is there.\n");
     for target in plans.iter().flat_map(TablePlan::targets) {
         let statement = create_table(&keyspace, target.table(), gc_grace_seconds(&kafka));
         let _ = write!(cql, "\n{};\n", statement.trim_end().trim_end_matches(';'));
@@ -74,7 +74,7 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
     write(&schema_cql, &cql)?;
     Config::load(&args.out).context("what was just written cannot be read back")?;
     println!("wrote {} ({} tables) and {}", args.out.display(), configs.len(), schema_cql.display());
-    println!("next: edit it, then `tandem schema apply`, `tandem check`, `tandem run`");
+    println!("next: edit it, then `tandem schema create`, `tandem check`, `tandem run`");
     Ok(ExitCode::SUCCESS)
 }
 

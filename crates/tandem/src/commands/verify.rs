@@ -26,7 +26,7 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
         target.prepare(&target_tables(&servers.plans)).await?;
     }
     let progress = read_progress(&servers.kafka).await?;
-    let watermarks = Watermarks::follow(&servers.kafka, config.patience()).await?;
+    let watermarks = Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?;
     let metrics = CheckMetrics::default();
     let (checker, tables) = checker(&servers, &watermarks, &metrics, None).await?;
     let started_at_us = now_us();

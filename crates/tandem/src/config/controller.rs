@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use tandem_controller::{ControllerConfig, MetricNames, Scope, Token};
-use tandem_model::{DualWriteMode, Fact, Phase};
+use tandem_model::{CohortAttribute, DualWriteMode, Phase};
 use tandem_protocol::rollout::{Expressions, Policy, Serving};
 
 use crate::config::secret::Secret;
@@ -31,9 +31,9 @@ pub(crate) struct ControllerSection {
     interval_ms: u64,
     window_seconds: u64,
     canary_percents: Vec<f64>,
-    dwell_seconds: BTreeMap<String, f64>,
+    soak_seconds: BTreeMap<String, f64>,
     gates: BTreeMap<String, Expressions>,
-    step_back: BTreeMap<String, Expressions>,
+    rollback: BTreeMap<String, Expressions>,
     /// Metrics pages.
     gateways: Vec<String>,
     metric_names: BTreeMap<String, String>,
@@ -72,7 +72,7 @@ struct TokenSection {
 
 impl Default for CohortSection {
     fn default() -> Self {
-        Self { by: Fact::Key.to_string(), values: BTreeMap::new() }
+        Self { by: CohortAttribute::Key.to_string(), values: BTreeMap::new() }
     }
 }
 
@@ -89,9 +89,9 @@ impl Default for ControllerSection {
             interval_ms: 1000,
             window_seconds: 300,
             canary_percents: vec![1.0, 5.0, 25.0, 50.0, 100.0],
-            dwell_seconds: BTreeMap::new(),
+            soak_seconds: BTreeMap::new(),
             gates: BTreeMap::new(),
-            step_back: BTreeMap::new(),
+            rollback: BTreeMap::new(),
             gateways: Vec::new(),
             metric_names: BTreeMap::new(),
             validate: 1.0,
@@ -173,24 +173,24 @@ impl ControllerSection {
     }
 
     fn policy(&self) -> Result<Policy> {
-        let mut dwell = BTreeMap::new();
-        for (name, seconds) in &self.dwell_seconds {
-            let phase = phase("dwell_seconds", name)?;
+        let mut soak = BTreeMap::new();
+        for (name, seconds) in &self.soak_seconds {
+            let phase = phase("soak_seconds", name)?;
             let held = Duration::try_from_secs_f64(*seconds);
-            dwell.insert(phase, held.with_context(|| format!("controller.dwell_seconds.{name}"))?);
+            soak.insert(phase, held.with_context(|| format!("controller.soak_seconds.{name}"))?);
         }
         let by_phase = |key, section: &BTreeMap<String, Expressions>| {
             section.iter().map(|(name, gates)| Ok((phase(key, name)?, gates.clone()))).collect::<Result<_>>()
         };
-        let (gates, step_back) = (by_phase("gates", &self.gates)?, by_phase("step_back", &self.step_back)?);
-        Ok(Policy::new(&self.canary_percents, &dwell, &gates, &step_back)?)
+        let (gates, rollback) = (by_phase("gates", &self.gates)?, by_phase("rollback", &self.rollback)?);
+        Ok(Policy::new(&self.canary_percents, &soak, &gates, &rollback)?)
     }
 
     fn serving(&self) -> Result<Serving> {
         let fact = |text: &str| text.parse().map_err(anyhow::Error::msg).context("controller.cohort");
         let mut cohort_values = Vec::new();
         for (name, values) in &self.cohort.values {
-            let name: Fact = fact(name)?;
+            let name: CohortAttribute = fact(name)?;
             cohort_values.extend(values.iter().map(|value| (name.clone(), value.clone())));
         }
         Ok(Serving {
@@ -256,18 +256,18 @@ mod tests {
     #[test]
     fn nothing_has_to_be_said() {
         let config = section("").unwrap();
-        assert_eq!(config.policy.ladder.places().len(), 10);
+        assert_eq!(config.policy.plan.stages().len(), 10);
         assert!(!config.auto);
     }
 
     #[test]
     fn what_is_said_is_taken() {
         let config = section(
-            "auto = true\ncanary_percents = [50]\n[dwell_seconds]\ncanary = 0.5\n[gates.verify]\nquiet = \
-             'foreign_rows == 0'\n[cohort]\nby = 'column:customer'\nvalues = { 'header:tandem-country' = ['PT'] }\n",
+            "auto = true\ncanary_percents = [50]\n[soak_seconds]\ncanary = 0.5\n[gates.verify]\nquiet = \
+             'out_of_band_rows == 0'\n[cohort]\nby = 'column:customer'\nvalues = { 'header:tandem-country' = ['PT'] }\n",
         )
         .unwrap();
-        assert_eq!(config.policy.dwell(Phase::Canary), Duration::from_millis(500));
+        assert_eq!(config.policy.soak(Phase::Canary), Duration::from_millis(500));
         assert!(config.policy.gates(Phase::Verify).iter().any(|gate| gate.name() == "quiet"));
         assert_eq!(config.serving.cohort_values.len(), 1);
     }
@@ -287,7 +287,7 @@ mod tests {
         for (text, word) in [
             ("[gates.verify]\ng = 'lag < 1'", "controller.gates.verify"),
             ("[gates.verfy]\ng = 'full_scan_clean'", "verfy"),
-            ("[dwell_seconds]\ncanary = -1", "controller.dwell_seconds.canary"),
+            ("[soak_seconds]\ncanary = -1", "controller.soak_seconds.canary"),
             ("validate = 1.5", "controller.validate"),
             ("listen = '0.0.0.0:1'", "controller.insecure"),
             ("listen = '0.0.0.0:1'\ninsecure = true", "[[controller.token]]"),

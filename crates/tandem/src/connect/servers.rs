@@ -205,7 +205,7 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
             Ok(missing) => found.problems.extend(missing.into_iter().map(|column| Problem {
                 part: "mysql",
                 what: format!("table {name}"),
-                cause: format!("it has no column `{column}`, which `exclude_columns` names"),
+                cause: format!("it has no column `{column}`, which `exclude_from_capture` names"),
                 remedy: Some("correct the name, unless the column is to come".into()),
                 fatal: false,
             })),
@@ -236,7 +236,7 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
     match target.check_schema(&tables).await {
         Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
             remedy: f.mend.as_ref().map(|cql| {
-                format!("{cql};{}", if f.is_absence() { " (`tandem schema apply` does it)" } else { "" })
+                format!("{cql};{}", if f.is_absence() { " (`tandem schema create` does it)" } else { "" })
             }),
             part: "cassandra",
             what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },

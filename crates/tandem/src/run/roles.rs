@@ -276,7 +276,7 @@ async fn gateway(
             .map(|(table, plan)| (table.entity.clone(), Arc::clone(plan)))
             .collect(),
         metrics: metrics.gateway.clone(),
-        watermark_timeout: config.patience(),
+        watermark_timeout: config.watermark_timeout(),
     };
     let endpoint = section.endpoint();
     let tls = endpoint.tls()?;
@@ -336,7 +336,7 @@ async fn followers(
     if !(backfill || verify || reconcile) {
         return Ok(work);
     }
-    let watermarks = Watermarks::follow(&servers.kafka, config.patience()).await?;
+    let watermarks = Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?;
     if verify || reconcile {
         let (sender, feed) = mpsc::channel(FEED);
         let feed_to = verify.then_some(sender);

@@ -69,7 +69,7 @@ impl Admin {
                 let topic = NewTopic::new(
                     &spec.name,
                     spec.partitions,
-                    TopicReplication::Fixed(self.config.replication),
+                    TopicReplication::Fixed(self.config.replication_factor),
                 );
                 settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
             })
@@ -149,7 +149,7 @@ impl Admin {
 pub(crate) fn not_created(config: &KafkaConfig, topic: String, code: RDKafkaErrorCode) -> ConsumeError {
     let hint = match code {
         RDKafkaErrorCode::InvalidReplicationFactor => {
-            format!("; kafka.replication is {}: are there as many brokers?", config.replication)
+            format!("; kafka.replication_factor is {}: are there as many brokers?", config.replication_factor)
         }
         _ => String::new(),
     };

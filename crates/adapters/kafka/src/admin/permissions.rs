@@ -104,7 +104,7 @@ async fn create_topics(config: &KafkaConfig) -> Result<Option<MissingAcl>, Consu
     let client: AdminClient<LogContext> =
         created(config.client(&[]).create_with_context(LogContext::new(config)))?;
     let name = name(config);
-    let topic = NewTopic::new(&name, config.partitions, TopicReplication::Fixed(config.replication));
+    let topic = NewTopic::new(&name, config.partitions, TopicReplication::Fixed(config.replication_factor));
     let options = AdminOptions::new().request_timeout(Some(REQUEST)).validate_only(true);
     let asked = client.create_topics([&topic], &options).await;
     let results = asked.map_err(|e| ConsumeError::request("asking whether topics may be created", &e))?;

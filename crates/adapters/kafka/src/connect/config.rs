@@ -24,7 +24,7 @@ pub struct KafkaConfig {
     /// Partitions of a new change topic.
     pub partitions: i32,
     /// Replicas of a new topic; −1: as many as the brokers' `default.replication.factor`.
-    pub replication: i32,
+    pub replication_factor: i32,
     /// How long new change topics keep records.
     pub retention: Duration,
     /// How connections are secured.
@@ -44,7 +44,7 @@ impl KafkaConfig {
             brokers: brokers.into(),
             prefix: prefix.into(),
             partitions: 6,
-            replication: -1,
+            replication_factor: -1,
             retention: Duration::from_hours(7 * 24),
             security: KafkaSecurity::default(),
             registry: None,
@@ -130,7 +130,7 @@ impl fmt::Debug for KafkaConfig {
             .field("brokers", &self.brokers)
             .field("prefix", &self.prefix)
             .field("partitions", &self.partitions)
-            .field("replication", &self.replication)
+            .field("replication_factor", &self.replication_factor)
             .field("retention", &self.retention)
             .field("security", &self.security)
             .field("registry", &self.registry)

@@ -56,7 +56,7 @@ pub enum Refusal {
         ty: String,
     },
     /// A key column is excluded.
-    #[error("its primary key holds column `{column}`: take that out of `exclude_columns`")]
+    #[error("its primary key holds column `{column}`: take that out of `exclude_from_capture`")]
     ExcludedKey {
         /// The column.
         column: String,

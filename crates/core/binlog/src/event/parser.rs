@@ -88,8 +88,8 @@ fn kind_name(kind: u8) -> String {
 }
 
 const STATEMENT_BASED: &str = "SET GLOBAL binlog_format = ROW, let every session connect anew, and go on \
-                               behind it with `tandem resync`";
-const RESYNC: &str = "go on behind it with `tandem resync`";
+                               behind it with `tandem resnapshot`";
+const RESNAPSHOT: &str = "go on behind it with `tandem resnapshot`";
 
 impl EventParser {
     pub(crate) fn new(wanted: Wanted, excluded: ExcludedColumns, collations: Collations) -> Self {
@@ -246,12 +246,12 @@ impl EventParser {
             )),
             23..=25 => Err(Fault::unsupported(
                 "rows are written in an old form",
-                "SET GLOBAL log_bin_use_v1_row_events = OFF and go on behind it with `tandem resync`",
+                "SET GLOBAL log_bin_use_v1_row_events = OFF and go on behind it with `tandem resnapshot`",
             )),
-            26 => Err(Fault::unsupported("the server says that it may have lost changes here", RESYNC)),
+            26 => Err(Fault::unsupported("the server says that it may have lost changes here", RESNAPSHOT)),
             34 => Err(Fault::unsupported(
                 "the transaction has no GTID",
-                "SET GLOBAL gtid_mode = ON and go on behind it with `tandem resync`",
+                "SET GLOBAL gtid_mode = ON and go on behind it with `tandem resnapshot`",
             )),
             39 => self.partial_rows(body),
             _ => Err(Fault::unsupported(
@@ -330,7 +330,7 @@ impl EventParser {
         match (&self.state, query) {
             (State::Outside, _) => Err(Fault::unsupported(
                 "a statement has no GTID",
-                "SET GLOBAL gtid_mode = ON and go on behind it with `tandem resync`",
+                "SET GLOBAL gtid_mode = ON and go on behind it with `tandem resnapshot`",
             )),
             (State::Opened(_), Query::Begin | Query::CreateAndRows) => {
                 Ok(self.begin(text.locale == GATEWAY_LOCALE, None))
@@ -347,13 +347,13 @@ impl EventParser {
             }
             (State::Inside | State::InsideXa, Query::Rollback) => Err(Fault::unsupported(
                 "a transaction that was rolled back has changed tables that are not transactional",
-                "convert the tables to ENGINE=InnoDB and go on behind it with `tandem resync`",
+                "convert the tables to ENGINE=InnoDB and go on behind it with `tandem resnapshot`",
             )),
             (_, Query::Other { kind: StatementKind::DataChange, .. }) => {
                 Err(Fault::unsupported("a statement changes rows without row images", STATEMENT_BASED))
             }
             (State::Inside | State::InsideXa, _) => {
-                Err(Fault::unsupported("a statement stands inside a transaction", RESYNC))
+                Err(Fault::unsupported("a statement stands inside a transaction", RESNAPSHOT))
             }
             (State::Opened(_), Query::Other { kind, tables, dropped }) => {
                 Ok(self.statement(text, kind, tables, dropped))
@@ -445,7 +445,7 @@ impl EventParser {
             None => Ok(None),
             Some(plan) => Err(Fault::unsupported(
                 "they hold parts of JSON documents",
-                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and go on behind it with `tandem resync`",
+                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and go on behind it with `tandem resnapshot`",
             )
             .of_table(&plan.table.name)),
         }

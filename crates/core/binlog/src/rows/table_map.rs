@@ -44,7 +44,7 @@ impl Plan {
                 Some(_) if excluded => {
                     return Err(Fault::unsupported(
                         format!("its primary key holds the excluded column `{}`", column.name),
-                        "take it out of `exclude_columns`",
+                        "take it out of `exclude_from_capture`",
                     ));
                 }
                 Some(place) => table.primary_key[place] = table.columns.len(),
@@ -107,7 +107,7 @@ impl<'a> Head<'a> {
         let Some(names) = &metadata.names else {
             return Err(Fault::unsupported(
                 "the binlog does not hold the names of its columns",
-                "SET GLOBAL binlog_row_metadata = FULL, then go on behind it with `tandem resync`",
+                "SET GLOBAL binlog_row_metadata = FULL, then go on behind it with `tandem resnapshot`",
             ));
         };
         if names.len() != count {
@@ -139,7 +139,7 @@ impl<'a> Head<'a> {
         if primary_key.is_empty() {
             return Err(Fault::unsupported(
                 "it has no primary key",
-                "ALTER TABLE … ADD PRIMARY KEY and go on behind it with `tandem resync`, or leave the table out",
+                "ALTER TABLE … ADD PRIMARY KEY and go on behind it with `tandem resnapshot`, or leave the table out",
             ));
         }
         Plan::new(self.name, columns, &primary_key)

@@ -49,11 +49,11 @@ fn what_a_change_writes_within_and_without() {
     for (op, before, after, expected) in [
         (Op::Create, None, image("new", None), vec![]),
         (Op::Create, None, image("paid", Some(3)), upsert(value())),
-        (Op::Read, None, image("new", None), vec![]),
-        (Op::Read, None, image("paid", None), upsert(Cell::Unset)),
+        (Op::Snapshot, None, image("new", None), vec![]),
+        (Op::Snapshot, None, image("paid", None), upsert(Cell::Unset)),
         // It may have left the filter in the gap that the copy follows.
-        (Op::ReadAgain, None, image("new", None), delete()),
-        (Op::ReadAgain, None, image("paid", None), upsert(Cell::Null)),
+        (Op::Resnapshot, None, image("new", None), delete()),
+        (Op::Resnapshot, None, image("paid", None), upsert(Cell::Null)),
         (Op::Update, image("new", Some(3)), image("new", None), vec![]),
         (Op::Update, image("new", None), image("paid", Some(3)), upsert(value())),
         // Outside, its NULL was never written as a value.
@@ -77,7 +77,11 @@ fn by_e(filter: &str) -> TablePlan {
         table: "x".into(),
         partition_key: vec!["e".into()],
         clustering_key: vec!["id".into()],
-        omit: COLUMNS.iter().map(|(n, _)| (*n).to_owned()).filter(|n| n != "id" && n != "e").collect(),
+        exclude_from_target: COLUMNS
+            .iter()
+            .map(|(n, _)| (*n).to_owned())
+            .filter(|n| n != "id" && n != "e")
+            .collect(),
         r#where: Some(filter.into()),
         ..TargetConfig::default()
     };

@@ -71,7 +71,7 @@ pub(crate) fn compile(filter: &str, table: TableDef) -> Result<TablePlan, PlanEr
     config.target[0] = TargetConfig {
         table: "x".into(),
         r#where: Some(filter.into()),
-        omit: others.collect(),
+        exclude_from_target: others.collect(),
         ..config.target[0].clone()
     };
     TablePlan::compile(&config, &Arc::new(table))

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tandem_binlog::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
-use tandem_model::{BinlogPosition, Cut, Gtid, GtidSet, Op, SourceInfo, TableDef, TableName, Watermark};
+use tandem_model::{
+    BinlogPosition, Gtid, GtidSet, Op, PartialTransaction, SourceInfo, TableDef, TableName, Watermark,
+};
 use tandem_wire::control::{Ddl, encode_ddl};
 use tandem_wire::log::{ChangeTopic, OutRecord, Topics};
 use tandem_wire::{EncodedChange, Image, TableSchema};
 
 use crate::assemble::error::AssembleError;
-use crate::assemble::pending_xa::{Held, Prepared};
+use crate::assemble::pending_xa::{HeldRows, PendingXa};
 use crate::mint::Minter;
 
 /// What one Kafka transaction carries before its watermark.
@@ -27,7 +29,7 @@ pub struct Batch {
     /// Row changes in it by table and operation.
     pub changes: Vec<(TableName, Op, u64)>,
     /// Of the row changes, those that no gateway made, by table.
-    pub foreign_rows: BTreeMap<TableName, u64>,
+    pub out_of_band_rows: BTreeMap<TableName, u64>,
     /// Statements in it that changed the schema of a mapped table. Values that such a statement itself
     /// changed are not row changes and are not carried.
     pub schema_changes: Vec<Ddl>,
@@ -46,11 +48,11 @@ struct Open {
     /// Row changes that were published before a restart.
     skip: u64,
     /// Of an XA transaction its xid and its rows, until it is known what becomes of it.
-    xa: Option<(String, Held)>,
+    xa: Option<(String, HeldRows)>,
 }
 
 /// A transaction that commits now and whose rows must be read again.
-struct Again {
+struct Replay {
     /// The transaction that holds the rows.
     rows_of: Gtid,
     /// Where the one that commits them ends.
@@ -60,7 +62,7 @@ struct Again {
 }
 
 /// A table definition with what belongs to each of its records.
-struct Known {
+struct TableState {
     table: Arc<TableDef>,
     topic: ChangeTopic,
     /// Row changes in the batch: created, updated, deleted.
@@ -72,7 +74,7 @@ const OPS: [Op; 3] = [Op::Create, Op::Update, Op::Delete];
 
 /// What the assembler needs to know besides the watermark that it resumes from.
 #[derive(Debug, Clone)]
-pub struct Outline {
+pub struct AssemblerConfig {
     /// The mapped tables.
     pub tables: HashSet<TableName>,
     /// The names of the topics.
@@ -91,38 +93,38 @@ pub struct Outline {
 
 /// Turns binlog events into records and watermarks.
 pub struct Assembler {
-    outline: Outline,
+    config: AssemblerConfig,
     source: String,
     minter: Minter,
     gtid_set: GtidSet,
     position: BinlogPosition,
     clock_us: i64,
     open: Option<Open>,
-    prepared: Prepared,
-    again: Option<Again>,
+    prepared: PendingXa,
+    replay: Option<Replay>,
     /// The cut of the watermark that was resumed from, until its transaction comes again.
-    resumed: Option<Cut>,
+    resumed: Option<PartialTransaction>,
     /// By the address of the definition: the stream gives the same `Arc` for the same table map,
     /// and each entry holds it, so that its address is not used again.
-    known: HashMap<usize, Known>,
+    known: HashMap<usize, TableState>,
     batch: Batch,
     bytes: usize,
 }
 
 impl Assembler {
     /// Goes on after `last`.
-    pub fn resume(outline: Outline, last: &Watermark) -> Self {
+    pub fn resume(config: AssemblerConfig, last: &Watermark) -> Self {
         Self {
-            prepared: Prepared::new(outline.prepared_bytes),
-            again: None,
-            outline,
+            prepared: PendingXa::new(config.prepared_bytes),
+            replay: None,
+            config,
             source: last.source.clone(),
             minter: Minter::after(last.version),
             gtid_set: last.gtid_set.clone(),
             position: last.position.clone(),
             clock_us: last.clock_us,
             open: None,
-            resumed: last.cut.clone(),
+            resumed: last.partial.clone(),
             known: HashMap::new(),
             batch: Batch::default(),
             bytes: 0,
@@ -157,14 +159,14 @@ impl Assembler {
     /// The transaction whose rows are needed now and must be read again: its events, and nothing else,
     /// are to be fed until this is `None`. They may come among others.
     pub fn rows_needed(&self) -> Option<&Gtid> {
-        self.again.as_ref().map(|again| &again.rows_of)
+        self.replay.as_ref().map(|replay| &replay.rows_of)
     }
 
     /// Takes in the next event. `now_us` is this machine's clock, only used to refuse commit times
     /// that lie far ahead of it.
     pub fn on_event(&mut self, event: BinlogEvent, now_us: i64) -> Result<(), AssembleError> {
-        if self.again.is_some() {
-            return self.on_event_again(event);
+        if self.replay.is_some() {
+            return self.on_replayed_event(event);
         }
         match event {
             BinlogEvent::Begin { gtid, commit_us, server_id, by_gateway, xa } => {
@@ -204,9 +206,9 @@ impl Assembler {
             }
             BinlogEvent::Statement { gtid, commit_us, database, sql, kind, tables, position } => {
                 self.check_next(&gtid, commit_us, now_us)?;
-                self.check_cut(&gtid)?;
+                self.check_partial(&gtid)?;
                 self.refuse_lost_table(&gtid, kind, &database, &tables, &position)?;
-                if tables.iter().any(|t| self.outline.tables.contains(t)) {
+                if tables.iter().any(|t| self.config.tables.contains(t)) {
                     let ddl = Ddl {
                         gtid: gtid.to_string(),
                         database,
@@ -219,7 +221,7 @@ impl Assembler {
                         ts_us: commit_us,
                     };
                     let record = OutRecord {
-                        topic: self.outline.topics.ddl().into(),
+                        topic: self.config.topics.ddl().into(),
                         partition: 0,
                         key: self.source.clone().into_bytes(),
                         value: Some(encode_ddl(&ddl)),
@@ -247,9 +249,9 @@ impl Assembler {
     /// The watermark's offsets are not known yet: they are those of the records once published.
     pub fn take(&mut self, clock_us: Option<i64>) -> (Batch, Watermark) {
         self.clock_us = self.clock_us.max(clock_us.unwrap_or(i64::MIN));
-        let cut = match &self.open {
+        let partial = match &self.open {
             Some(open) if open.rows.max(open.skip) > 0 => {
-                Some(Cut { gtid: open.gtid.clone(), rows: open.rows.max(open.skip) })
+                Some(PartialTransaction { gtid: open.gtid.clone(), rows: open.rows.max(open.skip) })
             }
             // The transaction that was cut before a restart has not come again yet: it is still cut.
             _ => self.resumed.clone(),
@@ -268,7 +270,7 @@ impl Assembler {
             position: self.position.clone(),
             version: self.minter.watermark(self.clock_us),
             offsets: BTreeMap::new(),
-            cut,
+            partial,
             clock_us: self.clock_us,
         };
         (std::mem::take(&mut self.batch), watermark)
@@ -283,14 +285,14 @@ impl Assembler {
         xa: Option<String>,
         now_us: i64,
     ) -> Result<(), AssembleError> {
-        let cut = self.resumed.take_if(|cut| cut.gtid == gtid);
-        // Prepared transactions come again before the one that was cut; `commit` looks whether it is one.
+        let partial = self.resumed.take_if(|partial| partial.gtid == gtid);
+        // PendingXa transactions come again before the one that was cut; `commit` looks whether it is one.
         if xa.is_none() {
-            self.check_cut(&gtid)?;
+            self.check_partial(&gtid)?;
         }
         self.check_next(&gtid, commit_us, now_us)?;
-        let skip = cut.map_or(0, |cut| cut.rows);
-        let xa = xa.map(|xid| (xid, Held::default()));
+        let skip = partial.map_or(0, |partial| partial.rows);
+        let xa = xa.map(|xid| (xid, HeldRows::default()));
         let source =
             SourceInfo { gtid: Some(gtid.to_string()), server_id, ts_us: commit_us, ..SourceInfo::default() };
         self.open = Some(Open { gtid, commit_us, by_gateway, source, rows: 0, skip, xa });
@@ -304,8 +306,8 @@ impl Assembler {
             self.end_of_transaction(&open.gtid, open.commit_us, position);
             return Ok(());
         };
-        if let Some(cut) = &self.resumed {
-            return Err(AssembleError::CutMissing { cut: cut.gtid.clone(), found: open.gtid });
+        if let Some(partial) = &self.resumed {
+            return Err(AssembleError::PartialMissing { partial: partial.gtid.clone(), found: open.gtid });
         }
         let rows_of = open.gtid.clone();
         self.open = Some(open);
@@ -313,9 +315,9 @@ impl Assembler {
     }
 
     /// Publishes rows that were held as those of the open transaction, which ends at `end`.
-    fn publish(&mut self, rows_of: Gtid, held: Held, end: BinlogPosition) -> Result<(), AssembleError> {
+    fn publish(&mut self, rows_of: Gtid, held: HeldRows, end: BinlogPosition) -> Result<(), AssembleError> {
         let Some(events) = held.into_events() else {
-            self.again = Some(Again { rows_of, end, inside: false });
+            self.replay = Some(Replay { rows_of, end, inside: false });
             return Ok(());
         };
         for event in &events {
@@ -333,24 +335,24 @@ impl Assembler {
     }
 
     /// An event of the second reading of a transaction.
-    fn on_event_again(&mut self, event: BinlogEvent) -> Result<(), AssembleError> {
-        let Some(mut again) = self.again.take() else { return Ok(()) };
+    fn on_replayed_event(&mut self, event: BinlogEvent) -> Result<(), AssembleError> {
+        let Some(mut replay) = self.replay.take() else { return Ok(()) };
         match event {
-            BinlogEvent::Begin { gtid, .. } => again.inside = gtid == again.rows_of,
-            BinlogEvent::Rows(rows) if again.inside => self.rows(&rows, &again.end)?,
-            BinlogEvent::Prepared { .. } | BinlogEvent::Commit { .. } if again.inside => {
-                return self.published(&again.rows_of, again.end);
+            BinlogEvent::Begin { gtid, .. } => replay.inside = gtid == replay.rows_of,
+            BinlogEvent::Rows(rows) if replay.inside => self.rows(&rows, &replay.end)?,
+            BinlogEvent::Prepared { .. } | BinlogEvent::Commit { .. } if replay.inside => {
+                return self.published(&replay.rows_of, replay.end);
             }
             _ => {}
         }
-        self.again = Some(again);
+        self.replay = Some(replay);
         Ok(())
     }
 
     /// Refuses a transaction that may not come now, wherever it stands.
     fn check_next(&self, gtid: &Gtid, commit_us: i64, now_us: i64) -> Result<(), AssembleError> {
         let ahead_us = commit_us - now_us;
-        if ahead_us > self.outline.max_clock_ahead_us {
+        if ahead_us > self.config.max_clock_ahead_us {
             return Err(AssembleError::ClockAhead { gtid: gtid.clone(), ahead_s: ahead_us / 1_000_000 });
         }
         if self.open.is_some() {
@@ -360,10 +362,10 @@ impl Assembler {
     }
 
     /// Refuses a transaction, or a statement that is one, while the one that was cut has not come again.
-    fn check_cut(&self, gtid: &Gtid) -> Result<(), AssembleError> {
+    fn check_partial(&self, gtid: &Gtid) -> Result<(), AssembleError> {
         match &self.resumed {
-            Some(cut) if cut.gtid != *gtid => {
-                Err(AssembleError::CutMissing { cut: cut.gtid.clone(), found: gtid.clone() })
+            Some(partial) if partial.gtid != *gtid => {
+                Err(AssembleError::PartialMissing { partial: partial.gtid.clone(), found: gtid.clone() })
             }
             _ => Ok(()),
         }
@@ -384,7 +386,7 @@ impl Assembler {
         tables: &[TableName],
         position: &BinlogPosition,
     ) -> Result<(), AssembleError> {
-        let mapped = &self.outline.tables;
+        let mapped = &self.config.tables;
         let lost = match kind {
             StatementKind::Truncate | StatementKind::Drop | StatementKind::Rename => {
                 tables.iter().find(|t| mapped.contains(t))
@@ -431,7 +433,7 @@ impl Assembler {
         }
         let added = self.batch.rows - published;
         if added > 0 && self.open.as_ref().is_some_and(|open| !open.by_gateway) {
-            *self.batch.foreign_rows.entry(event.table.name.clone()).or_default() += added;
+            *self.batch.out_of_band_rows.entry(event.table.name.clone()).or_default() += added;
         }
         Ok(())
     }
@@ -443,12 +445,12 @@ impl Assembler {
             if table.primary_key.is_empty() {
                 return Err(AssembleError::NoPrimaryKey { table: table.name.clone(), position: at.clone() });
             }
-            let schema = Arc::new(TableSchema::new(Arc::clone(table), &self.outline.prefix));
-            let topic = self.outline.topics.changes(&table.name);
-            let partitions = self.outline.partitions.get(&topic).copied().unwrap_or(1);
+            let schema = Arc::new(TableSchema::new(Arc::clone(table), &self.config.prefix));
+            let topic = self.config.topics.changes(&table.name);
+            let partitions = self.config.partitions.get(&topic).copied().unwrap_or(1);
             self.batch.schemas.push(Arc::clone(&schema));
             let topic = ChangeTopic::new(topic, partitions, schema);
-            let known = Known { table: Arc::clone(table), topic, changes: [0; 3] };
+            let known = TableState { table: Arc::clone(table), topic, changes: [0; 3] };
             self.known.insert(address, known);
         }
         Ok(address)
@@ -486,7 +488,7 @@ impl Assembler {
             position: at.clone(),
             source,
         })?;
-        let tombstone = (op == Op::Delete && self.outline.tombstones).then(|| OutRecord {
+        let tombstone = (op == Op::Delete && self.config.tombstones).then(|| OutRecord {
             topic: Arc::clone(&record.topic),
             partition: record.partition,
             key: record.key.clone(),

@@ -21,7 +21,7 @@ pub enum AssembleError {
     #[error(
         "`{kind}` on {table} in transaction {gtid} at {position} cannot be carried to Cassandra: \
          the table's rows there are left as they were. Either take the table out of tandem.toml, or go on behind \
-         it with `tandem resync`, which has every table copied anew"
+         it with `tandem resnapshot`, which has every table copied anew"
     )]
     TableGone {
         /// TRUNCATE, DROP or RENAME.
@@ -35,7 +35,7 @@ pub enum AssembleError {
     },
     /// A table without a primary key came in the binlog.
     #[error(
-        "{table} at {position} has no primary key (any more); add one, and go on behind this with `tandem resync`"
+        "{table} at {position} has no primary key (any more); add one, and go on behind this with `tandem resnapshot`"
     )]
     NoPrimaryKey {
         /// The table.
@@ -46,7 +46,7 @@ pub enum AssembleError {
     /// MySQL's clock is far ahead of this machine's.
     #[error(
         "transaction {gtid} was committed {ahead_s} s ahead of this machine's clock. Its time would raise every \
-         later version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start again"
+         later version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start replay"
     )]
     ClockAhead {
         /// The transaction.
@@ -56,19 +56,19 @@ pub enum AssembleError {
     },
     /// The transaction that the last watermark cut does not come next.
     #[error(
-        "the last watermark lies inside transaction {cut}, but the server's next one is {found}: this server has \
+        "the last watermark lies inside transaction {partial}, but the server's next one is {found}: this server has \
          lost transactions that were already published. Point mysql.url at the server that has them"
     )]
-    CutMissing {
+    PartialMissing {
         /// The transaction that is partly published.
-        cut: Gtid,
+        partial: Gtid,
         /// What came instead.
         found: Gtid,
     },
     /// An XA transaction commits that was prepared before the log began.
     #[error(
         "XA COMMIT {xid} in transaction {gtid} at {position} commits rows that were prepared before this log \
-         began, so they are not on it. Go on behind it with `tandem resync`, when XA RECOVER shows no \
+         began, so they are not on it. Go on behind it with `tandem resnapshot`, when XA RECOVER shows no \
          transaction (GRANT XA_RECOVER_ADMIN lets capture wait for that)"
     )]
     NotPrepared {

@@ -26,14 +26,14 @@ use tandem_model::Gtid;
 
 /// The rows of a transaction of which is not known whether it commits.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldRows {
     events: Vec<RowsEvent>,
     bytes: usize,
     /// Whether there were too many to be kept.
     spilled: bool,
 }
 
-impl Held {
+impl HeldRows {
     /// The rows, in order; `None` where they must be read again.
     pub(crate) fn into_events(self) -> Option<Vec<RowsEvent>> {
         (!self.spilled).then_some(self.events)
@@ -42,40 +42,40 @@ impl Held {
 
 /// Everything that is prepared.
 #[derive(Debug)]
-pub(crate) struct Prepared {
-    by_xid: HashMap<String, (Gtid, Held)>,
+pub(crate) struct PendingXa {
+    by_xid: HashMap<String, (Gtid, HeldRows)>,
     bytes: usize,
     limit: usize,
 }
 
-impl Prepared {
+impl PendingXa {
     /// Keeps `limit` bytes of rows at most.
     pub(crate) fn new(limit: usize) -> Self {
         Self { by_xid: HashMap::new(), bytes: 0, limit }
     }
 
     /// Adds rows to what is held of the transaction being read.
-    pub(crate) fn hold(&self, held: &mut Held, event: RowsEvent) {
+    pub(crate) fn hold(&self, held: &mut HeldRows, event: RowsEvent) {
         if held.spilled {
             return;
         }
         held.bytes += event.images.bytes();
         if self.bytes + held.bytes > self.limit {
-            *held = Held { spilled: true, ..Held::default() };
+            *held = HeldRows { spilled: true, ..HeldRows::default() };
         } else {
             held.events.push(event);
         }
     }
 
     /// Keeps a transaction that is prepared now.
-    pub(crate) fn insert(&mut self, xid: String, gtid: Gtid, held: Held) {
+    pub(crate) fn insert(&mut self, xid: String, gtid: Gtid, held: HeldRows) {
         self.bytes += held.bytes;
         // MySQL refuses an xid that is in use.
         self.by_xid.insert(xid, (gtid, held));
     }
 
     /// The transaction that is decided now.
-    pub(crate) fn remove(&mut self, xid: &str) -> Option<(Gtid, Held)> {
+    pub(crate) fn remove(&mut self, xid: &str) -> Option<(Gtid, HeldRows)> {
         let (gtid, held) = self.by_xid.remove(xid)?;
         self.bytes -= held.bytes;
         Some((gtid, held))

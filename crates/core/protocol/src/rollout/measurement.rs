@@ -48,7 +48,7 @@ pub const NAMES: [Named; 19] = [
         "target rows that reads of Cassandra met as they differ, confirmed within the window",
     ),
     number("shadow_mismatches", "the same, met by reads that MySQL served"),
-    number("foreign_rows", "row changes that no gateway made, within the window; capture counts them"),
+    number("out_of_band_rows", "row changes that no gateway made, within the window; capture counts them"),
 ];
 
 /// The entry of a name.

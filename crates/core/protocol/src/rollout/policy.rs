@@ -6,19 +6,19 @@ use std::time::Duration;
 use tandem_model::Phase;
 
 use crate::rollout::gate::{Gate, GateError};
-use crate::rollout::stages::Ladder;
+use crate::rollout::stages::RolloutPlan;
 
 /// Conditions by name: as they are configured, in CEL.
 pub type Expressions = BTreeMap<String, String>;
 
-/// The places, how long each is held, and the gates.
+/// The stages, how long each is held, and the gates.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The places.
-    pub ladder: Ladder,
-    dwell: BTreeMap<Phase, Duration>,
+    /// The stages.
+    pub plan: RolloutPlan,
+    soak: BTreeMap<Phase, Duration>,
     gates: BTreeMap<Phase, Vec<Gate>>,
-    step_back: BTreeMap<Phase, Vec<Gate>>,
+    rollback: BTreeMap<Phase, Vec<Gate>>,
 }
 
 /// A policy that cannot be.
@@ -31,12 +31,12 @@ pub enum PolicyError {
     #[error("controller.gates.{0}: no phase follows it")]
     Last(Phase),
     /// Only reads from Cassandra can turn out badly.
-    #[error("controller.step_back.{0}: only `canary` and `read-switch` go back by themselves")]
+    #[error("controller.rollback.{0}: only `canary` and `read-switch` go back by themselves")]
     NotServed(Phase),
     /// A gate.
     #[error("controller.{section}.{phase}: {source}")]
     Gate {
-        /// `gates` or `step_back`.
+        /// `gates` or `rollback`.
         section: &'static str,
         /// The phase.
         phase: Phase,
@@ -77,7 +77,7 @@ pub fn default_gates(phase: Phase) -> &'static [(&'static str, &'static str)] {
 }
 
 /// What makes a phase go back by itself, unless the configuration says otherwise.
-pub fn default_step_back(phase: Phase) -> &'static [(&'static str, &'static str)] {
+pub fn default_rollback(phase: Phase) -> &'static [(&'static str, &'static str)] {
     match phase {
         Phase::Canary | Phase::ReadSwitch => &[
             ("canary_differs", "canary_mismatches > 0.0"),
@@ -87,8 +87,8 @@ pub fn default_step_back(phase: Phase) -> &'static [(&'static str, &'static str)
     }
 }
 
-/// How long a place of a phase is held, unless the configuration says otherwise.
-pub fn default_dwell(phase: Phase) -> Duration {
+/// How long a stage of a phase is held, unless the configuration says otherwise.
+pub fn default_soak(phase: Phase) -> Duration {
     match phase {
         Phase::Prepare | Phase::Backfill | Phase::ReadSwitch => Duration::ZERO,
         Phase::DualWrite | Phase::Verify => Duration::from_mins(1),
@@ -101,38 +101,38 @@ impl Policy {
     /// text takes it away.
     pub fn new(
         percents: &[f64],
-        dwell: &BTreeMap<Phase, Duration>,
+        soak: &BTreeMap<Phase, Duration>,
         gates: &BTreeMap<Phase, Expressions>,
-        step_back: &BTreeMap<Phase, Expressions>,
+        rollback: &BTreeMap<Phase, Expressions>,
     ) -> Result<Self, PolicyError> {
         if gates.contains_key(&Phase::ReadSwitch) {
             return Err(PolicyError::Last(Phase::ReadSwitch));
         }
-        if let Some(phase) = step_back.keys().find(|phase| **phase < Phase::Canary) {
+        if let Some(phase) = rollback.keys().find(|phase| **phase < Phase::Canary) {
             return Err(PolicyError::NotServed(*phase));
         }
-        let held = |phase| dwell.get(&phase).copied().unwrap_or_else(|| default_dwell(phase));
+        let held = |phase| soak.get(&phase).copied().unwrap_or_else(|| default_soak(phase));
         Ok(Self {
-            ladder: Ladder::new(percents).map_err(PolicyError::Percents)?,
-            dwell: Phase::ALL.into_iter().map(|phase| (phase, held(phase))).collect(),
+            plan: RolloutPlan::new(percents).map_err(PolicyError::Percents)?,
+            soak: Phase::ALL.into_iter().map(|phase| (phase, held(phase))).collect(),
             gates: compile("gates", default_gates, gates)?,
-            step_back: compile("step_back", default_step_back, step_back)?,
+            rollback: compile("rollback", default_rollback, rollback)?,
         })
     }
 
-    /// How long a place of the phase is held.
-    pub fn dwell(&self, phase: Phase) -> Duration {
-        self.dwell.get(&phase).copied().unwrap_or_default()
+    /// How long a stage of the phase is held.
+    pub fn soak(&self, phase: Phase) -> Duration {
+        self.soak.get(&phase).copied().unwrap_or_default()
     }
 
-    /// What has to hold before the next place.
+    /// What has to hold before the next stage.
     pub fn gates(&self, phase: Phase) -> &[Gate] {
         self.gates.get(&phase).map_or(&[], Vec::as_slice)
     }
 
     /// What makes the phase go back.
-    pub fn step_back(&self, phase: Phase) -> &[Gate] {
-        self.step_back.get(&phase).map_or(&[], Vec::as_slice)
+    pub fn rollback(&self, phase: Phase) -> &[Gate] {
+        self.rollback.get(&phase).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(with(&changed, &none).unwrap().gates(Phase::Prepare).len(), 2);
         let less = of(Phase::Prepare, "capture_runs", "");
         assert_eq!(names(with(&less, &none).unwrap().gates(Phase::Prepare)), ["apply_has_begun"]);
-        let more = of(Phase::Prepare, "quiet", "foreign_rows == 0");
+        let more = of(Phase::Prepare, "quiet", "out_of_band_rows == 0");
         assert_eq!(with(&more, &none).unwrap().gates(Phase::Prepare).len(), 3);
     }
 
@@ -205,7 +205,7 @@ mod tests {
         }
         let holds = |phase| policy.gates(phase).iter().any(|gate| !gate.judge(&quiet).met);
         assert_eq!(Phase::ALL.map(holds), [false, true, true, true, true, false]);
-        assert!(Phase::ALL.iter().all(|phase| !policy.step_back(*phase).iter().any(|g| g.judge(&quiet).met)));
+        assert!(Phase::ALL.iter().all(|phase| !policy.rollback(*phase).iter().any(|g| g.judge(&quiet).met)));
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         let none = BTreeMap::new();
         let held = BTreeMap::from([(Phase::Verify, Duration::from_secs(7))]);
         let policy = Policy::new(&[1.0], &held, &none, &none).unwrap();
-        let seconds = Phase::ALL.map(|phase| policy.dwell(phase).as_secs());
+        let seconds = Phase::ALL.map(|phase| policy.soak(phase).as_secs());
         assert_eq!(seconds, [0, 60, 0, 7, 600, 0]);
     }
 

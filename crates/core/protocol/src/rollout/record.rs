@@ -1,19 +1,19 @@
 //! The records that a change of the phase writes.
 
-use tandem_model::{Cohort, DualWriteMode, Fact, PhaseRecord};
+use tandem_model::{Cohort, CohortAttribute, DualWriteMode, PhaseRecord};
 use tandem_wire::control::{Audit, AuditGate, AuditMeasurement};
 
 use crate::rollout::gate::Verdict;
 use crate::rollout::measurement::Measurements;
-use crate::rollout::stages::Place;
+use crate::rollout::stages::Stage;
 
 /// What the gateways are told beside the phase, as it is configured.
 #[derive(Debug, Clone)]
 pub struct Serving {
     /// What tells customers apart in the canary.
-    pub cohort_by: Fact,
+    pub cohort_by: CohortAttribute,
     /// Whose reads Cassandra serves in the canary whatever the percentage is.
-    pub cohort_values: Vec<(Fact, String)>,
+    pub cohort_values: Vec<(CohortAttribute, String)>,
     /// The share of Cassandra's reads that are compared with MySQL, from 0 to 1.
     pub validate: f64,
     /// The share of MySQL's reads that are compared with Cassandra, from 0 to 1.
@@ -28,9 +28,9 @@ pub struct Serving {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Action {
     /// On to the next stage.
-    Advance(Place),
+    Advance(Stage),
     /// Back to the stage before.
-    Back(Place),
+    Back(Stage),
     /// Change nothing without an order.
     Pause,
     /// Take that back.
@@ -59,7 +59,7 @@ pub struct Reason {
     /// Who.
     pub by: String,
     /// Why.
-    pub why: String,
+    pub reason: String,
 }
 
 /// The next record. The mismatches before `mismatches_from` are known where it is decided.
@@ -74,18 +74,18 @@ pub fn next_record(
     let mut record = PhaseRecord {
         generation: before.generation + 1,
         by: reason.by.clone(),
-        why: reason.why.clone(),
+        reason: reason.reason.clone(),
         at_us: now_us,
         ..before.clone()
     };
     match action {
-        Action::Advance(place) | Action::Back(place) => {
-            record.phase = place.phase;
+        Action::Advance(stage) | Action::Back(stage) => {
+            record.phase = stage.phase;
             record.since_us = now_us;
             record.mismatches_from = mismatches_from;
             record.cohort = Cohort {
                 by: serving.cohort_by.clone(),
-                percent: place.percent,
+                percent: stage.percent,
                 values: serving.cohort_values.clone(),
             };
             record.validate = serving.validate;
@@ -118,7 +118,7 @@ pub fn audit<'a>(
         auto: after.auto,
         paused: after.paused,
         by: after.by.clone(),
-        why: after.why.clone(),
+        reason: after.reason.clone(),
         at_us: after.at_us,
         measurements: measured
             .iter()
@@ -146,18 +146,18 @@ mod tests {
     #[test]
     fn a_step_begins_a_time_and_a_pause_does_not() {
         let serving = Serving {
-            cohort_by: Fact::Key,
-            cohort_values: vec![(Fact::Header("tandem-country".into()), "PT".into())],
+            cohort_by: CohortAttribute::Key,
+            cohort_values: vec![(CohortAttribute::Header("tandem-country".into()), "PT".into())],
             validate: 0.5,
             shadow: 0.25,
             fallback: true,
             dual_write: DualWriteMode::Behind,
         };
-        let reason = Reason { by: "me".into(), why: "because".into() };
-        let canary = Place { phase: Phase::Canary, percent: 5.0 };
+        let reason = Reason { by: "me".into(), reason: "because".into() };
+        let canary = Stage { phase: Phase::Canary, percent: 5.0 };
         let before = PhaseRecord { auto: true, ..PhaseRecord::default() };
         let entered = next_record(&serving, &before, Action::Advance(canary), &reason, 10, 7);
-        assert_eq!((entered.generation, entered.since_us, Place::of(&entered)), (1, 10, canary));
+        assert_eq!((entered.generation, entered.since_us, Stage::of(&entered)), (1, 10, canary));
         assert_eq!((entered.cohort.values.len(), entered.dual_write), (1, DualWriteMode::Behind));
         let paused = next_record(&serving, &entered, Action::Pause, &reason, 20, 9);
         assert_eq!((paused.generation, paused.since_us, paused.at_us, paused.paused), (2, 10, 20, true));

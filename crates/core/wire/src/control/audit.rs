@@ -27,7 +27,7 @@ pub struct Audit {
     /// The token's name, or `auto`.
     pub by: String,
     /// Why.
-    pub why: String,
+    pub reason: String,
     /// When, in microseconds since the epoch.
     pub at_us: i64,
     /// Everything that is measured.

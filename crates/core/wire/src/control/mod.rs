@@ -15,7 +15,7 @@ pub use phase::PHASE_KEY;
 pub use record::{ControlRecord, ControlSchema, decode_control, encode_control};
 pub use records::{
     BackfillProgress, Ddl, DualWriteFailure, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchKind,
-    MismatchState, RESYNC_KEY, Resync, is_progress_key, progress_key,
+    MismatchState, RESNAPSHOT_KEY, Resnapshot, is_progress_key, progress_key,
 };
 
 macro_rules! named {
@@ -61,7 +61,8 @@ mod tests {
     use crate::schema_id::put_frame;
     use std::collections::BTreeMap;
     use tandem_model::{
-        BinlogPosition, Cohort, Cut, DualWriteMode, Fact, Phase, PhaseRecord, Version, Watermark,
+        BinlogPosition, Cohort, CohortAttribute, DualWriteMode, PartialTransaction, Phase, PhaseRecord,
+        Version, Watermark,
     };
 
     const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
@@ -73,7 +74,7 @@ mod tests {
             position: BinlogPosition { file: "binlog.000003".into(), pos: 1 << 40 },
             version: Version(1_700_000_000_000_000),
             offsets: BTreeMap::from([("t.a.b".into(), vec![0, 17]), ("t.a.c".into(), vec![])]),
-            cut: None,
+            partial: None,
             clock_us: -3,
         }
     }
@@ -84,7 +85,7 @@ mod tests {
             target: "orders".into(),
             source_key: vec![0, 1, 255],
             target_key: vec!["1".into(), "é".into()],
-            kind: MismatchKind::ForeignWrite,
+            kind: MismatchKind::OutOfBand,
             columns: vec!["amount".into()],
             state: MismatchState::Unrepairable,
             lower: 1,
@@ -132,9 +133,9 @@ mod tests {
             generation: 7,
             phase: Phase::Canary,
             cohort: Cohort {
-                by: Fact::Column("customer".into()),
+                by: CohortAttribute::Column("customer".into()),
                 percent: 2.5,
-                values: vec![(Fact::Header("tandem-country".into()), "PT".into())],
+                values: vec![(CohortAttribute::Header("tandem-country".into()), "PT".into())],
             },
             validate: 0.5,
             shadow: 0.25,
@@ -143,7 +144,7 @@ mod tests {
             auto: true,
             paused: true,
             by: "me".into(),
-            why: "é".into(),
+            reason: "é".into(),
             since_us: 8,
             mismatches_from: 10,
             at_us: 9,
@@ -165,12 +166,12 @@ mod tests {
         FullScan { started_at_us: 1, ended_at_us: 2, rows: 3, mismatches: 4, undecided: 5 }
     }
 
-    fn resync() -> Resync {
-        Resync {
+    fn resnapshot() -> Resnapshot {
+        Resnapshot {
             version: 1,
             from_gtid_set: format!("{SERVER}:1-5"),
             to_gtid_set: String::new(),
-            why: "é".into(),
+            reason: "é".into(),
             at_us: 2,
         }
     }
@@ -186,7 +187,7 @@ mod tests {
             auto: true,
             paused: false,
             by: "me".into(),
-            why: "é".into(),
+            reason: "é".into(),
             at_us: 9,
             measurements: vec![
                 AuditMeasurement { name: "a".into(), value: Some(0.5), unmeasured: String::new() },
@@ -222,7 +223,7 @@ mod tests {
     fn records_round_trip() {
         check(&watermark());
         let gtid = format!("{SERVER}:blue:8").parse().unwrap();
-        check(&Watermark { cut: Some(Cut { gtid, rows: 12 }), ..watermark() });
+        check(&Watermark { partial: Some(PartialTransaction { gtid, rows: 12 }), ..watermark() });
         check(&Watermark { gtid_set: "".parse().unwrap(), offsets: BTreeMap::new(), ..watermark() });
         check(&mismatch());
         check(&progress());
@@ -232,7 +233,7 @@ mod tests {
         check(&PhaseRecord::default());
         check(&failure());
         check(&full_scan());
-        check(&resync());
+        check(&resnapshot());
         check(&audit());
         assert_eq!(decode_phase(&encode_phase(&phase())).unwrap(), phase());
         assert_eq!(decode_watermark(&encode_watermark(&watermark())).unwrap(), watermark());
@@ -252,7 +253,7 @@ mod tests {
             PhaseRecord::schema(),
             DualWriteFailure::schema(),
             FullScan::schema(),
-            Resync::schema(),
+            Resnapshot::schema(),
             Audit::schema(),
         ]
         .map(|schema| {
@@ -271,7 +272,7 @@ mod tests {
                 ("Phase", 1_605_812_462),
                 ("DualWriteFailure", 18_886_685),
                 ("FullScan", 1_901_654_515),
-                ("Resync", 149_736_042),
+                ("Resnapshot", 149_736_042),
                 ("Audit", 170_377_569)
             ]
         );

@@ -25,7 +25,7 @@ pub struct PhaseFields {
     auto: bool,
     paused: bool,
     by: String,
-    why: String,
+    reason: String,
     since_us: i64,
     mismatches_from: i64,
     at_us: i64,
@@ -51,7 +51,7 @@ impl ControlRecord for PhaseRecord {
 
     fn to_fields(&self) -> PhaseFields {
         let value = |(fact, value): &(_, String)| CohortValue {
-            fact: tandem_model::Fact::to_string(fact),
+            fact: tandem_model::CohortAttribute::to_string(fact),
             value: value.clone(),
         };
         PhaseFields {
@@ -67,7 +67,7 @@ impl ControlRecord for PhaseRecord {
             auto: self.auto,
             paused: self.paused,
             by: self.by.clone(),
-            why: self.why.clone(),
+            reason: self.reason.clone(),
             since_us: self.since_us,
             mismatches_from: self.mismatches_from,
             at_us: self.at_us,
@@ -100,7 +100,7 @@ impl ControlRecord for PhaseRecord {
             auto: fields.auto,
             paused: fields.paused,
             by: fields.by,
-            why: fields.why,
+            reason: fields.reason,
             since_us: fields.since_us,
             mismatches_from: fields.mismatches_from,
             at_us: fields.at_us,

@@ -15,7 +15,7 @@ pub enum MismatchKind {
     /// Both have the row, and cells differ.
     Different,
     /// A cell carries a writetime that no change and no watermark has.
-    ForeignWrite,
+    OutOfBand,
 }
 
 /// What has become of a mismatch.
@@ -147,11 +147,11 @@ pub struct DualWriteFailure {
 }
 
 /// The key of the record of the newest gap in the log in `<prefix>.control`.
-pub const RESYNC_KEY: &[u8] = b"resync";
+pub const RESNAPSHOT_KEY: &[u8] = b"resnapshot";
 
 /// A gap in the log: what MySQL did in it stands on no topic, and every table is copied anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resync {
+pub struct Resnapshot {
     /// The version of the watermark with which the log goes on.
     pub version: i64,
     /// What the log held before the gap.
@@ -159,20 +159,20 @@ pub struct Resync {
     /// What MySQL had executed when the log went on.
     pub to_gtid_set: String,
     /// Why, in the words of who ordered it.
-    pub why: String,
+    pub reason: String,
     /// When it was ordered, in microseconds since the epoch.
     pub at_us: i64,
 }
 
-/// The key of the progress of a table's backfill in `<prefix>.control`, after the newest [`Resync`] if there
+/// The key of the progress of a table's backfill in `<prefix>.control`, after the newest [`Resnapshot`] if there
 /// was one.
 ///
-/// Each resync begins copies of its own under keys of their own. So what was copied before it does not
+/// Each resnapshot begins copies of its own under keys of their own. So what was copied before it does not
 /// count, nor does a backfill that has not heard of it and goes on with the earlier copy.
-pub fn progress_key(table: &str, resync: Option<&Resync>) -> Vec<u8> {
-    match resync {
+pub fn progress_key(table: &str, resnapshot: Option<&Resnapshot>) -> Vec<u8> {
+    match resnapshot {
         None => format!("backfill/{table}"),
-        Some(Resync { version, .. }) => format!("backfill@{version}/{table}"),
+        Some(Resnapshot { version, .. }) => format!("backfill@{version}/{table}"),
     }
     .into_bytes()
 }
@@ -248,7 +248,7 @@ plain_record!(BackfillProgress, "backfill-progress.avsc");
 plain_record!(Ddl, "ddl.avsc");
 plain_record!(DualWriteFailure, "dual-write-failure.avsc");
 plain_record!(FullScan, "full-scan.avsc");
-plain_record!(Resync, "resync.avsc");
+plain_record!(Resnapshot, "resnapshot.avsc");
 
 #[cfg(test)]
 mod tests {
@@ -257,14 +257,14 @@ mod tests {
     /// A database may be called like a number, and a table may have a slash in its name.
     #[test]
     fn no_two_copies_have_one_key() {
-        let resync = |version| Resync {
+        let resnapshot = |version| Resnapshot {
             version,
             from_gtid_set: String::new(),
             to_gtid_set: String::new(),
-            why: String::new(),
+            reason: String::new(),
             at_us: 0,
         };
-        let (one, two) = (resync(1), resync(2));
+        let (one, two) = (resnapshot(1), resnapshot(2));
         let keys = [
             progress_key("d.t", None),
             progress_key("d.t", Some(&one)),
@@ -276,6 +276,6 @@ mod tests {
         assert!(keys.iter().all(|key| is_progress_key(key)));
         let different: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(different.len(), keys.len());
-        assert!(!is_progress_key(RESYNC_KEY) && !is_progress_key(FULL_SCAN_KEY));
+        assert!(!is_progress_key(RESNAPSHOT_KEY) && !is_progress_key(FULL_SCAN_KEY));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tandem_model::{BinlogPosition, Cut, Version, Watermark};
+use tandem_model::{BinlogPosition, PartialTransaction, Version, Watermark};
 
 use super::record::sealed::Sealed;
 use super::record::{ControlRecord, ControlSchema};
@@ -17,8 +17,8 @@ pub struct WatermarkFields {
     pos: i64,
     version: i64,
     offsets: BTreeMap<String, Vec<i64>>,
-    cut_gtid: Option<String>,
-    cut_rows: i64,
+    partial_gtid: Option<String>,
+    partial_rows: i64,
     clock_us: i64,
 }
 
@@ -41,19 +41,19 @@ impl ControlRecord for Watermark {
             pos: self.position.pos as i64,
             version: self.version.0,
             offsets: self.offsets.clone(),
-            cut_gtid: self.cut.as_ref().map(|cut| cut.gtid.to_string()),
-            cut_rows: self.cut.as_ref().map_or(0, |cut| cut.rows as i64),
+            partial_gtid: self.partial.as_ref().map(|partial| partial.gtid.to_string()),
+            partial_rows: self.partial.as_ref().map_or(0, |partial| partial.rows as i64),
             clock_us: self.clock_us,
         }
     }
 
     fn from_fields(fields: WatermarkFields) -> Result<Self, String> {
         let number = |n: i64| u64::try_from(n).map_err(|_| "a number is negative".to_owned());
-        let cut = match fields.cut_gtid {
+        let partial = match fields.partial_gtid {
             None => None,
-            Some(gtid) => Some(Cut {
-                gtid: gtid.parse().map_err(|_| "its cut names no GTID".to_owned())?,
-                rows: number(fields.cut_rows)?,
+            Some(gtid) => Some(PartialTransaction {
+                gtid: gtid.parse().map_err(|_| "its partial names no GTID".to_owned())?,
+                rows: number(fields.partial_rows)?,
             }),
         };
         Ok(Self {
@@ -62,7 +62,7 @@ impl ControlRecord for Watermark {
             position: BinlogPosition { file: fields.file.into(), pos: number(fields.pos)? },
             version: Version(fields.version),
             offsets: fields.offsets,
-            cut,
+            partial,
             clock_us: fields.clock_us,
         })
     }

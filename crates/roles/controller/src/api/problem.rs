@@ -118,9 +118,9 @@ impl From<Refusal> for Problem {
 fn obstacle(obstacle: &Obstacle) -> Json {
     let mut body = match obstacle {
         Obstacle::Gate(gate) | Obstacle::Failing(gate) => verdict(gate),
-        Obstacle::Dwell { held, needed } => json!({
-            "name": "dwell",
-            "numbers": { "held_seconds": number(held.as_secs_f64()), "dwell_seconds": number(needed.as_secs_f64()) },
+        Obstacle::Soak { held, needed } => json!({
+            "name": "soak",
+            "numbers": { "held_seconds": number(held.as_secs_f64()), "soak_seconds": number(needed.as_secs_f64()) },
         }),
         Obstacle::End | Obstacle::Paused => json!({ "name": obstacle.name() }),
     };

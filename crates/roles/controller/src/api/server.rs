@@ -69,7 +69,7 @@ impl Api {
             "Kafka has not answered for {:.0} s. The phase was {} of generation {} then; nothing changes until Kafka \
              answers",
             standing.confirmed.elapsed().as_secs_f64(),
-            standing.outlook.place,
+            standing.outlook.stage,
             standing.record.generation
         )))
     }
@@ -97,7 +97,7 @@ async fn phase(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Respon
 #[serde(deny_unknown_fields)]
 struct Body {
     /// Why, for the audit trail.
-    why: String,
+    reason: String,
     /// The generation that the order is about.
     generation: Option<u64>,
     /// For `auto`: on or off.
@@ -106,9 +106,9 @@ struct Body {
 
 fn understood(name: &str, body: &[u8]) -> Result<(Order, Body), Problem> {
     let body: Body = serde_json::from_slice(body)
-        .map_err(|error| Problem::bad_request(format!("the body must be {{\"why\": \"…\"}}: {error}")))?;
-    if body.why.trim().is_empty() || body.why.len() > WHY {
-        return Err(Problem::bad_request(format!("`why` must have 1 to {WHY} bytes")));
+        .map_err(|error| Problem::bad_request(format!("the body must be {{\"reason\": \"…\"}}: {error}")))?;
+    if body.reason.trim().is_empty() || body.reason.len() > WHY {
+        return Err(Problem::bad_request(format!("`reason` must have 1 to {WHY} bytes")));
     }
     let order = match (name, body.on) {
         ("advance", None) => Order::Advance,
@@ -135,10 +135,10 @@ async fn order(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let by = api.allow(&headers, Scope::Operate)?.to_owned();
-    let (order, Body { why, generation, .. }) = understood(&name, &body)?;
+    let (order, Body { reason, generation, .. }) = understood(&name, &body)?;
     api.standing()?;
     let (reply, answered) = oneshot::channel();
-    let command = Command { order, generation, by, why, reply };
+    let command = Command { order, generation, by, reason, reply };
     let ordered = async {
         api.commands.send(command).await.map_err(|_| Refusal::Standby)?;
         answered.await.unwrap_or(Err(Refusal::Unknown("the controller began anew".into())))
@@ -178,16 +178,16 @@ mod tests {
     #[test]
     fn orders_are_understood_or_refused() {
         let order = |name: &str, body: &str| understood(name, body.as_bytes()).map(|(order, _)| order);
-        assert_eq!(order("advance", r#"{"why": "x"}"#), Ok(Order::Advance));
-        assert_eq!(order("auto", r#"{"why": "x"}"#), Ok(Order::Auto(true)));
-        assert_eq!(order("auto", r#"{"why": "x", "on": false, "generation": 3}"#), Ok(Order::Auto(false)));
+        assert_eq!(order("advance", r#"{"reason": "x"}"#), Ok(Order::Advance));
+        assert_eq!(order("auto", r#"{"reason": "x"}"#), Ok(Order::Auto(true)));
+        assert_eq!(order("auto", r#"{"reason": "x", "on": false, "generation": 3}"#), Ok(Order::Auto(false)));
         for (name, body) in [
             ("advance", ""),
             ("advance", "{}"),
-            ("advance", r#"{"why": " "}"#),
-            ("advance", r#"{"why": "x", "force": true}"#),
-            ("advance", r#"{"why": "x", "on": true}"#),
-            ("jump", r#"{"why": "x"}"#),
+            ("advance", r#"{"reason": " "}"#),
+            ("advance", r#"{"reason": "x", "force": true}"#),
+            ("advance", r#"{"reason": "x", "on": true}"#),
+            ("jump", r#"{"reason": "x"}"#),
         ] {
             assert_eq!(order(name, body).unwrap_err().status, StatusCode::BAD_REQUEST, "{name} {body}");
         }

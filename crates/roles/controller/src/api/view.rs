@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::order::Standing;
 use tandem_protocol::rollout::Measured;
-use tandem_protocol::rollout::Place;
+use tandem_protocol::rollout::Stage;
 use tandem_protocol::rollout::Verdict;
 
 /// The answer of `GET /v1/phase`.
@@ -17,7 +17,7 @@ pub(crate) fn phase(standing: &Standing) -> Json {
     for (name, value) in measured.iter() {
         match value {
             Ok(value) => numbers.insert(name.to_owned(), measured_json(value)),
-            Err(why) => unmeasured.insert(name.to_owned(), why.into()),
+            Err(reason) => unmeasured.insert(name.to_owned(), reason.into()),
         };
     }
     let values: Vec<Json> = record
@@ -32,19 +32,19 @@ pub(crate) fn phase(standing: &Standing) -> Json {
         "percent": number(record.cohort.percent),
         "since": time_or_null(record.since_us),
         "held_seconds": number(outlook.held.as_secs_f64()),
-        "dwell_seconds": number(outlook.dwell.as_secs_f64()),
+        "soak_seconds": number(outlook.soak.as_secs_f64()),
         "auto": record.auto,
         "paused": record.paused,
         "by": record.by,
-        "why": record.why,
+        "reason": record.reason,
         "cohort": { "by": record.cohort.by.to_string(), "values": values },
         "validate": record.validate,
         "shadow": record.shadow,
         "fallback": record.fallback,
-        "next": place(outlook.next),
-        "previous": place(outlook.previous),
+        "next": stage(outlook.next),
+        "previous": stage(outlook.previous),
         "gates": outlook.gates.iter().map(verdict).collect::<Vec<_>>(),
-        "step_back": outlook.step_back.iter().map(verdict).collect::<Vec<_>>(),
+        "rollback": outlook.rollback.iter().map(verdict).collect::<Vec<_>>(),
         "obstacles": outlook.obstacles.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "measurements": numbers,
         "unmeasured": unmeasured,
@@ -75,7 +75,7 @@ pub(crate) fn entry(audit: &Audit) -> Json {
         "auto": audit.auto,
         "paused": audit.paused,
         "by": audit.by,
-        "why": audit.why,
+        "reason": audit.reason,
         "at": time_or_null(audit.at_us),
         "gates": gates,
         "measurements": numbers,
@@ -89,7 +89,7 @@ pub(crate) fn verdict(verdict: &Verdict) -> Json {
     for (name, value) in &verdict.numbers {
         match value {
             Ok(value) => numbers.insert((*name).to_owned(), measured_json(*value)),
-            Err(why) => unmeasured.insert((*name).to_owned(), why.as_str().into()),
+            Err(reason) => unmeasured.insert((*name).to_owned(), reason.as_str().into()),
         };
     }
     let mut body = json!({
@@ -119,8 +119,8 @@ fn measured_json(value: Measured) -> Json {
     }
 }
 
-fn place(place: Option<Place>) -> Json {
-    place.map_or(Json::Null, |p| json!({ "phase": p.phase.name(), "percent": number(p.percent) }))
+fn stage(stage: Option<Stage>) -> Json {
+    stage.map_or(Json::Null, |p| json!({ "phase": p.phase.name(), "percent": number(p.percent) }))
 }
 
 /// Microseconds since the epoch as RFC 3339; 0 is never.

@@ -64,8 +64,8 @@ impl Active<'_> {
         let (action, reason, reply) = match command {
             Some(command) => match ordered(&command, &self.record, &outlook) {
                 Ok(action) => {
-                    let Command { by, why, reply, .. } = command;
-                    (action, Reason { by, why }, Some(reply))
+                    let Command { by, reason, reply, .. } = command;
+                    (action, Reason { by, reason }, Some(reply))
                 }
                 Err(refusal) => {
                     command.answer(Err(refusal));
@@ -80,7 +80,7 @@ impl Active<'_> {
         let written = self.write(action, &reason, &outlook).await;
         let (turn, answer) = match written {
             Ok(()) => {
-                // What was measured is of the place before.
+                // What was measured is of the stage before.
                 self.measured = Measurements::none("the migration has only just come here");
                 self.show(views);
                 (Turn::Next, Ok(views.borrow().standing()))
@@ -169,7 +169,7 @@ impl Active<'_> {
             let serving = &controller.config.serving;
             next_record(serving, &self.record, action, reason, now_us(), self.log.mismatches_end())
         };
-        let gates = outlook.gates.iter().chain(&outlook.step_back);
+        let gates = outlook.gates.iter().chain(&outlook.rollback);
         let entry = audit(&self.record, &next, action, &self.measured, gates);
         let entry = encode_control(&entry).map_err(|error| PublishError::Finish(error.into()))?;
         let topics = Topics::new(&controller.kafka.prefix);
@@ -192,7 +192,7 @@ impl Active<'_> {
             phase = %next.phase,
             percent = next.cohort.percent,
             by = reason.by,
-            why = reason.why,
+            reason = reason.reason,
             "the phase was changed"
         );
         controller.metrics.actions.get_or_create(&ActionLabel { action: action.name() }).inc();
@@ -207,19 +207,19 @@ impl Active<'_> {
 
 /// What to do by oneself, and why.
 fn by_oneself(outlook: &Outlook) -> Option<(Action, Reason)> {
-    let (action, why) = match outlook.decision {
+    let (action, reason) = match outlook.decision {
         Decision::Hold => return None,
-        Decision::Forward(place) => {
+        Decision::Forward(stage) => {
             let gates: Vec<&str> = outlook.gates.iter().map(|gate| gate.name.as_str()).collect();
             let held = outlook.held.as_secs_f64();
-            (Action::Advance(place), format!("held for {held:.1} s; met: {}", gates.join(", ")))
+            (Action::Advance(stage), format!("held for {held:.1} s; met: {}", gates.join(", ")))
         }
-        Decision::Back(place) => {
-            let failing = outlook.step_back.iter().filter(|gate| gate.met).map(ToString::to_string);
-            (Action::Back(place), failing.collect::<Vec<_>>().join("; "))
+        Decision::Back(stage) => {
+            let failing = outlook.rollback.iter().filter(|gate| gate.met).map(ToString::to_string);
+            (Action::Back(stage), failing.collect::<Vec<_>>().join("; "))
         }
     };
-    Some((action, Reason { by: AUTO.to_owned(), why }))
+    Some((action, Reason { by: AUTO.to_owned(), reason }))
 }
 
 /// What an order comes to.
@@ -229,7 +229,7 @@ fn ordered(command: &Command, record: &PhaseRecord, outlook: &Outlook) -> Result
     }
     match command.order {
         Order::Advance => match outlook.may_advance() {
-            Ok(place) => Ok(Action::Advance(place)),
+            Ok(stage) => Ok(Action::Advance(stage)),
             Err(obstacles) => Err(Refusal::Obstacles(outlook.next, obstacles.to_vec())),
         },
         Order::Back => outlook.previous.map(Action::Back).ok_or(Refusal::First),

@@ -17,7 +17,7 @@ pub(crate) enum Counter {
     /// confirmed of them is in the log.
     Fallbacks,
     /// Row changes that no gateway made. Capture counts them.
-    ForeignRows,
+    OutOfBandRows,
 }
 
 const GENERATION: &str = "generation";
@@ -32,7 +32,7 @@ const COUNTERS: [(Counter, &str, &str); 5] = [
     (Counter::DualWriteFailures, "dual_write_failures", "tandem_gateway_dual_write_failures_total"),
     (Counter::CassandraReads, "cassandra_reads", "tandem_gateway_reads_total{served_by=\"cassandra\"}"),
     (Counter::Fallbacks, "fallbacks", "tandem_gateway_fallbacks_total{reason=\"down|late|failed\"}"),
-    (Counter::ForeignRows, "foreign_rows", "tandem_capture_foreign_rows_total"),
+    (Counter::OutOfBandRows, "out_of_band_rows", "tandem_capture_out_of_band_rows_total"),
 ];
 
 /// Which metric stands for what.
@@ -106,10 +106,10 @@ mod tests {
         let other = BTreeMap::from([("fallbacks".to_owned(), "other_total{why=\"x\"}".to_owned())]);
         let page = MetricNames::new(&other)
             .unwrap()
-            .read("other_total{why=\"x\"} 2\nother_total{why=\"y\"} 3\ntandem_capture_foreign_rows_total{table=\"a.b\"} 1\n")
+            .read("other_total{why=\"x\"} 2\nother_total{why=\"y\"} 3\ntandem_capture_out_of_band_rows_total{table=\"a.b\"} 1\n")
             .unwrap();
         assert!((page.count(Counter::Fallbacks) - 2.0).abs() < 1e-9);
-        assert!(page.has(Counter::ForeignRows) && !page.has(Counter::DualWrites));
+        assert!(page.has(Counter::OutOfBandRows) && !page.has(Counter::DualWrites));
         assert_eq!(page.generation, None);
     }
 
@@ -117,7 +117,7 @@ mod tests {
     fn unknown_names_are_refused_with_the_list() {
         let wrong = BTreeMap::from([("fallback".to_owned(), "x".to_owned())]);
         let error = MetricNames::new(&wrong).unwrap_err();
-        assert!(error.contains("`fallback`") && error.contains("foreign_rows"), "{error}");
+        assert!(error.contains("`fallback`") && error.contains("out_of_band_rows"), "{error}");
         let bad = BTreeMap::from([("fallbacks".to_owned(), "x{".to_owned())]);
         assert!(MetricNames::new(&bad).is_err());
     }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use tandem_model::{PhaseRecord, TableName, Watermark};
 use tandem_wire::WireError;
 use tandem_wire::control::{
-    BackfillProgress, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY, RESYNC_KEY,
-    Resync, decode_backfill_progress, decode_control, decode_phase, decode_watermark, is_progress_key,
+    BackfillProgress, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY, RESNAPSHOT_KEY,
+    Resnapshot, decode_backfill_progress, decode_control, decode_phase, decode_watermark, is_progress_key,
     progress_key,
 };
 use tandem_wire::log::InRecord;
@@ -29,9 +29,9 @@ pub(crate) struct LogState {
     phase: Option<PhaseRecord>,
     /// With when it was taken in, which no clock of another machine can hide.
     watermark: Option<(Watermark, Instant)>,
-    /// By the records' keys: copies of before the newest resync are among them.
+    /// By the records' keys: copies of before the newest re-snapshot are among them.
     progress: HashMap<Vec<u8>, BackfillProgress>,
-    resync: Option<Resync>,
+    resnapshot: Option<Resnapshot>,
     full_scan: Option<FullScan>,
     open: HashSet<Vec<u8>>,
     /// Those that reads met, in the order of the log.
@@ -74,8 +74,8 @@ impl LogState {
             }
         } else if key == FULL_SCAN_KEY {
             self.full_scan = Some(decode_control(value)?);
-        } else if key == RESYNC_KEY {
-            self.resync = Some(decode_control(value)?);
+        } else if key == RESNAPSHOT_KEY {
+            self.resnapshot = Some(decode_control(value)?);
         } else if is_progress_key(key) {
             self.progress.insert(key.clone(), decode_backfill_progress(value)?);
         }
@@ -130,7 +130,7 @@ impl LogState {
     /// How far the copy of a table is, as it is mapped now. After the mapping was changed there is none
     /// before backfill has begun anew.
     fn progress_of(&self, table: &MappedTable) -> Option<&BackfillProgress> {
-        let key = progress_key(&table.name.to_string(), self.resync.as_ref());
+        let key = progress_key(&table.name.to_string(), self.resnapshot.as_ref());
         self.progress.get(&key).filter(|progress| progress.configured == table.mapping)
     }
 
@@ -347,18 +347,18 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_before_a_resync_is_none() {
+    fn a_copy_of_before_a_resnapshot_is_none() {
         let mut state = LogState::default();
-        let resync = |version| Resync {
+        let resnapshot = |version| Resnapshot {
             version,
             from_gtid_set: String::new(),
             to_gtid_set: String::new(),
-            why: String::new(),
+            reason: String::new(),
             at_us: 0,
         };
-        let ordered = |version| record(RESYNC_KEY, encode_control(&resync(version)).unwrap());
+        let ordered = |version| record(RESNAPSHOT_KEY, encode_control(&resnapshot(version)).unwrap());
         let copied = |version| {
-            let key = progress_key("d.t", Some(&resync(version)));
+            let key = progress_key("d.t", Some(&resnapshot(version)));
             InRecord { key: Some(key), ..progress(true, 12) }
         };
         state.take_control(&progress(true, 2)).unwrap();

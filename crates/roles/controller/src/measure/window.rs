@@ -99,9 +99,9 @@ impl Window {
         let counted = self
             .rounds
             .back()
-            .is_some_and(|round| round.pages.values().any(|page| page.has(Counter::ForeignRows)));
+            .is_some_and(|round| round.pages.values().any(|page| page.has(Counter::OutOfBandRows)));
         let nobody = || "no page counts them: controller.gateways must list capture's too".to_owned();
-        into.set("foreign_rows", counted.then(|| grown(Counter::ForeignRows)).ok_or_else(nobody));
+        into.set("out_of_band_rows", counted.then(|| grown(Counter::OutOfBandRows)).ok_or_else(nobody));
     }
 
     /// Why there is no rate.
@@ -152,7 +152,7 @@ fn set_increases(into: &mut Measurements, why: &str) {
         "canary_reads",
         "fallbacks",
         "fallback_rate",
-        "foreign_rows",
+        "out_of_band_rows",
     ] {
         into.set(name, Err(why.to_owned()));
     }
@@ -257,16 +257,16 @@ mod tests {
         let mut window = Window::new(60_000_000);
         window.begin(5);
         let capture =
-            |rows: u64| Ok(page(&format!("tandem_capture_foreign_rows_total{{table=\"a.b\"}} {rows}\n")));
+            |rows: u64| Ok(page(&format!("tandem_capture_out_of_band_rows_total{{table=\"a.b\"}} {rows}\n")));
         round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);
         let without = round(&mut window, 1, [("a", gateway(5, 0, 0, 0, 0))]);
-        assert!(without.get("foreign_rows").unwrap_err().contains("capture"));
+        assert!(without.get("out_of_band_rows").unwrap_err().contains("capture"));
         window.begin(5);
         round(&mut window, 2, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(7))]);
         let none = round(&mut window, 3, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(7))]);
-        assert!(number(&none, "foreign_rows").abs() < 1e-9);
+        assert!(number(&none, "out_of_band_rows").abs() < 1e-9);
         let some = round(&mut window, 4, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(9))]);
-        assert!((number(&some, "foreign_rows") - 2.0).abs() < 1e-9);
+        assert!((number(&some, "out_of_band_rows") - 2.0).abs() < 1e-9);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tandem_cassandra::Target;
 use tandem_mapping::{Difference, RowError, TablePlan, differences};
-use tandem_model::{Fact, Phase, PhaseRecord, Row, StoredRow, TargetKey, Value};
+use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, StoredRow, TargetKey, Value};
 use tandem_mysql::{ClientPool, MysqlError};
-use tandem_protocol::route::{Facts, Reason, Route, route};
+use tandem_protocol::route::{ReadFacts, Reason, Route, route};
 use tandem_row_check::Suspect;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -61,20 +61,20 @@ impl Read {
     }
 
     /// What the request says of whom it is for, but for headers.
-    pub(crate) fn fact(&self, fact: &Fact) -> Option<String> {
+    pub(crate) fn fact(&self, fact: &CohortAttribute) -> Option<String> {
         let table = self.entity.table();
         let text = |column: usize, value: &Value| text_of(&table.columns[column].ty, value);
         match (fact, &self.query) {
-            (Fact::Key, Query::Key(key)) => Some(self.entity.key_text(key)),
-            (Fact::Column(name), Query::Key(key)) => {
+            (CohortAttribute::Key, Query::Key(key)) => Some(self.entity.key_text(key)),
+            (CohortAttribute::Column(name), Query::Key(key)) => {
                 let place = table.primary_key.iter().position(|&i| table.columns[i].name == *name)?;
                 Some(text(table.primary_key[place], &key[place]))
             }
-            (Fact::Column(name), Query::Page(page)) => page
+            (CohortAttribute::Column(name), Query::Page(page)) => page
                 .facts(&self.entity)
                 .find(|(column, _)| table.columns[*column].name == *name)
                 .map(|(column, value)| text(column, value)),
-            (Fact::Key, Query::Page(_)) | (Fact::Header(_), _) => None,
+            (CohortAttribute::Key, Query::Page(_)) | (CohortAttribute::Header(_), _) => None,
         }
     }
 
@@ -131,7 +131,7 @@ impl Reads {
     ) -> Result<Answer, Problem> {
         let admitted = record.phase == Phase::Canary
             && record.cohort.admits(|fact| match fact {
-                Fact::Header(name) if self.cohort_headers.contains(name) => headers(name),
+                CohortAttribute::Header(name) if self.cohort_headers.contains(name) => headers(name),
                 _ => read.fact(fact),
             });
         let sample = rand::random();
@@ -144,7 +144,7 @@ impl Reads {
                 || record.phase == Phase::ReadSwitch
                 || record.phase.writes_both() && sample < record.shadow);
         let healthy = may_ask && self.health.ask(Instant::now());
-        let facts = Facts { in_cohort: admitted, has_target, applied, healthy, sample };
+        let facts = ReadFacts { in_cohort: admitted, has_target, applied, healthy, sample };
         let answer = match route(record, facts) {
             Route::Mysql { shadow, instead } => {
                 let rows = self.ask_mysql(&read).await?;

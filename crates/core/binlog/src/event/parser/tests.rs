@@ -285,7 +285,7 @@ fn excluded_columns() {
     assert!(error.contains("column `t`"), "{error}");
 
     let error = excluding(&["id"]).1.unwrap_err().to_string();
-    assert!(error.contains("the excluded column `id`") && error.contains("exclude_columns"), "{error}");
+    assert!(error.contains("the excluded column `id`") && error.contains("exclude_from_capture"), "{error}");
 }
 
 /// A key that holds only the beginning of a column is a key of the whole column.

@@ -44,10 +44,10 @@ fn table(table: &str) -> Arc<TableDef> {
 }
 
 /// `d.t` and `d.u` are mapped, `d.other` and `e.t` are not.
-fn outline() -> Outline {
+fn config() -> AssemblerConfig {
     let topics = Topics::new(PREFIX);
     let tables = HashSet::from([name("t"), name("u")]);
-    Outline {
+    AssemblerConfig {
         partitions: tables.iter().map(|t| (topics.changes(t), 4)).collect(),
         tables,
         topics,
@@ -65,18 +65,22 @@ fn start() -> Watermark {
         position: at(START as u64),
         version: Version(START),
         offsets: BTreeMap::new(),
-        cut: None,
+        partial: None,
         clock_us: START,
     }
 }
 
 /// The watermark that says that `rows` row changes of transaction 2 are out.
 fn cut_at(rows: u64, version: i64) -> Watermark {
-    Watermark { cut: Some(Cut { gtid: gtid(2), rows }), version: Version(version), ..start() }
+    Watermark {
+        partial: Some(PartialTransaction { gtid: gtid(2), rows }),
+        version: Version(version),
+        ..start()
+    }
 }
 
 fn assembler() -> Assembler {
-    Assembler::resume(outline(), &start())
+    Assembler::resume(config(), &start())
 }
 
 fn begin(number: u64, commit_us: i64) -> BinlogEvent {
@@ -133,7 +137,7 @@ fn feed(assembler: &mut Assembler, events: impl IntoIterator<Item = BinlogEvent>
 
 /// Why the last of these events, and no earlier one, is refused.
 fn refusal(last: &Watermark, events: impl IntoIterator<Item = BinlogEvent>) -> AssembleError {
-    let mut assembler = Assembler::resume(outline(), last);
+    let mut assembler = Assembler::resume(config(), last);
     let mut events: Vec<_> = events.into_iter().collect();
     let refused = events.pop().unwrap();
     feed(&mut assembler, events);
@@ -208,7 +212,7 @@ fn versions_follow_the_binlog_one_for_each_row_change() {
     let (batch, watermark) = assembler.take(None);
     assert_eq!(versions(&batch), [2000, 2001, 2002, 2003, 2004, 2005, 3000]);
     assert_eq!((batch.rows, batch.transactions), (7, 4));
-    assert_eq!((watermark.gtid_set, watermark.position, watermark.cut), (upto(5), at(1400), None));
+    assert_eq!((watermark.gtid_set, watermark.position, watermark.partial), (upto(5), at(1400), None));
 }
 
 #[test]
@@ -298,42 +302,45 @@ fn a_cut_watermark_counts_the_rows_that_are_out_and_not_their_transaction() {
     feed(&mut assembler, [begin(2, 2000)]);
     assert!(assembler.in_transaction());
     let (_, w) = assembler.take(None);
-    assert_eq!((w.gtid_set, w.position, w.cut), (upto(1), at(1000), None), "nothing of it is out yet");
+    assert_eq!((w.gtid_set, w.position, w.partial), (upto(1), at(1000), None), "nothing of it is out yet");
     feed(&mut assembler, [insert(&t, &[1, 2])]);
     let (batch, w) = assembler.take(None);
     assert_eq!((batch.rows, batch.transactions), (2, 0));
-    assert_eq!((w.gtid_set, w.position, w.cut), (upto(1), at(1000), Some(Cut { gtid: gtid(2), rows: 2 })));
+    assert_eq!(
+        (w.gtid_set, w.position, w.partial),
+        (upto(1), at(1000), Some(PartialTransaction { gtid: gtid(2), rows: 2 }))
+    );
     feed(&mut assembler, [insert(&t, &[3])]);
     let (batch, w) = assembler.take(None);
-    assert_eq!((batch.rows, w.cut), (1, Some(Cut { gtid: gtid(2), rows: 3 })));
+    assert_eq!((batch.rows, w.partial), (1, Some(PartialTransaction { gtid: gtid(2), rows: 3 })));
     feed(&mut assembler, [commit(1100)]);
     assert!(!assembler.in_transaction());
     let (batch, w) = assembler.take(None);
     assert_eq!((batch.rows, batch.transactions), (0, 1));
-    assert_eq!((w.gtid_set, w.position, w.cut), (upto(2), at(1100), None));
+    assert_eq!((w.gtid_set, w.position, w.partial), (upto(2), at(1100), None));
 }
 
 /// Until all the rows that are out have come again, and more, every watermark says so.
 #[test]
 fn a_cut_stays_cut_until_its_transaction_has_come_again() {
     let t = table("t");
-    let mut assembler = Assembler::resume(outline(), &cut_at(3, 2003));
-    let cut = |rows| Some(Cut { gtid: gtid(2), rows });
-    assert_eq!(assembler.take(None).1.cut, cut(3));
+    let mut assembler = Assembler::resume(config(), &cut_at(3, 2003));
+    let partial = |rows| Some(PartialTransaction { gtid: gtid(2), rows });
+    assert_eq!(assembler.take(None).1.partial, partial(3));
     feed(&mut assembler, [idle(1000)]);
-    assert_eq!(assembler.take(None).1.cut, cut(3));
+    assert_eq!(assembler.take(None).1.partial, partial(3));
     feed(&mut assembler, [begin(2, 2000)]);
-    assert_eq!(assembler.take(None).1.cut, cut(3));
+    assert_eq!(assembler.take(None).1.partial, partial(3));
     feed(&mut assembler, [insert(&t, &[1, 2])]);
     let (batch, watermark) = assembler.take(None);
     assert_eq!((batch.records.len(), batch.rows), (0, 0), "these are out");
-    assert_eq!((watermark.cut, watermark.version), (cut(3), Version(2007)));
+    assert_eq!((watermark.partial, watermark.version), (partial(3), Version(2007)));
     feed(&mut assembler, [insert(&t, &[3, 4])]);
     let (batch, watermark) = assembler.take(None);
     assert_eq!(brief(&batch), [("c", None, Some(4))]);
-    assert_eq!((versions(&batch), watermark.cut), (vec![2008], cut(4)));
+    assert_eq!((versions(&batch), watermark.partial), (vec![2008], partial(4)));
     feed(&mut assembler, [commit(1100)]);
-    assert_eq!(assembler.take(None).1.cut, None);
+    assert_eq!(assembler.take(None).1.partial, None);
 }
 
 /// Another server may put the same row changes into other events, and a cut may lie anywhere.
@@ -354,7 +361,7 @@ fn a_cut_counts_row_changes_however_they_are_put_into_events() {
     ];
     for out in 1..=all.len() {
         for per_event in 1..=4 {
-            let mut assembler = Assembler::resume(outline(), &cut_at(out as u64, 2500));
+            let mut assembler = Assembler::resume(config(), &cut_at(out as u64, 2500));
             feed(&mut assembler, [begin(2, 2000)]);
             let mut left = pairs();
             while !left.is_empty() {
@@ -371,7 +378,7 @@ fn a_cut_counts_row_changes_however_they_are_put_into_events() {
                 Said::Ddl(_) => panic!("no statement was fed"),
             });
             assert!(numbers.eq(out as u64..all.len() as u64));
-            assert_eq!((watermark.gtid_set, watermark.cut), (upto(2), None));
+            assert_eq!((watermark.gtid_set, watermark.partial), (upto(2), None));
         }
     }
 }
@@ -401,17 +408,17 @@ fn rows_that_no_gateway_made_are_counted_by_table() {
     };
     let (t, u) = (table("t"), table("u"));
     feed(&mut assembler, [by_gateway(2), insert(&t, &[1, 2]), commit(1100)]);
-    assert!(assembler.take(None).0.foreign_rows.is_empty());
+    assert!(assembler.take(None).0.out_of_band_rows.is_empty());
     // A change of the key is two rows.
     let moved = rows(&t, RowsKind::Update, 1, vec![(Some(row(1, 0)), Some(row(3, 0)))]);
     feed(&mut assembler, [begin(3, 2000), insert(&t, &[4]), moved, insert(&u, &[1]), commit(1200)]);
     feed(&mut assembler, [by_gateway(4), insert(&u, &[2]), commit(1300)]);
     let (batch, _) = assembler.take(None);
-    assert_eq!(batch.foreign_rows, [(t.name.clone(), 3), (u.name.clone(), 1)].into());
+    assert_eq!(batch.out_of_band_rows, [(t.name.clone(), 3), (u.name.clone(), 1)].into());
     // What was published before a restart is not counted again.
-    let mut resumed = Assembler::resume(outline(), &cut_at(1, 2500));
+    let mut resumed = Assembler::resume(config(), &cut_at(1, 2500));
     feed(&mut resumed, [begin(2, 2000), insert(&t, &[1, 2]), commit(1100)]);
-    assert_eq!(resumed.take(None).0.foreign_rows, [(t.name.clone(), 1)].into());
+    assert_eq!(resumed.take(None).0.out_of_band_rows, [(t.name.clone(), 1)].into());
 }
 
 #[test]
@@ -443,7 +450,7 @@ fn idle_moves_the_position_only_outside_a_transaction() {
     assert_eq!((w.position, w.gtid_set), (at(1050), upto(1)));
     feed(&mut assembler, [begin(2, 2000), idle(1060), insert(&table("t"), &[1]), idle(1070)]);
     let (_, w) = assembler.take(None);
-    assert_eq!((w.position, w.cut), (at(1050), Some(Cut { gtid: gtid(2), rows: 1 })));
+    assert_eq!((w.position, w.partial), (at(1050), Some(PartialTransaction { gtid: gtid(2), rows: 1 })));
     feed(&mut assembler, [commit(1100)]);
     assert_eq!(assembler.take(None).1.position, at(1100));
     let next_file = BinlogPosition { file: "binlog.000002".into(), pos: 4 };
@@ -570,16 +577,18 @@ fn a_commit_time_far_ahead_of_this_machines_clock_is_refused() {
 
 #[test]
 fn a_server_without_the_transaction_that_was_cut_is_refused() {
-    let cut = cut_at(3, 2003);
+    let partial = cut_at(3, 2003);
     let other = statement(3, StatementKind::Other, &[], 1100);
     for events in [vec![begin(3, 2000)], vec![idle(1050), begin(3, 2000)], vec![other]] {
-        match refusal(&cut, events) {
-            AssembleError::CutMissing { cut, found } => assert_eq!((cut, found), (gtid(2), gtid(3))),
+        match refusal(&partial, events) {
+            AssembleError::PartialMissing { partial, found } => {
+                assert_eq!((partial, found), (gtid(2), gtid(3)))
+            }
             other => panic!("{other}"),
         }
     }
     // Once it has come, others may follow.
-    let mut assembler = Assembler::resume(outline(), &cut);
+    let mut assembler = Assembler::resume(config(), &partial);
     feed(&mut assembler, [begin(2, 2000), insert(&table("t"), &[1, 2, 3]), commit(1100), begin(3, 2000)]);
 }
 
@@ -781,7 +790,7 @@ fn resumes_at(events: &[BinlogEvent], fed: usize, last: &Watermark) -> usize {
 
 /// Goes on from `last`, with the events from number `from` on, and ends batches at `ends`.
 fn go_on(events: &[BinlogEvent], last: &Watermark, from: usize, ends: &[End]) -> Vec<Committed> {
-    let mut assembler = Assembler::resume(outline(), last);
+    let mut assembler = Assembler::resume(config(), last);
     let mut fed = from;
     let batch = |&(end, clock_us): &End| {
         feed(&mut assembler, events[fed..end.max(fed)].iter().cloned());
@@ -818,7 +827,7 @@ fn life() -> impl Strategy<Value = Vec<Step>> {
 /// capture would have ended the same batches.
 fn live(events: &[BinlogEvent], life: &[Step]) -> (Vec<Committed>, Vec<End>) {
     let (mut last, mut from, mut published) = (start(), 0, 0);
-    let mut assembler = Assembler::resume(outline(), &last);
+    let mut assembler = Assembler::resume(config(), &last);
     let mut fed = from;
     let (mut log, mut ends) = (Vec::new(), Vec::new());
     let rest = Step { events: events.len(), commits: true, clock_us: None, dies: false };
@@ -835,7 +844,7 @@ fn live(events: &[BinlogEvent], life: &[Step]) -> (Vec<Committed>, Vec<End>) {
             ends.push((published, step.clock_us));
         }
         if step.dies {
-            assembler = Assembler::resume(outline(), &last);
+            assembler = Assembler::resume(config(), &last);
             fed = from;
         }
     }

@@ -11,15 +11,15 @@ const SECOND: i64 = 1_000_000;
 
 /// Compiled once: parsing takes longer than everything else here.
 static POLICY: LazyLock<Policy> = LazyLock::new(|| {
-    let dwell = Phase::ALL.into_iter().map(|phase| (phase, Duration::from_secs(10))).collect();
-    Policy::new(&[1.0, 25.0, 100.0], &dwell, &BTreeMap::new(), &BTreeMap::new()).unwrap()
+    let soak = Phase::ALL.into_iter().map(|phase| (phase, Duration::from_secs(10))).collect();
+    Policy::new(&[1.0, 25.0, 100.0], &soak, &BTreeMap::new(), &BTreeMap::new()).unwrap()
 });
 
-fn record(place: Place) -> PhaseRecord {
+fn record(stage: Stage) -> PhaseRecord {
     PhaseRecord {
         generation: 7,
-        phase: place.phase,
-        cohort: Cohort { percent: place.percent, ..Cohort::default() },
+        phase: stage.phase,
+        cohort: Cohort { percent: stage.percent, ..Cohort::default() },
         auto: true,
         ..PhaseRecord::default()
     }
@@ -45,13 +45,13 @@ fn at(record: &PhaseRecord, measured: &Measurements, now_us: i64) -> Outlook {
 
 #[test]
 fn with_everything_well_it_walks_to_the_end_by_itself() {
-    let places = POLICY.ladder.places().to_vec();
-    for pair in places.windows(2) {
+    let stages = POLICY.plan.stages().to_vec();
+    for pair in stages.windows(2) {
         let outlook = at(&record(pair[0]), &good(), 10 * SECOND);
         assert_eq!(outlook.decision, Decision::Forward(pair[1]), "{:?}", outlook.obstacles);
         assert_eq!(outlook.previous.is_none(), pair[0].phase == Phase::Prepare);
     }
-    let last = at(&record(places[places.len() - 1]), &good(), 10 * SECOND);
+    let last = at(&record(stages[stages.len() - 1]), &good(), 10 * SECOND);
     assert_eq!((last.decision, last.obstacles), (Decision::Hold, vec![Obstacle::End]));
 }
 
@@ -60,7 +60,7 @@ fn a_gate_that_is_not_met_is_named_with_its_number() {
     let mut measured = good();
     measured.set("open_mismatches", Ok(3.0));
     measured.set("apply_lag_seconds", Err("Kafka does not answer".into()));
-    let verify = Place { phase: Phase::Verify, percent: 0.0 };
+    let verify = Stage { phase: Phase::Verify, percent: 0.0 };
     let outlook = at(&record(verify), &measured, 10 * SECOND);
     assert_eq!(outlook.decision, Decision::Hold);
     let said: Vec<String> = outlook.may_advance().unwrap_err().iter().map(ToString::to_string).collect();
@@ -80,8 +80,8 @@ fn a_gate_that_is_not_met_is_named_with_its_number() {
 fn a_failing_canary_steps_back_also_where_nothing_walks_by_itself() {
     let mut measured = good();
     measured.set("canary_mismatches", Ok(1.0));
-    let places = POLICY.ladder.places().to_vec();
-    for pair in places.windows(2).filter(|pair| pair[1].phase >= Phase::Canary) {
+    let stages = POLICY.plan.stages().to_vec();
+    for pair in stages.windows(2).filter(|pair| pair[1].phase >= Phase::Canary) {
         for auto in [true, false] {
             let record = PhaseRecord { auto, ..record(pair[1]) };
             // At once: no time must be held to go back.
@@ -94,7 +94,7 @@ fn a_failing_canary_steps_back_also_where_nothing_walks_by_itself() {
 
 #[test]
 fn cassandra_failing_steps_back_once_enough_was_read() {
-    let canary = record(Place { phase: Phase::Canary, percent: 25.0 });
+    let canary = record(Stage { phase: Phase::Canary, percent: 25.0 });
     for (reads, back) in [(19.0, false), (20.0, true)] {
         let mut measured = good();
         measured.set("canary_reads", Ok(reads));
@@ -107,7 +107,7 @@ fn cassandra_failing_steps_back_once_enough_was_read() {
 
 #[test]
 fn time_counts_from_when_somebody_watches() {
-    let (record, measured) = (record(Place { phase: Phase::Verify, percent: 0.0 }), good());
+    let (record, measured) = (record(Stage { phase: Phase::Verify, percent: 0.0 }), good());
     let held = |watched_since_us, now_us| {
         assess(&POLICY, Situation { record: &record, measured: &measured, watched_since_us, now_us }).held
     };
@@ -140,8 +140,8 @@ fn mostly_good() -> impl Strategy<Value = Measurements> {
     prop_oneof![2 => Just(good()), 1 => measurements()]
 }
 
-fn places() -> impl Strategy<Value = Place> {
-    proptest::sample::select(POLICY.ladder.places().to_vec())
+fn stages() -> impl Strategy<Value = Stage> {
+    proptest::sample::select(POLICY.plan.stages().to_vec())
 }
 
 /// So many cases, unless `PROPTEST_CASES` says otherwise.
@@ -157,26 +157,26 @@ proptest! {
 
     #[test]
     fn never_skips_and_never_advances_past_a_failing_gate(
-        place in places(), measured in mostly_good(), held in 0i64..20, auto: bool, paused: bool,
+        stage in stages(), measured in mostly_good(), held in 0i64..20, auto: bool, paused: bool,
     ) {
-        let record = PhaseRecord { auto, paused, ..record(place) };
+        let record = PhaseRecord { auto, paused, ..record(stage) };
         let outlook = at(&record, &measured, held * SECOND);
         // The same again.
         prop_assert_eq!(&outlook, &at(&record, &measured, held * SECOND));
-        // Back is always possible but from the first place.
-        prop_assert_eq!(outlook.previous, POLICY.ladder.previous(place));
-        prop_assert_eq!(outlook.previous.is_none(), place.phase == Phase::Prepare);
-        let well = POLICY.gates(place.phase).iter().all(|gate| gate.judge(&measured).met)
-            && !POLICY.step_back(place.phase).iter().any(|gate| gate.judge(&measured).met);
+        // Back is always possible but from the first stage.
+        prop_assert_eq!(outlook.previous, POLICY.plan.previous(stage));
+        prop_assert_eq!(outlook.previous.is_none(), stage.phase == Phase::Prepare);
+        let well = POLICY.gates(stage.phase).iter().all(|gate| gate.judge(&measured).met)
+            && !POLICY.rollback(stage.phase).iter().any(|gate| gate.judge(&measured).met);
         match outlook.decision {
             Decision::Forward(to) => {
                 prop_assert!(auto && !paused && well && held >= 10);
-                prop_assert_eq!(Some(to), POLICY.ladder.next(place));
+                prop_assert_eq!(Some(to), POLICY.plan.next(stage));
                 prop_assert_eq!(outlook.may_advance(), Ok(to));
             }
             Decision::Back(to) => {
-                prop_assert!(!paused && !well && place.phase >= Phase::Canary);
-                prop_assert_eq!(Some(to), POLICY.ladder.previous(place));
+                prop_assert!(!paused && !well && stage.phase >= Phase::Canary);
+                prop_assert_eq!(Some(to), POLICY.plan.previous(stage));
                 prop_assert!(outlook.may_advance().is_err());
             }
             Decision::Hold => {}

@@ -55,7 +55,10 @@ fn rows_are_out_at_the_commit_and_the_checkpoint_lacks_the_prepare_until_then() 
     feed(&mut assembler, [begin(3, 2500), insert(&t, &[3]), commit(1200)]);
     let (batch, before) = assembler.take(None);
     assert_eq!(brief(&batch), [("c", None, Some(3))]);
-    assert_eq!((&before.gtid_set, &before.position, &before.cut), (&without(&upto(3), 2), &at(1200), &None));
+    assert_eq!(
+        (&before.gtid_set, &before.position, &before.partial),
+        (&without(&upto(3), 2), &at(1200), &None)
+    );
 
     feed(&mut assembler, [decided(4, XID, true, 1300)]);
     let (batch, after) = assembler.take(None);
@@ -69,9 +72,9 @@ fn rows_are_out_at_the_commit_and_the_checkpoint_lacks_the_prepare_until_then() 
     assert_eq!((after.gtid_set, after.position), (upto(4), at(1300)));
 
     // A capture that begins at the watermark in between is sent the prepared transaction again.
-    let mut again = Assembler::resume(outline(), &before);
-    feed(&mut again, [xa(2, XID), insert(&t, &[1, 2]), prepared(1100), decided(4, XID, true, 1300)]);
-    let (repeated, _) = again.take(None);
+    let mut replay = Assembler::resume(config(), &before);
+    feed(&mut replay, [xa(2, XID), insert(&t, &[1, 2]), prepared(1100), decided(4, XID, true, 1300)]);
+    let (repeated, _) = replay.take(None);
     let same = |batch: &Batch| batch.records.iter().map(|r| (r.value.clone(), r.version)).collect::<Vec<_>>();
     assert_eq!(same(&repeated), same(&batch));
 }
@@ -103,7 +106,7 @@ fn one_phase_is_a_transaction_like_any_other() {
     assert_eq!((brief(&batch).len(), versions(&batch)[0], watermark.gtid_set), (1, 2000, upto(2)));
     let rows = cut_at(1, 2000);
     let found = refusal(&rows, [xa(3, XID), insert(&t, &[1]), commit(1100)]);
-    assert!(matches!(found, AssembleError::CutMissing { .. }), "{found}");
+    assert!(matches!(found, AssembleError::PartialMissing { .. }), "{found}");
 }
 
 #[test]
@@ -117,20 +120,23 @@ fn too_many_rows_are_read_again() {
     // Others may come with it. It may be cut.
     feed(&mut assembler, [idle(4), begin(9, 9), insert(&t, &[99]), commit(90), xa(2, XID)]);
     feed(&mut assembler, [insert(&t, &MANY[..30])]);
-    let (first, cut) = assembler.take(None);
-    assert_eq!((&cut.gtid_set, &cut.cut), (&upto(1), &Some(Cut { gtid: gtid(3), rows: 30 })));
+    let (first, partial) = assembler.take(None);
+    assert_eq!(
+        (&partial.gtid_set, &partial.partial),
+        (&upto(1), &Some(PartialTransaction { gtid: gtid(3), rows: 30 }))
+    );
     feed(&mut assembler, [insert(&t, &MANY[30..]), prepared(1100)]);
     assert_eq!(assembler.rows_needed(), None);
     let (second, whole) = assembler.take(None);
-    assert_eq!((whole.gtid_set, whole.position, whole.cut), (upto(3), at(1200), None));
+    assert_eq!((whole.gtid_set, whole.position, whole.partial), (upto(3), at(1200), None));
     assert_eq!((first.rows, second.rows), (30, 10));
 
     // From the cut on: the same rows, once.
-    let mut again = Assembler::resume(outline(), &cut);
-    feed(&mut again, [xa(2, XID), insert(&t, &MANY), prepared(1100), decided(3, XID, true, 1200)]);
-    assert_eq!(again.take(None).1.cut, cut.cut, "it is still cut");
-    feed(&mut again, [xa(2, XID), insert(&t, &MANY), prepared(1100)]);
-    let (repeated, _) = again.take(None);
+    let mut replay = Assembler::resume(config(), &partial);
+    feed(&mut replay, [xa(2, XID), insert(&t, &MANY), prepared(1100), decided(3, XID, true, 1200)]);
+    assert_eq!(replay.take(None).1.partial, partial.partial, "it is still partial");
+    feed(&mut replay, [xa(2, XID), insert(&t, &MANY), prepared(1100)]);
+    let (repeated, _) = replay.take(None);
     assert_eq!(brief(&repeated), brief(&second));
 }
 

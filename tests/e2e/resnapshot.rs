@@ -67,15 +67,15 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
     let Some(mut servers) = Servers::from_env() else { return Ok(()) };
     let mysql = Mysql::ephemeral(&MysqlOptions::default())?;
     servers.mysql_url = mysql.url();
-    let mut migration = Migration::new(servers, "resync", &TABLES).await?;
+    let mut migration = Migration::new(servers, "resnapshot", &TABLES).await?;
     migration.configure("", MAPPING)?;
-    migration.succeed(&["schema", "apply"]).await?;
-    let refused = migration.tandem(&["resync", "--yes"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
+    let refused = migration.tandem(&["resnapshot", "--yes"]).await?;
     assert!(!refused.success && refused.stderr.contains("there is no log"), "{}", refused.stderr);
 
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
-    let refused = migration.tandem(&["resync", "--yes"]).await?;
+    let refused = migration.tandem(&["resnapshot", "--yes"]).await?;
     assert!(!refused.success && refused.stderr.contains("a capture publishes"), "{}", refused.stderr);
     running.terminate().await?;
     let before_the_gap = target_keys(&mut migration).await?;
@@ -98,26 +98,27 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
     let stopped = migration.tandem(&["run"]).await?;
     assert!(!stopped.success, "{}", stopped.stderr);
     assert!(
-        stopped.stderr.contains("purged") && stopped.stderr.contains("`tandem resync`"),
+        stopped.stderr.contains("purged") && stopped.stderr.contains("`tandem resnapshot`"),
         "{}",
         stopped.stderr
     );
     let before = migration.status().await?;
-    let plan: Json = serde_json::from_str(&migration.succeed(&["resync", "--json"]).await?)?;
+    let plan: Json = serde_json::from_str(&migration.succeed(&["resnapshot", "--json"]).await?)?;
     assert_eq!(plan["not_captured"], plan["purged"], "{plan:#}");
-    assert!(plan["purged"] != "" && plan["lost"] == "" && plan["resync"].is_null(), "{plan:#}");
+    assert!(plan["purged"] != "" && plan["lost"] == "" && plan["resnapshot"].is_null(), "{plan:#}");
     go_to(&migration, 1, Phase::Canary).await?;
-    let refused = migration.tandem(&["resync", "--yes"]).await?;
+    let refused = migration.tandem(&["resnapshot", "--yes"]).await?;
     assert!(!refused.success && refused.stderr.contains("Cassandra serves reads"), "{}", refused.stderr);
     let after = migration.status().await?;
     assert_eq!(before["source"]["version"], after["source"]["version"], "nothing was to change");
     go_to(&migration, 2, Phase::Verify).await?;
 
-    let done: Json =
-        serde_json::from_str(&migration.succeed(&["resync", "--yes", "--why", "a test", "--json"]).await?)?;
+    let done: Json = serde_json::from_str(
+        &migration.succeed(&["resnapshot", "--yes", "--reason", "a test", "--json"]).await?,
+    )?;
     let after = migration.status().await?;
     assert_eq!(after["source"]["gtid_set"], plan["executed"], "{after:#}");
-    assert_eq!(after["source"]["version"], done["resync"]["version"]);
+    assert_eq!(after["source"]["version"], done["resnapshot"]["version"]);
     assert!(after["source"]["version"].as_i64() > before["source"]["version"].as_i64());
     assert_eq!(after["tables"][0]["backfill"]["done"], false, "no copy of before the gap counts: {after:#}");
 

@@ -28,12 +28,12 @@ struct Chunk {
 }
 
 /// A binlog stream that is read ahead.
-pub(crate) struct Ahead {
+pub(crate) struct Prefetch {
     chunks: mpsc::UnboundedReceiver<Result<Chunk, BinlogError>>,
     chunk: Option<Chunk>,
 }
 
-impl Ahead {
+impl Prefetch {
     /// Begins to read. The task ends with this, or after the first error, which it hands over.
     pub(crate) fn of(stream: BinlogStream) -> Self {
         let (sender, chunks) = mpsc::unbounded_channel();

@@ -2,14 +2,14 @@
 //!
 //! What capture can no longer read (purged binlogs, an event that cannot be carried, transactions that a
 //! fail-over lost) is a gap: what MySQL did in it stands on no topic, and no one can say which rows it
-//! changed. A resync lets the log go on at what MySQL has executed by now, and has every row written again.
+//! changed. A re-snapshot lets the log go on at what MySQL has executed by now, and has every row written again.
 //!
 //! Invariants:
 //!
-//! - The watermark behind the gap and the record of the resync are one Kafka transaction, under capture's
+//! - The watermark behind the gap and the record of the re-snapshot are one Kafka transaction, under capture's
 //!   transactional id: no other capture publishes in between.
 //! - The watermark does not make capture look alive: its clock is that of the last one. So the gates of the
-//!   controller that ask for a capture that runs stay shut until one does, and by then the record of the resync
+//!   controller that ask for a capture that runs stay shut until one does, and by then the record of the re-snapshot
 //!   has long been seen.
 //! - That watermark's version is minted after the last one's, as every other is, so versions go on rising
 //!   in the order of the log. Its GTID set is what the server had executed, no more: what a fail-over lost is
@@ -29,16 +29,16 @@ use tandem_model::{BinlogPosition, GtidSet, Watermark};
 use tandem_mysql::Reader;
 use tandem_protocol::mint::Minter;
 use tandem_runtime::now_us;
-use tandem_wire::control::{RESYNC_KEY, Resync, encode_control};
+use tandem_wire::control::{RESNAPSHOT_KEY, Resnapshot, encode_control};
 use tandem_wire::log::{OutRecord, Topics};
 
 use crate::error::CaptureError;
 use crate::run::{Capture, watermark_record};
-use crate::turn::{self, Patience};
+use crate::standby::{self, Patience};
 
 /// What lies between the log and the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gap {
+pub struct LogGap {
     /// The last watermark.
     pub last: Watermark,
     /// What the server has executed.
@@ -54,7 +54,7 @@ pub struct Gap {
 
 impl Capture {
     /// The gap as it is now. Changes nothing.
-    pub async fn gap(&self) -> Result<Gap, CaptureError> {
+    pub async fn gap(&self) -> Result<LogGap, CaptureError> {
         let topics = Topics::new(&self.kafka.prefix);
         match Admin::connect(&self.kafka).await?.partitions(&topics.watermarks()).await {
             Err(ConsumeError::NoTopic(_)) => return Err(CaptureError::NoLog),
@@ -62,15 +62,15 @@ impl Capture {
         };
         let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
         let last = self.last_watermark(&topics).await?.ok_or(CaptureError::NoLog)?;
-        Gap::of(last, &mut reader).await
+        LogGap::of(last, &mut reader).await
     }
 
     /// Lets the log go on at what the server has executed by now. Refused while another capture publishes (one that
     /// hangs is not noticed, and fenced), and while an XA transaction is prepared, as far as that may be asked:
     /// its rows would be on the log only in part.
-    pub async fn resync(&self, why: &str) -> Result<Resync, CaptureError> {
+    pub async fn resnapshot(&self, reason: &str) -> Result<Resnapshot, CaptureError> {
         let topics = Topics::new(&self.kafka.prefix);
-        if turn::publishes(&self.kafka, &Patience::of(self.config.idle)).await? {
+        if standby::publishes(&self.kafka, &Patience::of(self.config.idle)).await? {
             return Err(CaptureError::StillCaptured);
         }
         let publisher =
@@ -78,7 +78,7 @@ impl Capture {
         let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
         let last = self.last_watermark(&topics).await?.ok_or(CaptureError::NoLog)?;
         let clock_us = self.clock(&mut reader).await?;
-        let Gap { last, executed, .. } = Gap::of(last, &mut reader).await?;
+        let LogGap { last, executed, .. } = LogGap::of(last, &mut reader).await?;
         self.nothing_prepared(&mut reader).await?;
         let offsets = self.ends(&topics, &last).await?;
         let watermark = Watermark {
@@ -88,21 +88,21 @@ impl Capture {
             position: BinlogPosition::default(),
             version: Minter::after(last.version).watermark(clock_us),
             offsets: BTreeMap::new(),
-            cut: None,
+            partial: None,
             clock_us: last.clock_us,
         };
-        let resync = Resync {
+        let resnapshot = Resnapshot {
             version: watermark.version.0,
             from_gtid_set: last.gtid_set.to_string(),
             to_gtid_set: executed.to_string(),
-            why: why.to_owned(),
+            reason: reason.to_owned(),
             at_us: now_us(),
         };
         let control = OutRecord {
             topic: topics.control().into(),
             partition: 0,
-            key: RESYNC_KEY.to_vec(),
-            value: Some(encode_control(&resync)?),
+            key: RESNAPSHOT_KEY.to_vec(),
+            value: Some(encode_control(&resnapshot)?),
             version: None,
             timestamp_ms: None,
         };
@@ -113,7 +113,7 @@ impl Capture {
                 Ok(vec![watermark_record(topic, watermark, &ends, offsets)])
             })
             .await?;
-        Ok(resync)
+        Ok(resnapshot)
     }
 
     /// Where each change topic ends for the watermark behind the gap: where the last one said, and now, where a
@@ -145,7 +145,7 @@ impl Capture {
     }
 }
 
-impl Gap {
+impl LogGap {
     async fn of(last: Watermark, reader: &mut Reader) -> Result<Self, CaptureError> {
         let executed = reader.executed().await?;
         let purged = reader.purged().await?;
