@@ -50,12 +50,14 @@ impl Tandem {
     }
 
     /// Another role alone, with its metrics where the configuration says.
+    #[must_use]
     pub fn only(mut self, role: &str) -> Self {
         self.role = vec![role.to_owned()];
         self
     }
 
     /// Another role alone, with its metrics on this port.
+    #[must_use]
     pub fn role(mut self, role: &str, metrics: u16) -> Self {
         self.role = vec![role.to_owned(), "--listen".to_owned(), format!("127.0.0.1:{metrics}")];
         self

@@ -17,16 +17,9 @@ mod sample;
 mod traffic;
 mod ui;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-
-/// Where the build goes: `CARGO_TARGET_DIR`, or `target` in the workspace's folder.
-fn target_folder() -> PathBuf {
-    let default = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../target"));
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
-}
 
 fn main() -> ExitCode {
     run::command(&args::DemoArgs::parse()).unwrap_or_else(|error| {

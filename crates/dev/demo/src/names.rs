@@ -36,7 +36,7 @@ impl Names {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let id = format!("{seconds:x}{:x}", std::process::id());
         let base = keyspace_base(database.unwrap_or("billing"));
-        let folder = crate::target_folder().join("demo").join(&id);
+        let folder = target_folder().join("demo").join(&id);
         let folder = std::path::absolute(folder).context("find the target folder")?;
         std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         Ok(Self {
@@ -144,6 +144,12 @@ impl Names {
         }
         Ok(())
     }
+}
+
+/// Where the build goes: `CARGO_TARGET_DIR`, or `target` in the workspace's folder.
+fn target_folder() -> PathBuf {
+    let default = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../target"));
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
 }
 
 /// Cassandra's contact points, one by one.

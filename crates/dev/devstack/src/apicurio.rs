@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::{Cache, make_dir, remove_dir};
 use crate::probe::get;
 use crate::server::{Recipe, Server};
-use crate::{instance, maven, tools};
+use crate::{maven, ownership, tools};
 
 const VERSION: &str = "3.3.3";
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -49,7 +49,7 @@ impl Apicurio {
 
     /// Starts an Apicurio of its own, killed and removed on drop.
     pub fn ephemeral(options: &ApicurioOptions) -> Result<Self> {
-        instance::ephemeral("apicurio", |dir| Self::start(dir, options), |this| &mut this.server)
+        ownership::ephemeral("apicurio", |dir| Self::start(dir, options), |this| &mut this.server)
     }
 
     /// The Apicurio whose state is in `dir`, running or not; `None` if there is none.

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::{Cache, make_dir, remove_dir};
 use crate::probe::connect;
 use crate::server::{Recipe, Server};
-use crate::{instance, maven, tools};
+use crate::{maven, ownership, tools};
 
 const VERSION: &str = "5.0.9";
 const DEADLINE: Duration = Duration::from_mins(4);
@@ -50,7 +50,7 @@ impl Cassandra {
 
     /// Starts a Cassandra of its own, killed and removed on drop.
     pub fn ephemeral() -> Result<Self> {
-        instance::ephemeral("cassandra", Self::start, |this| &mut this.server)
+        ownership::ephemeral("cassandra", Self::start, |this| &mut this.server)
     }
 
     /// The Cassandra whose state is in `dir`, running or not; `None` if there is none.

@@ -16,7 +16,7 @@ use crate::cache::{Cache, make_dir, remove_dir};
 use crate::kafka;
 use crate::probe::get;
 use crate::server::{Recipe, Server};
-use crate::{instance, maven, tools};
+use crate::{maven, ownership, tools};
 
 const VERSION: &str = "3.6.1.Final";
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -67,7 +67,7 @@ impl Debezium {
 
     /// Starts a Debezium of its own, killed and removed on drop.
     pub fn ephemeral(options: &DebeziumOptions) -> Result<Self> {
-        instance::ephemeral("debezium", |dir| Self::start(dir, options), |this| &mut this.server)
+        ownership::ephemeral("debezium", |dir| Self::start(dir, options), |this| &mut this.server)
     }
 
     /// The Debezium whose state is in `dir`, running or not; `None` if there is none.

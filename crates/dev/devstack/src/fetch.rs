@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::instance::at_once;
+use crate::ownership::at_once;
 use crate::{Cache, apicurio, cassandra, debezium, kafka, mysql, tools};
 
 /// A server that is downloaded once and then kept in the cache folder.

@@ -18,7 +18,7 @@ use crate::cache::{Cache, make_dir, remove_dir};
 use crate::probe::connect;
 use crate::process::run;
 use crate::server::{Recipe, Server};
-use crate::{instance, maven, say, tools};
+use crate::{maven, ownership, say, tools};
 
 pub(crate) const VERSION: &str = "4.3.1";
 pub(crate) const LOG4J_VERSION: &str = "2.25.4";
@@ -71,7 +71,7 @@ impl Kafka {
 
     /// The same with options.
     pub fn ephemeral_with(options: &KafkaOptions) -> Result<Self> {
-        instance::ephemeral("kafka", |dir| Self::start_with(dir, options), |this| &mut this.server)
+        ownership::ephemeral("kafka", |dir| Self::start_with(dir, options), |this| &mut this.server)
     }
 
     /// The Kafka whose state is in `dir`, running or not; `None` if there is none.

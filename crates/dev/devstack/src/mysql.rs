@@ -7,7 +7,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::{Cache, make_dir, remove_dir};
 use crate::process::{run_within, tail_of};
 use crate::server::{Recipe, Server};
-use crate::{apt, instance, say};
+use crate::{apt, ownership, say, socket};
 
 const DEADLINE: Duration = Duration::from_mins(2);
 /// Arguments that must be given when the data folder is made, not only later.
@@ -57,7 +56,7 @@ impl Mysql {
 
     /// Starts a MySQL of its own, killed and removed on drop.
     pub fn ephemeral(options: &MysqlOptions) -> Result<Self> {
-        instance::ephemeral("mysql", |dir| Self::start(dir, options), |this| &mut this.server)
+        ownership::ephemeral("mysql", |dir| Self::start(dir, options), |this| &mut this.server)
     }
 
     /// The MySQL whose state is in `dir`, running or not; `None` if there is none.
@@ -267,7 +266,7 @@ impl Recipe for MysqlRecipe {
             .arg(format!("--port={}", ports[0]))
             .arg(option("--tmpdir", &dir.join("tmp")))
             .arg(option("--pid-file", &dir.join("mysqld.pid")))
-            .arg(option("--socket", &socket(dir)))
+            .arg(option("--socket", &socket::path(dir)))
             .args(&self.extra_args);
         Ok(command)
     }
@@ -277,12 +276,7 @@ impl Recipe for MysqlRecipe {
     }
 
     fn clean(&self, dir: &Path) {
-        let socket = socket(dir);
-        let mut lock = socket.clone().into_os_string();
-        lock.push(".lock");
-        for file in [socket, PathBuf::from(lock)] {
-            let _ = fs::remove_file(file); // mostly it is not there
-        }
+        socket::remove(dir);
     }
 
     fn deadline(&self) -> Duration {
@@ -295,32 +289,4 @@ fn option(name: &str, value: &Path) -> OsString {
     option.push("=");
     option.push(value);
     option
-}
-
-/// Path of the Unix socket: in `dir`, or in the temp folder under a name made of `dir` if the path
-/// would exceed the kernel's 107 bytes.
-fn socket(dir: &Path) -> PathBuf {
-    const LONGEST: usize = 107;
-    let near = dir.join("mysql.sock");
-    if near.as_os_str().len() <= LONGEST {
-        return near;
-    }
-    let mut hasher = DefaultHasher::new();
-    dir.hash(&mut hasher);
-    std::env::temp_dir().join(format!("tandem-{:016x}.sock", hasher.finish()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_socket_is_near_unless_the_path_is_too_long() {
-        assert_eq!(socket(Path::new("/a/mysql")), Path::new("/a/mysql/mysql.sock"));
-        let long = PathBuf::from(format!("/{}", "x".repeat(120)));
-        let other = PathBuf::from(format!("/{}", "y".repeat(120)));
-        assert!(socket(&long).as_os_str().len() <= 107);
-        assert_eq!(socket(&long), socket(&long));
-        assert_ne!(socket(&long), socket(&other));
-    }
 }

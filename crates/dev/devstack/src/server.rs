@@ -22,7 +22,7 @@ use crate::state::{self, State};
 
 const LOG_LINES: usize = 30;
 const STOP_DEADLINE: Duration = Duration::from_mins(1);
-const KILL_DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const KILL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What differs from one kind of server to the next.
 pub(crate) trait Recipe: Send + Sync {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::instance::{at_once, destroy, own_instance};
+use crate::ownership::{at_once, destroy, own_instance};
 use crate::server::Server;
 use crate::{Cache, Cassandra, Kafka, Mysql, MysqlOptions, say};
 

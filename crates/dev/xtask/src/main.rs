@@ -7,9 +7,8 @@ mod build;
 mod mutants;
 mod programs;
 mod servers;
-mod tests;
+mod test_cmd;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -37,7 +36,7 @@ enum Command {
     /// Compare MySQL with Cassandra, or Tandem's events with Debezium's
     Compare(PassedOn),
     /// Run all tests against fresh servers
-    Test(tests::TestArgs),
+    Test(test_cmd::TestArgs),
     /// Measure parts of Tandem
     Bench(PassedOn),
     /// Write down what MySQL's character sets mean, as MySQL converts them
@@ -46,11 +45,6 @@ enum Command {
     Seeds(PassedOn),
     /// Break one rule of the product at a time, and require that a test notices
     Mutants(mutants::MutantsArgs),
-}
-
-/// The workspace's folder.
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.."))
 }
 
 fn main() -> ExitCode {
@@ -67,7 +61,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status(args) => servers::status(&args),
         Command::Demo(args) => programs::start(Program::Demo, &args),
         Command::Compare(args) => programs::start(Program::Compare, &args),
-        Command::Test(args) => tests::test(&args),
+        Command::Test(args) => test_cmd::test(&args),
         Command::Bench(args) => programs::start(Program::Bench, &args),
         Command::Charsets(args) => programs::start(Program::Charsets, &args),
         Command::Seeds(args) => programs::start(Program::Seeds, &args),

@@ -77,7 +77,7 @@ struct Outcome {
 }
 
 fn mutate(root: &Path, package: &str, files: &[&str], only: Option<&str>, jobs: u8) -> Result<Outcome> {
-    let folder = super::folder(root).join(package);
+    let folder = super::args::folder(root).join(package);
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let mut cargo = cargo();
     cargo
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_list_of_this_project_is_well_formed_and_names_files_that_exist() {
-        let root = crate::root();
+        let root = crate::build::root();
         let listed = read_list(&fs::read_to_string(root.join(LISTED)).unwrap()).unwrap();
         for mutant in &listed {
             let (file, _) = mutant.split_once(": ").unwrap();
