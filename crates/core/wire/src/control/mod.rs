@@ -55,10 +55,9 @@ named! {
 
 #[cfg(test)]
 mod tests {
-    use super::record::FORMAT;
     use super::*;
     use crate::primitive::put_long;
-    use crate::schema_id::put_frame;
+    use crate::schema_id::{id_of, schema_id};
     use std::collections::BTreeMap;
     use tandem_model::{
         BinlogPosition, Cohort, CohortAttribute, DualWriteMode, PartialTransaction, Phase, PhaseRecord,
