@@ -1,0 +1,66 @@
+//! The rules of the tree: what may depend on what, who owns which driver, and what core may name.
+//!
+//! Each rule is a function from data to violations. The tests of this file apply the rules to the workspace; the
+//! tests beside each rule show that it fails where it should.
+
+mod circles;
+mod drivers;
+mod layers;
+mod names;
+mod packages;
+mod purity;
+mod source;
+
+use packages::Workspace;
+
+/// Fails with all violations, one a line.
+fn assert_none(violations: &[String]) {
+    assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
+}
+
+#[test]
+fn packages_are_named_after_their_folders() {
+    assert_none(&layers::names(&Workspace::load().packages));
+}
+
+#[test]
+fn dependencies_follow_the_folders() {
+    assert_none(&layers::directions(&Workspace::load().packages));
+}
+
+#[test]
+fn each_driver_has_one_owner() {
+    assert_none(&drivers::owners(&Workspace::load().packages));
+}
+
+#[test]
+fn core_depends_on_nothing_that_does_io() {
+    assert_none(&drivers::core_dependencies(&Workspace::load().packages));
+}
+
+#[test]
+fn xtask_compiles_without_a_driver() {
+    assert_none(&drivers::reached_by("tandem-xtask", &Workspace::load().packages));
+}
+
+#[test]
+fn core_names_no_io_clock_randomness_or_environment() {
+    let workspace = Workspace::load();
+    let mut violations = Vec::new();
+    for package in workspace.packages.iter().filter(|p| p.folder.starts_with("crates/core/")) {
+        for root in package.roots.iter().filter(|r| r.is_library) {
+            violations.extend(purity::impure_names(&workspace.parse(&root.file)));
+        }
+    }
+    assert_none(&violations);
+}
+
+#[test]
+fn no_import_circles() {
+    let workspace = Workspace::load();
+    let mut violations = Vec::new();
+    for root in workspace.packages.iter().flat_map(|p| &p.roots) {
+        violations.extend(circles::import_circles(&workspace.parse(&root.file)));
+    }
+    assert_none(&violations);
+}
