@@ -22,10 +22,10 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn each_driver_has_one_owner() {
     for (driver, owners) in [
-        ("mysql_async", &["tandem-mysql-source"][..]),
-        ("mysql_common", &["tandem-mysql-source"]),
-        ("rdkafka", &["tandem-event-log"]),
-        ("scylla", &["tandem-cassandra-target"]),
+        ("mysql_async", &["tandem-mysql"][..]),
+        ("mysql_common", &["tandem-mysql"]),
+        ("rdkafka", &["tandem-kafka"]),
+        ("scylla", &["tandem-cassandra"]),
         ("apache-avro", &["tandem-wire"]),
         // Filters, and gates.
         ("cel", &["tandem-controller", "tandem-mapping"]),
@@ -49,9 +49,9 @@ fn directions() {
         ("tandem-model", &[][..]),
         ("tandem-wire", &["model"]),
         ("tandem-mapping", &["model", "wire"]),
-        ("tandem-mysql-source", &["model", "wire"]),
-        ("tandem-event-log", &["model", "wire"]),
-        ("tandem-cassandra-target", &["model"]),
+        ("tandem-mysql", &["model", "wire"]),
+        ("tandem-kafka", &["model", "wire"]),
+        ("tandem-cassandra", &["model"]),
         ("tandem-watermarks", &["model", "wire", "mysql-source", "event-log"]),
         ("tandem-capture", &["model", "wire", "mysql-source", "event-log"]),
         ("tandem-backfill", &["model", "wire", "mysql-source", "event-log", "watermarks"]),

@@ -1,6 +1,7 @@
 //! What the targets share: a decoder at the beginning of a file, and what must hold of what it gives.
 
-use tandem_mysql_source::{BinlogError, BinlogEvent, EventDecoder};
+use tandem_binlog::DecodeError;
+use tandem_binlog::{BinlogEvent, EventDecoder};
 
 const FILE: &[u8] = b"binlog.000042";
 
@@ -31,7 +32,7 @@ pub fn event(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// Rows that were given can be read; an error says where. Whether to go on.
-pub fn judge(outcome: Result<Option<BinlogEvent>, BinlogError>) -> bool {
+pub fn judge(outcome: Result<Option<BinlogEvent>, DecodeError>) -> bool {
     match outcome {
         Ok(Some(BinlogEvent::Rows(rows))) => {
             for image in rows.rows().flat_map(|(before, after)| [before, after]).flatten() {

@@ -16,10 +16,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use tandem_capture::{Assembler, Outline};
-use tandem_event_log::{Admin, OutRecord, SchemaStore, Topics, TransactionalPublisher, read_all};
+use tandem_binlog::{BinlogEvent, RowsKind};
+use tandem_kafka::{Admin, SchemaStore, TransactionalPublisher, read_all, topic_specs};
 use tandem_model::{BinlogPosition, Change, GtidSet, Op, Row, TableName, Version, Watermark};
-use tandem_mysql_source::{BinlogEvent, BinlogStream, MysqlConfig, RowsKind};
+use tandem_mysql::{BinlogStream, MysqlConfig};
+use tandem_protocol::assemble::{Assembler, AssemblerConfig};
+use tandem_wire::log::{OutRecord, Topics};
 use tokio_util::sync::CancellationToken;
 
 use crate::replay::{self, outline, watermarks};
@@ -271,7 +273,7 @@ type Stretch = Vec<(Vec<(Vec<u8>, Option<Vec<u8>>, Option<Version>)>, Watermark)
 /// Assembles what follows a watermark into batches of `size` records, up to `end`.
 async fn assemble(
     migration: &Migration,
-    outline: &Outline,
+    outline: &AssemblerConfig,
     from: &Watermark,
     size: usize,
     end: &BinlogPosition,
@@ -307,7 +309,7 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
         position: BinlogPosition::default(),
         version: Version(1),
         offsets: BTreeMap::new(),
-        cut: None,
+        partial: None,
         clock_us: 0,
     };
     // An event holds a statement's rows, and a batch ends between events: transactions of several
@@ -327,14 +329,14 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
             migration.mysql.query_drop(statement).await?;
         }
     }
-    let mut reader = tandem_mysql_source::Mysql::connect(&MysqlConfig::new(&migration.servers.mysql_url, 1))
+    let mut reader = tandem_mysql::Mysql::connect(&MysqlConfig::new(&migration.servers.mysql_url, 1))
         .await?
         .reader()
         .await?;
     let end = reader.binlog_end().await?;
     let whole = assemble(&migration, &outline, &first, 10, &end).await?;
-    let cuts = whole.iter().filter(|(_, w)| w.cut.is_some()).count();
-    assert!(whole.len() > 8 && cuts > 5, "{} batches, {cuts} cut", whole.len());
+    let cuts = whole.iter().filter(|(_, w)| w.partial.is_some()).count();
+    assert!(whole.len() > 8 && cuts > 5, "{} batches, {cuts} partial", whole.len());
     for resumed in 0..whole.len() - 1 {
         let again = assemble(&migration, &outline, &whole[resumed].1, 10, &end).await?;
         assert!(again == whole[resumed + 1..], "resumed after batch {resumed}: another end");
@@ -351,7 +353,7 @@ async fn an_aborted_first_transaction_is_no_gap() -> anyhow::Result<()> {
     let (mut kafka, table) = (migration.kafka(), TableName::new(&migration.database, "t"));
     kafka.partitions = 3;
     let topics = Topics::new(&migration.prefix);
-    Admin::connect(&kafka).await?.ensure_topics(&topics.specs(&kafka, std::slice::from_ref(&table))).await?;
+    Admin::connect(&kafka).await?.ensure_topics(&topic_specs(&kafka, std::slice::from_ref(&table))).await?;
     let publisher = TransactionalPublisher::start(&kafka, &topics.capture_transactional_id()).await?;
     let record = OutRecord {
         topic: topics.changes(&table).into(),

@@ -5,7 +5,7 @@ mod cells;
 mod rows;
 mod schema;
 
-use tandem_cassandra_target::{CassandraConfig, Target};
+use tandem_cassandra::{CassandraConfig, Target};
 use tandem_model::{Cell, CqlColumn, CqlType, Mutation, StoredRow, TargetKey, TargetTable, Version, Write};
 
 /// The configuration of a keyspace of this run's own; `None` (and the test is skipped) without servers.

@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
-use tandem_event_log::{InRecord, OutRecord, Producer, Topics, read_all};
+use tandem_kafka::{Producer, read_all};
 use tandem_model::PhaseRecord;
 use tandem_wire::control::{
     FoundBy, Mismatch, MismatchKind, MismatchState, PHASE_KEY, decode_phase, encode_control,
 };
+use tandem_wire::log::{InRecord, OutRecord, Topics};
 
 use crate::support::{Migration, Running, Servers, finish};
 use pages::Pages;
@@ -25,7 +26,7 @@ const MAPPING: &str =
     "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
 
 /// No time is held, and two steps of the canary.
-const QUICK: &str = "interval_ms = 200\ncanary_percents = [1, 50]\n[controller.dwell_seconds]\n\
+const QUICK: &str = "interval_ms = 200\ncanary_percents = [1, 50]\n[controller.soak_seconds]\n\
     dual-write = 0\nverify = 0\ncanary = 0\n";
 
 /// Without any of the default gates.
@@ -175,7 +176,7 @@ impl Seated {
     }
 
     fn order(&self, order: &str) -> anyhow::Result<Answer> {
-        self.ask("POST", &format!("phase/{order}"), Some(&json!({ "why": "a test" })), None)
+        self.ask("POST", &format!("phase/{order}"), Some(&json!({ "reason": "a test" })), None)
     }
 
     /// Orders it until it is done. Whoever has just taken the seat, or was just without Kafka, may lose
@@ -184,7 +185,7 @@ impl Seated {
     async fn ordered(&mut self, order: &str) -> anyhow::Result<Json> {
         let began = Instant::now();
         let before = self.active().await?.body["generation"].clone();
-        let body = json!({ "why": "a test", "generation": before });
+        let body = json!({ "reason": "a test", "generation": before });
         let mut unknown = false;
         loop {
             let answer = self.ask("POST", &format!("phase/{order}"), Some(&body), None)?;
@@ -243,7 +244,7 @@ impl Seated {
 }
 
 /// Where it is, such as `canary 50`.
-fn place(body: &Json) -> String {
+fn stage(body: &Json) -> String {
     format!("{} {}", body["phase"].as_str().unwrap_or("?"), body["percent"])
 }
 
@@ -274,7 +275,7 @@ async fn tokens_reach_as_far_as_their_scopes() -> anyhow::Result<()> {
     let mut seated = stage.start("tokens", &tokens)?;
     seated.until("an answer", |answer| answer.status == 401).await?;
     let (looker, olga) = (Some("look-look-look-look"), Some("operate-operate-op"));
-    let why = json!({ "why": "a test" });
+    let reason = json!({ "reason": "a test" });
     let began = Instant::now();
     while seated.ask("GET", "phase", None, looker)?.status != 200 {
         assert!(began.elapsed() < Duration::from_mins(1), "{}", seated.running.tail());
@@ -282,7 +283,7 @@ async fn tokens_reach_as_far_as_their_scopes() -> anyhow::Result<()> {
     }
     for (token, status) in [(None, 401), (Some("guessed-guessed-guessed"), 401), (looker, 403)] {
         for path in ["phase/advance", "phase/back", "phase/pause", "phase/resume", "phase/auto"] {
-            let refused = seated.ask("POST", path, Some(&why), token)?;
+            let refused = seated.ask("POST", path, Some(&reason), token)?;
             assert_eq!(refused.status, status, "{path} {refused:?}");
         }
     }
@@ -290,16 +291,17 @@ async fn tokens_reach_as_far_as_their_scopes() -> anyhow::Result<()> {
     assert_eq!(seated.ask("GET", "history", None, None)?.status, 401);
     // The token is found where the command line says.
     let place_of = format!("file:{operate}");
-    let advanced = seated.phase(&["advance", "--why", "it is time", "--token", &place_of]).await?;
+    let advanced = seated.phase(&["advance", "--reason", "it is time", "--token", &place_of]).await?;
     assert!(advanced.success && advanced.stdout.contains("dual-write"), "{advanced:?}");
-    let stale = seated.ask("POST", "phase/advance", Some(&json!({ "why": "x", "generation": 0 })), olga)?;
+    let stale =
+        seated.ask("POST", "phase/advance", Some(&json!({ "reason": "x", "generation": 0 })), olga)?;
     assert_eq!(
         (stale.status, stale.body["type"].as_str()),
         (409, Some("urn:tandem:problem:other-generation"))
     );
     let records = stage.records().await?;
     assert_eq!(records.len(), 1);
-    assert_eq!((records[0].by.as_str(), records[0].why.as_str()), ("olga", "it is time"));
+    assert_eq!((records[0].by.as_str(), records[0].reason.as_str()), ("olga", "it is time"));
     assert!(!seated.running.log().contains("operate-operate"));
     seated.running.terminate().await?;
     stage.migration.drop().await

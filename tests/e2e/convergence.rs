@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tandem_cassandra_target::{CassandraConfig, Target};
+use tandem_cassandra::{CassandraConfig, Target};
 use tandem_mapping::{TableConfig, TablePlan, TargetConfig, create_table, differences, fold};
 use tandem_model::{
-    Change, ColumnDef, ColumnType, Minter, Mutation, Op, Row, SourceInfo, TableDef, TableName, TargetKey,
-    Value, Version,
+    Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, TableDef, TableName, TargetKey, Value,
+    Version,
 };
+use tandem_protocol::mint::Minter;
 
 /// `t(id BIGINT PRIMARY KEY, k INT NOT NULL, a VARCHAR, b VARCHAR)`.
 fn table() -> Arc<TableDef> {
@@ -42,14 +43,14 @@ fn plan(table: &Arc<TableDef>) -> TablePlan {
         source: "d.t".into(),
         entity: None,
         on_new_column: tandem_mapping::OnNewColumn::Halt,
-        exclude_columns: Vec::new(),
+        exclude_from_capture: Vec::new(),
         target: vec![
             target("by_id", "id", &[]),
             target("by_k", "id", &["k desc"]),
             TargetConfig { r#where: Some("a != 'value 1'".into()), ..target("some_by_id", "id", &[]) },
             TargetConfig {
                 r#where: Some("b == null || k > 0".into()),
-                omit: vec!["b".into()],
+                exclude_from_target: vec!["b".into()],
                 ..target("some_by_k", "id", &["k desc"])
             },
         ],
@@ -138,7 +139,7 @@ fn changes(table: &Arc<TableDef>, id: i64, case: &Case) -> (Vec<Change>, Option<
             Step::Read { stale } => {
                 let borrowed = watermarks.iter().rev().nth(stale).or(watermarks.first());
                 if let (Some(row), Some(version)) = (&present, borrowed) {
-                    out.push(change(Op::Read, None, Some(row.clone()), *version));
+                    out.push(change(Op::Snapshot, None, Some(row.clone()), *version));
                 }
             }
         }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tandem_event_log::{
-    Admin, Cleanup, ConsumeError, GroupConsumer, GroupOffsets, InRecord, KafkaConfig, OutRecord, Producer,
-    PublishError, SchemaStore, TailReader, TopicSpec, Topics, TransactionalPublisher, oldest_record,
-    read_all, read_last,
+use tandem_kafka::{
+    Admin, Cleanup, ConsumeError, GroupConsumer, GroupOffsets, KafkaConfig, Producer, PublishError,
+    SchemaStore, TailReader, TopicSpec, TransactionalPublisher, oldest_record, read_all, read_last,
+    topic_specs,
 };
 use tandem_model::{ColumnDef, TableDef, TableName, Version};
 use tandem_wire::TableSchema;
+use tandem_wire::log::{InRecord, OutRecord, Topics};
 
 /// A configuration with a prefix of this test's own; `None` (and the test is skipped) without a server.
 fn config() -> Option<KafkaConfig> {
@@ -426,11 +427,11 @@ async fn topics_are_made_once() {
     let Some(mut config) = config() else { return };
     config.partitions = 2;
     let admin = Admin::connect(&config).await.unwrap();
-    let specs = Topics::new(&config.prefix).specs(&config, &[TableName::new("shop", "a-b")]);
+    let specs = topic_specs(&config, &[TableName::new("shop", "a-b")]);
     let made = admin.ensure_topics(&specs).await.unwrap();
     assert!(made.iter().all(|t| t.created));
     config.partitions = 5;
-    let specs = Topics::new(&config.prefix).specs(&config, &[TableName::new("shop", "a-b")]);
+    let specs = topic_specs(&config, &[TableName::new("shop", "a-b")]);
     let found = admin.ensure_topics(&specs).await.unwrap();
     assert!(found.iter().all(|t| !t.created));
     let counts: BTreeMap<&str, i32> = found.iter().map(|t| (t.name.as_str(), t.partitions)).collect();

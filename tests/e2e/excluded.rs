@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use mysql_async::prelude::Queryable;
-use tandem_event_log::{InRecord, Topics, read_all};
+use tandem_kafka::read_all;
 use tandem_model::TableName;
+use tandem_wire::log::{InRecord, Topics};
 
 use crate::support::{Migration, Servers};
 
@@ -13,8 +14,8 @@ const TABLES: [&str; 2] = [
     "INSERT INTO people WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) \
      SELECT i, CONCAT('name ', i), CONCAT('hush ', i), i FROM n",
 ];
-const CAPTURE: &str = "[capture]\ndelete_tombstones = true\n";
-const MAPPING: &str = "[[table]]\nsource = \"{db}.people\"\nexclude_columns = [\"Secret\"]\n\
+const CAPTURE: &str = "[capture]\ntombstones_on_delete = true\n";
+const MAPPING: &str = "[[table]]\nsource = \"{db}.people\"\nexclude_from_capture = [\"Secret\"]\n\
     [[table.target]]\ntable = \"people\"\npartition_key = [\"id\"]\n";
 
 fn holds(bytes: Option<&Vec<u8>>, word: &[u8]) -> bool {
@@ -27,13 +28,13 @@ async fn excluded_columns_are_nowhere_and_tombstones_follow_deletes() -> anyhow:
     let mut migration = Migration::new(servers, "excluded", &TABLES).await?;
     migration.configure(CAPTURE, MAPPING)?;
     migration.succeed(&["check"]).await.expect_err("the target tables are not there yet");
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     migration.configure(CAPTURE, &MAPPING.replace("\"Secret\"", "\"Secret\", \"secert\""))?;
     let told = migration.tandem(&["check"]).await?;
     assert!(told.success && told.stderr.contains("it has no column `secert`"), "{}", told.stderr);
     migration.configure(CAPTURE, MAPPING)?;
     let told = migration.tandem(&["check"]).await?;
-    assert!(told.success && !told.stderr.contains("exclude_columns"), "{}", told.stderr);
+    assert!(told.success && !told.stderr.contains("exclude_from_capture"), "{}", told.stderr);
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
     for id in 1..=30 {

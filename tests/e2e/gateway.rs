@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
-use tandem_event_log::{OutRecord, Producer, Topics};
+use tandem_kafka::Producer;
 use tandem_model::{Cohort, Phase, PhaseRecord};
 use tandem_wire::control::{PHASE_KEY, encode_phase};
+use tandem_wire::log::{OutRecord, Topics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -33,7 +34,7 @@ pub(crate) const ORDERS: &str = "CREATE TABLE orders (id BIGINT AUTO_INCREMENT P
 pub(crate) const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\nentity = \"order\"\n\
     [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\nrename = { amount = \"total\" }\nomit = [\"legacy\"]\n\
     [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id desc\"]\n\
-    omit = [\"legacy\"]\n";
+    exclude_from_target = [\"legacy\"]\n";
 
 /// What a request is answered with.
 #[derive(Debug)]
@@ -118,7 +119,7 @@ impl Stage {
         let port = free_port()?;
         let section = format!("[gateway]\nlisten = \"127.0.0.1:{port}\"\n{extra}");
         migration.configure(&section, mapping)?;
-        migration.succeed(&["schema", "apply"]).await?;
+        migration.succeed(&["schema", "create"]).await?;
         let running = commands.iter().map(|command| migration.start(&[command]));
         let running = running.collect::<anyhow::Result<_>>()?;
         let producer = Producer::start(&migration.kafka()).await?;

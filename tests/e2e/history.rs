@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
-use tandem_controller::{Ladder, Place, Step, default_gates, default_step_back};
 use tandem_model::{GtidSet, Phase};
+use tandem_protocol::rollout::{RolloutPlan, Stage, Transition, default_gates, default_rollback};
 
 use crate::checker;
 use crate::gateway::{MAPPING, ORDERS, free_port, http};
@@ -59,7 +59,7 @@ impl Stage {
     async fn new(servers: Servers, percents: &[f64]) -> anyhow::Result<Self> {
         let migration = Migration::new(servers, "history", &[ORDERS]).await?;
         migration.configure("", MAPPING)?;
-        migration.succeed(&["schema", "apply"]).await?;
+        migration.succeed(&["schema", "create"]).await?;
         let mut stage = Self { migration, processes: Vec::new() };
         for (number, victim) in [
             (0, Victim::Capture),
@@ -143,7 +143,7 @@ impl Stage {
 
     /// Has the controller take a step, kills somebody meanwhile, and waits until every gateway acts on
     /// it.
-    async fn step(&mut self, step: Step, victim: Victim, turn: usize) -> anyhow::Result<()> {
+    async fn step(&mut self, step: Transition, victim: Victim, turn: usize) -> anyhow::Result<()> {
         let mut from = Json::Null;
         let began = Instant::now();
         while from.is_null() {
@@ -214,13 +214,13 @@ fn start(migration: &Migration, victim: Victim, config: &str) -> anyhow::Result<
 fn controller(port: u16, percents: &[f64]) -> anyhow::Result<String> {
     let mut text = format!(
         "[controller]\nlisten = \"127.0.0.1:{port}\"\ninterval_ms = 200\ncanary_percents = {percents:?}\n\
-         validate = 0.0\nshadow = 1.0\n[controller.dwell_seconds]\n"
+         validate = 0.0\nshadow = 1.0\n[controller.soak_seconds]\n"
     );
     for phase in Phase::ALL {
         writeln!(text, "{phase} = 0")?;
     }
     for phase in Phase::ALL {
-        for (section, gates) in [("gates", default_gates(phase)), ("step_back", default_step_back(phase))] {
+        for (section, gates) in [("gates", default_gates(phase)), ("rollback", default_rollback(phase))] {
             if !gates.is_empty() {
                 writeln!(text, "[controller.{section}.{phase}]")?;
             }
@@ -238,7 +238,7 @@ async fn ready(port: u16) -> bool {
 
 /// Gives an order to whichever controller takes it. What becomes of it shows in the phase.
 async fn ordered(controllers: Vec<u16>, order: &str) {
-    let body = json!({ "why": "a step of the test" }).to_string();
+    let body = json!({ "reason": "a step of the test" }).to_string();
     for port in controllers {
         let answer = http(port, "POST", &format!("/v1/phase/{order}"), &[], &body).await;
         if answer.is_ok_and(|answer| answer.status == 200) {
@@ -247,7 +247,7 @@ async fn ordered(controllers: Vec<u16>, order: &str) {
     }
 }
 
-fn is_at(standing: &Json, place: Place) -> bool {
+fn is_at(standing: &Json, place: Stage) -> bool {
     standing["phase"] == place.phase.name() && standing["percent"].as_f64() == Some(place.percent)
 }
 
@@ -257,8 +257,8 @@ async fn nothing_is_lost_whoever_is_killed_at_whichever_step() -> anyhow::Result
     let Some(servers) = Servers::from_env() else { return Ok(()) };
     let full = std::env::var_os("TANDEM_TEST_FULL").is_some();
     let percents: &[f64] = if full { &[20.0, 60.0] } else { &[60.0] };
-    let ladder = Ladder::new(percents).map_err(anyhow::Error::msg)?;
-    let steps = ladder.steps();
+    let plan = RolloutPlan::new(percents).map_err(anyhow::Error::msg)?;
+    let steps = plan.transitions();
     let wanted: BTreeSet<(usize, Victim)> =
         (0..steps.len()).flat_map(|n| victims(n, full).map(move |victim| (n, victim))).collect();
     let kinds: BTreeSet<Victim> = wanted.iter().map(|(_, victim)| *victim).collect();
@@ -267,14 +267,13 @@ async fn nothing_is_lost_whoever_is_killed_at_whichever_step() -> anyhow::Result
     let mut stage = Stage::new(servers, percents).await?;
     let clients = Clients::start(CLIENTS, &stage.gateways(), &stage.migration).await?;
     let mut covered = BTreeSet::new();
-    let mut place = ladder.places()[0];
+    let mut place = plan.stages()[0];
     let rounds = victims(0, full).count();
     for round in 0..rounds {
         for forth in [true, false] {
-            while let Some(to) = if forth { ladder.next(place) } else { ladder.previous(place) } {
-                let step = Step { from: place, to };
-                let number =
-                    steps.iter().position(|known| *known == step).expect("it is a step of the ladder");
+            while let Some(to) = if forth { plan.next(place) } else { plan.previous(place) } {
+                let step = Transition { from: place, to };
+                let number = steps.iter().position(|known| *known == step).expect("it is a step of the plan");
                 let victim = victims(number, full).nth(round).expect("there are so many rounds");
                 stage.step(step, victim, covered.len()).await?;
                 stage.grown("writes to go on", &clients.seen.acknowledged, 12).await?;

@@ -10,8 +10,8 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
-use tandem_event_log::Topics;
 use tandem_model::{TableName, Watermark};
+use tandem_wire::log::Topics;
 
 use crate::replay;
 use crate::support::{Migration, Running, Servers};
@@ -80,12 +80,12 @@ async fn killed_inside_a_large_transaction_its_rows_are_out_once() -> anyhow::Re
         tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..60))).await;
         capture.kill()?;
         last = replay::watermarks(&migration).await?.pop().expect("there was one");
-        inside += usize::from(last.cut.is_some());
+        inside += usize::from(last.partial.is_some());
         capture = migration.start(&["capture"])?;
     }
     let executed = migration.executed().await?;
     let began = Instant::now();
-    while !(last.cut.is_none() && executed.is_subset(&last.gtid_set)) {
+    while !(last.partial.is_none() && executed.is_subset(&last.gtid_set)) {
         anyhow::ensure!(began.elapsed() < Duration::from_mins(10), "not all is captured: {}", capture.tail());
         last = newer(&migration, &mut capture, Some(&last), minute).await?;
     }
@@ -93,7 +93,7 @@ async fn killed_inside_a_large_transaction_its_rows_are_out_once() -> anyhow::Re
 
     let log = replay::changes(&migration).await?;
     let watermarks = replay::watermarks(&migration).await?;
-    let cuts: Vec<usize> = (0..watermarks.len()).filter(|&i| watermarks[i].cut.is_some()).collect();
+    let cuts: Vec<usize> = (0..watermarks.len()).filter(|&i| watermarks[i].partial.is_some()).collect();
     // Printed although the test passes: what was hit is part of the result.
     let _ = writeln!(
         std::io::stderr(),
@@ -106,9 +106,10 @@ async fn killed_inside_a_large_transaction_its_rows_are_out_once() -> anyhow::Re
     // Each key once, each with its own bytes, the same as without any kill: from the first watermark,
     // and from within the transaction.
     assert_eq!(replay::same_again(&migration, &watermarks, 0, &log).await?, rows as usize);
-    let cut = cuts[cuts.len() / 2];
-    let left = rows as usize - watermarks[cut].cut.as_ref().map_or(0, |cut| cut.rows as usize);
-    assert_eq!(replay::same_again(&migration, &watermarks, cut, &log).await?, left);
+    let partial = cuts[cuts.len() / 2];
+    let left =
+        rows as usize - watermarks[partial].partial.as_ref().map_or(0, |partial| partial.rows as usize);
+    assert_eq!(replay::same_again(&migration, &watermarks, partial, &log).await?, left);
     migration.drop().await
 }
 
@@ -123,15 +124,15 @@ async fn memory_stays_flat_under_a_large_transaction() -> anyhow::Result<()> {
     let mut last = newer(&migration, &mut capture, None, patience).await?;
     migration.mysql.query_drop(insert(rows)).await?;
     let executed = migration.executed().await?;
-    while !(last.cut.is_none() && executed.is_subset(&last.gtid_set)) {
+    while !(last.partial.is_none() && executed.is_subset(&last.gtid_set)) {
         last = newer(&migration, &mut capture, Some(&last), patience).await?;
     }
     let peak = capture.peak_rss_mb()?;
     capture.terminate().await?;
     let _ = writeln!(std::io::stderr(), "a transaction of {rows} rows: at most {peak} MiB resident");
     assert_eq!(committed(&migration)?, rows as usize);
-    let cuts = replay::watermarks(&migration).await?.iter().filter(|w| w.cut.is_some()).count();
-    assert!(cuts > 3, "the transaction was cut only {cuts} times");
+    let cuts = replay::watermarks(&migration).await?.iter().filter(|w| w.partial.is_some()).count();
+    assert!(cuts > 3, "the transaction was partial only {cuts} times");
     assert!(peak < 256, "{peak} MiB resident");
     migration.drop().await
 }

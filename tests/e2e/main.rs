@@ -22,6 +22,6 @@ mod mysql_source;
 mod refusals;
 mod registry;
 mod replay;
-mod resync;
+mod resnapshot;
 mod security;
 mod support;

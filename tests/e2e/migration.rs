@@ -26,7 +26,7 @@ const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\n\
 async fn migrated(servers: Servers, test: &str) -> anyhow::Result<(Migration, Running)> {
     let mut migration = Migration::new(servers, test, &TABLES).await?;
     migration.configure("", MAPPING)?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     migration.succeed(&["check"]).await?;
     let before = migration.status().await?;
     anyhow::ensure!(
@@ -145,7 +145,7 @@ async fn kafkas_own_tool_sees_the_lag_go_to_zero() -> anyhow::Result<()> {
     servers.brokers = kafka.brokers();
     let mut migration = Migration::new(servers, "lag", &TABLES).await?;
     migration.configure("", MAPPING)?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     let group = format!("{}.apply", migration.prefix);
     let described = async || {
         let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
@@ -197,7 +197,7 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     migration.configure(&controller, MAPPING)?;
     assert_eq!(left_to_copy(&migration).await?, 0);
     migration.configure(&controller, &format!("{MAPPING}{note}"))?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     // The backfill of before is of other targets: it counts for nobody any more.
     assert_eq!(left_to_copy(&migration).await?, 1);
     let status = migration.status().await?;
@@ -211,7 +211,7 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     assert!(equal, "{report:#}");
 
     // The same targets written in another way: nothing is copied again.
-    let renamed = note.replace("omit", "rename = { note = \"note\" }\nomit");
+    let renamed = note.replace("exclude_from_target", "rename = { note = \"note\" }\nomit");
     migration.configure(&controller, &format!("{MAPPING}{renamed}"))?;
     assert_eq!(left_to_copy(&migration).await?, 1);
     let mut running = migration.start(&["run"])?;
@@ -258,7 +258,7 @@ async fn a_table_taken_out_and_put_back_is_refused() -> anyhow::Result<()> {
     // A new table beside the old one is welcome.
     migration.mysql.query_drop("UPDATE orders SET note = 'seen'").await?;
     migration.configure("", &format!("{MAPPING}{other}"))?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
     running.terminate().await?;
@@ -332,7 +332,7 @@ async fn documents_bits_shapes_and_vectors_arrive() -> anyhow::Result<()> {
         "[[table]]\nsource = \"{db}.things\"\n\
          [[table.target]]\ntable = \"things\"\npartition_key = [\"name\"]\nclustering_key = [\"k\"]\n",
     )?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     migration.succeed(&["check"]).await?;
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;

@@ -14,8 +14,9 @@ mod types;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
+use tandem_binlog::{BinlogEvent, RowsEvent};
 use tandem_model::{BinlogPosition, Row, TableName};
-use tandem_mysql_source::{BinlogEvent, BinlogStream, Mysql, MysqlConfig, Reader, RowsEvent};
+use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_wire::Image;
 
 /// A database of one test's own, a session for writing to it, and ours for reading.

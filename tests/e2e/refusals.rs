@@ -34,7 +34,7 @@ async fn prepared(test: &str, statements: &[&str]) -> anyhow::Result<Option<Migr
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password() -> anyhow::Result<()> {
     let Some(mut migration) = prepared("password", &[TABLE]).await? else { return Ok(()) };
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     let right = migration.servers.mysql_url.clone();
     let (user, host) = right.split_once('@').expect("the URL names a user");
     assert!(user.ends_with("root"), "the servers of the tests have a root without a password");
@@ -50,7 +50,7 @@ async fn a_wrong_password() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_kafka() -> anyhow::Result<()> {
     let Some(mut migration) = prepared("nokafka", &[TABLE]).await? else { return Ok(()) };
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     // The discard port: nobody listens there.
     migration.servers.brokers = "127.0.0.1:9".into();
     migration.configure("", MAPPING)?;
@@ -63,7 +63,7 @@ async fn a_table_without_a_primary_key() -> anyhow::Result<()> {
     let table = "CREATE TABLE t (id INT NOT NULL, v INT)";
     let Some(migration) = prepared("nokey", &[table]).await? else { return Ok(()) };
     // Its Cassandra table cannot be made either, so only the keyspace is there.
-    let applied = migration.tandem(&["schema", "apply"]).await?;
+    let applied = migration.tandem(&["schema", "create"]).await?;
     assert!(!applied.success && applied.stderr.contains("ADD PRIMARY KEY"), "{}", applied.stderr);
     let cassandra = crate::support::session(&migration.servers).await?;
     let create = format!(
@@ -86,7 +86,7 @@ async fn an_unknown_key() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_not_every_row_can_pass_or_fail() -> anyhow::Result<()> {
     let Some(migration) = prepared("filter", &[TABLE]).await? else { return Ok(()) };
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     for (filter, words) in [
         ("status != 'draft'", vec!["at 1:1", "no column `status`", "`id`, `v`"]),
         ("v == 'draft'", vec!["at 1:3", "column `v` (int, int in CEL)", "string"]),
@@ -112,7 +112,7 @@ async fn minimal_row_metadata() -> anyhow::Result<()> {
     servers.mysql_url = mysql.url();
     let migration = Migration::new(servers, "minimal", &[TABLE]).await?;
     migration.configure("", MAPPING)?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     refused(
         &migration,
         &["binlog_row_metadata", "`MINIMAL`", "must be `FULL`", "SET PERSIST binlog_row_metadata = FULL"],
@@ -125,6 +125,6 @@ async fn minimal_row_metadata() -> anyhow::Result<()> {
 async fn target_tables_that_are_not_there() -> anyhow::Result<()> {
     let Some(migration) = prepared("noschema", &[TABLE]).await? else { return Ok(()) };
     let said = migration.tandem(&["run"]).await?;
-    assert!(!said.success && said.stderr.contains("tandem schema apply"), "{}", said.stderr);
+    assert!(!said.success && said.stderr.contains("tandem schema create"), "{}", said.stderr);
     migration.drop().await
 }

@@ -13,8 +13,9 @@ use apache_avro::types::Value as Avro;
 use mysql_async::prelude::Queryable;
 use serde_json::{Value as Json, json};
 use tandem_devstack::{Apicurio, ApicurioOptions};
-use tandem_event_log::{Admin, ConsumeError, InRecord, Topics, read_all};
+use tandem_kafka::{Admin, ConsumeError, read_all};
 use tandem_model::TableName;
+use tandem_wire::log::{InRecord, Topics};
 
 use crate::support::{Migration, Running, Servers};
 
@@ -59,7 +60,7 @@ async fn set_level(registry: &Apicurio, subject: &str, level: &str) -> anyhow::R
 async fn prepared(servers: Servers, test: &str, url: &str) -> anyhow::Result<Migration> {
     let migration = Migration::new(servers, test, &TABLE).await?;
     configure(&migration, url)?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     Ok(migration)
 }
 

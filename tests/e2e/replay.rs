@@ -3,19 +3,20 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tandem_capture::{Assembler, Outline};
-use tandem_event_log::{InRecord, Topics, read_all};
+use tandem_kafka::read_all;
 use tandem_model::{TableName, Watermark};
-use tandem_mysql_source::{BinlogStream, MysqlConfig};
+use tandem_mysql::{BinlogStream, MysqlConfig};
+use tandem_protocol::assemble::{Assembler, AssemblerConfig};
 use tandem_wire::control::decode_watermark;
+use tandem_wire::log::{InRecord, Topics};
 
 use crate::support::Migration;
 
 /// What a migration's assembler knows, with the one table `t` on three partitions.
-pub(crate) fn outline(migration: &Migration) -> Outline {
+pub(crate) fn outline(migration: &Migration) -> AssemblerConfig {
     let table = TableName::new(&migration.database, "t");
     let topics = Topics::new(&migration.prefix);
-    Outline {
+    AssemblerConfig {
         tables: HashSet::from([table.clone()]),
         prefix: migration.prefix.clone(),
         partitions: HashMap::from([(topics.changes(&table), 3)]),

@@ -9,7 +9,7 @@ use mysql_async::prelude::Queryable;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use serde_json::Value as Json;
-use tandem_event_log::KafkaConfig;
+use tandem_kafka::KafkaConfig;
 use tandem_model::GtidSet;
 
 /// Where the servers are.

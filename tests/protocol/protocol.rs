@@ -10,7 +10,7 @@ pub(crate) enum Rule {
     WatermarkMints,
     WithinExecuted,
     AskedBeforeTheRead,
-    CutIsNotBorrowed,
+    PartialIsNotBorrowed,
     NullWhereItBecameNull,
     TombstoneForTheOldKey,
     TombstoneOutsideTheFilter,
@@ -23,9 +23,9 @@ pub(crate) enum Rule {
     NoChangeOfTheKey,
     RepairAtTheLowerBound,
     RepairWritesNulls,
-    ResyncAboveTheDdl,
-    ResyncWritesNulls,
-    ResyncBeforeChecks,
+    ResnapshotAboveTheDdl,
+    ResnapshotWritesNulls,
+    ResnapshotBeforeChecks,
     RetryAboveTheChange,
     RetryWritesNulls,
     RetryTombstonesTheOldKeys,
@@ -35,7 +35,7 @@ pub(crate) enum Rule {
     GatewayWritesOnlyWhatIsCommitted,
     TokenIsApplied,
     AsideIsReadFromMysql,
-    ResyncBeforeReads,
+    ResnapshotBeforeReads,
 }
 
 /// How far the exploration goes.

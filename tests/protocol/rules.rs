@@ -37,8 +37,8 @@ const CHECKS: Bounds = Bounds { name: "checks", transactions: 2, checks: 1, ..NO
 const TWO_CHECKS: Bounds =
     Bounds { name: "two checks at once", checks: 2, checks_at_once: 2, corruption: true, ..NOTHING };
 const REPAIR: Bounds = Bounds { name: "repair", idle_watermarks: 1, checks: 1, corruption: true, ..NOTHING };
-const RESYNC: Bounds = Bounds { name: "resync", transactions: 2, alter: true, ..NOTHING };
-const RESYNC_CHECKED: Bounds = Bounds { name: "resync and a check", checks: 1, ..RESYNC };
+const RESNAPSHOT: Bounds = Bounds { name: "resnapshot", transactions: 2, alter: true, ..NOTHING };
+const RESNAPSHOT_CHECKED: Bounds = Bounds { name: "resnapshot and a check", checks: 1, ..RESNAPSHOT };
 const DEAD_LETTERS: Bounds = Bounds { name: "dead letters", transactions: 2, dead_letters: 1, ..NOTHING };
 const DEAD_LETTERS_CHECKED: Bounds = Bounds {
     name: "dead letters and a check",
@@ -56,7 +56,7 @@ const GATEWAY_DEAD_LETTERS: Bounds = Bounds {
     dead_letters: 1,
     ..GATEWAY
 };
-const GATEWAY_RESYNC: Bounds = Bounds { name: "gateway and resync", alter: true, ..GATEWAY };
+const GATEWAY_RESNAPSHOT: Bounds = Bounds { name: "gateway and resnapshot", alter: true, ..GATEWAY };
 
 /// `cargo xtask test --full` goes further.
 fn full() -> bool {
@@ -71,13 +71,13 @@ fn with_every_rule_nothing_goes_wrong() {
         CHECKS,
         TWO_CHECKS,
         REPAIR,
-        RESYNC,
-        RESYNC_CHECKED,
+        RESNAPSHOT,
+        RESNAPSHOT_CHECKED,
         DEAD_LETTERS,
         DEAD_LETTERS_CHECKED,
         GATEWAY,
         GATEWAY_DEAD_LETTERS,
-        GATEWAY_RESYNC,
+        GATEWAY_RESNAPSHOT,
     ];
     if full() {
         all.extend([
@@ -156,7 +156,7 @@ const RULES: &[(Rule, Bounds, &str)] = &[
     (Rule::WatermarkMints, REPAIR, "each watermark mints a version of its own, above everything before it"),
     (Rule::WithinExecuted, BACKFILL, "a borrowed watermark lies within `@@gtid_executed`"),
     (Rule::AskedBeforeTheRead, BACKFILL, "`@@gtid_executed` is asked for before the read"),
-    (Rule::CutIsNotBorrowed, BACKFILL, "a cut watermark is never borrowed"),
+    (Rule::PartialIsNotBorrowed, BACKFILL, "a partial watermark is never borrowed"),
     (Rule::NullWhereItBecameNull, BATCHES, "an update writes NULL where a column became NULL"),
     (
         Rule::TombstoneForTheOldKey,
@@ -170,7 +170,7 @@ const RULES: &[(Rule, Bounds, &str)] = &[
     ),
     (
         Rule::TombstoneOfARowOutside,
-        RESYNC,
+        RESNAPSHOT,
         "a row that is deleted outside a target's filter leaves a row tombstone there all the same",
     ),
     (Rule::KeyChangeIsTwo, CHECKS, "a changed primary key is two changes, each a change of its own key"),
@@ -194,14 +194,18 @@ const RULES: &[(Rule, Bounds, &str)] = &[
     (Rule::RepairAtTheLowerBound, REPAIR, "a repair is written at W₁'s version"),
     (Rule::RepairWritesNulls, REPAIR, "a repair writes NULLs explicitly"),
     (
-        Rule::ResyncAboveTheDdl,
-        RESYNC,
+        Rule::ResnapshotAboveTheDdl,
+        RESNAPSHOT,
         "the copy after a DDL statement that changed values borrows a watermark above it",
     ),
-    (Rule::ResyncWritesNulls, RESYNC, "such a copy, which meets older cells, writes NULLs explicitly"),
     (
-        Rule::ResyncBeforeChecks,
-        RESYNC_CHECKED,
+        Rule::ResnapshotWritesNulls,
+        RESNAPSHOT,
+        "such a copy, which meets older cells, writes NULLs explicitly",
+    ),
+    (
+        Rule::ResnapshotBeforeChecks,
+        RESNAPSHOT_CHECKED,
         "such a statement counts as a change of every key, and nothing is checked until the copy is there",
     ),
     (
@@ -234,8 +238,8 @@ const RULES: &[(Rule, Bounds, &str)] = &[
         "so does a read of a key with a change put aside, until it is retried",
     ),
     (
-        Rule::ResyncBeforeReads,
-        GATEWAY_RESYNC,
+        Rule::ResnapshotBeforeReads,
+        GATEWAY_RESNAPSHOT,
         "and a read of a table whose values a DDL statement changed, until it is copied again",
     ),
 ];

@@ -30,12 +30,12 @@ pub(crate) enum Record {
     /// All rows of so many transactions are out, and so many of the next one where it is cut.
     Mark {
         transactions: u8,
-        cut: Option<u8>,
+        partial: Option<u8>,
         version: i16,
     },
 }
 
-/// A copy of the whole table at a borrowed watermark: the backfill, or a resync.
+/// A copy of the whole table at a borrowed watermark: the backfill, or a re-snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Copying {
     Waiting,
@@ -165,9 +165,9 @@ pub(crate) struct State {
     pub(crate) owed: u64,
     pub(crate) cassandra: [Place; PLACES],
     pub(crate) backfill: Copying,
-    pub(crate) resync: Copying,
-    /// The place of the watermark that the resync borrowed.
-    pub(crate) resynced: u8,
+    pub(crate) resnapshot: Copying,
+    /// The place of the watermark that the re-snapshot borrowed.
+    pub(crate) resnapshotted: u8,
     pub(crate) aside: Aside,
     pub(crate) checks: Vec<Check>,
     pub(crate) corruption: Option<Corruption>,
@@ -225,9 +225,9 @@ pub(crate) enum Action {
     BackfillWrite {
         id: u8,
     },
-    ResyncBorrow,
-    ResyncRead,
-    ResyncWrite {
+    ResnapshotBorrow,
+    ResnapshotRead,
+    ResnapshotWrite {
         id: u8,
     },
     CheckBorrow {
@@ -338,15 +338,15 @@ impl State {
 
     pub(crate) fn marks(&self) -> impl DoubleEndedIterator<Item = (usize, u8, Option<u8>, i16)> {
         self.log.iter().enumerate().filter_map(|(place, record)| match *record {
-            Record::Mark { transactions, cut, version } => Some((place, transactions, cut, version)),
+            Record::Mark { transactions, partial, version } => Some((place, transactions, partial, version)),
             Record::Change { .. } | Record::Ddl { .. } => None,
         })
     }
 
     /// Where capture goes on: so many transactions are out, and so many rows of the next.
     pub(crate) fn captured(&self) -> (u8, Option<u8>) {
-        let (transactions, cut, _) = self.last_mark();
-        self.ahead.unwrap_or((transactions, cut))
+        let (transactions, partial, _) = self.last_mark();
+        self.ahead.unwrap_or((transactions, partial))
     }
 
     pub(crate) fn unapplied(&self) -> impl Iterator<Item = usize> {
@@ -372,23 +372,23 @@ impl State {
         }
     }
 
-    /// Whether values changed that no row change tells of, and no resync has brought them yet.
-    pub(crate) fn resync_is_due(&self) -> bool {
+    /// Whether values changed that no row change tells of, and no resnapshot has brought them yet.
+    pub(crate) fn resnapshot_is_due(&self) -> bool {
         let ddl = self.log.iter().rposition(|r| matches!(r, Record::Ddl { .. }));
-        ddl.is_some_and(|place| self.resynced as usize <= place || self.resync != Copying::Done)
+        ddl.is_some_and(|place| self.resnapshotted as usize <= place || self.resnapshot != Copying::Done)
     }
 
     /// Nothing is under way, and nothing is left to do.
     pub(crate) fn at_rest(&self) -> bool {
         let all = self.binlog.len() as u8;
-        let (captured, cut) = self.captured();
+        let (captured, partial) = self.captured();
         self.executed == all
             && captured == all
-            && cut.is_none()
+            && partial.is_none()
             && self.owed == 0
             && self.unapplied().next().is_none()
             && self.backfill == Copying::Done
-            && !self.resync_is_due()
+            && !self.resnapshot_is_due()
             && self.aside == Aside::Nothing
             && self.checks.iter().all(|c| *c == Check::Idle)
             && self.gateways.iter().all(|g| matches!(g, Gateway::Idle | Gateway::Done { .. }))

@@ -77,7 +77,7 @@ fn table() -> &'static Table {
             source: "d.t".into(),
             entity: None,
             on_new_column: OnNewColumn::Halt,
-            exclude_columns: Vec::new(),
+            exclude_from_capture: Vec::new(),
             target: vec![filtered, target("by_k", "k", &["id"])],
         };
         Table::of(TablePlan::compile(&config, &def).unwrap())
@@ -105,7 +105,7 @@ impl Table {
             for (before, after) in images().flat_map(|before| images().map(move |after| (before, after))) {
                 let ops: &[Op] = match (before, after) {
                     (None, None) => &[],
-                    (None, Some(_)) => &[Op::Create, Op::Read, Op::ReadAgain],
+                    (None, Some(_)) => &[Op::Create, Op::Snapshot, Op::Resnapshot],
                     (Some(_), Some(_)) => &[Op::Update],
                     (Some(_), None) => &[Op::Delete],
                 };
@@ -158,7 +158,7 @@ pub(crate) fn mutations(of: SmallChange, version: i16) -> Vec<Mutation> {
     table().mutations(of, op, version)
 }
 
-/// What it makes of a row that was read, by the first copy (`Op::Read`) or by one made anew.
+/// What it makes of a row that was read, by the first copy (`Op::Snapshot`) or by one made anew.
 pub(crate) fn read_mutations(op: Op, id: u8, small: Small, version: i16) -> Vec<Mutation> {
     table().mutations(SmallChange { id, before: None, after: Some(small) }, op, version)
 }

@@ -17,15 +17,15 @@ impl Model for Protocol {
             binlog: Vec::new(),
             visible: 0,
             executed: 0,
-            log: vec![Record::Mark { transactions: 0, cut: None, version: 1 }],
+            log: vec![Record::Mark { transactions: 0, partial: None, version: 1 }],
             remembered: None,
             ahead: None,
             applied: 0,
             owed: 0,
             cassandra: [Place::default(); PLACES],
             backfill: Copying::Waiting,
-            resync: Copying::Done,
-            resynced: 0,
+            resnapshot: Copying::Done,
+            resnapshotted: 0,
             aside: Aside::Nothing,
             checks: vec![Check::Idle; self.bounds.checks_at_once],
             corruption: None,
@@ -38,7 +38,7 @@ impl Model for Protocol {
         if !self.bounds.backfill {
             // It has brought the row of before already.
             let first = FIRST[0].expect("there is one");
-            state.write(placed(read_mutations(Op::Read, 1, first, 1)));
+            state.write(placed(read_mutations(Op::Snapshot, 1, first, 1)));
             state.backfill = Copying::Done;
         }
         vec![state]
@@ -80,9 +80,9 @@ impl Model for Protocol {
             Action::BackfillBorrow => self.backfill_borrow(state)?,
             Action::BackfillRead => state.backfill.reads(last.rows(last.visible as usize)),
             Action::BackfillWrite { id } => Self::backfill_write(state, id)?,
-            Action::ResyncBorrow => self.resync_borrow_now(state)?,
-            Action::ResyncRead => state.resync.reads(last.rows(last.visible as usize)),
-            Action::ResyncWrite { id } => self.resync_write(state, id)?,
+            Action::ResnapshotBorrow => self.resnapshot_borrow_now(state)?,
+            Action::ResnapshotRead => state.resnapshot.reads(last.rows(last.visible as usize)),
+            Action::ResnapshotWrite { id } => self.resnapshot_write(state, id)?,
             Action::CheckBorrow { check, id } => self.check_borrow(state, check, id)?,
             Action::CheckRead { check, id } => Self::check_read(state, check, id),
             Action::CheckCassandra { check } => Self::check_cassandra(state, check)?,

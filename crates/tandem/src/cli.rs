@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::tail::From;
-use crate::roles::Role;
+use crate::role::Role;
 
 /// What the long-lived roles log: Tandem's own doings, the libraries' troubles. The Cassandra
 /// driver's warnings speak of every retry of its own.
@@ -17,7 +16,7 @@ const COMMANDS_LOG: &str = "warn,scylla=error";
 
 /// Moves a live dataset from MySQL to Apache Cassandra without downtime.
 ///
-/// A first migration: `tandem init` writes tandem.toml from MySQL's schema, `tandem schema apply`
+/// A first migration: `tandem init` writes tandem.toml from MySQL's schema, `tandem schema create`
 /// creates the tables in Cassandra, `tandem check` says what stands in the way, `tandem run`
 /// migrates, `tandem status` says how far it is, and `tandem verify --full` compares everything.
 #[derive(Parser)]
@@ -106,7 +105,7 @@ pub(crate) enum Command {
     /// so every copy of a table is void, as is every full verification: start the roles again, which copies all
     /// tables anew, then run `tandem verify --full` until it finds nothing. Refused while a capture publishes (stop
     /// every one: a capture that hangs is not noticed), and while Cassandra serves reads (`tandem phase back`).
-    Resync(ResyncArgs),
+    Resnapshot(ResnapshotArgs),
     /// Print the changes on the log, decoded, with their rows' values, as they come
     Tail(TailArgs),
     /// Say how far the migration is: lag, rows, backfill, mismatches
@@ -126,7 +125,7 @@ pub(crate) struct ConfigArg {
 }
 
 #[derive(Args)]
-pub(crate) struct ResyncArgs {
+pub(crate) struct ResnapshotArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
     #[command(flatten)]
@@ -136,7 +135,7 @@ pub(crate) struct ResyncArgs {
     pub(crate) yes: bool,
     /// Why, for the record
     #[arg(long, default_value = "by hand")]
-    pub(crate) why: String,
+    pub(crate) reason: String,
 }
 
 #[derive(Args)]
@@ -148,10 +147,36 @@ pub(crate) struct TailArgs {
     pub(crate) table: Vec<String>,
     /// Where to begin: `beginning`, `end`, or a version
     #[arg(long, value_name = "PLACE", default_value = "end")]
-    pub(crate) from: From,
+    pub(crate) from: TailStart,
     /// End after so many changes
     #[arg(long, short = 'n', value_name = "N")]
     pub(crate) count: Option<u64>,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TailStart {
+    /// With what the log still holds.
+    Beginning,
+    /// With what comes from now on.
+    End,
+    /// With the first change of this version or a higher one.
+    Version(i64),
+}
+
+impl std::str::FromStr for TailStart {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => Ok(Self::Beginning),
+            "end" => Ok(Self::End),
+            number => number
+                .parse()
+                .map(Self::Version)
+                .map_err(|_| "it is `beginning`, `end`, or a version (microseconds since 1970)".to_owned()),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -268,7 +293,7 @@ pub(crate) struct OrderArgs {
     pub(crate) args: PhaseArgs,
     /// Why, for the audit trail
     #[arg(long, default_value = "by hand")]
-    pub(crate) why: String,
+    pub(crate) reason: String,
 }
 
 impl Command {
@@ -287,7 +312,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
-            | Self::Resync(_)
+            | Self::Resnapshot(_)
             | Self::Tail(_)
             | Self::Status { .. } => false,
         }
@@ -310,7 +335,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
-            | Self::Resync(_)
+            | Self::Resnapshot(_)
             | Self::Tail(_)
             | Self::Status { .. } => &[],
         }

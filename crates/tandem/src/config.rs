@@ -12,19 +12,26 @@ use serde::Deserialize;
 use tandem_apply::ApplyConfig;
 use tandem_backfill::BackfillConfig;
 use tandem_capture::CaptureConfig;
-use tandem_cassandra_target::CassandraConfig;
-use tandem_event_log::{KafkaConfig, Refusals};
+use tandem_cassandra::CassandraConfig;
+use tandem_kafka::{KafkaConfig, Refusals};
 use tandem_mapping::TableConfig;
 use tandem_model::TableName;
-use tandem_mysql_source::MysqlConfig;
+use tandem_mysql::MysqlConfig;
 
-use crate::controller_config::ControllerSection;
-use crate::gateway_config::GatewaySection;
-use crate::roles::Role;
-use crate::secret::Secret;
-use crate::security_config::{
-    self, KafkaTlsSection, MysqlTlsSection, Protocol, RegistrySection, SaslSection,
-};
+use crate::config::controller::ControllerSection;
+use crate::config::gateway::GatewaySection;
+use crate::config::secret::Secret;
+use crate::config::security::{KafkaTlsSection, MysqlTlsSection, Protocol, RegistrySection, SaslSection};
+use crate::role::Role;
+
+pub(crate) mod controller;
+pub(crate) mod gateway;
+mod renamed;
+pub(crate) mod secret;
+mod security;
+
+/// How long a watermark is waited for.
+const WATERMARK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The configuration file.
 #[derive(Debug, Deserialize)]
@@ -42,8 +49,6 @@ pub(crate) struct Config {
     apply: ApplySection,
     #[serde(default)]
     backfill: BackfillSection,
-    #[serde(default)]
-    verify: VerifySection,
     pub(crate) gateway: Option<GatewaySection>,
     pub(crate) controller: Option<ControllerSection>,
     #[serde(default)]
@@ -72,7 +77,9 @@ pub(crate) struct KafkaSection {
     #[serde(default = "default_prefix")]
     prefix: String,
     partitions: Option<i32>,
-    replication: Option<i32>,
+    replication_factor: Option<i32>,
+    /// How long a role waits for a watermark before it says that capture does not run.
+    watermark_timeout_seconds: Option<u64>,
     retention_hours: Option<u64>,
     #[serde(default)]
     security: Protocol,
@@ -115,7 +122,7 @@ struct CaptureSection {
     watermark_interval_ms: u64,
     linger_ms: u64,
     max_clock_ahead_seconds: u64,
-    delete_tombstones: bool,
+    tombstones_on_delete: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,12 +137,6 @@ struct BackfillSection {
     chunk_rows: usize,
     chunk_bytes: usize,
     max_rows_per_second: Option<u32>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct VerifySection {
-    watermark_patience_seconds: u64,
 }
 
 fn default_prefix() -> String {
@@ -156,7 +157,7 @@ impl Default for CaptureSection {
             watermark_interval_ms: 500,
             linger_ms: 40,
             max_clock_ahead_seconds: 60,
-            delete_tombstones: false,
+            tombstones_on_delete: false,
         }
     }
 }
@@ -173,12 +174,6 @@ impl Default for BackfillSection {
     }
 }
 
-impl Default for VerifySection {
-    fn default() -> Self {
-        Self { watermark_patience_seconds: 60 }
-    }
-}
-
 impl Config {
     /// Reads the file at `path`.
     pub(crate) fn load(path: &Path) -> Result<Self> {
@@ -188,6 +183,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self> {
+        renamed::refuse(text)?;
         let config: Self = toml::from_str(text)?;
         config.validate()?;
         Ok(config)
@@ -205,9 +201,9 @@ impl Config {
             ("backfill.chunk_rows", self.backfill.chunk_rows == 0),
             ("backfill.chunk_bytes", self.backfill.chunk_bytes == 0),
             ("backfill.max_rows_per_second", self.backfill.max_rows_per_second == Some(0)),
-            ("verify.watermark_patience_seconds", self.verify.watermark_patience_seconds == 0),
+            ("kafka.watermark_timeout_seconds", self.kafka.watermark_timeout_seconds == Some(0)),
             ("kafka.partitions", self.kafka.partitions.is_some_and(|n| n < 1)),
-            ("kafka.replication", self.kafka.replication.is_some_and(|n| n < 1)),
+            ("kafka.replication_factor", self.kafka.replication_factor.is_some_and(|n| n < 1)),
             ("kafka.retention_hours", self.kafka.retention_hours == Some(0)),
             ("mysql.server_id", self.mysql.server_id == Some(0)),
         ];
@@ -260,7 +256,7 @@ impl Config {
         let tables = self.tables()?.into_iter().zip(&self.table);
         config.excluded = tables
             .flat_map(|(name, table)| {
-                table.exclude_columns.iter().map(move |column| (name.clone(), column.clone()))
+                table.exclude_from_capture.iter().map(move |column| (name.clone(), column.clone()))
             })
             .collect();
         Ok(config)
@@ -270,10 +266,9 @@ impl Config {
         let section = &self.kafka;
         let mut config = KafkaConfig::new(&section.brokers, &section.prefix);
         config.partitions = section.partitions.unwrap_or(config.partitions);
-        config.replication = section.replication.unwrap_or(config.replication);
+        config.replication_factor = section.replication_factor.unwrap_or(config.replication_factor);
         config.retention = section.retention_hours.map_or(config.retention, Duration::from_hours);
-        config.security =
-            security_config::kafka(section.security, section.tls.as_ref(), section.sasl.as_ref())?;
+        config.security = security::kafka(section.security, section.tls.as_ref(), section.sasl.as_ref())?;
         config.registry = self.schema_registry.as_ref().map(RegistrySection::registry).transpose()?;
         config.refusals = self.refusals.clone();
         config.properties = section.properties.clone();
@@ -310,7 +305,7 @@ impl Config {
             idle: Duration::from_millis(self.capture.watermark_interval_ms),
             linger: Duration::from_millis(self.capture.linger_ms),
             max_clock_ahead: Duration::from_secs(self.capture.max_clock_ahead_seconds),
-            tombstones: self.capture.delete_tombstones,
+            tombstones: self.capture.tombstones_on_delete,
         })
     }
 
@@ -332,8 +327,8 @@ impl Config {
     }
 
     /// How long a watermark is waited for.
-    pub(crate) fn patience(&self) -> Duration {
-        Duration::from_secs(self.verify.watermark_patience_seconds)
+    pub(crate) fn watermark_timeout(&self) -> Duration {
+        self.kafka.watermark_timeout_seconds.map_or(WATERMARK_TIMEOUT, Duration::from_secs)
     }
 }
 

@@ -3,14 +3,9 @@
 mod cli;
 mod commands;
 mod config;
-mod controller_config;
-mod gateway_config;
-mod http;
-mod privileges;
-mod roles;
-mod secret;
-mod security_config;
-mod servers;
+mod connect;
+mod role;
+mod run;
 mod tls;
 
 use std::process::ExitCode;

@@ -308,7 +308,7 @@ async fn a_replica_that_lacks_captured_transactions_is_refused() -> anyhow::Resu
         "{lost}: {log}"
     );
     // There is no server that has them: the log goes on without them.
-    stage.migration.succeed(&["resync", "--yes"]).await?;
+    stage.migration.succeed(&["resnapshot", "--yes"]).await?;
     let mut capture = stage.capture("again")?;
     stage.insert(&replica.url()).await?;
     stage.all_there(&mut [&mut capture]).await?;
@@ -335,7 +335,7 @@ async fn purged_binlogs_stop_capture() -> anyhow::Result<()> {
     mysql.query(&format!("PURGE BINARY LOGS TO '{file}'"))?;
     let mut capture = stage.capture("again")?;
     let log = ended(&mut capture).await?;
-    assert!(log.contains("purged") && log.contains("`tandem resync`"), "{log}");
+    assert!(log.contains("purged") && log.contains("`tandem resnapshot`"), "{log}");
     Ok(())
 }
 

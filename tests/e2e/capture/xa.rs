@@ -96,8 +96,8 @@ async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() 
     session(&migration, &[format!("XA COMMIT {large}"), "INSERT INTO t VALUES (7, 0, 'after')".into()])
         .await?;
     let began = Instant::now();
-    while !watermarks(&migration).await?.iter().any(|w| w.cut.is_some()) {
-        assert!(began.elapsed() < Duration::from_mins(1), "the large transaction is not cut");
+    while !watermarks(&migration).await?.iter().any(|w| w.partial.is_some()) {
+        assert!(began.elapsed() < Duration::from_mins(1), "the large transaction is not partial");
         capture.check()?;
     }
     capture.kill()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tandem_cassandra_target::{ReadError, Rejection, TokenRange};
+use tandem_cassandra::{ReadError, Rejection, TokenRange};
 use tandem_model::{
     Cell, ClusteringOrder, CqlType, Mutation, StoredRow, TargetKey, TargetTable, Version, Write,
 };

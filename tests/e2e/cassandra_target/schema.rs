@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tandem_cassandra_target::{ConnectError, Consistency, SchemaError, Target};
+use tandem_cassandra::{ConnectError, Consistency, SchemaError, Target};
 use tandem_model::{Cell, CqlType};
 
 use super::{column, config, drop_keyspace, key, plain, shown, text, upsert};

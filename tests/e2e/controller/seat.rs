@@ -1,9 +1,10 @@
 //! Which controller is the active one.
 
 use tandem_devstack::Kafka;
-use tandem_event_log::{OutRecord, PublishError, TransactionalPublisher};
+use tandem_kafka::{PublishError, TransactionalPublisher};
 use tandem_model::Phase;
 use tandem_wire::control::encode_phase;
+use tandem_wire::log::OutRecord;
 
 use super::*;
 
@@ -45,7 +46,7 @@ async fn a_standby_takes_over_after_kill_9() -> anyhow::Result<()> {
     assert_eq!((refused.status, refused.body["type"].as_str()), (503, Some("urn:tandem:problem:standby")));
     active.running.kill()?;
     let seen = standby.active().await?.body;
-    assert_eq!((place(&seen).as_str(), seen["generation"].as_u64()), ("dual-write 0", Some(1)));
+    assert_eq!((stage(&seen).as_str(), seen["generation"].as_u64()), ("dual-write 0", Some(1)));
     // The command line finds the one that answers.
     let told = standby.phase(&["advance", "--url", &active.url, "--url", &standby.url]).await?;
     assert!(told.success && told.stdout.contains("backfill (generation 2)"), "{told:?}");
@@ -61,7 +62,7 @@ async fn a_stopped_controller_that_goes_on_changes_nothing() -> anyhow::Result<(
     zombie.ordered("advance").await?;
     zombie.running.signal("STOP")?;
     other.active().await?;
-    assert_eq!(place(&other.ordered("advance").await?), "backfill 0");
+    assert_eq!(stage(&other.ordered("advance").await?), "backfill 0");
     zombie.running.signal("CONT")?;
     // It never says that the phase is the older one, and takes no order while it does not have the seat.
     for _ in 0..40 {
@@ -72,7 +73,7 @@ async fn a_stopped_controller_that_goes_on_changes_nothing() -> anyhow::Result<(
             status => assert_eq!(status, 503, "{answer:?}"),
         }
         // About the generation that it knew.
-        let order = json!({ "why": "a zombie", "generation": 1 });
+        let order = json!({ "reason": "a zombie", "generation": 1 });
         let order = zombie.ask("POST", "phase/back", Some(&order), None)?;
         assert!([503, 409].contains(&order.status), "{order:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -114,7 +115,7 @@ async fn a_fenced_controller_writes_nothing_and_begins_anew() -> anyhow::Result<
 
     // It has the seat, so it takes over again, and what fenced it is fenced.
     let again = seated.active().await?.body;
-    assert_eq!((place(&again).as_str(), again["generation"].as_u64()), ("dual-write 0", Some(1)));
+    assert_eq!((stage(&again).as_str(), again["generation"].as_u64()), ("dual-write 0", Some(1)));
     let record = OutRecord {
         topic: topics.control().into(),
         partition: 0,
@@ -125,7 +126,7 @@ async fn a_fenced_controller_writes_nothing_and_begins_anew() -> anyhow::Result<
     };
     let late = newer.publish(vec![record], |_| Ok(Vec::new())).await;
     assert!(matches!(late, Err(PublishError::Fenced { .. })), "{late:?}");
-    assert_eq!(place(&seated.ordered("advance").await?), "backfill 0");
+    assert_eq!(stage(&seated.ordered("advance").await?), "backfill 0");
     assert_eq!(stage.generations(&seated).await?, 2);
     seated.running.terminate().await?;
     stage.migration.drop().await
@@ -149,9 +150,9 @@ async fn without_kafka_it_holds_and_says_so() -> anyhow::Result<()> {
     assert_eq!(order.status, 503, "{order:?}");
     kafka.resume()?;
     let after = seated.active().await?.body;
-    assert_eq!((&after["generation"], place(&after)), (&before["generation"], place(&before)));
+    assert_eq!((&after["generation"], stage(&after)), (&before["generation"], stage(&before)));
     assert_eq!(seated.ordered("pause").await?["paused"], true);
-    assert_eq!(place(&seated.ordered("back").await?), "verify 0");
+    assert_eq!(stage(&seated.ordered("back").await?), "verify 0");
     stage.generations(&seated).await?;
     seated.running.terminate().await?;
     stage.migration.drop().await

@@ -35,14 +35,14 @@ async fn phases_are_ordered_over_tls_and_over_nothing_else() -> anyhow::Result<(
         assert!(began.elapsed() < Duration::from_mins(1), "{status:?} {}", seated.running.tail());
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    assert_eq!(place(&serde_json::from_str(&status.stdout)?), "prepare 0");
+    assert_eq!(stage(&serde_json::from_str(&status.stdout)?), "prepare 0");
     // Clients that connect and say nothing.
     let address = plain.trim_start_matches("http://");
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(TcpStream::connect(address).await?);
     }
-    let advanced = seated.phase(&["advance", "--token", &token, "--why", "over TLS"]).await?;
+    let advanced = seated.phase(&["advance", "--token", &token, "--reason", "over TLS"]).await?;
     assert!(advanced.success && advanced.stdout.contains("dual-write (generation 1)"), "{advanced:?}");
     drop(silent);
 
@@ -61,7 +61,7 @@ async fn phases_are_ordered_over_tls_and_over_nothing_else() -> anyhow::Result<(
     let open = seated.phase(&["status", "--token", &token, "--url", "http://192.0.2.1:9465"]).await?;
     assert!(!open.success && open.stderr.contains("without TLS"), "{open:?}");
     let records = stage.records().await?;
-    assert_eq!(records.iter().map(|record| record.why.as_str()).collect::<Vec<_>>(), ["over TLS"]);
+    assert_eq!(records.iter().map(|record| record.reason.as_str()).collect::<Vec<_>>(), ["over TLS"]);
     seated.running.terminate().await?;
 
     // A key that is another certificate's is an error of the start.

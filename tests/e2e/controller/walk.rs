@@ -21,14 +21,14 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     let Some(stage) = Stage::new("ctlhand").await? else { return Ok(()) };
     let mut seated = stage.start("hand", QUICK)?;
     let first = seated.active().await?.body;
-    assert_eq!((place(&first).as_str(), first["generation"].as_u64()), ("prepare 0", Some(0)));
+    assert_eq!((stage(&first).as_str(), first["generation"].as_u64()), ("prepare 0", Some(0)));
     let back = seated.order("back")?;
     assert_eq!((back.status, back.body["type"].as_str()), (409, Some("urn:tandem:problem:first-phase")));
     refused(&seated, "capture_runs", "capture_age_seconds is not measured: capture has not begun").await?;
 
-    stage.migration.succeed(&["schema", "apply"]).await?;
+    stage.migration.succeed(&["schema", "create"]).await?;
     let mut run = stage.migration.start(&["run"])?;
-    let mut walked = vec![place(&seated.advance().await?)];
+    let mut walked = vec![stage(&seated.advance().await?)];
     // The gateway has not heard of it.
     seated.until("the gateway to be behind", |a| a.body["measurements"]["gateways_behind"] == 1).await?;
     refused(&seated, "gateways_follow", "gateways_behind = 1").await?;
@@ -38,18 +38,18 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     let nothing = "dual_write_failure_rate is not measured: no dual write was made since";
     refused(&seated, "dual_writes_succeed", nothing).await?;
     stage.pages.change(|gateway| gateway.writes_each = 5);
-    walked.push(place(&seated.advance().await?));
+    walked.push(stage(&seated.advance().await?));
     // The table is empty, but it is a table.
-    walked.push(place(&seated.advance().await?));
+    walked.push(stage(&seated.advance().await?));
     refused(&seated, "full_scan_is_clean", "no full verification has ended yet").await?;
     stage.migration.succeed(&["verify", "--full"]).await?;
-    walked.push(place(&seated.advance().await?));
+    walked.push(stage(&seated.advance().await?));
     // Nobody reads.
     seated.until("reads to be counted", |a| a.body["measurements"]["canary_reads"] == 0).await?;
     refused(&seated, "canary_is_read", "canary_reads = 0").await?;
     stage.pages.change(|gateway| gateway.reads_each = 5);
-    walked.push(place(&seated.advance().await?));
-    walked.push(place(&seated.advance().await?));
+    walked.push(stage(&seated.advance().await?));
+    walked.push(stage(&seated.advance().await?));
     assert_eq!(
         walked,
         ["dual-write 0", "backfill 0", "verify 0", "canary 1", "canary 50", "read-switch 100"]
@@ -59,10 +59,10 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     // Back needs no gate, and no gateway.
     stage.pages.change(|gateway| gateway.generation = 0);
     for expected in ["canary 50", "canary 1", "verify 0", "backfill 0", "dual-write 0", "prepare 0"] {
-        assert_eq!(place(&seated.order("back")?.body), expected);
+        assert_eq!(stage(&seated.order("back")?.body), expected);
     }
     assert_eq!(stage.generations(&seated).await?, 12);
-    // A place that was only just reached has no measurements.
+    // A stage that was only just reached has no measurements.
     let measured = |a: &Answer| !a.body["measurements"]["capture_age_seconds"].is_null();
     seated.until("the first round here", measured).await?;
     let status = seated.phase(&["status"]).await?;
@@ -70,7 +70,7 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     let history = seated.phase(&["history", "--json"]).await?;
     let history: Json = serde_json::from_str(&history.stdout)?;
     let verified = &history["history"][3];
-    assert_eq!((place(verified).as_str(), verified["why"].as_str()), ("canary 1", Some("a test")));
+    assert_eq!((stage(verified).as_str(), verified["reason"].as_str()), ("canary 1", Some("a test")));
     assert_eq!(verified["measurements"]["open_mismatches"], 0);
     assert!(verified["gates"].as_array().is_some_and(|gates| gates.iter().all(|gate| gate["met"] == true)));
     run.check()?;
@@ -79,12 +79,12 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     stage.migration.drop().await
 }
 
-/// `action place by` of each entry of the trail.
+/// `action stage by` of each entry of the trail.
 fn trail(seated: &Seated) -> anyhow::Result<Vec<String>> {
     let history = seated.ask("GET", "history", None, None)?.body;
     let entries = history["history"].as_array().cloned().unwrap_or_default();
     let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
-    Ok(entries.iter().map(|e| format!("{} {} {}", text(&e["action"]), place(e), text(&e["by"]))).collect())
+    Ok(entries.iter().map(|e| format!("{} {} {}", text(&e["action"]), stage(e), text(&e["by"]))).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,9 +95,9 @@ async fn by_itself_back_from_a_mismatch_and_forth_again() -> anyhow::Result<()> 
         gateway.writes_each = 5;
         gateway.reads_each = 5;
     });
-    let dwell = "auto = true\ninterval_ms = 200\ncanary_percents = [1, 50]\n[controller.dwell_seconds]\n\
+    let soak = "auto = true\ninterval_ms = 200\ncanary_percents = [1, 50]\n[controller.soak_seconds]\n\
                  prepare = 1\ndual-write = 1\nbackfill = 1\nverify = 1\ncanary = 1\n";
-    let mut seated = stage.start("auto", &format!("{dwell}{NO_GATES}"))?;
+    let mut seated = stage.start("auto", &format!("{soak}{NO_GATES}"))?;
     let at_end = |answer: &Answer| answer.body["phase"] == "read-switch";
     seated.until("the whole way", at_end).await?;
     let walked = [
@@ -118,25 +118,25 @@ async fn by_itself_back_from_a_mismatch_and_forth_again() -> anyhow::Result<()> 
     seated.until("the end again", at_end).await?;
     assert_eq!(trail(&seated)?[6..], ["back canary 50 auto", "advance read-switch 100 auto"]);
     let back = &seated.ask("GET", "history", None, None)?.body["history"][6];
-    let why = back["why"].as_str().unwrap_or_default();
-    assert!(why.contains("canary_differs") && why.contains("canary_mismatches = 1"), "{why}");
+    let reason = back["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("canary_differs") && reason.contains("canary_mismatches = 1"), "{reason}");
 
     // Paused, it does nothing by itself, and is not ordered on; going back is always possible.
     assert_eq!(seated.order("pause")?.body["paused"], true);
     seated.until("reads to be counted", |a| !a.body["measurements"]["canary_reads"].is_null()).await?;
     stage.mismatch().await?;
-    let failing = |a: &Answer| a.body["step_back"].to_string().contains("\"met\":true");
+    let failing = |a: &Answer| a.body["rollback"].to_string().contains("\"met\":true");
     let held = seated.until("the mismatch to be seen", failing).await?;
-    assert_eq!((place(&held.body).as_str(), held.body["generation"].as_u64()), ("read-switch 100", Some(9)));
-    assert_eq!(place(&seated.order("back")?.body), "canary 50");
+    assert_eq!((stage(&held.body).as_str(), held.body["generation"].as_u64()), ("read-switch 100", Some(9)));
+    assert_eq!(stage(&seated.order("back")?.body), "canary 50");
     let refused = seated.order("advance")?;
     assert!(refused.status == 409 && refused.body["detail"].to_string().contains("resume"), "{refused:?}");
-    let off = seated.phase(&["auto", "off", "--why", "by hand now"]).await?;
+    let off = seated.phase(&["auto", "off", "--reason", "by hand now"]).await?;
     assert!(off.success && off.stdout.contains("paused"), "{off:?}");
     assert_eq!(seated.order("resume")?.body["auto"], false);
     let well = |a: &Answer| a.body["obstacles"].as_array().is_some_and(Vec::is_empty);
     let waiting = seated.until("everything to be well", well).await?;
-    assert_eq!(place(&waiting.body), "canary 50");
+    assert_eq!(stage(&waiting.body), "canary 50");
     assert_eq!(stage.generations(&seated).await?, 12);
     assert_eq!(
         trail(&seated)?[8..],
@@ -170,7 +170,7 @@ async fn without_writes_it_stays_until_the_gate_takes_none() -> anyhow::Result<(
     for _ in 0..5 {
         let counted = |a: &Answer| a.body["measurements"]["dual_writes"] == 0;
         let standing = seated.until("writes to be counted", counted).await?.body;
-        assert_eq!(place(&standing), "dual-write 0");
+        assert_eq!(stage(&standing), "dual-write 0");
         let unmet: Vec<&Json> = list(&standing["gates"]).iter().filter(|gate| gate["met"] == false).collect();
         assert!(matches!(&unmet[..], [gate] if gate["name"] == "dual_writes_succeed"), "{standing:#}");
         let at = standing["at"].clone();
@@ -204,14 +204,14 @@ async fn back_step_by_step_while_cassandra_fails() -> anyhow::Result<()> {
     }
     let feeding = tokio::time::Instant::now();
     let mut phase = seated.active().await?.body;
-    assert_eq!(place(&phase), "canary 50");
+    assert_eq!(stage(&phase), "canary 50");
     while phase["phase"] == "canary" {
         stage.pages.change(|gateway| gateway.fallbacks += 5);
         assert!(feeding.elapsed() < Duration::from_mins(1), "{phase:#}");
         tokio::time::sleep(Duration::from_millis(50)).await;
         phase = seated.active().await?.body;
     }
-    assert_eq!(place(&phase), "verify 0");
+    assert_eq!(stage(&phase), "verify 0");
     assert_eq!(trail(&seated)?[5..], ["back canary 1 auto", "back verify 0 auto"]);
     seated.running.terminate().await?;
     stage.migration.drop().await
@@ -235,7 +235,7 @@ async fn a_mismatch_met_while_no_controller_was_there_counts() -> anyhow::Result
     stage.mismatch().await?;
     let known = |n: u64| move |a: &Answer| a.body["measurements"]["canary_mismatches"] == n;
     seated.until("the first to be seen", known(1)).await?;
-    assert_eq!(place(&seated.advance().await?), "canary 1");
+    assert_eq!(stage(&seated.advance().await?), "canary 1");
     seated.until("the first to be left behind", known(0)).await?;
     seated.running.kill()?;
     stage.mismatch().await?;

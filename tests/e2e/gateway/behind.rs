@@ -1,8 +1,9 @@
 //! Gateways that act on different generations at the same time.
 
-use tandem_event_log::{OutRecord, Producer, Topics};
+use tandem_kafka::Producer;
 use tandem_model::{GtidSet, Phase, PhaseRecord};
 use tandem_wire::control::{PHASE_KEY, encode_phase};
+use tandem_wire::log::{OutRecord, Topics};
 
 use super::{MAPPING, Stage, everything, free_port, http};
 use crate::support::{Migration, Running, Servers};

@@ -1,6 +1,6 @@
 //! Whose reads Cassandra serves, and what happens when it is wrong.
 
-use tandem_model::{Cohort, Fact, Phase, PhaseRecord, place};
+use tandem_model::{Cohort, CohortAttribute, Phase, PhaseRecord, bucket};
 
 use super::{MAPPING, ORDERS, Stage, everything};
 use crate::support::{Migration, Servers};
@@ -31,7 +31,7 @@ async fn a_cohort_is_sticky_and_exact() -> anyhow::Result<()> {
     let mut stage = filled(servers, "gwcohort", ROWS).await?;
     let mut admitted: Vec<Vec<i64>> = Vec::new();
     for percent in [0.0, 20.0, 60.0, 100.0] {
-        let cohort = Cohort { by: Fact::Column("id".into()), percent, values: vec![] };
+        let cohort = Cohort { by: CohortAttribute::Column("id".into()), percent, values: vec![] };
         stage.order(PhaseRecord { cohort, ..everything(Phase::Canary) }).await?;
         let mut by_cassandra = Vec::new();
         for id in 1..=ROWS {
@@ -40,7 +40,7 @@ async fn a_cohort_is_sticky_and_exact() -> anyhow::Result<()> {
             let again = stage.get(&format!("/v1/order/0{id}")).await?;
             assert_eq!(first.served_by(), again.served_by());
             assert_eq!((first.status, first.fallback()), (200, ""), "{first:?}");
-            let expected = if place(&id.to_string()) < percent { "cassandra" } else { "mysql" };
+            let expected = if bucket(&id.to_string()) < percent { "cassandra" } else { "mysql" };
             assert_eq!(first.served_by(), expected, "{id} at {percent} %");
             if expected == "cassandra" {
                 by_cassandra.push(id);
@@ -59,10 +59,10 @@ async fn a_cohort_is_sticky_and_exact() -> anyhow::Result<()> {
 
     // By a country that the caller names, and by a customer.
     let values = vec![
-        (Fact::Header("tandem-country".into()), "PT".to_owned()),
-        (Fact::Column("customer".into()), "3".to_owned()),
+        (CohortAttribute::Header("tandem-country".into()), "PT".to_owned()),
+        (CohortAttribute::Column("customer".into()), "3".to_owned()),
     ];
-    let cohort = Cohort { by: Fact::Key, percent: 0.0, values };
+    let cohort = Cohort { by: CohortAttribute::Key, percent: 0.0, values };
     stage.order(PhaseRecord { cohort, ..everything(Phase::Canary) }).await?;
     for (path, headers, served_by) in [
         ("/v1/order/1", &[("Tandem-Country", "PT")][..], "cassandra"),

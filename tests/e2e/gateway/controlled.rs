@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use tandem_devstack::Cassandra;
-use tandem_event_log::Producer;
+use tandem_kafka::Producer;
 
 use super::{MAPPING, ORDERS, Stage, free_port, http};
 use crate::support::{Migration, Servers};
@@ -27,12 +27,12 @@ impl Controlled {
         let sections = format!(
             "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\n\
              gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [100]\ninterval_ms = 200\n\
-             dwell_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n\
+             soak_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n\
              [controller.gates.backfill]\nevery_row_is_copied = ''\n[controller.gates.verify]\nfull_scan_is_clean = ''\n\
              no_mismatch_is_open = ''\n[controller.gates.canary]\nno_mismatch_is_open = ''\n"
         );
         migration.configure(&sections, MAPPING)?;
-        migration.succeed(&["schema", "apply"]).await?;
+        migration.succeed(&["schema", "create"]).await?;
         let listen = format!("127.0.0.1:{metrics}");
         let commands: [&[&str]; 4] =
             [&["capture"], &["apply"], &["gateway", "--listen", &listen], &["controller"]];
@@ -56,7 +56,7 @@ impl Controlled {
     }
 
     async fn order(&self, order: &str) -> anyhow::Result<(u16, Json)> {
-        let body = json!({ "why": "a test" }).to_string();
+        let body = json!({ "reason": "a test" }).to_string();
         let answer = http(self.control, "POST", &format!("/v1/phase/{order}"), &[], &body).await?;
         Ok((answer.status, answer.json()))
     }

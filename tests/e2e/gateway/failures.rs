@@ -1,8 +1,9 @@
 //! What becomes of second legs that failed.
 
-use tandem_event_log::{OutRecord, Topics, read_all};
+use tandem_kafka::read_all;
 use tandem_model::Phase;
 use tandem_wire::control::{DualWriteFailure, encode_control};
+use tandem_wire::log::{OutRecord, Topics};
 
 use super::Stage;
 use crate::support::Servers;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tandem_devstack::{Cassandra, Kafka};
-use tandem_event_log::{OutRecord, Topics, read_all};
+use tandem_kafka::read_all;
 use tandem_model::{Phase, PhaseRecord};
 use tandem_wire::control::{DualWriteFailure, decode_control};
+use tandem_wire::log::{OutRecord, Topics};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

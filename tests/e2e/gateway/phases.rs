@@ -140,7 +140,7 @@ async fn who_writes_beside_the_gateway_is_counted() -> anyhow::Result<()> {
         let table = format!("{}.orders", stage.migration.database);
         let wanted = [
             format!("tandem_capture_rows_total {rows}"),
-            format!("tandem_capture_foreign_rows_total{{table=\"{table}\"}} {foreign}"),
+            format!("tandem_capture_out_of_band_rows_total{{table=\"{table}\"}} {foreign}"),
         ];
         let metrics = stage.metrics().await?;
         Ok(wanted.iter().all(|wanted| metrics.lines().any(|line| line == wanted)))

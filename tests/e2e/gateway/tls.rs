@@ -47,7 +47,7 @@ async fn only_tls_is_spoken_and_slow_handshakes_hold_nobody_up() -> anyhow::Resu
         path("key.pem")
     );
     migration.configure(&section, MAPPING)?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     let mut running = migration.start(&["gateway"])?;
     let began = Instant::now();
     while https(port, "/readyz", own.cert.der()).await.is_err() {

@@ -2,7 +2,7 @@
 //! switch by itself, back when a row is corrupt, and forth again once it is repaired.
 
 use serde_json::Value as Json;
-use tandem_event_log::Producer;
+use tandem_kafka::Producer;
 
 use super::{MAPPING, ORDERS, Stage, free_port};
 use crate::support::{Migration, Servers};
@@ -18,10 +18,10 @@ impl Stage {
         let sections = format!(
             "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\nauto = true\n\
              gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [50, 100]\ninterval_ms = 200\n\
-             dwell_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n"
+             soak_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n"
         );
         migration.configure(&sections, MAPPING)?;
-        migration.succeed(&["schema", "apply"]).await?;
+        migration.succeed(&["schema", "create"]).await?;
         let running = vec![migration.start(&["run", "--listen", &format!("127.0.0.1:{metrics}")])?];
         let producer = Producer::start(&migration.kafka()).await?;
         let mut stage = Self { migration, running, port, generation: 0, producer };

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use tandem_binlog::BinlogEvent;
 use tandem_devstack::MysqlOptions;
 use tandem_model::{Gtid, GtidSet, TableDef, TableName, Value};
-use tandem_mysql_source::{BinlogEvent, BinlogStream, ClientPool, Commit, Mysql, MysqlConfig};
+use tandem_mysql::{BinlogStream, ClientPool, Commit, Mysql, MysqlConfig};
 use tokio::time::Instant;
 
 struct Own {
@@ -133,8 +134,8 @@ async fn the_binlog_shows_who_is_a_client_of_the_pool() -> anyhow::Result<()> {
     let mut found = BTreeMap::new();
     while found.len() < expected.len() {
         let event = tokio::time::timeout(Duration::from_secs(20), stream.next()).await??;
-        if let BinlogEvent::Begin { gtid, by_client_pool, .. } = event {
-            found.insert(gtid.to_string(), by_client_pool);
+        if let BinlogEvent::Begin { gtid, by_gateway, .. } = event {
+            found.insert(gtid.to_string(), by_gateway);
         }
     }
     assert_eq!(found, expected);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use tandem_model::{Row, TableName, Value};
-use tandem_mysql_source::{BinlogError, Mysql, MysqlConfig, MysqlError};
+use tandem_mysql::{BinlogError, Mysql, MysqlConfig, MysqlError};
 use tokio::net::TcpListener;
 
 use super::Source;

@@ -1,7 +1,8 @@
 //! What a binlog can hold besides plain transactions: compressed ones, XA, tagged GTIDs.
 
+use tandem_binlog::{BinlogEvent, RowsEvent};
 use tandem_model::{GtidSet, Value};
-use tandem_mysql_source::{BinlogEvent, BinlogStream, RowsEvent};
+use tandem_mysql::BinlogStream;
 
 use super::{Source, rows, values};
 

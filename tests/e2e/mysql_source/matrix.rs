@@ -4,7 +4,7 @@
 use mysql_async::Value as Raw;
 use mysql_async::prelude::Queryable;
 use tandem_model::{ColumnType, GtidSet, Row, TableDef};
-use tandem_mysql_source::{BinlogStream, Mysql, MysqlConfig};
+use tandem_mysql::{BinlogStream, Mysql, MysqlConfig};
 
 use super::types::same_bytes;
 use super::{Source, rows, text, values};

@@ -2,7 +2,7 @@
 
 use mysql_async::prelude::Queryable;
 use tandem_model::{Row, Value};
-use tandem_mysql_source::MysqlError;
+use tandem_mysql::MysqlError;
 
 use super::Source;
 

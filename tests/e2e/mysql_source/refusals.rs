@@ -1,7 +1,8 @@
 //! What cannot be carried is refused.
 
+use tandem_binlog::DecodeError;
 use tandem_model::TableDef;
-use tandem_mysql_source::{BinlogError, Refusal, Severity, TableError};
+use tandem_mysql::{BinlogError, Refusal, Severity, TableError};
 
 use super::Source;
 
@@ -44,7 +45,7 @@ async fn what_cannot_be_carried_is_refused() -> anyhow::Result<()> {
     let error = source.upto_now(&mut stream).await.unwrap_err().to_string();
     assert!(error.contains("binlog_row_image = FULL") && error.contains(".i "), "{error}");
     // The stream stays at the error.
-    assert!(matches!(stream.next().await, Err(BinlogError::Table { .. })));
+    assert!(matches!(stream.next().await, Err(BinlogError::Decode(DecodeError::Table { .. }))));
     source.drop().await
 }
 

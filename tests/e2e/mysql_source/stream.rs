@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use tandem_binlog::{BinlogEvent, RowsKind, StatementKind};
 use tandem_model::{TableName, Value};
-use tandem_mysql_source::{BinlogEvent, BinlogStream, RowsKind, StatementKind};
+use tandem_mysql::BinlogStream;
 
 use super::{Source, position, rows, values};
 

@@ -1,7 +1,7 @@
 //! Every type that is carried, with its edge values: the binlog and a read give the same.
 
+use tandem_binlog::{RowsEvent, RowsKind};
 use tandem_model::{Decimal, Row, TableDef, Value};
-use tandem_mysql_source::{RowsEvent, RowsKind};
 use tandem_wire::Images;
 
 use super::{Source, rows, values};

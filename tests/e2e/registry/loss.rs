@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use mysql_async::prelude::Queryable;
 use serde_json::json;
 use tandem_devstack::{Apicurio, ApicurioOptions};
-use tandem_event_log::read_all;
+use tandem_kafka::read_all;
 
 use super::{changes, decoded, ended, prepared, request, running};
 use crate::support::{Migration, Servers, ready};

@@ -2,7 +2,7 @@
 
 use mysql_async::prelude::Queryable;
 use tandem_devstack::{Apicurio, ApicurioOptions};
-use tandem_event_log::Topics;
+use tandem_wire::log::Topics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -121,7 +121,7 @@ async fn the_documented_grants_are_enough_and_each_is_needed() -> anyhow::Result
     );
     std::fs::write(migration.folder.path().join("password"), "wonderland\n")?;
     configure(&migration, &tls, &ca.file())?;
-    migration.succeed(&["schema", "apply"]).await?;
+    migration.succeed(&["schema", "create"]).await?;
     migration.succeed(&["check"]).await?;
 
     for (privilege, on) in

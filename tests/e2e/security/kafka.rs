@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use tandem_devstack::{Kafka, KafkaOptions};
-use tandem_event_log::{
-    Admin, Cleanup, ConsumeError, KafkaConfig, KafkaSecurity, OutRecord, Producer, PublishError, Sasl,
-    SaslMechanism, TlsFiles, TopicSpec, TransactionalPublisher, read_all,
+use tandem_kafka::{
+    Admin, Cleanup, ConsumeError, KafkaConfig, KafkaSecurity, Producer, PublishError, Sasl, SaslMechanism,
+    TlsFiles, TopicSpec, TransactionalPublisher, read_all,
 };
+use tandem_wire::log::OutRecord;
 
 use super::pki::{Ca, Identity};
 

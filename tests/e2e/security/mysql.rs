@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tandem_devstack::{Mysql as Server, MysqlOptions};
 use tandem_model::GtidSet;
-use tandem_mysql_source::{
+use tandem_mysql::{
     BinlogError, BinlogStream, ClientPool, Mysql, MysqlConfig, MysqlError, MysqlTls, TlsMode,
 };
 

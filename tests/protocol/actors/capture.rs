@@ -1,6 +1,7 @@
 //! Capture: row changes and watermarks to the log, one Kafka transaction at a time.
 
-use tandem_model::{Minter, Version};
+use tandem_model::Version;
+use tandem_protocol::mint::Minter;
 
 use crate::protocol::{Protocol, Rule};
 use crate::state::{Action, Record, State};
@@ -8,10 +9,10 @@ use crate::state::{Action, Record, State};
 impl Protocol {
     pub(crate) fn capture_actions(&self, state: &State, actions: &mut Vec<Action>) {
         let mut batches = Vec::new();
-        let (captured, cut) = state.captured();
+        let (captured, partial) = state.captured();
         let mut left = 0;
         for (number, transaction) in state.binlog.iter().enumerate().skip(captured as usize) {
-            let out = if number == captured as usize { cut.unwrap_or(0) as usize } else { 0 };
+            let out = if number == captured as usize { partial.unwrap_or(0) as usize } else { 0 };
             for row in out + 1..=transaction.records() {
                 left += 1;
                 // Between its last row and its end a transaction is still cut.
@@ -40,9 +41,9 @@ impl Protocol {
 
     /// Capture's next batch: so many rows, and the watermark behind them.
     pub(crate) fn capture(&self, state: &mut State, mut rows: usize, whole: bool) {
-        let (mut transaction, cut) = state.captured();
+        let (mut transaction, partial) = state.captured();
         let mut minter = state.minter();
-        let mut out = cut.unwrap_or(0);
+        let mut out = partial.unwrap_or(0);
         while rows > 0 {
             let current = state.binlog[transaction as usize].clone();
             while rows > 0 && (out as usize) < current.records() {
@@ -72,32 +73,32 @@ impl Protocol {
             (transaction, out) = (transaction + 1, 0);
         }
         let clock = state.binlog[..transaction as usize].iter().map(|t| t.commit_us).max().unwrap_or(0);
-        let cut = (out > 0).then_some(out);
-        self.mark(state, minter, clock, transaction, cut);
+        let partial = (out > 0).then_some(out);
+        self.mark(state, minter, clock, transaction, partial);
     }
 
     /// The Kafka transaction of a batch is aborted, and capture goes on behind it all the same.
     pub(crate) fn abort(&self, state: &mut State, rows: usize, whole: bool) {
         let mut lost = state.clone();
         self.capture(&mut lost, rows, whole);
-        let (transactions, cut, version) = lost.last_mark();
-        state.ahead = Some((transactions, cut));
+        let (transactions, partial, version) = lost.last_mark();
+        state.ahead = Some((transactions, partial));
         state.remembered = Some(version);
     }
 
     pub(crate) fn idle_watermark(&self, state: &mut State) {
-        let (transactions, cut) = state.captured();
+        let (transactions, partial) = state.captured();
         let caught_up = transactions as usize == state.binlog.len();
         let clock = if caught_up { 10 * i16::from(transactions) + 5 } else { 0 };
-        self.mark(state, state.minter(), clock, transactions, cut);
+        self.mark(state, state.minter(), clock, transactions, partial);
         state.idle_left -= 1;
     }
 
-    fn mark(&self, state: &mut State, mut minter: Minter, clock: i16, transactions: u8, cut: Option<u8>) {
+    fn mark(&self, state: &mut State, mut minter: Minter, clock: i16, transactions: u8, partial: Option<u8>) {
         let version =
             if self.broken(Rule::WatermarkMints) { minter.last() } else { minter.watermark(clock.into()) };
         (state.remembered, state.ahead) = (None, None);
-        state.log.push(Record::Mark { transactions, cut, version: version.0 as i16 });
+        state.log.push(Record::Mark { transactions, partial, version: version.0 as i16 });
     }
 }
 

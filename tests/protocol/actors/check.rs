@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tandem_model::{BinlogPosition, Cut, Gtid, GtidSet, Version, Watermark, newest_borrowable};
-use tandem_verify::{Verdict, judge};
+use tandem_model::{BinlogPosition, Gtid, GtidSet, PartialTransaction, Version, Watermark};
+use tandem_protocol::row_check::{Verdict, judge};
+use tandem_protocol::watermark::{applied_in, covers, newest_borrowable};
 
 use crate::actors::apply::without_nulls;
 use crate::cassandra::{Put, Write};
@@ -34,24 +35,26 @@ impl Protocol {
     pub(crate) fn borrow(&self, state: &State) -> Option<(usize, i16)> {
         let executed =
             if self.broken(Rule::WithinExecuted) { state.binlog.len() as u8 } else { state.executed };
-        let marks: Vec<(usize, Watermark)> =
-            state.marks().map(|(place, t, cut, v)| (place, self.watermark(place, t, cut, v))).collect();
+        let marks: Vec<(usize, Watermark)> = state
+            .marks()
+            .map(|(place, t, partial, v)| (place, self.watermark(place, t, partial, v)))
+            .collect();
         let newest =
             newest_borrowable(marks.iter().map(|(_, w)| w), &gtids(executed), TOPIC, Version(i64::MIN))?;
         let (place, w) = marks.iter().find(|(_, w)| std::ptr::eq(w, newest))?;
         Some((*place, w.version.0 as i16))
     }
 
-    fn watermark(&self, place: usize, transactions: u8, cut: Option<u8>, version: i16) -> Watermark {
+    fn watermark(&self, place: usize, transactions: u8, partial: Option<u8>, version: i16) -> Watermark {
         let gtid = || -> Gtid { format!("{SERVER}:{}", transactions + 1).parse().expect("a GTID") };
-        let cut = cut.filter(|_| !self.broken(Rule::CutIsNotBorrowed));
+        let partial = partial.filter(|_| !self.broken(Rule::PartialIsNotBorrowed));
         Watermark {
             source: String::new(),
             gtid_set: gtids(transactions),
             position: position(transactions),
             version: Version(version.into()),
             offsets: BTreeMap::from([(TOPIC.to_owned(), vec![place as i64])]),
-            cut: cut.map(|rows| Cut { gtid: gtid(), rows: rows.into() }),
+            partial: partial.map(|rows| PartialTransaction { gtid: gtid(), rows: rows.into() }),
             clock_us: 0,
         }
     }
@@ -61,11 +64,11 @@ impl Protocol {
         let Record::Mark { version: lower, .. } = state.log[mark as usize] else { return None };
         state
             .marks()
-            .find(|&(place, t, cut, version)| {
+            .find(|&(place, t, partial, version)| {
                 if self.broken(Rule::UpperBoundCoversTheEnd) {
                     return place > mark as usize;
                 }
-                version > lower && self.watermark(place, t, cut, version).covers(&position(end))
+                version > lower && covers(&self.watermark(place, t, partial, version), &position(end))
             })
             .map(|(place, ..)| place)
     }
@@ -82,7 +85,7 @@ impl Protocol {
                 let seen = !self.broken(Rule::KeyChangeIsTwo) || !moves_away(state, place, of);
                 seen.then_some(Version(version.into()))
             }
-            Record::Ddl { version } if !self.broken(Rule::ResyncBeforeChecks) => {
+            Record::Ddl { version } if !self.broken(Rule::ResnapshotBeforeChecks) => {
                 Some(Version(version.into()))
             }
             _ => None,
@@ -93,10 +96,10 @@ impl Protocol {
 
     /// Whether everything up to a watermark is applied.
     pub(crate) fn applied(&self, state: &State, mark: u8) -> bool {
-        let Record::Mark { transactions, cut, version } = state.log[mark as usize] else { return false };
+        let Record::Mark { transactions, partial, version } = state.log[mark as usize] else { return false };
         let committed = state.unapplied().next().unwrap_or(state.log.len()) as i64;
-        let mark = self.watermark(mark as usize, transactions, cut, version);
-        mark.applied_in(TOPIC, |_| Some(committed))
+        let mark = self.watermark(mark as usize, transactions, partial, version);
+        applied_in(&mark, TOPIC, |_| Some(committed))
     }
 
     pub(crate) fn check_actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -148,7 +151,8 @@ impl Protocol {
     }
 
     fn may_be_checked(&self, state: &State) -> bool {
-        state.backfill == Copying::Done && (!state.resync_is_due() || self.broken(Rule::ResyncBeforeChecks))
+        state.backfill == Copying::Done
+            && (!state.resnapshot_is_due() || self.broken(Rule::ResnapshotBeforeChecks))
     }
 
     fn is_checked(&self, state: &State, id: u8) -> bool {

@@ -1,5 +1,5 @@
 //! Copies of the whole table at a borrowed watermark: the backfill into an empty Cassandra, and the
-//! resync after a DDL statement that changed values without any row change.
+//! resnapshot after a DDL statement that changed values without any row change.
 
 use tandem_model::Op;
 
@@ -21,12 +21,12 @@ impl Protocol {
             }
             _ => {}
         }
-        match &state.resync {
-            Copying::Done if state.resync_is_due() && self.resync_borrow(state).is_some() => {
-                actions.push(Action::ResyncBorrow);
+        match &state.resnapshot {
+            Copying::Done if state.resnapshot_is_due() && self.resnapshot_borrow(state).is_some() => {
+                actions.push(Action::ResnapshotBorrow);
             }
-            Copying::Borrowed { .. } => actions.push(Action::ResyncRead),
-            Copying::Read { left, .. } => actions.extend(ids(*left).map(|id| Action::ResyncWrite { id })),
+            Copying::Borrowed { .. } => actions.push(Action::ResnapshotRead),
+            Copying::Read { left, .. } => actions.extend(ids(*left).map(|id| Action::ResnapshotWrite { id })),
             _ => {}
         }
     }
@@ -43,38 +43,38 @@ impl Protocol {
     pub(crate) fn backfill_write(state: &mut State, id: u8) -> Option<()> {
         let Copying::Read { version, rows, left } = state.backfill.clone() else { return None };
         if let Some(row) = rows[id as usize - 1] {
-            state.write(placed(read_mutations(Op::Read, id, row, version)));
+            state.write(placed(read_mutations(Op::Snapshot, id, row, version)));
         }
         let left = left & !(1 << id);
         state.backfill = if left == 0 { Copying::Done } else { Copying::Read { version, rows, left } };
         Some(())
     }
 
-    /// The watermark that a resync may borrow: the newest, once it lies above the DDL statement.
-    fn resync_borrow(&self, state: &State) -> Option<(usize, i16)> {
+    /// The watermark that a re-snapshot may borrow: the newest, once it lies above the DDL statement.
+    fn resnapshot_borrow(&self, state: &State) -> Option<(usize, i16)> {
         let ddl = state.log.iter().rposition(|r| matches!(r, Record::Ddl { .. }))?;
-        self.borrow(state).filter(|(place, _)| *place > ddl || self.broken(Rule::ResyncAboveTheDdl))
+        self.borrow(state).filter(|(place, _)| *place > ddl || self.broken(Rule::ResnapshotAboveTheDdl))
     }
 
-    pub(crate) fn resync_borrow_now(&self, state: &mut State) -> Option<()> {
-        let (_, version) = self.resync_borrow(state)?;
+    pub(crate) fn resnapshot_borrow_now(&self, state: &mut State) -> Option<()> {
+        let (_, version) = self.resnapshot_borrow(state)?;
         // Where the rule is broken it takes itself to be done as well.
-        state.resynced = state.log.len() as u8;
-        state.resync = Copying::Borrowed { version };
+        state.resnapshotted = state.log.len() as u8;
+        state.resnapshot = Copying::Borrowed { version };
         Some(())
     }
 
-    pub(crate) fn resync_write(&self, state: &mut State, id: u8) -> Option<()> {
-        let Copying::Read { version, rows, left } = state.resync.clone() else { return None };
+    pub(crate) fn resnapshot_write(&self, state: &mut State, id: u8) -> Option<()> {
+        let Copying::Read { version, rows, left } = state.resnapshot.clone() else { return None };
         if let Some(row) = rows[id as usize - 1] {
-            let mut mutations = read_mutations(Op::ReadAgain, id, row, version);
-            if self.broken(Rule::ResyncWritesNulls) {
+            let mut mutations = read_mutations(Op::Resnapshot, id, row, version);
+            if self.broken(Rule::ResnapshotWritesNulls) {
                 without_nulls(&mut mutations);
             }
             state.write(placed(mutations));
         }
         let left = left & !(1 << id);
-        state.resync = if left == 0 { Copying::Done } else { Copying::Read { version, rows, left } };
+        state.resnapshot = if left == 0 { Copying::Done } else { Copying::Read { version, rows, left } };
         Some(())
     }
 }

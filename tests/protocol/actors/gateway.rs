@@ -107,7 +107,7 @@ impl Protocol {
     /// It may see a mixture of its write and later ones, but in no column a value from before it.
     pub(crate) fn reads_something_older(&self, state: &State) -> bool {
         let copied = state.backfill == Copying::Done
-            && (!state.resync_is_due() || self.broken(Rule::ResyncBeforeReads));
+            && (!state.resnapshot_is_due() || self.broken(Rule::ResnapshotBeforeReads));
         if !copied || state.corruption.is_some() {
             return false;
         }

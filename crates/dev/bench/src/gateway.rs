@@ -127,7 +127,7 @@ impl Stage {
         let stage = Self { binary, folder: folder.to_owned(), servers, name, gateway, control };
         stage.fill(args.rows).await?;
         std::fs::write(stage.config(), stage.configuration(args.connections, 1.0))?;
-        stage.tandem(&["schema", "apply"], COMMAND).await?;
+        stage.tandem(&["schema", "create"], COMMAND).await?;
         Ok(stage)
     }
 
@@ -192,7 +192,7 @@ impl Stage {
             "[mysql]\nurl = {:?}\n[kafka]\nbrokers = {:?}\nprefix = {:?}\n[cassandra]\nnodes = {nodes:?}\nkeyspace = \
              {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[gateway]\nlisten = {:?}\nconnections = {connections}\n\
              cassandra_read_ms = 5000\n[controller]\nlisten = {:?}\nvalidate = {validate:?}\ncanary_percents = [100]\n\
-             dwell_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n{gates}[[table]]\nsource = \"{}.orders\"\nentity = \"order\"\n[[table.target]]\ntable = \"orders\"\n\
+             soak_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n{gates}[[table]]\nsource = \"{}.orders\"\nentity = \"order\"\n[[table.target]]\ntable = \"orders\"\n\
              partition_key = [\"id\"]\n",
             self.servers.mysql_url,
             self.servers.kafka_brokers,
@@ -270,7 +270,7 @@ impl Stage {
         let began = Instant::now();
         let mut done = 0;
         while done < steps {
-            match self.tandem(&["phase", "advance", "--why", "bench"], COMMAND).await {
+            match self.tandem(&["phase", "advance", "--reason", "bench"], COMMAND).await {
                 Ok(_) => done += 1,
                 // It is not the active one yet, or has not measured anything.
                 Err(error) if began.elapsed() > PATIENCE => return Err(error),

@@ -115,9 +115,9 @@ impl Report {
         println!("{facts}");
         let mut walked = Table::new();
         walked.load_preset(presets::UTF8_FULL_CONDENSED);
-        walked.set_header(["phase", "why"]);
+        walked.set_header(["phase", "reason"]);
         for stay in &self.walked {
-            walked.add_row([stay.text(), stay.why().to_owned()]);
+            walked.add_row([stay.text(), stay.reason().to_owned()]);
         }
         println!("{walked}");
         let mut traffic = Table::new();

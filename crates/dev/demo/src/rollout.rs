@@ -44,14 +44,14 @@ pub(crate) struct Stay {
     generation: u64,
     entered_at: String,
     left_at: Option<String>,
-    why: String,
+    reason: String,
 }
 
 impl Stay {
     pub(crate) fn json(&self) -> Json {
         json!({
             "name": self.name, "percent": self.percent, "entered_at": self.entered_at, "left_at": self.left_at,
-            "why": self.why,
+            "reason": self.reason,
         })
     }
 
@@ -61,8 +61,8 @@ impl Stay {
         format!("{}{of}", self.name)
     }
 
-    pub(crate) fn why(&self) -> &str {
-        &self.why
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
     }
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn stays(begun: &str, history: &[Json]) -> Vec<Stay> {
         generation: 0,
         entered_at: begun.to_owned(),
         left_at: None,
-        why: "the beginning".to_owned(),
+        reason: "the beginning".to_owned(),
     }];
     for entry in history.iter().filter(|entry| entry["action"] == "advance" || entry["action"] == "back") {
         if let Some(last) = stays.last_mut() {
@@ -88,7 +88,12 @@ pub(crate) fn stays(begun: &str, history: &[Json]) -> Vec<Stay> {
             generation: entry["generation"].as_u64().unwrap_or_default(),
             entered_at: text(&entry["at"]),
             left_at: None,
-            why: format!("{} by {}: {}", text(&entry["action"]), text(&entry["by"]), text(&entry["why"])),
+            reason: format!(
+                "{} by {}: {}",
+                text(&entry["action"]),
+                text(&entry["by"]),
+                text(&entry["reason"])
+            ),
         });
     }
     stays
@@ -167,18 +172,18 @@ impl Rollout<'_, '_> {
         let before = self.fleet.history().await?.len();
         corrupt(self.config, self.clients.entity(), id).await.context("corrupting a row in the canary")?;
         self.ui.note(&format!("row {id} was changed in Cassandra behind Tandem's back: who sees it?"));
-        let why = self
+        let reason = self
             .until("the canary to step back", async |this: &mut Self| {
                 let history = this.fleet.history().await?;
                 let back = history[before.min(history.len())..].iter().find(|e| e["action"] == "back");
-                Ok(back.map(|entry| entry["why"].as_str().unwrap_or_default().to_owned()))
+                Ok(back.map(|entry| entry["reason"].as_str().unwrap_or_default().to_owned()))
             })
             .await?;
-        self.ui.note(&format!("the controller stepped back: {why}"));
-        self.fleet.phase(&["pause", "--why", "a row is corrupt: verifying"]).await?;
+        self.ui.note(&format!("the controller stepped back: {reason}"));
+        self.fleet.phase(&["pause", "--reason", "a row is corrupt: verifying"]).await?;
         self.ui.phase("verifying and repairing");
         self.until_clean().await?;
-        self.fleet.phase(&["resume", "--why", "what was found is repaired"]).await?;
+        self.fleet.phase(&["resume", "--reason", "what was found is repaired"]).await?;
         Ok(())
     }
 
@@ -187,7 +192,7 @@ impl Rollout<'_, '_> {
         let switched = self.until_phase(&["read-switch"]).await?;
         self.ui.phase("the read switch: Cassandra serves every read");
         self.until_read(&switched).await?;
-        self.fleet.phase(&["back", "--why", "to show that it can be"]).await?;
+        self.fleet.phase(&["back", "--reason", "to show that it can be"]).await?;
         let back = self.until_phase(&["canary"]).await?;
         self.ui.note(&format!("taken back at once: the canary at {} %", back["percent"]));
         let again = self.until_phase(&["read-switch"]).await?;
@@ -227,7 +232,7 @@ mod tests {
 
     fn entry(action: &str, phase: &str, generation: u64) -> Json {
         json!({ "action": action, "phase": phase, "percent": 50, "generation": generation, "by": "auto",
-                "why": "w", "at": format!("t{generation}") })
+                "reason": "w", "at": format!("t{generation}") })
     }
 
     #[test]
@@ -243,7 +248,7 @@ mod tests {
         assert_eq!(names, ["prepare", "verify", "canary at 50 %", "verify"]);
         let left: Vec<Option<&str>> = stays.iter().map(|stay| stay.left_at.as_deref()).collect();
         assert_eq!(left, [Some("t1"), Some("t2"), Some("t4"), None]);
-        assert_eq!(stays[3].json()["why"], "back by auto: w");
+        assert_eq!(stays[3].json()["reason"], "back by auto: w");
 
         let mut seen = Seen::default();
         for (generation, by, count) in [(1, "mysql", 7), (2, "cassandra", 5), (3, "cassandra", 1)] {

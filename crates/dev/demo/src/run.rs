@@ -228,7 +228,7 @@ impl<'a> Demo<'a> {
             format!("{}{mapping}", self.names.head(self.servers)?)
         };
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        tandem.cli(&["schema", "apply"], minute).await?;
+        tandem.cli(&["schema", "create"], minute).await?;
         tandem.cli(&["check"], minute).await?;
         Ok(())
     }

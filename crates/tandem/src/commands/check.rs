@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::config::Config;
-use crate::servers::{inspect, inspect_acls};
+use crate::connect::servers::{inspect, inspect_acls};
 
 /// Checks and prints. Status 1 if something must be mended first.
 pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use tandem_event_log::KafkaConfig;
+use tandem_kafka::KafkaConfig;
 use tandem_mapping::{TableConfig, TablePlan, compile_all, create_table, same_shape};
-use tandem_mysql_source::{Mysql, MysqlConfig, TableError};
+use tandem_mysql::{Mysql, MysqlConfig, TableError};
 
 use crate::cli::InitArgs;
 use crate::config::Config;
-use crate::servers::gc_grace_seconds;
+use crate::connect::servers::gc_grace_seconds;
 
 /// Any replica id will do: no binlog is read here.
 const SERVER_ID: u32 = 1;
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
     let keyspace = args.keyspace.clone().unwrap_or_else(|| keyspace_for(&args.database));
     let text = config_text(args, &keyspace, &configs)?;
     let kafka = KafkaConfig::new(&args.kafka_brokers, &args.prefix);
-    let mut cql = String::from("-- What `tandem schema apply` creates, once the keyspace is there.\n");
+    let mut cql = String::from("-- What `tandem schema create` creates, once the keyspace is there.\n");
     for target in plans.iter().flat_map(TablePlan::targets) {
         let statement = create_table(&keyspace, target.table(), gc_grace_seconds(&kafka));
         let _ = write!(cql, "\n{};\n", statement.trim_end().trim_end_matches(';'));
@@ -74,7 +74,7 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
     write(&schema_cql, &cql)?;
     Config::load(&args.out).context("what was just written cannot be read back")?;
     println!("wrote {} ({} tables) and {}", args.out.display(), configs.len(), schema_cql.display());
-    println!("next: edit it, then `tandem schema apply`, `tandem check`, `tandem run`");
+    println!("next: edit it, then `tandem schema create`, `tandem check`, `tandem run`");
     Ok(ExitCode::SUCCESS)
 }
 

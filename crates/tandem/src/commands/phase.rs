@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde_json::{Value as Json, json};
-use tandem_event_log::http_tls;
+use tandem_kafka::http_tls;
 
 use crate::cli::{OnOff, PhaseArgs, PhaseCommand};
 use crate::config::Config;
-use crate::secret::Secret;
+use crate::config::secret::Secret;
 
 /// The controller answers orders within 20 s.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -41,13 +41,19 @@ fn execute(command: &PhaseCommand) -> Result<ExitCode> {
         PhaseCommand::Status(args) => (args, "GET", "phase", None),
         PhaseCommand::History(args) => (args, "GET", "history", None),
         PhaseCommand::Advance(order) => {
-            (&order.args, "POST", "phase/advance", Some(json!({"why": order.why})))
+            (&order.args, "POST", "phase/advance", Some(json!({"reason": order.reason})))
         }
-        PhaseCommand::Back(order) => (&order.args, "POST", "phase/back", Some(json!({"why": order.why}))),
-        PhaseCommand::Pause(order) => (&order.args, "POST", "phase/pause", Some(json!({"why": order.why}))),
-        PhaseCommand::Resume(order) => (&order.args, "POST", "phase/resume", Some(json!({"why": order.why}))),
+        PhaseCommand::Back(order) => {
+            (&order.args, "POST", "phase/back", Some(json!({"reason": order.reason})))
+        }
+        PhaseCommand::Pause(order) => {
+            (&order.args, "POST", "phase/pause", Some(json!({"reason": order.reason})))
+        }
+        PhaseCommand::Resume(order) => {
+            (&order.args, "POST", "phase/resume", Some(json!({"reason": order.reason})))
+        }
         PhaseCommand::Auto { on, order } => {
-            let body = json!({"why": order.why, "on": matches!(on, OnOff::On)});
+            let body = json!({"reason": order.reason, "on": matches!(on, OnOff::On)});
             (&order.args, "POST", "phase/auto", Some(body))
         }
     };
@@ -76,7 +82,7 @@ impl Client {
         let section = config.controller_section();
         let urls = if args.url.is_empty() { section.urls() } else { args.url.clone() };
         let token = match &args.token {
-            Some(place) => Some(Secret::at(place).reveal().context("--token")?),
+            Some(stage) => Some(Secret::at(stage).reveal().context("--token")?),
             None => std::env::var(TOKEN).ok(),
         };
         let open = urls.iter().find(|url| token.is_some() && !section.insecure() && can_be_read(url));
@@ -169,7 +175,7 @@ fn refusal(answer: &Answer) -> String {
     format!("{}:{}", text(&answer.body["title"]), lines.collect::<String>())
 }
 
-fn place(json: &Json) -> String {
+fn stage(json: &Json) -> String {
     match json["phase"].as_str() {
         Some("canary") => format!("canary at {} %", json["percent"]),
         Some(phase) => phase.to_owned(),
@@ -178,24 +184,24 @@ fn place(json: &Json) -> String {
 }
 
 fn print_phase(phase: &Json) {
-    println!("phase:      {} (generation {})", place(phase), phase["generation"]);
+    println!("phase:      {} (generation {})", stage(phase), phase["generation"]);
     if let Some(since) = phase["since"].as_str() {
-        println!("since:      {since}, by {}: {}", text(&phase["by"]), text(&phase["why"]));
+        println!("since:      {since}, by {}: {}", text(&phase["by"]), text(&phase["reason"]));
     }
     let held = phase["held_seconds"].as_f64().unwrap_or_default();
-    println!("held:       {held:.1} s of {} s", phase["dwell_seconds"]);
+    println!("held:       {held:.1} s of {} s", phase["soak_seconds"]);
     let walks = match (phase["paused"].as_bool(), phase["auto"].as_bool()) {
         (Some(true), _) => "paused: no step is taken",
         (_, Some(true)) => "auto: goes on once every gate is met",
         _ => "by hand: goes on when ordered to",
     };
     println!("walks:      {walks}");
-    println!("next:       {}", place(&phase["next"]));
+    println!("next:       {}", stage(&phase["next"]));
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     table.set_header(["", "condition", "", "numbers"]);
     for (kind, gates, yes, no) in
-        [("gate", &phase["gates"], "met", "UNMET"), ("go back", &phase["step_back"], "TRUE", "no")]
+        [("gate", &phase["gates"], "met", "UNMET"), ("go back", &phase["rollback"], "TRUE", "no")]
     {
         for gate in list(gates) {
             table.add_row([
@@ -212,22 +218,23 @@ fn print_phase(phase: &Json) {
 fn numbers(gate: &Json) -> String {
     let of = |key: &str| gate[key].as_object().cloned().unwrap_or_default();
     let measured = of("numbers").into_iter().map(|(name, value)| format!("{name} = {}", text(&value)));
-    let not = of("unmeasured").into_iter().map(|(name, why)| format!("{name} not measured: {}", text(&why)));
+    let not =
+        of("unmeasured").into_iter().map(|(name, reason)| format!("{name} not measured: {}", text(&reason)));
     measured.chain(not).collect::<Vec<_>>().join("\n")
 }
 
 fn print_history(history: &Json) {
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["generation", "at", "action", "phase", "by", "why"]);
+    table.set_header(["generation", "at", "action", "phase", "by", "reason"]);
     for entry in list(&history["history"]) {
         table.add_row([
             entry["generation"].to_string(),
             text(&entry["at"]),
             text(&entry["action"]),
-            place(entry),
+            stage(entry),
             text(&entry["by"]),
-            text(&entry["why"]),
+            text(&entry["reason"]),
         ]);
     }
     println!("{table}");

@@ -4,13 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use tandem_cassandra_target::Target;
+use tandem_cassandra::Target;
 use tandem_mapping::{TablePlan, compile_all, create_table};
-use tandem_mysql_source::Mysql;
+use tandem_mysql::Mysql;
 
 use crate::cli::SchemaCommand;
 use crate::config::Config;
-use crate::servers::{gc_grace_seconds, target_tables};
+use crate::connect::servers::{gc_grace_seconds, target_tables};
 
 /// Shows or creates them.
 pub(crate) async fn run(command: SchemaCommand) -> Result<ExitCode> {

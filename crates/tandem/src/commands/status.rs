@@ -8,13 +8,14 @@ use anyhow::Result;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde::Serialize;
 use tandem_backfill::read_progress;
-use tandem_event_log::{
-    Admin, ConsumeError, GroupOffsets, PartitionLag, Topics, oldest_record, partition_lags, read_last,
+use tandem_kafka::{
+    Admin, ConsumeError, GroupOffsets, PartitionLag, oldest_record, partition_lags, read_last,
 };
 use tandem_model::Watermark;
-use tandem_verify::{MismatchCounts, count_mismatches};
+use tandem_row_check::{MismatchCounts, count_mismatches};
 use tandem_wire::control::{BackfillProgress, decode_watermark};
 use tandem_wire::fingerprint;
+use tandem_wire::log::Topics;
 
 use crate::config::Config;
 

@@ -6,43 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value as Json, json};
-use tandem_event_log::{Admin, SchemaStore, TailReader, Topics};
 use tandem_gateway::to_json;
+use tandem_kafka::{Admin, SchemaStore, TailReader};
 use tandem_model::{Change, Row, TableName};
+use tandem_wire::log::Topics;
 
-use crate::cli::TailArgs;
+use crate::cli::{TailArgs, TailStart};
 use crate::config::Config;
 
 /// Records taken at once.
 const BATCH: usize = 1000;
 /// How long a batch is waited for.
 const WAIT: Duration = Duration::from_millis(500);
-
-/// Where to begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
-    /// With what the log still holds.
-    Beginning,
-    /// With what comes from now on.
-    End,
-    /// With the first change of this version or a higher one.
-    Version(i64),
-}
-
-impl std::str::FromStr for From {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "beginning" => Ok(Self::Beginning),
-            "end" => Ok(Self::End),
-            number => number
-                .parse()
-                .map(Self::Version)
-                .map_err(|_| "it is `beginning`, `end`, or a version (microseconds since 1970)".to_owned()),
-        }
-    }
-}
 
 /// Prints changes.
 pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
@@ -54,8 +29,8 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
         let topic = topics.changes(&table);
         let count = admin.partitions(&topic).await.context("no change was captured yet under this prefix")?;
         let offsets = match args.from {
-            From::End => admin.end_offsets(&topic, count).await?,
-            From::Beginning | From::Version(_) => admin.first_offsets(&topic, count).await?,
+            TailStart::End => admin.end_offsets(&topic, count).await?,
+            TailStart::Beginning | TailStart::Version(_) => admin.first_offsets(&topic, count).await?,
         };
         from.extend((0..).zip(offsets).map(|(partition, offset)| (topic.clone(), partition, offset)));
     }
@@ -76,7 +51,7 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
         let out = std::io::stdout();
         let mut out = out.lock();
         for change in &changes {
-            let before = matches!(args.from, From::Version(first) if change.version.0 < first);
+            let before = matches!(args.from, TailStart::Version(first) if change.version.0 < first);
             if before || left == 0 {
                 continue;
             }

@@ -1,21 +1,23 @@
 //! `tandem verify --full`: every row of every table, once.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use indicatif::{ProgressBar, ProgressStyle};
 use tandem_backfill::read_progress;
-use tandem_event_log::{KafkaConfig, OutRecord, Producer, Topics};
+use tandem_kafka::{KafkaConfig, Producer};
+use tandem_row_check::CheckMetrics;
+use tandem_runtime::now_us;
 use tandem_verify::{Scan, ScanReport};
 use tandem_watermarks::Watermarks;
 use tandem_wire::control::{FULL_SCAN_KEY, FullScan, encode_control};
+use tandem_wire::log::{OutRecord, Topics};
 
-use super::checking;
 use crate::config::Config;
-use crate::roles::Role;
-use crate::servers::{Servers, target_tables};
+use crate::connect::row_checker::checker;
+use crate::connect::servers::{Servers, target_tables};
+use crate::role::Role;
 
 /// Verifies and prints what was found.
 pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<ExitCode> {
@@ -24,9 +26,9 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
         target.prepare(&target_tables(&servers.plans)).await?;
     }
     let progress = read_progress(&servers.kafka).await?;
-    let watermarks = Watermarks::follow(&servers.kafka, config.patience()).await?;
-    let metrics = tandem_verify::Metrics::default();
-    let (checker, tables) = checking::checker(&servers, &watermarks, &metrics, None).await?;
+    let watermarks = Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?;
+    let metrics = CheckMetrics::default();
+    let (checker, tables) = checker(&servers, &watermarks, &metrics, None).await?;
     let started_at_us = now_us();
     let scan = Scan { checker, tables, kafka: servers.kafka.clone() };
 
@@ -88,10 +90,6 @@ async fn record(kafka: &KafkaConfig, started_at_us: i64, report: &ScanReport) ->
     };
     Producer::start(kafka).await?.send(vec![record]).await?;
     Ok(())
-}
-
-fn now_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
 
 fn print(report: &ScanReport) {

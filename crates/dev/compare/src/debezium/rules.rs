@@ -35,7 +35,7 @@ const POSITION: Rule = (
 );
 const ROW: Rule = (
     "source-row",
-    "Debezium numbers the rows of an event, Tandem those of the transaction: the checkpoint of one that is cut",
+    "Debezium numbers the rows of an event, Tandem those of the transaction: the checkpoint of one that is partial",
 );
 const THREAD: Rule = ("source-thread", "Tandem does not read the connection's id");
 const SNAPSHOT: Rule =

@@ -63,7 +63,7 @@ pub struct Target {
     pub rename: BTreeMap<String, String>,
     /// MySQL's names of columns that are left out.
     #[serde(default)]
-    pub omit: Vec<String>,
+    pub exclude_from_target: Vec<String>,
     #[serde(default)]
     derive: toml::Table,
     #[serde(default, rename = "where")]
@@ -107,7 +107,7 @@ impl Source {
 impl Target {
     /// The name that a column of MySQL has in this table; `None` if it is left out.
     pub fn name_of(&self, mysql_column: &str) -> Option<String> {
-        if self.omit.iter().any(|o| o == mysql_column) {
+        if self.exclude_from_target.iter().any(|o| o == mysql_column) {
             return None;
         }
         Some(self.rename.get(mysql_column).cloned().unwrap_or_else(|| mysql_column.to_owned()))

@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_mins(1);
 
 /// Short times, so that a migration of weeks is one of minutes.
 const CONTROLLER: &str = "auto = true\ninterval_ms = 300\ncanary_percents = [50, 100]\n\
-    dwell_seconds = { dual-write = 2, verify = 1, canary = 4 }\n";
+    soak_seconds = { dual-write = 2, verify = 1, canary = 4 }\n";
 /// A machine that runs all servers, both stores' readers and a release build beside them is slow at
 /// times; that alone is no reason to fall back.
 const GATEWAY: &str = "cassandra_read_ms = 2000\ncassandra_write_ms = 5000\n";

@@ -75,14 +75,14 @@ source = "{db}.accounts"
   [[table.target]]
   table = "accounts"
   partition_key = ["id"]
-  omit = ["legacy_flags"]
+  exclude_from_target = ["legacy_flags"]
 
   # All accounts of a country in a state; the state changes, so rows move.
   [[table.target]]
   table = "accounts_by_country"
   partition_key = ["country"]
   clustering_key = ["status", "id"]
-  omit = ["legacy_flags", "public_id", "crm_ref"]
+  exclude_from_target = ["legacy_flags", "public_id", "crm_ref"]
 
 [[table]]
 source = "{db}.invoices"
@@ -100,7 +100,7 @@ entity = "invoice"
   partition_key = ["account_id"]
   clustering_key = ["issued_at desc", "id"]
   rename = { amount = "amount_due" }
-  omit = ["memo", "attempts"]
+  exclude_from_target = ["memo", "attempts"]
 
 [[table]]
 source = "{db}.invoice_lines"
@@ -124,7 +124,7 @@ source = "{db}.payments"
   table = "payments_by_account"
   partition_key = ["account_id"]
   clustering_key = ["received_at desc", "id"]
-  omit = ["reference", "risk"]
+  exclude_from_target = ["reference", "risk"]
 "#;
 
 /// What the gateways' clients work on: invoices of two accounts, which change hands between them.

@@ -1,0 +1,132 @@
+//! Asking for and changing the schema.
+
+use std::time::Duration;
+
+use scylla::client::session::Session;
+use scylla::deserialize::row::DeserializeRow;
+use scylla::response::query_result::QueryRowsResult;
+use scylla::serialize::row::SerializeRow;
+use scylla::statement::Statement;
+use tandem_model::TargetTable;
+
+use crate::connect::target::Target;
+use crate::error::{Failure, SchemaError};
+use crate::read::keys::unexpected;
+use crate::retry;
+use crate::schema::compare::{ActualColumn, ActualTable, Finding, compare};
+use crate::statement::cql;
+
+/// A schema change waits for every node to agree, which may take longer than any request.
+const DDL_TIMEOUT: Duration = Duration::from_mins(1);
+
+const KEYSPACE: &str = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
+const TABLE: &str = "SELECT flags, default_time_to_live, gc_grace_seconds FROM system_schema.tables \
+                     WHERE keyspace_name = ? AND table_name = ?";
+const COLUMNS: &str = "SELECT column_name, clustering_order, kind, position, type FROM system_schema.columns \
+                       WHERE keyspace_name = ? AND table_name = ?";
+
+impl Target {
+    /// Creates the keyspace where it does not exist, replicated within the local data centre.
+    pub async fn create_keyspace(&self) -> Result<(), SchemaError> {
+        self.execute_ddl(&self.create_keyspace_cql()).await
+    }
+
+    fn create_keyspace_cql(&self) -> String {
+        cql::create_keyspace(self.keyspace(), self.datacenter(), self.replication_factor())
+    }
+
+    /// Whether the keyspace exists.
+    pub async fn keyspace_exists(&self) -> Result<bool, SchemaError> {
+        let rows: Vec<(String,)> = self.ask("look for the keyspace", KEYSPACE, (self.keyspace(),)).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Executes a schema statement, once, and waits until all nodes agree on the schema. Tables must
+    /// be named with their keyspace.
+    pub async fn execute_ddl(&self, statement: &str) -> Result<(), SchemaError> {
+        let mut prepared = Statement::new(statement);
+        prepared.set_request_timeout(Some(self.request_timeout().max(DDL_TIMEOUT)));
+        match self.session().query_unpaged(prepared, ()).await {
+            Ok(_) => Ok(()),
+            Err(e) => Err(SchemaError::new(&format!("execute `{statement}`"), Failure::from(&e))),
+        }
+    }
+
+    /// The table as Cassandra has it now, its regular columns in the order of their names; `None`
+    /// where it does not exist. Columns that Tandem does not write are an error.
+    pub async fn describe(&self, table: &str) -> Result<Option<TargetTable>, SchemaError> {
+        self.actual(table).await?.map(|actual| actual.to_target()).transpose()
+    }
+
+    /// How long the table keeps its tombstones; `None` where it does not exist.
+    pub async fn gc_grace(&self, table: &str) -> Result<Option<Duration>, SchemaError> {
+        let seconds = self.actual(table).await?.map(|actual| actual.gc_grace_seconds);
+        Ok(seconds.map(|s| Duration::from_secs(s.max(0) as u64)))
+    }
+
+    /// What keeps Tandem from writing these tables: empty when nothing does.
+    pub async fn check_schema(&self, tables: &[TargetTable]) -> Result<Vec<Finding>, SchemaError> {
+        let mut findings = Vec::new();
+        if !self.keyspace_exists().await? {
+            findings.push(Finding {
+                table: String::new(),
+                problem: format!("keyspace `{}` does not exist", self.keyspace()),
+                mend: Some(self.create_keyspace_cql()),
+            });
+        }
+        for wanted in tables {
+            let actual = self.actual(&wanted.name).await?;
+            findings.extend(compare(self.keyspace(), wanted, actual.as_ref()));
+        }
+        Ok(findings)
+    }
+
+    async fn actual(&self, table: &str) -> Result<Option<ActualTable>, SchemaError> {
+        let action = format!("describe table `{table}`");
+        let key = (self.keyspace(), table);
+        let tables: Vec<(Option<Vec<String>>, i32, i32)> = self.ask(&action, TABLE, key).await?;
+        let Some((flags, default_ttl, gc_grace_seconds)) = tables.into_iter().next() else { return Ok(None) };
+        let columns: Vec<(String, String, String, i32, String)> = self.ask(&action, COLUMNS, key).await?;
+        let columns = columns.into_iter().map(|(name, clustering_order, kind, position, ty)| ActualColumn {
+            name,
+            clustering_order,
+            kind,
+            position,
+            ty,
+        });
+        Ok(Some(ActualTable {
+            name: table.to_owned(),
+            flags: flags.unwrap_or_default(),
+            default_ttl,
+            gc_grace_seconds,
+            columns: columns.collect(),
+        }))
+    }
+
+    async fn ask<R>(
+        &self,
+        action: &str,
+        cql: &str,
+        values: impl SerializeRow + Copy,
+    ) -> Result<Vec<R>, SchemaError>
+    where
+        R: for<'r> DeserializeRow<'r, 'r>,
+    {
+        retry::bounded(self.patience(), || async move {
+            let answer = query(self.session(), cql, values).await?;
+            let rows = answer.rows::<R>().map_err(|e| unexpected(&e.to_string()))?;
+            rows.collect::<Result<Vec<R>, _>>().map_err(|e| unexpected(&e.to_string()))
+        })
+        .await
+        .map_err(|failure| SchemaError::new(action, failure))
+    }
+}
+
+async fn query(session: &Session, cql: &str, values: impl SerializeRow) -> Result<QueryRowsResult, Failure> {
+    session
+        .query_unpaged(cql, values)
+        .await
+        .map_err(|e| Failure::from(&e))?
+        .into_rows_result()
+        .map_err(|e| unexpected(&e.to_string()))
+}

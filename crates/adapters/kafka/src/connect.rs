@@ -1,0 +1,10 @@
+//! How Kafka is reached, and whether it refuses us.
+
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod health;
+mod security;
+
+pub use config::KafkaConfig;
+pub use health::Refusals;
+pub use security::{KafkaSecurity, Sasl, SaslMechanism, TlsFiles};

@@ -1,0 +1,15 @@
+//! Reading the log, as a group or alone, and how far groups are.
+
+mod fetch;
+mod group;
+pub(crate) mod group_offsets;
+mod lag;
+mod progress;
+pub(crate) mod read;
+pub(crate) mod tail;
+
+pub use group::GroupConsumer;
+pub use group_offsets::GroupOffsets;
+pub use lag::{PartitionLag, oldest_record, partition_lags};
+pub use read::{read_all, read_last};
+pub use tail::TailReader;

@@ -1,0 +1,332 @@
+//! The thread that polls a consumer, and the bounded queue between it and its async reader.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::Notify;
+
+use crate::connect::health::Health;
+use crate::consume::progress::Progress;
+use crate::error::ConsumeError;
+use crate::message::{from_kafka, in_weight};
+use tandem_wire::log::InRecord;
+
+/// The most memory that fetched records may take before fetching waits.
+const QUEUE_BYTES: usize = 16 << 20;
+/// The most records in the queue.
+const QUEUE_RECORDS: usize = 50_000;
+/// How long a poll waits for a record, and so how late a stop or a commit may be noticed.
+const POLL: Duration = Duration::from_millis(20);
+/// The shortest time between two looks at positions and offsets to commit.
+const TICK: Duration = Duration::from_millis(50);
+/// How long the thread may wait for space without polling. Longer, and the group would take its
+/// member for dead; then it pauses its partitions and goes on polling without records.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What the thread and the reader share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Records, or the end.
+    arrived: Notify,
+    /// Space in the queue.
+    drained: Condvar,
+    stop: AtomicBool,
+    pub(crate) health: Arc<Health>,
+}
+
+/// The queue and the partitions it is filled from.
+#[derive(Default)]
+pub(crate) struct State {
+    queue: VecDeque<InRecord>,
+    bytes: usize,
+    partitions: HashMap<Arc<str>, BTreeMap<i32, Progress>>,
+    /// Positions at the last revocation.
+    lost_at: HashMap<(String, i32), i64>,
+    failed: Option<ConsumeError>,
+    ended: bool,
+}
+
+impl State {
+    pub(crate) fn progress(&mut self, topic: &str, partition: i32) -> Option<&mut Progress> {
+        self.partitions.get_mut(topic)?.get_mut(&partition)
+    }
+
+    /// Starts a partition.
+    pub(crate) fn assign(&mut self, topic: &str, partition: i32, position: i64, committed: Option<i64>) {
+        let stale = self.lost_at.get(&(topic.to_owned(), partition)).copied();
+        let progress = Progress::new(position, committed, stale);
+        match self.partitions.get_mut(topic) {
+            Some(partitions) => {
+                partitions.insert(partition, progress);
+            }
+            None => {
+                self.partitions.insert(topic.into(), BTreeMap::from([(partition, progress)]));
+            }
+        }
+    }
+
+    /// Forgets a partition and its records that nobody has taken yet.
+    pub(crate) fn revoke(&mut self, topic: &str, partition: i32, position: Option<i64>) {
+        if let Some(position) = position {
+            self.lost_at.insert((topic.to_owned(), partition), position);
+        }
+        if let Some(partitions) = self.partitions.get_mut(topic) {
+            partitions.remove(&partition);
+        }
+        self.queue.retain(|record| record.partition != partition || record.topic.as_ref() != topic);
+        self.bytes = self.queue.iter().map(in_weight).sum();
+    }
+
+    /// The offsets that moved since they were committed last.
+    pub(crate) fn take_commit(&mut self, only: impl Fn(&str, i32) -> bool) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for (topic, partitions) in &mut self.partitions {
+            for (&partition, progress) in partitions {
+                if only(topic, partition)
+                    && let Some(offset) = progress.take_commit()
+                    && list.add_partition_offset(topic, partition, Offset::Offset(offset)).is_err()
+                {
+                    progress.commit_failed();
+                }
+            }
+        }
+        list
+    }
+
+    fn full(&self) -> bool {
+        self.bytes >= QUEUE_BYTES || self.queue.len() >= QUEUE_RECORDS
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(health: Arc<Health>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            drained: Condvar::new(),
+            stop: AtomicBool::new(false),
+            health,
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.drained.notify_all();
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread has ended.
+    pub(crate) fn ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    pub(crate) fn fail(&self, error: ConsumeError) {
+        self.lock().failed = Some(error);
+        self.stop();
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.arrived.notify_one();
+    }
+
+    /// Waits up to `wait` for a first record and takes what is there, at most `max` records.
+    /// Records fetched before an error come before it.
+    pub(crate) async fn next_batch(&self, max: usize, wait: Duration) -> Result<Vec<InRecord>, ConsumeError> {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            // Registered before the look, so that nothing that arrives after it is missed.
+            let arrived = self.arrived.notified();
+            {
+                let mut state = self.lock();
+                if !state.queue.is_empty() {
+                    let count = state.queue.len().min(max);
+                    let records: Vec<InRecord> = state.queue.drain(..count).collect();
+                    state.bytes -= records.iter().map(in_weight).sum::<usize>();
+                    self.drained.notify_all();
+                    return Ok(records);
+                }
+                if let Some(error) = state.failed.take() {
+                    return Err(error);
+                }
+                if state.ended || self.stopped() {
+                    return Err(ConsumeError::Closed);
+                }
+            }
+            if tokio::time::timeout_at(deadline, arrived).await.is_err() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    /// Waits, not longer than the group may be left waiting, for space. Whether there is some.
+    fn wait_for_space(&self) -> bool {
+        let state = self.lock();
+        let (state, _) = self
+            .drained
+            .wait_timeout_while(state, PATIENCE, |state| state.full() && !self.stopped())
+            .unwrap_or_else(PoisonError::into_inner);
+        !state.full()
+    }
+
+    /// Puts a fetched record into the queue. Not one of a partition that was lost meanwhile.
+    fn take_in(&self, message: &BorrowedMessage<'_>) -> Result<(), ConsumeError> {
+        let mut state = self.lock();
+        let Some((topic, _)) = state.partitions.get_key_value(message.topic()) else { return Ok(()) };
+        let topic = Arc::clone(topic);
+        let record = from_kafka(message, topic)?;
+        let Some(progress) = state.progress(&record.topic, record.partition) else { return Ok(()) };
+        if progress.deliver(record.offset) {
+            state.bytes += in_weight(&record);
+            state.queue.push_back(record);
+        }
+        Ok(())
+    }
+}
+
+/// Polls until stopped. With `commits`, what is done is committed for the consumer's group.
+pub(crate) fn run<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared, commits: bool) {
+    let mut ticked = Instant::now();
+    let mut paused = false;
+    while !shared.stopped() {
+        if let Err(error) = pause_or_resume(consumer, shared, &mut paused) {
+            shared.health.failed(error.to_string());
+        }
+        // One record is waited for, those behind it are taken at once.
+        let mut wait = POLL;
+        let mut taken = 0;
+        while taken < 1000 {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    if let Err(error) = shared.take_in(&message) {
+                        shared.fail(error);
+                        break;
+                    }
+                    taken += 1;
+                }
+                Some(Err(error)) => {
+                    if let Some(fatal) = judge(&error, &shared.health) {
+                        shared.fail(fatal);
+                    }
+                    break;
+                }
+            }
+            wait = Duration::ZERO;
+        }
+        if taken > 0 {
+            shared.health.ok();
+            shared.arrived.notify_one();
+        }
+        if ticked.elapsed() >= TICK {
+            ticked = Instant::now();
+            note_positions(consumer, shared);
+            if commits {
+                commit(consumer, shared, CommitMode::Async);
+            }
+        }
+    }
+    if commits {
+        note_positions(consumer, shared);
+        commit(consumer, shared, CommitMode::Sync);
+    }
+    shared.end();
+}
+
+/// Blocks while the queue is full; pauses the partitions where that takes long.
+fn pause_or_resume<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    shared: &Shared,
+    paused: &mut bool,
+) -> Result<(), KafkaError> {
+    let full = if *paused { shared.lock().full() } else { !shared.wait_for_space() };
+    if full {
+        // Again on every round: an assignment made meanwhile is not paused.
+        consumer.pause(&consumer.assignment()?)?;
+        *paused = true;
+    } else if *paused {
+        consumer.resume(&consumer.assignment()?)?;
+        *paused = false;
+    }
+    Ok(())
+}
+
+/// Tells the partitions where the client stands.
+pub(crate) fn note_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) {
+    let Ok(positions) = consumer.position() else { return };
+    let mut state = shared.lock();
+    for element in positions.elements() {
+        if let Offset::Offset(position) = element.offset()
+            && let Some(progress) = state.progress(element.topic(), element.partition())
+        {
+            progress.at(position);
+        }
+    }
+}
+
+/// Commits what has moved.
+fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared, mode: CommitMode) {
+    let list = shared.lock().take_commit(|_, _| true);
+    if list.count() > 0
+        && let Err(error) = consumer.commit(&list, mode)
+    {
+        commit_failed(shared, &list, &error);
+    }
+}
+
+/// Offsets were not committed: they are committed again with the next round. A partition that was
+/// lost meanwhile is no longer known, and its new owner starts at the offset committed before.
+pub(crate) fn commit_failed(shared: &Shared, list: &TopicPartitionList, error: &KafkaError) {
+    shared.health.failed(format!("committing offsets: {error}"));
+    let mut state = shared.lock();
+    for element in list.elements() {
+        if let Some(progress) = state.progress(element.topic(), element.partition()) {
+            progress.commit_failed();
+        }
+    }
+}
+
+/// The error to end with, if this one is not of the kind that librdkafka mends by itself.
+fn judge(error: &KafkaError, health: &Health) -> Option<ConsumeError> {
+    use RDKafkaErrorCode as Code;
+    // The error's own text comes by another way, just before.
+    let reason = health.last().unwrap_or_else(|| error.to_string());
+    match error {
+        KafkaError::PartitionEOF(_) => None,
+        KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+            Some(ConsumeError::OffsetOutOfRange(reason))
+        }
+        KafkaError::MessageConsumption(
+            Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::FencedInstanceId
+            | Code::NotImplemented,
+        )
+        | KafkaError::MessageConsumptionFatal(_) => Some(ConsumeError::Request {
+            doing: "reading records".into(),
+            cause: reason,
+            retriable: matches!(error, KafkaError::MessageConsumptionFatal(_)),
+        }),
+        _ => {
+            if health.last().is_none() {
+                health.failed(error.to_string());
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A member of a consumer group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use crate::admin::client::list_offsets;
+use crate::connect::client::{REQUEST, blocking, created, log, ping};
+use crate::connect::config::KafkaConfig;
+use crate::connect::health::Health;
+use crate::consume::fetch::{self, Shared, commit_failed, note_positions};
+use crate::error::ConsumeError;
+use tandem_wire::log::InRecord;
+
+/// How long closing waits for the last commit and for the group to be left.
+const CLOSE: Duration = Duration::from_secs(10);
+
+/// Reads topics as a member of a consumer group, which shares their partitions among its members.
+///
+/// Records are read committed. What was handed out and marked [done](Self::done) is committed
+/// within some 50 ms, never anything before it was marked, and once all is done the committed offset
+/// is the end of the partition, the transactions' markers included: Kafka's tools then show a lag
+/// of 0.
+///
+/// A partition for which the group has no committed offset starts at the first record that the
+/// log holds, and that offset is committed at once, so that the group's place is known from the
+/// moment of the assignment on.
+pub struct GroupConsumer {
+    shared: Arc<Shared>,
+    ended: Option<tokio::sync::oneshot::Receiver<()>>,
+}
+
+impl GroupConsumer {
+    /// Joins `group` for these topics. No broker's answer within some seconds is
+    /// [`ConsumeError::Unreachable`]; the partitions are assigned later, while records are waited for.
+    pub async fn start(config: &KafkaConfig, group: &str, topics: &[String]) -> Result<Self, ConsumeError> {
+        let health = Health::new(&config.refusals);
+        let shared = Shared::new(Arc::clone(&health));
+        let context = GroupContext { shared: Arc::clone(&shared) };
+        let consumer: BaseConsumer<GroupContext> =
+            created(config.consumer(group, &[]).create_with_context(context))?;
+        let (config, topics) = (config.clone(), topics.to_vec());
+        let consumer = blocking(move || {
+            ping(&consumer, &config, &health)?;
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            consumer.subscribe(&names).map_err(|e| ConsumeError::request("subscribing", &e))?;
+            Ok(consumer)
+        })
+        .await?;
+        let (sender, ended) = tokio::sync::oneshot::channel();
+        let polled = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("kafka-group".into())
+            .spawn(move || {
+                fetch::run(&consumer, &polled, true);
+                drop(consumer);
+                let _ = sender.send(());
+            })
+            .map_err(|e| ConsumeError::Config(format!("no thread could be started: {e}")))?;
+        Ok(Self { shared, ended: Some(ended) })
+    }
+
+    /// Waits up to `wait` for a record, then takes what is there, at most `max_records`, without
+    /// waiting further. Within a partition records come in the order of the log. Dropping the future
+    /// loses nothing.
+    pub async fn next_batch(
+        &mut self,
+        max_records: usize,
+        wait: Duration,
+    ) -> Result<Vec<InRecord>, ConsumeError> {
+        self.shared.next_batch(max_records, wait).await
+    }
+
+    /// Marks records as durable elsewhere. They may come in any order; an offset is committed once
+    /// all before it are done. Partitions lost meanwhile are ignored: their records come again,
+    /// to whoever has the partition now.
+    pub fn done(&mut self, records: &[InRecord]) -> Result<(), ConsumeError> {
+        self.done_offsets(records.iter().map(|r| (r.topic.as_ref(), r.partition, r.offset)))
+    }
+
+    /// [`Self::done`] for topics, partitions and offsets of records.
+    pub fn done_offsets<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = (&'a str, i32, i64)>,
+    ) -> Result<(), ConsumeError> {
+        let mut state = self.shared.lock();
+        for (topic, partition, offset) in records {
+            if let Some(progress) = state.progress(topic, partition) {
+                progress.done(offset);
+            }
+        }
+        drop(state);
+        if self.shared.ended() { Err(ConsumeError::Closed) } else { Ok(()) }
+    }
+
+    /// Whether the group has given this member the partition, as far as the member knows.
+    pub fn is_assigned(&self, topic: &str, partition: i32) -> bool {
+        self.shared.lock().progress(topic, partition).is_some()
+    }
+
+    /// The last thing that went wrong with Kafka, until something goes right.
+    pub fn last_error(&self) -> Option<String> {
+        self.shared.health.last()
+    }
+
+    /// Commits what is done and leaves the group, in bounded time: where Kafka does not answer, the
+    /// rest happens behind the caller's back.
+    pub async fn close(mut self) {
+        self.shared.stop();
+        if let Some(ended) = self.ended.take()
+            && tokio::time::timeout(CLOSE, ended).await.is_err()
+        {
+            tracing::warn!("Kafka did not answer in time while a consumer was being closed");
+        }
+    }
+}
+
+impl Drop for GroupConsumer {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+/// Starts partitions where the group stands, and ends them with a commit.
+struct GroupContext {
+    shared: Arc<Shared>,
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.shared.health.told(&error, reason);
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let outcome = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.assigned(consumer, list)
+        } else {
+            self.revoked(consumer, list)
+        };
+        if let Err(error) = outcome {
+            self.shared.health.failed(format!("rebalancing: {error}"));
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            commit_failed(&self.shared, offsets, &error);
+        }
+    }
+}
+
+impl GroupContext {
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
+        let partitions: Vec<(String, i32)> =
+            list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        // Without an answer nothing can be read anyway, so this is tried until there is one.
+        let starts = loop {
+            if self.shared.stopped() {
+                return Ok(());
+            }
+            match starts(consumer, list, &partitions) {
+                Ok(starts) => break starts,
+                Err(error) => {
+                    self.shared.health.failed(error.to_string());
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        };
+        // Whether the group is new here or its offsets have expired cannot be told apart: either way
+        // records were deleted that it has not, or may not have, handled.
+        let lost =
+            partitions.iter().zip(&starts).find(|(_, (start, committed))| committed.is_none() && *start > 0);
+        if let Some(((topic, partition), (start, _))) = lost {
+            let place =
+                format!("{topic}[{partition}] begins at offset {start}, and the group has no offset there");
+            self.shared.fail(ConsumeError::OffsetOutOfRange(place));
+            return Ok(());
+        }
+        let mut state = self.shared.lock();
+        for ((topic, partition), (start, committed)) in partitions.iter().zip(&starts) {
+            state.assign(topic, *partition, *start, *committed);
+            if let Some(mut element) = list.find_partition(topic, *partition) {
+                element.set_offset(Offset::Offset(*start))?;
+            }
+        }
+        drop(state);
+        consumer.assign(list)
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
+        note_positions(consumer, &self.shared);
+        let positions = consumer.position().ok();
+        if !consumer.assignment_lost() {
+            let done = self
+                .shared
+                .lock()
+                .take_commit(|topic, partition| list.find_partition(topic, partition).is_some());
+            if done.count() > 0
+                && let Err(error) = consumer.commit(&done, CommitMode::Sync)
+            {
+                self.shared.health.failed(format!("committing offsets: {error}"));
+            }
+        }
+        let mut state = self.shared.lock();
+        for element in list.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let position = positions.as_ref().and_then(|p| p.find_partition(topic, partition));
+            let position = position.and_then(|p| match p.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            });
+            state.revoke(topic, partition, position);
+        }
+        drop(state);
+        consumer.unassign()
+    }
+}
+
+/// For each partition where to start, and what the group has committed.
+fn starts(
+    consumer: &BaseConsumer<GroupContext>,
+    list: &TopicPartitionList,
+    partitions: &[(String, i32)],
+) -> Result<Vec<(i64, Option<i64>)>, ConsumeError> {
+    let failed = |e| ConsumeError::request("asking for the group's committed offsets", &e);
+    let answer = consumer.committed_offsets(list.clone(), REQUEST).map_err(failed)?;
+    let mut committed = Vec::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        let element = answer.find_partition(topic, *partition);
+        let element = element.ok_or_else(|| ConsumeError::NoTopic(topic.clone()))?;
+        element.error().map_err(failed)?;
+        committed.push(match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        });
+    }
+    let new: Vec<(String, i32)> =
+        partitions.iter().zip(&committed).filter(|(_, c)| c.is_none()).map(|(p, _)| p.clone()).collect();
+    let mut firsts = list_offsets(consumer, &new, Offset::Beginning)?.into_iter();
+    Ok(committed.into_iter().map(|c| (c.or_else(|| firsts.next()).unwrap_or(0), c)).collect())
+}

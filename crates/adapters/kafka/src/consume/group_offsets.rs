@@ -1,0 +1,81 @@
+//! Where a consumer group stands, seen from outside.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::connect::client::{
+    EndsElsewhere, LogContext, REQUEST, blocking, created, partition_count, patiently,
+};
+use crate::connect::config::KafkaConfig;
+use crate::error::ConsumeError;
+
+/// Asks for the committed offsets of a group without joining it.
+pub struct GroupOffsets {
+    consumer: EndsElsewhere<LogContext>,
+    /// How many partitions each topic has, as asked once.
+    partitions: Arc<Mutex<HashMap<String, i32>>>,
+}
+
+impl GroupOffsets {
+    /// Looks at `group`. Connects with the first question.
+    pub fn new(config: &KafkaConfig, group: &str) -> Result<Self, ConsumeError> {
+        let consumer: BaseConsumer<LogContext> =
+            created(config.consumer(group, &[]).create_with_context(LogContext::new(config)))?;
+        Ok(Self { consumer: EndsElsewhere::new(consumer), partitions: Arc::default() })
+    }
+
+    /// For every partition of these topics the offset that the group has committed, as the broker
+    /// has it now; none where there is none. An offset that is being committed inside a transaction
+    /// still under way is waited for.
+    pub async fn committed(
+        &self,
+        topics: &[String],
+    ) -> Result<HashMap<(String, i32), Option<i64>>, ConsumeError> {
+        let (consumer, topics) = (self.consumer.get()?, topics.to_vec());
+        let partitions = Arc::clone(&self.partitions);
+        blocking(move || {
+            let failed = |e| ConsumeError::request("asking for a group's committed offsets", &e);
+            // Serves the client's log; no records come, since nothing is assigned.
+            let _ = consumer.poll(Duration::ZERO);
+            let mut list = TopicPartitionList::new();
+            for topic in &topics {
+                let known = lock(&partitions).get(topic).copied();
+                let count = if let Some(count) = known {
+                    count
+                } else {
+                    let count = partition_count(&consumer, topic)?;
+                    lock(&partitions).insert(topic.clone(), count);
+                    count
+                };
+                for partition in 0..count {
+                    list.add_partition(topic, partition);
+                }
+            }
+            if list.count() == 0 {
+                return Ok(HashMap::new());
+            }
+            patiently(|| {
+                let answer = consumer.committed_offsets(list.clone(), REQUEST).map_err(failed)?;
+                let mut committed = HashMap::with_capacity(answer.count());
+                for element in answer.elements() {
+                    element.error().map_err(failed)?;
+                    let offset = match element.offset() {
+                        Offset::Offset(offset) => Some(offset),
+                        _ => None,
+                    };
+                    committed.insert((element.topic().to_owned(), element.partition()), offset);
+                }
+                Ok(committed)
+            })
+        })
+        .await
+    }
+}
+
+fn lock(partitions: &Mutex<HashMap<String, i32>>) -> MutexGuard<'_, HashMap<String, i32>> {
+    partitions.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,10 @@
+//! Clients' own reads and transactions, for the gateway.
+
+mod partition_read;
+mod pool;
+mod transaction;
+mod visible;
+
+pub use partition_read::{Bound, PartitionRead};
+pub use pool::ClientPool;
+pub use transaction::{ClientTransaction, Commit};

@@ -1,0 +1,160 @@
+//! Connections for clients' own reads and transactions.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Opts, Pool, PoolConstraints, PoolOpts};
+use tandem_model::{GtidSet, Row, TableDef, TableName, Value};
+use tokio::time::Instant;
+
+use crate::client::partition_read::{self, PartitionRead};
+use crate::client::transaction::ClientTransaction;
+use crate::client::visible::visible;
+use crate::connect::MysqlConfig;
+use crate::connect::{Lease, Server, left};
+use crate::error::MysqlError;
+use crate::read::query::{keys as key_query, quoted, quoted_table};
+use crate::read::select::{key_parameters, select_rows};
+
+/// Clients' values are taken as they are or refused, never bent. Locking reads see what is committed
+/// last; a lock of a key that is not there locks no gap beside it. The locale marks the session's
+/// transactions in the binlog ([`GATEWAY_LOCALE`](tandem_binlog::GATEWAY_LOCALE)).
+const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
+                     lc_time_names = 'en_ZW', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
+                     NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5";
+
+/// How long a connection may be idle before it is closed.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// A bounded pool of connections for clients' reads and transactions. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ClientPool {
+    pool: Pool,
+    server: Server,
+}
+
+impl ClientPool {
+    /// Connects, and fails if that is not possible at once. At most `connections` are open.
+    pub async fn connect(config: &MysqlConfig, connections: usize) -> Result<Self, MysqlError> {
+        let limits = PoolConstraints::new(1, connections.max(1)).unwrap_or_default();
+        // Without a time for which they may be idle the driver keeps one, and closes all others each time
+        // they are given back: most requests would connect and prepare their statements anew.
+        let pooled = PoolOpts::default()
+            .with_constraints(limits)
+            .with_inactive_connection_ttl(IDLE)
+            .with_reset_connection(false);
+        let opts: Opts = config.options(vec![SETUP.to_owned()])?.pool_opts(pooled).into();
+        let server = Server::new(config, &opts);
+        let pool = Self { pool: Pool::new(opts), server };
+        pool.lease(Instant::now() + pool.server.timeout).await?;
+        Ok(pool)
+    }
+
+    /// A connection, within the time for connecting and before `deadline`.
+    async fn lease(&self, deadline: Instant) -> Result<Lease, MysqlError> {
+        let connecting = self.server.connecting(self.pool.get_conn());
+        let conn = tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(|_| {
+            Err(MysqlError::Unreachable {
+                address: self.server.address.clone(),
+                cause: "no connection became free in time".into(),
+            })
+        })?;
+        Ok(Lease::new(conn))
+    }
+
+    /// Begins a transaction; all of it but its COMMIT must be done before `deadline`.
+    pub async fn begin(&self, deadline: Instant) -> Result<ClientTransaction, MysqlError> {
+        let mut lease = self.lease(deadline).await?;
+        let question = lease.conn().query_drop("START TRANSACTION");
+        self.server.answer(left(deadline), "beginning a transaction", question).await?;
+        Ok(ClientTransaction::new(lease, self.server.clone(), deadline))
+    }
+
+    /// The row with exactly this key, as it is committed.
+    pub async fn read(
+        &self,
+        table: &TableDef,
+        key: &[Value],
+        deadline: Instant,
+    ) -> Result<Option<Row>, MysqlError> {
+        let params = key_parameters(table, key)?;
+        let rows = self.select(table, &key_query(table, 1), params, deadline).await?;
+        Ok(rows.into_iter().find(|row| table.key_of(row) == key))
+    }
+
+    /// The rows of one partition of a target table, in its order.
+    pub async fn read_partition(
+        &self,
+        table: &TableDef,
+        query: &PartitionRead,
+        deadline: Instant,
+    ) -> Result<Vec<Row>, MysqlError> {
+        let (sql, params) = partition_read::statement(table, query)?;
+        self.select(table, &sql, params, deadline).await
+    }
+
+    async fn select(
+        &self,
+        table: &TableDef,
+        sql: &str,
+        params: Vec<mysql_async::Value>,
+        deadline: Instant,
+    ) -> Result<Vec<Row>, MysqlError> {
+        let mut lease = self.lease(deadline).await?;
+        let columns: Vec<_> = table.columns.iter().collect();
+        let rows =
+            select_rows(lease.conn(), &self.server, left(deadline), &table.name, &columns, sql, params)
+                .await?;
+        lease.is_clean();
+        Ok(rows)
+    }
+
+    /// A set that holds every transaction whose changes a read may have seen before this was asked.
+    pub async fn visible(&self, deadline: Instant) -> Result<GtidSet, MysqlError> {
+        let mut lease = self.lease(deadline).await?;
+        let gtids = visible(lease.conn(), &self.server, left(deadline)).await?;
+        lease.is_clean();
+        Ok(gtids)
+    }
+
+    /// The column of a table whose values the server generates, if it has one.
+    pub async fn auto_increment(&self, table: &TableName) -> Result<Option<String>, MysqlError> {
+        let deadline = Instant::now() + self.server.timeout;
+        let mut lease = self.lease(deadline).await?;
+        let sql = "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? \
+                   AND EXTRA LIKE '%auto_increment%'";
+        let question = lease.conn().exec_first::<String, _, _>(sql, (&table.database, &table.table));
+        let column = self.server.answer(left(deadline), "looking for generated keys", question).await?;
+        lease.is_clean();
+        Ok(column)
+    }
+
+    /// Creates the table in which answers are kept by idempotency keys, if it is not there.
+    pub async fn create_idempotency_table(&self, table: &TableName) -> Result<(), MysqlError> {
+        let sql = format!(
+            "CREATE TABLE IF NOT EXISTS {} (id BINARY(32) PRIMARY KEY, request BINARY(32) NOT NULL, answer \
+             MEDIUMBLOB, at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, KEY (at))",
+            quoted_table(table)
+        );
+        self.run("creating the idempotency table", &sql).await
+    }
+
+    /// Forgets answers that are older than `age`.
+    pub async fn forget_answers(&self, table: &TableName, age: Duration) -> Result<(), MysqlError> {
+        let sql = format!(
+            "DELETE FROM {} WHERE {} < CURRENT_TIMESTAMP - INTERVAL {} SECOND LIMIT 10000",
+            quoted_table(table),
+            quoted("at"),
+            age.as_secs()
+        );
+        self.run("forgetting old answers", &sql).await
+    }
+
+    async fn run(&self, doing: &str, sql: &str) -> Result<(), MysqlError> {
+        let limit = self.server.timeout;
+        let mut lease = self.lease(Instant::now() + limit).await?;
+        let question = lease.conn().query_drop(sql);
+        // The connection is closed then: its last GTID is that of no client's transaction.
+        self.server.answer(limit, doing, question).await
+    }
+}

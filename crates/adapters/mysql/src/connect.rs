@@ -1,0 +1,11 @@
+//! How a server is reached.
+
+mod config;
+mod lease;
+mod server;
+mod tls;
+
+pub use config::MysqlConfig;
+pub(crate) use lease::Lease;
+pub(crate) use server::{Server, left};
+pub use tls::{MysqlTls, TlsMode};

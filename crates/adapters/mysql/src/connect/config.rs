@@ -1,0 +1,123 @@
+//! How to reach the server.
+
+use std::fmt;
+use std::time::Duration;
+
+use mysql_async::{Opts, OptsBuilder};
+use native_tls::TlsConnector;
+use tandem_binlog::ExcludedColumns;
+
+use crate::connect::tls::{MysqlTls, connector_of};
+use crate::error::MysqlError;
+
+/// How to reach a MySQL server and how to listen to its binlog.
+#[derive(Clone)]
+pub struct MysqlConfig {
+    /// `mysql://user:password@host:port`, with the driver's own URL parameters.
+    pub url: String,
+    /// The password, where it does not stand in the URL.
+    pub password: Option<String>,
+    /// TLS; none: only what the URL's own parameters ask for.
+    pub tls: Option<MysqlTls>,
+    /// The server id of the replica that the binlog stream poses as; unique among the server's
+    /// replicas.
+    pub server_id: u32,
+    /// How often an idle server says that it is alive.
+    pub heartbeat: Duration,
+    /// How long connecting, and each small question, may take.
+    pub connect_timeout: Duration,
+    /// Columns that are not looked at.
+    pub excluded: ExcludedColumns,
+}
+
+impl MysqlConfig {
+    /// A configuration with a heartbeat of 2 s and a timeout of 10 s.
+    pub fn new(url: impl Into<String>, server_id: u32) -> Self {
+        Self {
+            url: url.into(),
+            password: None,
+            tls: None,
+            server_id,
+            heartbeat: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(10),
+            excluded: ExcludedColumns::default(),
+        }
+    }
+
+    /// After how long without a sign of life a connection counts as dead: two heartbeats.
+    pub fn silence(&self) -> Duration {
+        self.heartbeat * 2
+    }
+
+    /// What the binlog's connection is encrypted by; none: it is not.
+    pub(crate) fn connector(&self, opts: &Opts) -> Result<Option<TlsConnector>, MysqlError> {
+        let builder = match (&self.tls, opts.ssl_opts()) {
+            (Some(tls), _) => tls.connector()?,
+            (None, Some(by_url)) => connector_of(by_url),
+            (None, None) => return Ok(None),
+        };
+        builder.build().map(Some).map_err(|e| MysqlError::Tls {
+            address: format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port()),
+            problem: e.to_string(),
+        })
+    }
+
+    /// The driver's options, with `setup` run on each new or reset connection.
+    pub(crate) fn options(&self, setup: Vec<String>) -> Result<OptsBuilder, MysqlError> {
+        let opts = Opts::from_url(&self.url).map_err(|e| MysqlError::Url { cause: url_problem(&e) })?;
+        let password = self.password.clone().or_else(|| opts.pass().map(str::to_owned));
+        let tls = match &self.tls {
+            Some(tls) => Some(tls.options()?),
+            None => opts.ssl_opts().cloned(),
+        };
+        Ok(OptsBuilder::from_opts(opts)
+            .ssl_opts(tls)
+            .pass(password)
+            .prefer_socket(false)
+            .tcp_keepalive(Some(Duration::from_secs(10)))
+            .setup(setup))
+    }
+}
+
+/// What is wrong with a URL, without quoting parts of it, which may hold the password.
+fn url_problem(error: &mysql_async::UrlError) -> String {
+    use mysql_async::UrlError as E;
+    match error {
+        E::FeatureRequired { param, .. } => format!("its parameter `{param}` is not supported"),
+        E::InvalidParamValue { param, .. } => format!("the value of its parameter `{param}` is wrong"),
+        E::UnknownParameter { param } => format!("its parameter `{param}` is unknown"),
+        E::InvalidPoolConstraints { .. } => "pool_min is greater than pool_max".into(),
+        E::Parse(_) | E::Invalid | E::UnsupportedScheme { .. } => "it cannot be parsed".into(),
+    }
+}
+
+impl fmt::Debug for MysqlConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MysqlConfig")
+            .field("url", &"(not shown: may hold the password)")
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("tls", &self.tls)
+            .field("server_id", &self.server_id)
+            .field("heartbeat", &self.heartbeat)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("excluded", &self.excluded)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_never_shown() {
+        for url in ["mysql://u:hush@h:1", "mysql://u:hush@h:port", "mysqx://u:hush@h", "mysql://u:hush@h?x=1"]
+        {
+            let config = MysqlConfig::new(url, 7);
+            assert!(!format!("{config:?}").contains("hush"));
+            if let Err(error) = config.options(Vec::new()) {
+                assert!(!format!("{error:?} {error}").contains("hush"), "{url}");
+            }
+        }
+    }
+}

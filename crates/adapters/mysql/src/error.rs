@@ -1,0 +1,255 @@
+//! What can go wrong between us and the server. Messages carry the remedy, never values or secrets.
+
+use std::path::PathBuf;
+
+use mysql_async::{DriverError, Error, IoError, ServerError};
+use tandem_binlog::DecodeError;
+use tandem_model::TableName;
+
+/// A connection or a query failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MysqlError {
+    /// The connection URL is no URL that the driver understands.
+    #[error("the MySQL URL is wrong: {cause}; it has the form mysql://user:password@host:port")]
+    Url {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The server refused the account.
+    #[error(
+        "MySQL at {address} refused the user `{user}`: check the password and that the account exists for \
+         this host (CREATE USER … IDENTIFIED BY …); one that has REQUIRE SSL or X509 needs [mysql] tls"
+    )]
+    AccessDenied {
+        /// `host:port`.
+        address: String,
+        /// The account's name.
+        user: String,
+    },
+    /// The server asks for a method of authentication that the driver does not have. For accounts
+    /// that do not exist it makes one up.
+    #[error(
+        "MySQL at {address} asks the user `{user}` for the authentication method {plugin}, which is not \
+         supported: check that the account exists for this host, and ALTER USER … IDENTIFIED WITH \
+         caching_sha2_password BY …"
+    )]
+    AuthPlugin {
+        /// `host:port`.
+        address: String,
+        /// The account's name.
+        user: String,
+        /// The method.
+        plugin: String,
+    },
+    /// A file of the TLS configuration is no good.
+    #[error("[mysql] tls: {}: {problem}", path.display())]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The two ends do not agree to speak TLS, or to speak without it.
+    #[error("no secure connection to MySQL at {address}: {problem}")]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// No connection could be made, or not within the time.
+    #[error("MySQL at {address} cannot be reached: {cause}; check host, port, firewall and that mysqld runs")]
+    Unreachable {
+        /// `host:port`.
+        address: String,
+        /// Why.
+        cause: String,
+    },
+    /// A connection broke or a question was not answered in time.
+    #[error("the connection to MySQL at {address} was lost while {doing}: {cause}")]
+    Lost {
+        /// `host:port`.
+        address: String,
+        /// What was being done.
+        doing: String,
+        /// Why.
+        cause: String,
+    },
+    /// The account lacks a privilege.
+    #[error("MySQL refused {doing}: a privilege is missing; {remedy}")]
+    MissingPrivilege {
+        /// What was being done.
+        doing: String,
+        /// What to grant.
+        remedy: String,
+    },
+    /// The server answered with an error.
+    #[error("MySQL error {code} while {doing}: {message}")]
+    Server {
+        /// MySQL's error number.
+        code: u16,
+        /// MySQL's message; left out where MySQL quotes values.
+        message: String,
+        /// What was being done.
+        doing: String,
+    },
+    /// A table is not what its definition says any more.
+    #[error("table {table} has changed since its definition was read: {problem}; read its definition again")]
+    TableChanged {
+        /// The table.
+        table: TableName,
+        /// What is different.
+        problem: String,
+    },
+    /// A value cannot be converted.
+    #[error("column {column} of {table} holds a value that is not valid for its type: {problem}")]
+    BadValue {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+        /// What is wrong, without the value.
+        problem: String,
+    },
+}
+
+impl MysqlError {
+    /// Whether trying again later may succeed without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            // Too many connections, lock wait timeout, deadlock, shutdown in progress, killed.
+            Self::Server { code, .. } => matches!(code, 1040 | 1053 | 1205 | 1213 | 1317 | 3024),
+            _ => false,
+        }
+    }
+
+    /// Sorts a driver's error that came up while `doing` something over a connection that stood.
+    pub(crate) fn while_doing(error: Error, address: &str, doing: &str) -> Self {
+        let doing = doing.to_owned();
+        match error {
+            Error::Server(ServerError { code: 1044 | 1045 | 1142 | 1143 | 1227, .. }) => {
+                Self::MissingPrivilege {
+                    doing,
+                    remedy: "GRANT SELECT, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO the account"
+                        .into(),
+                }
+            }
+            Error::Server(ServerError { code, message, .. }) => {
+                // These messages quote values.
+                let quotes = matches!(code, 1062 | 1292 | 1366 | 1411 | 1525 | 1690);
+                let message = if quotes { "a value was not accepted".into() } else { message };
+                Self::Server { code, message, doing }
+            }
+            other => Self::Lost { address: address.to_owned(), doing, cause: cause_of(&other) },
+        }
+    }
+
+    /// Sorts a driver's error that came up while connecting.
+    pub(crate) fn while_connecting(error: Error, address: &str, user: &str) -> Self {
+        match error {
+            Error::Server(ServerError { code: 1044 | 1045 | 1698, .. }) => {
+                Self::AccessDenied { address: address.to_owned(), user: user.to_owned() }
+            }
+            Error::Driver(DriverError::UnknownAuthPlugin { name }) => {
+                Self::AuthPlugin { address: address.to_owned(), user: user.to_owned(), plugin: name }
+            }
+            Error::Server(ServerError { code: 3159, .. }) => Self::Tls {
+                address: address.to_owned(),
+                problem: "the server takes no others (require_secure_transport): set [mysql] tls".into(),
+            },
+            Error::Driver(DriverError::NoClientSslFlagFromServer) => Self::Tls {
+                address: address.to_owned(),
+                problem: "the server has no TLS: set its ssl_cert and ssl_key, or tls.mode = \"disabled\""
+                    .into(),
+            },
+            Error::Io(IoError::Tls(error)) => match refusal(&error) {
+                Some(problem) => Self::Tls { address: address.to_owned(), problem },
+                None => Self::Unreachable { address: address.to_owned(), cause: error.to_string() },
+            },
+            error @ Error::Server(_) => Self::while_doing(error, address, "connecting"),
+            other => Self::Unreachable { address: address.to_owned(), cause: cause_of(&other) },
+        }
+    }
+}
+
+/// The cause without what the driver adds to it. Driver errors can hold rows: those are not shown.
+fn cause_of(error: &Error) -> String {
+    match error {
+        Error::Io(IoError::Io(io)) => io.to_string(),
+        Error::Driver(DriverError::FromRow { .. } | DriverError::FromValue { .. }) => {
+            "the answer has an unexpected form".into()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What is wrong between the two ends, and what to do about it. `None` where it is only that the
+/// connection broke.
+fn refusal(error: &mysql_async::TlsError) -> Option<String> {
+    let text = error.to_string();
+    if let Some((_, reason)) = text.split_once("certificate verify failed") {
+        let reason = reason.rsplit_once('(').map_or(reason, |(_, r)| r.trim_end_matches(')'));
+        let remedy = if reason.contains("mismatch") {
+            "mysql.url must name the host as the certificate does; with `verify_ca` the name does not matter"
+        } else {
+            "tls.ca must be the CA that signed it"
+        };
+        return Some(format!("its certificate is not trusted ({reason}): {remedy}"));
+    }
+    let handshake = text.contains("SSL routines") && !text.contains("unexpected eof");
+    handshake.then(|| format!("{text}: check tls.certificate and tls.key, and the server's tls_version"))
+}
+
+/// The binlog stream cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BinlogError {
+    /// Connecting failed, the connection broke, or the server answered with an error.
+    #[error(transparent)]
+    Mysql(#[from] MysqlError),
+    /// The server does not have the transactions after the set any more.
+    #[error(
+        "the server has purged binlogs that are still needed: {message}; what they held cannot be captured any \
+         more. `tandem resnapshot` lets the log go on behind them and has every table copied anew; keep binlogs longer \
+         (SET PERSIST binlog_expire_logs_seconds = 604800)"
+    )]
+    Purged {
+        /// The server's own words.
+        message: String,
+    },
+    /// Somebody else reads this server's binlog under the same server id.
+    #[error(
+        "another replica has connected with the server id {server_id}: give this one a server id of its own, \
+         and do not run two captures of one source"
+    )]
+    ServerIdClash {
+        /// The id.
+        server_id: u32,
+    },
+    /// Not even a heartbeat came.
+    #[error("the binlog stream has been silent for {seconds} s, without a heartbeat: the connection is dead")]
+    Silent {
+        /// For how long.
+        seconds: u64,
+    },
+    /// The server ended the stream.
+    #[error("the server ended the binlog stream after {at}")]
+    Ended {
+        /// `file:position` of the last event.
+        at: String,
+    },
+    /// An event that cannot be decoded or carried.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+impl BinlogError {
+    /// Whether opening the stream again may succeed without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Mysql(error) => error.is_transient(),
+            Self::Silent { .. } | Self::Ended { .. } => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Table definitions, and what stands in the way of a migration.
+
+mod grants;
+mod preflight;
+mod table_error;
+mod tables;
+
+pub use grants::Need;
+pub use preflight::{Finding, Severity};
+pub use table_error::{Refusal, TableError};

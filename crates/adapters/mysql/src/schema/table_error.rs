@@ -1,0 +1,95 @@
+//! Why a table cannot be carried.
+
+use tandem_model::TableName;
+
+use crate::error::MysqlError;
+
+/// A table has no definition that can be carried.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// The table is there, but cannot be carried; every reason is listed.
+    #[error("table {table} cannot be carried: {}", .refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Refused {
+        /// The table.
+        table: TableName,
+        /// Every reason.
+        refusals: Vec<Refusal>,
+    },
+    /// The server could not be asked.
+    #[error(transparent)]
+    Mysql(#[from] MysqlError),
+}
+
+/// One reason why a table cannot be carried, with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such table, or the account may not see it.
+    #[error("there is no such table, or the account has no privilege on it")]
+    NoSuchTable,
+    /// It is a view or another thing that has no rows of its own.
+    #[error("it is no base table but a {0}")]
+    NotATable(String),
+    /// The account may not read it.
+    #[error("the account may not read it: GRANT SELECT ON {0} TO the account")]
+    NoSelect(String),
+    /// Its engine is not InnoDB.
+    #[error(
+        "its engine is {engine}, only InnoDB's changes are transactional: ALTER TABLE {table} ENGINE=InnoDB"
+    )]
+    Engine {
+        /// The engine.
+        engine: String,
+        /// The table, quoted.
+        table: String,
+    },
+    /// It has no primary key.
+    #[error("it has no primary key: ALTER TABLE {0} ADD PRIMARY KEY (…)")]
+    NoPrimaryKey(String),
+    /// A key column has a type without an exact identity.
+    #[error(
+        "its primary key holds column `{column}` of type {ty}, which cannot be a key here: use another type for it"
+    )]
+    KeyType {
+        /// The column.
+        column: String,
+        /// Its type.
+        ty: String,
+    },
+    /// A key column is excluded.
+    #[error("its primary key holds column `{column}`: take that out of `exclude_from_capture`")]
+    ExcludedKey {
+        /// The column.
+        column: String,
+    },
+    /// A column's type is not supported.
+    #[error(
+        "column `{column}` has the type {ty}, which is not supported: leave the table out or drop the column"
+    )]
+    ColumnType {
+        /// The column.
+        column: String,
+        /// Its type.
+        ty: String,
+    },
+    /// A column's character set is not supported.
+    #[error(
+        "column `{column}` has the character set {charset}, which is not supported: convert it to utf8mb4"
+    )]
+    Charset {
+        /// The column.
+        column: String,
+        /// Its character set.
+        charset: String,
+    },
+    /// Changes made by a foreign key's action do not reach the binlog.
+    #[error(
+        "rows changed by foreign key `{constraint}` ({action}) never reach the binlog of this server: drop \
+         the action, or use MySQL 9.7 or newer with innodb_native_foreign_keys=OFF"
+    )]
+    NativeCascade {
+        /// The constraint.
+        constraint: String,
+        /// Such as `ON DELETE CASCADE`.
+        action: String,
+    },
+}

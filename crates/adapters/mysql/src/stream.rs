@@ -1,0 +1,158 @@
+//! The binlog stream.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Opts, ServerError};
+use tandem_binlog::{BinlogEvent, EventDecoder};
+use tandem_model::{GtidSet, TableName};
+use tokio::time::Instant;
+
+use crate::connect::{MysqlConfig, Server};
+use crate::error::{BinlogError, MysqlError};
+use replica::{Replica, preparation};
+
+mod dump;
+mod replica;
+
+/// The binlog of a server from a GTID set on.
+///
+/// After an error the stream yields that error for ever: going on would skip an event. Open a new
+/// one. A new stream begins at the start of a binlog file, so its first positions may lie before
+/// the last ones of the stream that it follows.
+pub struct BinlogStream {
+    replica: Replica,
+    decoder: EventDecoder,
+    server: Server,
+    server_id: u32,
+    pending: Option<BinlogEvent>,
+    failed: Option<BinlogError>,
+    silence: Duration,
+}
+
+impl fmt::Debug for BinlogStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BinlogStream").field("at", self.decoder.position()).finish_non_exhaustive()
+    }
+}
+
+/// What comes over the connection: an event, an error, or the stream's end.
+type Raw = Result<Option<Bytes>, Error>;
+
+impl BinlogStream {
+    /// Asks the server for every transaction that is not in `from`. Rows come only of tables that
+    /// are `wanted`; everything else comes whole.
+    pub async fn open(
+        config: &MysqlConfig,
+        from: &GtidSet,
+        wanted: impl Fn(&TableName) -> bool + Send + 'static,
+    ) -> Result<Self, BinlogError> {
+        let opts: Opts = config.options(Vec::new())?.into();
+        let server = Server::new(config, &opts);
+        let tls = config.connector(&opts)?;
+        let mut replica = server.connecting(Replica::connect(&opts, tls)).await?;
+        let mut conn = server.connecting(Conn::new(opts)).await?;
+        let doing = "preparing to read the binlog";
+        let (collations, checksum) = server.answer(server.timeout, doing, settings(&mut conn)).await?;
+        // It is of no more use; whether it ends well is of no interest.
+        let _ = conn.disconnect().await;
+        let prepared = async {
+            replica.run(&preparation(config.heartbeat, &checksum)).await?;
+            replica.dump(config.server_id, from).await
+        };
+        server.answer(server.timeout, "asking for the binlog", prepared).await?;
+
+        let mut this = Self {
+            replica,
+            decoder: EventDecoder::new(collations, wanted)
+                .excluding(config.excluded.clone())
+                .with_checksums(checksum != "NONE"),
+            server,
+            server_id: config.server_id,
+            pending: None,
+            failed: None,
+            silence: config.silence(),
+        };
+        // The server refuses, where it does, instead of sending the first event.
+        this.pending = Some(this.next().await?);
+        Ok(this)
+    }
+
+    /// Waits for the next event. Cancelling it loses nothing.
+    pub async fn next(&mut self) -> Result<BinlogEvent, BinlogError> {
+        loop {
+            if let Some(event) = self.try_next()? {
+                return Ok(event);
+            }
+            // What has come while nobody listened is seen only once the runtime has looked.
+            let look = Instant::now() + Duration::from_millis(100);
+            let deadline = (self.replica.heard() + self.silence).max(look);
+            match tokio::time::timeout_at(deadline, self.replica.event()).await {
+                Ok(raw) => self.pending = self.take_in(raw)?,
+                // A large event comes in parts.
+                Err(_) if self.replica.heard().elapsed() < self.silence => {}
+                Err(_) => {
+                    let seconds = self.replica.heard().elapsed().as_secs();
+                    return self.fail(BinlogError::Silent { seconds });
+                }
+            }
+        }
+    }
+
+    /// The next event if one has arrived already.
+    pub fn try_next(&mut self) -> Result<Option<BinlogEvent>, BinlogError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if let Some(event) = self.pending.take() {
+            return Ok(Some(event));
+        }
+        loop {
+            match self.decoder.more() {
+                Ok(None) => {}
+                Ok(event) => return Ok(event),
+                Err(error) => return self.fail(error.into()),
+            }
+            let Some(raw) = self.replica.event().now_or_never() else { return Ok(None) };
+            if let Some(event) = self.take_in(raw)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn take_in(&mut self, raw: Raw) -> Result<Option<BinlogEvent>, BinlogError> {
+        let event = match raw {
+            Ok(Some(event)) => event,
+            Err(error) => return self.fail(self.sorted(error)),
+            Ok(None) => return self.fail(BinlogError::Ended { at: self.decoder.position().to_string() }),
+        };
+        self.decoder.receive(&event).or_else(|error| self.fail(error.into()))
+    }
+
+    fn fail<T>(&mut self, error: BinlogError) -> Result<T, BinlogError> {
+        self.failed = Some(error.clone());
+        Err(error)
+    }
+
+    fn sorted(&self, error: Error) -> BinlogError {
+        match error {
+            Error::Server(ServerError { code: 1236 | 1789, message, .. }) if message.contains("purged") => {
+                BinlogError::Purged { message }
+            }
+            Error::Server(ServerError { code: 1236, message, .. }) if message.contains("server_id") => {
+                BinlogError::ServerIdClash { server_id: self.server_id }
+            }
+            other => MysqlError::while_doing(other, &self.server.address, "reading the binlog").into(),
+        }
+    }
+}
+
+/// The server's collations, and whether it writes checksums: `NONE` or `CRC32`.
+async fn settings(conn: &mut Conn) -> mysql_async::Result<(Vec<(u64, String)>, String)> {
+    let checksum = conn.query_first("SELECT @@GLOBAL.binlog_checksum").await?.unwrap_or_default();
+    let collations = conn.query("SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS").await?;
+    Ok((collations, checksum))
+}

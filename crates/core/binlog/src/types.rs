@@ -1,0 +1,7 @@
+//! How each MySQL type lies in a row image.
+
+pub(crate) mod charset;
+pub(crate) mod decimal;
+pub(crate) mod json;
+mod json_number;
+pub(crate) mod temporal;

@@ -1,0 +1,98 @@
+//! What the operator writes about a table: the `[[table]]` sections of the configuration.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tandem_model::TableDef;
+
+/// `[[table]]`: one MySQL table and the Cassandra tables that it fills.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableConfig {
+    /// The MySQL table, as `database.table`.
+    pub source: String,
+    /// Its name in the gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// What to do when MySQL gets a column that the plan does not know.
+    #[serde(default)]
+    pub on_new_column: OnNewColumn,
+    /// Columns that are not looked at: they are on no topic, in no target and not in the gateway. Without
+    /// regard to case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_from_capture: Vec<String>,
+    /// The Cassandra tables.
+    #[serde(default)]
+    pub target: Vec<TargetConfig>,
+}
+
+impl TableConfig {
+    /// What is written about the target tables, as a text. It changes with every change of them, and also
+    /// with some that change nothing: what there really is depends on MySQL's definition too, see
+    /// [`TablePlan::layout`](crate::TablePlan::layout).
+    pub fn spelling(&self) -> String {
+        let mut targets = self.target.clone();
+        for target in &mut targets {
+            target.exclude_from_target.sort_unstable();
+        }
+        format!("{targets:?}")
+    }
+}
+
+/// What to do when MySQL gets a column that the plan does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNewColumn {
+    /// Stop at the first change that has it.
+    #[default]
+    Halt,
+    /// Go on without it.
+    Ignore,
+    /// Add it to the target tables. Understood, and refused when the plan is made.
+    Add,
+}
+
+/// `[[table.target]]`: one Cassandra table. All columns are named as MySQL names them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetConfig {
+    /// The table's name within the keyspace, case kept.
+    pub table: String,
+    /// The columns of the partition key.
+    pub partition_key: Vec<String>,
+    /// The clustering columns, each with an optional order: `issued_at desc`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clustering_key: Vec<String>,
+    /// Columns that are not copied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_from_target: Vec<String>,
+    /// Which rows the table takes: a CEL expression over the MySQL columns, true for those rows.
+    /// Without it, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#where: Option<String>,
+    /// New names: MySQL column to Cassandra column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rename: BTreeMap<String, String>,
+    /// Computed columns. Understood, and refused when the plan is made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub derive: BTreeMap<String, String>,
+}
+
+/// A first configuration for `table`: one target of the same name, partitioned by the first column
+/// of the primary key and clustered by its other columns.
+pub fn same_shape(table: &TableDef) -> TableConfig {
+    let mut key = table.primary_key.iter().map(|&i| table.columns[i].name.clone());
+    let partition_key = key.by_ref().take(1).collect();
+    TableConfig {
+        source: table.name.to_string(),
+        entity: None,
+        on_new_column: OnNewColumn::Halt,
+        exclude_from_capture: Vec::new(),
+        target: vec![TargetConfig {
+            table: table.name.table.clone(),
+            partition_key,
+            clustering_key: key.collect(),
+            ..TargetConfig::default()
+        }],
+    }
+}

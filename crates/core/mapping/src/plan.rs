@@ -1,0 +1,141 @@
+//! A table's configuration with every name resolved.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use tandem_model::{TableDef, TargetTable};
+
+use crate::config::OnNewColumn;
+use crate::convert::stored_alike;
+use crate::error::{PlanError, Problem};
+use crate::filter::Filter;
+use crate::report::{Report, check_key};
+
+/// How the rows of one MySQL table, under one definition of it, become rows of its targets.
+#[derive(Debug, Clone)]
+pub struct TablePlan {
+    pub(crate) source: Arc<TableDef>,
+    pub(crate) on_new_column: OnNewColumn,
+    pub(crate) targets: Vec<TargetPlan>,
+}
+
+/// One target of a [`TablePlan`].
+#[derive(Debug, Clone)]
+pub struct TargetPlan {
+    /// The table's name as mutations carry it.
+    pub(crate) name: Arc<str>,
+    pub(crate) table: Arc<TargetTable>,
+    /// For each key column of the target: the source column.
+    pub(crate) key: Vec<usize>,
+    /// For each regular column of the target: the source column.
+    pub(crate) regular: Vec<usize>,
+    /// For each column of the source's primary key: its place in the target's key.
+    pub(crate) source_key: Vec<usize>,
+    /// Source columns left out on purpose, by name: they may come and go.
+    pub(crate) exclude_from_target: Arc<[String]>,
+    /// Which rows it takes; all, if there is none.
+    pub(crate) filter: Option<Filter>,
+}
+
+impl TargetPlan {
+    /// The target table: its columns in the order in which keys and cells are given.
+    pub fn table(&self) -> &TargetTable {
+        &self.table
+    }
+}
+
+impl TablePlan {
+    /// The definition of the MySQL table that rows must have.
+    pub fn source(&self) -> &Arc<TableDef> {
+        &self.source
+    }
+
+    /// The targets, in the order of the configuration.
+    pub fn targets(&self) -> &[TargetPlan] {
+        &self.targets
+    }
+
+    /// The target tables in one text: their names, keys, columns, types and filters. A table whose
+    /// targets have another layout than when it was copied has columns, rows or whole targets that
+    /// were never filled.
+    pub fn layout(&self) -> String {
+        let mut text = String::new();
+        for target in &self.targets {
+            let table = target.table();
+            let _ = write!(text, "{:?}(", table.name);
+            for column in table.partition_key.iter().chain(&table.regular) {
+                let _ = write!(text, "{:?} {},", column.name, column.ty);
+            }
+            for (column, order) in &table.clustering {
+                let _ = write!(text, "{:?} {} {order:?},", column.name, column.ty);
+            }
+            text.push(')');
+            if let Some(filter) = &target.filter {
+                let _ = write!(text, " where {:?}", filter.text());
+            }
+        }
+        text
+    }
+
+    /// The same plan for rows of another definition of the same table, as after an ALTER. The
+    /// target tables stay as they are.
+    ///
+    /// A mapped column that is gone, or that Cassandra would store in another form, is an error, and
+    /// so is a column of a filter that is gone or whose values mean something else there. A column
+    /// that this plan's definition does not have follows `on_new_column`, unless it is omitted.
+    pub fn adapt(&self, table: &Arc<TableDef>) -> Result<Self, PlanError> {
+        let mut report = Report::new(self.source.name.to_string());
+        if table.name != self.source.name {
+            report.add(Problem::OtherTable { found: table.name.clone() });
+            return Err(report.into_error());
+        }
+        let targets =
+            self.targets.iter().map(|target| self.adapt_target(target, table, &mut report)).collect();
+        report.target = None;
+        if self.on_new_column != OnNewColumn::Ignore {
+            for column in &table.columns {
+                let omitted = || self.targets.iter().all(|t| t.exclude_from_target.contains(&column.name));
+                if self.source.column(&column.name).is_none() && !omitted() {
+                    report.add(Problem::NewColumn { column: column.name.clone() });
+                }
+            }
+        }
+        report.finish(Self { source: Arc::clone(table), on_new_column: self.on_new_column, targets })
+    }
+
+    fn adapt_target(&self, target: &TargetPlan, table: &TableDef, report: &mut Report) -> TargetPlan {
+        report.target = Some(target.table.name.clone());
+        let mut resolve = |columns: &[usize]| -> Vec<usize> {
+            let resolved = columns.iter().filter_map(|&i| {
+                let was = &self.source.columns[i];
+                let Some(now) = table.column(&was.name) else {
+                    report.add(Problem::Vanished { column: was.name.clone() });
+                    return None;
+                };
+                let ty = &table.columns[now].ty;
+                if !stored_alike(&was.ty, ty) {
+                    report.add(Problem::Changed {
+                        column: was.name.clone(),
+                        was: was.ty.clone(),
+                        now: ty.clone(),
+                    });
+                }
+                Some(now)
+            });
+            resolved.collect()
+        };
+        let (key, regular) = (resolve(&target.key), resolve(&target.regular));
+        let source_key = check_key(table, &key, report);
+        let filter = target.filter.as_ref().map(|filter| filter.adapt(&self.source, table));
+        let filter = filter.and_then(|filter| report.keep(filter));
+        TargetPlan {
+            name: Arc::clone(&target.name),
+            table: Arc::clone(&target.table),
+            key,
+            regular,
+            source_key,
+            exclude_from_target: Arc::clone(&target.exclude_from_target),
+            filter,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Collecting what is wrong with a mapping.
+
+use tandem_model::{ColumnType, TableDef};
+
+use crate::error::{PlanError, PlanProblem, Problem};
+
+/// Collects problems with the place where they are.
+pub(crate) struct Report {
+    table: String,
+    /// The target that is being looked at.
+    pub(crate) target: Option<String>,
+    pub(crate) problems: Vec<PlanProblem>,
+}
+
+impl Report {
+    pub(crate) fn new(table: String) -> Self {
+        Self { table, target: None, problems: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, problem: Problem) {
+        self.problems.push(PlanProblem { table: self.table.clone(), target: self.target.clone(), problem });
+    }
+
+    /// Takes over the problems of a part, or gives the part.
+    pub(crate) fn keep<T>(&mut self, part: Result<T, Vec<Problem>>) -> Option<T> {
+        part.map_err(|problems| problems.into_iter().for_each(|problem| self.add(problem))).ok()
+    }
+
+    pub(crate) fn into_error(self) -> PlanError {
+        PlanError { problems: self.problems }
+    }
+
+    pub(crate) fn finish<T>(self, plan: T) -> Result<T, PlanError> {
+        if self.problems.is_empty() { Ok(plan) } else { Err(self.into_error()) }
+    }
+}
+
+/// What a target's key must be, whatever its table's definition: columns that cannot be NULL, no
+/// floating point, and among them the whole primary key of the source, whose places are returned.
+pub(crate) fn check_key(table: &TableDef, key: &[usize], report: &mut Report) -> Vec<usize> {
+    for &i in key {
+        let column = &table.columns[i];
+        if column.nullable {
+            report.add(Problem::NullableKey { column: column.name.clone() });
+        }
+        if matches!(column.ty, ColumnType::Float | ColumnType::Double) {
+            report.add(Problem::FloatKey { column: column.name.clone() });
+        }
+    }
+    let place = |i: &usize| key.iter().position(|k| k == i);
+    let missing: Vec<String> = table
+        .primary_key
+        .iter()
+        .filter(|&i| place(i).is_none())
+        .map(|&i| table.columns[i].name.clone())
+        .collect();
+    if !missing.is_empty() {
+        report.add(Problem::KeyLacksSourceKey { missing });
+    }
+    table.primary_key.iter().filter_map(place).collect()
+}

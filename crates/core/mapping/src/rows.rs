@@ -1,0 +1,295 @@
+//! From rows to mutations, and from target keys back to rows.
+
+use std::sync::Arc;
+
+use tandem_model::{Cell, Change, Mutation, Op, Row, TargetKey, Value, Version, Write};
+
+use crate::convert::{Unfit, from_cql, to_cql};
+use crate::error::RowError;
+use crate::plan::{TablePlan, TargetPlan};
+
+/// Cassandra's limit for the serialised partition key and for all clustering values together.
+const KEY_MAX: usize = 65_535;
+
+/// What a target must hold for a MySQL row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedRow {
+    /// The target's number in the plan.
+    pub target: usize,
+    /// The row's key there.
+    pub key: TargetKey,
+    /// Its cells, NULLs explicit.
+    pub cells: Vec<Cell>,
+}
+
+impl TablePlan {
+    /// Appends what `change` writes, target by target. Create, read: the full row with its NULLs
+    /// unset. Read again: what [`TablePlan::repair`] writes, since it meets cells of before. Update: the full row, with NULL only where a column changed to NULL; a row that moves
+    /// to another key of a target is deleted under the old one and written like a new one under the
+    /// new one. Delete: a row tombstone. All at the change's version.
+    ///
+    /// For a target with a filter, a row outside it is no row: an update that takes it out is a
+    /// delete, one that brings it in is a create, and one of an image that stays outside under its key
+    /// writes nothing. A delete, or a move to another key, writes its row tombstone also for a row that
+    /// was outside: a DDL statement may have taken it out, or a change that is a dead letter, and then
+    /// no row change has deleted it, and nobody who reads MySQL can see its key any more.
+    ///
+    /// After an error `out` is as it was before.
+    pub fn mutations(&self, change: &Change, out: &mut Vec<Mutation>) -> Result<(), RowError> {
+        let start = out.len();
+        let result = self.push_mutations(change, out);
+        if result.is_err() {
+            out.truncate(start);
+        }
+        result
+    }
+
+    fn push_mutations(&self, change: &Change, out: &mut Vec<Mutation>) -> Result<(), RowError> {
+        if !Arc::ptr_eq(&change.table, &self.source) && change.table != self.source {
+            return Err(RowError::OtherSchema { table: change.table.name.clone() });
+        }
+        let before = || self.image(change.before.as_ref(), "before");
+        let after = || self.image(change.after.as_ref(), "after");
+        match change.op {
+            Op::Resnapshot => out.extend(self.repair(Some(after()?), &[], change.version)?),
+            Op::Create | Op::Snapshot => {
+                let after = after()?;
+                for target in &self.targets {
+                    if self.admits(target, after)? {
+                        let key = self.target_key(target, after)?;
+                        let cells = self.cells(target, after, |_| Cell::Unset)?;
+                        out.push(target.mutation(key, change.version, Write::Upsert(cells)));
+                    }
+                }
+            }
+            Op::Update => {
+                let (before, after) = (before()?, after()?);
+                if !self.source.same_key(before, after) {
+                    return Err(RowError::PrimaryKeyChanged { table: self.source.name.clone() });
+                }
+                for target in &self.targets {
+                    let (was_in, is_in) = (self.admits(target, before)?, self.admits(target, after)?);
+                    let moved = target.key.iter().any(|&i| before[i] != after[i]);
+                    let stays = was_in && is_in && !moved;
+                    if (moved || was_in && !is_in)
+                        && let Some(old) = self.key_to_delete(target, before, was_in)?
+                    {
+                        out.push(target.mutation(old, change.version, Write::DeleteRow));
+                    }
+                    if !is_in {
+                        continue;
+                    }
+                    let key = self.target_key(target, after)?;
+                    let became_null = |i: usize| stays && !before[i].is_null();
+                    let cells =
+                        self.cells(target, after, |i| if became_null(i) { Cell::Null } else { Cell::Unset })?;
+                    out.push(target.mutation(key, change.version, Write::Upsert(cells)));
+                }
+            }
+            Op::Delete => {
+                let before = before()?;
+                for target in &self.targets {
+                    let was_in = self.admits(target, before)?;
+                    if let Some(key) = self.key_to_delete(target, before, was_in)? {
+                        out.push(target.mutation(key, change.version, Write::DeleteRow));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The key of a row that goes away. A row outside the filter may have one that Cassandra cannot
+    /// have: nothing stands there.
+    fn key_to_delete(
+        &self,
+        target: &TargetPlan,
+        row: &Row,
+        is_in: bool,
+    ) -> Result<Option<TargetKey>, RowError> {
+        match self.target_key(target, row) {
+            Err(error) if is_in => Err(error),
+            key => Ok(key.ok()),
+        }
+    }
+
+    /// What each target must hold for `row`, in the order of the targets. A target whose filter the
+    /// row is outside of must hold nothing.
+    pub fn expected(&self, row: &Row) -> Result<Vec<ExpectedRow>, RowError> {
+        self.check_shape(row)?;
+        let mut expected = Vec::with_capacity(self.targets.len());
+        for (i, target) in self.targets.iter().enumerate() {
+            if self.admits(target, row)? {
+                expected.push(ExpectedRow {
+                    target: i,
+                    key: self.target_key(target, row)?,
+                    cells: self.cells(target, row, |_| Cell::Null)?,
+                });
+            }
+        }
+        Ok(expected)
+    }
+
+    /// The keys under which a check must look for `row`, each with its target's number: the row's own
+    /// in every target, also where it is outside the filter. Only a key outside that Cassandra could
+    /// not have is left out.
+    pub fn target_keys(&self, row: &Row) -> Result<Vec<(usize, TargetKey)>, RowError> {
+        self.check_shape(row)?;
+        let mut keys = Vec::with_capacity(self.targets.len());
+        for (i, target) in self.targets.iter().enumerate() {
+            let is_in = self.admits(target, row)?;
+            keys.extend(self.key_to_delete(target, row, is_in)?.map(|key| (i, key)));
+        }
+        Ok(keys)
+    }
+
+    /// Whether `row` stands under `key` in target number `target`, as it does if it is within the
+    /// filter and has that key there.
+    pub fn stands_at(&self, target: usize, key: &TargetKey, row: &Row) -> Result<bool, RowError> {
+        self.check_shape(row)?;
+        let target = self.target(target)?;
+        Ok(self.admits(target, row)? && self.target_key(target, row)? == *key)
+    }
+
+    /// The primary key in MySQL, in its own order, of the row with that key in target number
+    /// `target`. The inverse of [`TablePlan::target_keys`]: a target's key contains the source's.
+    pub fn source_key(&self, target: usize, key: &TargetKey) -> Result<Vec<Value>, RowError> {
+        let target = self.target(target)?;
+        let bad_key = || RowError::BadKey { target: target.table.name.clone() };
+        if key.len() != target.key.len() {
+            return Err(bad_key());
+        }
+        let values = target.source_key.iter().map(|&place| {
+            from_cql(&self.source.columns[target.key[place]].ty, &key[place]).ok_or_else(bad_key)
+        });
+        values.collect()
+    }
+
+    /// The writes that put Cassandra right at `version` for a row read from MySQL: the row with its
+    /// NULLs explicit, if it is there, and row tombstones for the keys that must not exist, each
+    /// with its target's number: those given, and the row's own in targets whose filter it is outside
+    /// of. A key where the row stands is not deleted.
+    pub fn repair(
+        &self,
+        row: Option<&Row>,
+        also_delete: &[(usize, TargetKey)],
+        version: Version,
+    ) -> Result<Vec<Mutation>, RowError> {
+        let expected = row.map_or(Ok(Vec::new()), |row| self.expected(row))?;
+        let own = row.map_or(Ok(Vec::new()), |row| self.target_keys(row))?;
+        let mut out = Vec::with_capacity(own.len() + also_delete.len());
+        let new = own.iter().filter(|key| !also_delete.contains(key));
+        for (number, key) in also_delete.iter().chain(new) {
+            let target = self.target(*number)?;
+            if key.len() != target.key.len() {
+                return Err(RowError::BadKey { target: target.table.name.clone() });
+            }
+            if !expected.iter().any(|e| e.target == *number && e.key == *key) {
+                out.push(target.mutation(key.clone(), version, Write::DeleteRow));
+            }
+        }
+        for ExpectedRow { target, key, cells } in expected {
+            out.push(self.targets[target].mutation(key, version, Write::Upsert(cells)));
+        }
+        Ok(out)
+    }
+
+    pub(crate) fn target(&self, number: usize) -> Result<&TargetPlan, RowError> {
+        let no_such = || RowError::NoSuchTarget { table: self.source.name.clone(), target: number };
+        self.targets.get(number).ok_or_else(no_such)
+    }
+
+    fn image<'a>(&self, image: Option<&'a Row>, name: &'static str) -> Result<&'a Row, RowError> {
+        let row =
+            image.ok_or_else(|| RowError::MissingImage { table: self.source.name.clone(), image: name })?;
+        self.check_shape(row)?;
+        Ok(row)
+    }
+
+    fn check_shape(&self, row: &Row) -> Result<(), RowError> {
+        if row.len() == self.source.columns.len() {
+            Ok(())
+        } else {
+            Err(RowError::OtherSchema { table: self.source.name.clone() })
+        }
+    }
+
+    /// Whether the target takes the row. The row's shape has been checked.
+    fn admits(&self, target: &TargetPlan, row: &Row) -> Result<bool, RowError> {
+        let Some(filter) = &target.filter else { return Ok(true) };
+        filter.admits(row).map_err(|reason| RowError::Filter {
+            table: self.source.name.clone(),
+            target: target.table.name.clone(),
+            expression: filter.text().to_owned(),
+            reason,
+        })
+    }
+
+    pub(crate) fn target_key(&self, target: &TargetPlan, row: &Row) -> Result<TargetKey, RowError> {
+        let mut key = Vec::with_capacity(target.key.len());
+        for &i in &target.key {
+            key.push(self.value(i, row)?);
+        }
+        let (partition, clustering) = key.split_at(target.table.partition_key.len());
+        let (part, bytes) = match partition {
+            [only] => {
+                if only.is_empty() {
+                    let column = &self.source.columns[target.key[0]];
+                    return Err(RowError::EmptyPartitionKey {
+                        table: self.source.name.clone(),
+                        column: column.name.clone(),
+                        target: target.table.name.clone(),
+                    });
+                }
+                ("partition", only.len())
+            }
+            // Each value of a composite key has two bytes of length before and one after it.
+            several => ("partition", several.iter().map(|value| value.len() + 3).sum()),
+        };
+        let clustering_bytes = clustering.iter().map(Vec::len).sum();
+        for (part, bytes) in [(part, bytes), ("clustering", clustering_bytes)] {
+            if bytes > KEY_MAX {
+                return Err(RowError::KeyTooLong { target: target.table.name.clone(), part, bytes });
+            }
+        }
+        Ok(key)
+    }
+
+    fn cells(
+        &self,
+        target: &TargetPlan,
+        row: &Row,
+        null: impl Fn(usize) -> Cell,
+    ) -> Result<Vec<Cell>, RowError> {
+        let mut cells = Vec::with_capacity(target.regular.len());
+        for &i in &target.regular {
+            cells.push(if row[i].is_null() { null(i) } else { Cell::Value(self.value(i, row)?) });
+        }
+        Ok(cells)
+    }
+
+    fn value(&self, column: usize, row: &Row) -> Result<Vec<u8>, RowError> {
+        self.stored(column, &row[column])
+    }
+
+    /// A value of a source's column as the targets store it.
+    pub fn stored(&self, column: usize, value: &Value) -> Result<Vec<u8>, RowError> {
+        let def = &self.source.columns[column];
+        to_cql(&def.ty, value).map_err(|unfit| {
+            let (table, name) = (self.source.name.clone(), def.name.clone());
+            match unfit {
+                Unfit::InvalidDate => RowError::InvalidDate { table, column: name },
+                Unfit::Kind => {
+                    RowError::Kind { table, column: name, ty: def.ty.clone(), found: value.kind() }
+                }
+                Unfit::Range => RowError::Range { table, column: name, ty: def.ty.clone() },
+            }
+        })
+    }
+}
+
+impl TargetPlan {
+    fn mutation(&self, key: TargetKey, version: Version, write: Write) -> Mutation {
+        Mutation { target: Arc::clone(&self.name), key, version, write }
+    }
+}

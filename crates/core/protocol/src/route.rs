@@ -1,0 +1,176 @@
+//! Who serves a read: a function of the phase and of what is known about the request.
+
+use std::fmt;
+
+use tandem_model::{Phase, PhaseRecord};
+
+/// Why MySQL serves what Cassandra should have served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The request's token is not applied yet.
+    Token,
+    /// No target table is keyed by what was asked for.
+    NoTarget,
+    /// Cassandra has failed again and again just before.
+    Down,
+    /// Cassandra does not have the row, and MySQL has.
+    Missing,
+    /// Cassandra has a row that MySQL does not have.
+    Extra,
+    /// The stores differ.
+    Different,
+    /// Cassandra did not answer in time.
+    Late,
+    /// Cassandra answered with an error, or with what cannot be read.
+    Failed,
+}
+
+impl Reason {
+    /// As headers and metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token-not-applied",
+            Self::NoTarget => "no-target",
+            Self::Down => "down",
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Different => "different",
+            Self::Late => "late",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is known about a read before any store is asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
+pub struct ReadFacts {
+    /// Whether the phase's cohort admits it.
+    pub in_cohort: bool,
+    /// Whether a target table can answer it.
+    pub has_target: bool,
+    /// Whether everything that its token stands for is applied; true without a token.
+    pub applied: bool,
+    /// Whether Cassandra has answered lately.
+    pub healthy: bool,
+    /// A random number from 0 to 1 (not included), for samples.
+    pub sample: f64,
+}
+
+/// Who serves a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// MySQL. With `shadow` Cassandra is asked too, and compared, and nobody waits for it.
+    Mysql {
+        /// Whether Cassandra is asked too.
+        shadow: bool,
+        /// Why not Cassandra, if it should have been.
+        instead: Option<Reason>,
+    },
+    /// Cassandra.
+    Cassandra {
+        /// Whether MySQL is asked too and has the last word where they differ.
+        validate: bool,
+        /// Whether MySQL answers where Cassandra cannot.
+        fallback: bool,
+    },
+}
+
+/// Decides.
+pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
+    let cassandra = match record.phase {
+        Phase::Canary => facts.in_cohort,
+        Phase::ReadSwitch => true,
+        Phase::Prepare | Phase::DualWrite | Phase::Backfill | Phase::Verify => false,
+    };
+    let instead = |reason| Route::Mysql { shadow: false, instead: Some(reason) };
+    if !cassandra {
+        let able = record.phase.writes_both() && facts.has_target && facts.applied && facts.healthy;
+        return Route::Mysql { shadow: able && facts.sample < record.shadow, instead: None };
+    }
+    if !facts.has_target {
+        return instead(Reason::NoTarget);
+    }
+    // Also without fallback: a client reads its own writes in every phase.
+    if !facts.applied {
+        return instead(Reason::Token);
+    }
+    if !facts.healthy && record.fallback {
+        return instead(Reason::Down);
+    }
+    Route::Cassandra { validate: facts.sample < record.validate, fallback: record.fallback }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_model::Cohort;
+
+    const GOOD: ReadFacts =
+        ReadFacts { in_cohort: true, has_target: true, applied: true, healthy: true, sample: 0.5 };
+
+    fn record(phase: Phase) -> PhaseRecord {
+        PhaseRecord { phase, cohort: Cohort::default(), validate: 1.0, shadow: 1.0, ..PhaseRecord::default() }
+    }
+
+    #[test]
+    fn each_phase() {
+        let mysql = |shadow| Route::Mysql { shadow, instead: None };
+        let cassandra = Route::Cassandra { validate: true, fallback: true };
+        let out = ReadFacts { in_cohort: false, ..GOOD };
+        for (phase, of_the_cohort, others) in [
+            (Phase::Prepare, mysql(false), mysql(false)),
+            (Phase::DualWrite, mysql(true), mysql(true)),
+            (Phase::Backfill, mysql(true), mysql(true)),
+            (Phase::Verify, mysql(true), mysql(true)),
+            (Phase::Canary, cassandra, mysql(true)),
+            (Phase::ReadSwitch, cassandra, cassandra),
+        ] {
+            assert_eq!(route(&record(phase), GOOD), of_the_cohort, "{phase}");
+            assert_eq!(route(&record(phase), out), others, "{phase}");
+        }
+    }
+
+    #[test]
+    fn mysql_serves_what_cassandra_cannot() {
+        for phase in [Phase::Canary, Phase::ReadSwitch] {
+            for (facts, reason) in [
+                (ReadFacts { has_target: false, ..GOOD }, Reason::NoTarget),
+                (ReadFacts { applied: false, ..GOOD }, Reason::Token),
+                (ReadFacts { healthy: false, ..GOOD }, Reason::Down),
+            ] {
+                let instead = Route::Mysql { shadow: false, instead: Some(reason) };
+                assert_eq!(route(&record(phase), facts), instead, "{phase} {reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_fallback_only_tokens_and_targets_lead_to_mysql() {
+        let bare = PhaseRecord { fallback: false, validate: 0.0, ..record(Phase::ReadSwitch) };
+        let cassandra = Route::Cassandra { validate: false, fallback: false };
+        assert_eq!(route(&bare, ReadFacts { healthy: false, ..GOOD }), cassandra);
+        let token = Route::Mysql { shadow: false, instead: Some(Reason::Token) };
+        assert_eq!(route(&bare, ReadFacts { applied: false, ..GOOD }), token);
+    }
+
+    #[test]
+    fn samples_are_below_their_share() {
+        let sampled = PhaseRecord { validate: 0.5, shadow: 0.5, ..record(Phase::Canary) };
+        for (sample, chosen) in [(0.49, true), (0.5, false)] {
+            let facts = ReadFacts { sample, ..GOOD };
+            assert_eq!(route(&sampled, facts), Route::Cassandra { validate: chosen, fallback: true });
+            let out = ReadFacts { in_cohort: false, ..facts };
+            assert_eq!(route(&sampled, out), Route::Mysql { shadow: chosen, instead: None });
+        }
+        let broken = ReadFacts { in_cohort: false, healthy: false, ..GOOD };
+        let unseen = Route::Mysql { shadow: false, instead: None };
+        assert_eq!(route(&record(Phase::Canary), broken), unseen);
+    }
+}

@@ -1,0 +1,303 @@
+//! The records by which Tandem's roles speak to each other. Their schemas stand in the project's
+//! `schemas/` folder; each record starts with its `format`, and a record of a later format is
+//! refused.
+
+mod audit;
+mod phase;
+mod record;
+mod records;
+mod watermark;
+
+use crate::WireError;
+
+pub use audit::{Audit, AuditGate, AuditMeasurement};
+pub use phase::PHASE_KEY;
+pub use record::{ControlRecord, ControlSchema, decode_control, encode_control};
+pub use records::{
+    BackfillProgress, Ddl, DualWriteFailure, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchKind,
+    MismatchState, RESNAPSHOT_KEY, Resnapshot, is_progress_key, progress_key,
+};
+
+macro_rules! named {
+    ($(#[$encode_doc:meta] $encode:ident, #[$decode_doc:meta] $decode:ident, $record:ty;)*) => {
+        $(
+            #[$encode_doc]
+            pub fn $encode(record: &$record) -> Vec<u8> {
+                encode_control(record).expect("its fields are those of its schema, a test writes each kind")
+            }
+
+            #[$decode_doc]
+            pub fn $decode(record: &[u8]) -> Result<$record, WireError> {
+                decode_control(record)
+            }
+        )*
+    };
+}
+
+named! {
+    /// A framed watermark.
+    encode_watermark,
+    /// Reads a framed watermark.
+    decode_watermark, tandem_model::Watermark;
+    /// A framed progress record.
+    encode_backfill_progress,
+    /// Reads a framed progress record.
+    decode_backfill_progress, BackfillProgress;
+    /// A framed DDL record.
+    encode_ddl,
+    /// Reads a framed DDL record.
+    decode_ddl, Ddl;
+    /// A framed phase record.
+    encode_phase,
+    /// Reads a framed phase record.
+    decode_phase, tandem_model::PhaseRecord;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::record::FORMAT;
+    use super::*;
+    use crate::primitive::put_long;
+    use crate::schema_id::put_frame;
+    use std::collections::BTreeMap;
+    use tandem_model::{
+        BinlogPosition, Cohort, CohortAttribute, DualWriteMode, PartialTransaction, Phase, PhaseRecord,
+        Version, Watermark,
+    };
+
+    const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn watermark() -> Watermark {
+        Watermark {
+            source: "shop".into(),
+            gtid_set: format!("{SERVER}:1-7:9").parse().unwrap(),
+            position: BinlogPosition { file: "binlog.000003".into(), pos: 1 << 40 },
+            version: Version(1_700_000_000_000_000),
+            offsets: BTreeMap::from([("t.a.b".into(), vec![0, 17]), ("t.a.c".into(), vec![])]),
+            partial: None,
+            clock_us: -3,
+        }
+    }
+
+    fn mismatch() -> Mismatch {
+        Mismatch {
+            table: "shop.orders".into(),
+            target: "orders".into(),
+            source_key: vec![0, 1, 255],
+            target_key: vec!["1".into(), "é".into()],
+            kind: MismatchKind::OutOfBand,
+            columns: vec!["amount".into()],
+            state: MismatchState::Unrepairable,
+            lower: 1,
+            upper: 2,
+            writetimes: vec![i64::MIN, 3],
+            detected_at_us: 4,
+            raw_target_key: vec![vec![], vec![0, 255]],
+            found_by: FoundBy::ShadowRead,
+        }
+    }
+
+    fn progress() -> BackfillProgress {
+        BackfillProgress {
+            mapping: "0badcafe".into(),
+            configured: "600dcafe".into(),
+            table: "shop.orders".into(),
+            last_key: None,
+            upto_key: Some(vec![0, 1]),
+            rows: 1,
+            estimated_rows: 2,
+            done: true,
+            version: 3,
+            started_at_us: 4,
+            updated_at_us: 5,
+            end_offsets: vec![6, 7],
+        }
+    }
+
+    fn ddl() -> Ddl {
+        Ddl {
+            gtid: format!("{SERVER}:5"),
+            database: "shop".into(),
+            statement: "ALTER TABLE orders ADD x INT".into(),
+            kind: "other".into(),
+            tables: vec!["shop.orders".into()],
+            version: 1,
+            file: "binlog.000001".into(),
+            pos: 2,
+            ts_us: 3,
+        }
+    }
+
+    fn phase() -> PhaseRecord {
+        PhaseRecord {
+            generation: 7,
+            phase: Phase::Canary,
+            cohort: Cohort {
+                by: CohortAttribute::Column("customer".into()),
+                percent: 2.5,
+                values: vec![(CohortAttribute::Header("tandem-country".into()), "PT".into())],
+            },
+            validate: 0.5,
+            shadow: 0.25,
+            fallback: true,
+            dual_write: DualWriteMode::Behind,
+            auto: true,
+            paused: true,
+            by: "me".into(),
+            reason: "é".into(),
+            since_us: 8,
+            mismatches_from: 10,
+            at_us: 9,
+        }
+    }
+
+    fn failure() -> DualWriteFailure {
+        DualWriteFailure {
+            table: "shop.orders".into(),
+            source_key: vec![0, 1],
+            gtid: format!("{SERVER}:5"),
+            version: 8,
+            reason: "late".into(),
+            at_us: 9,
+        }
+    }
+
+    fn full_scan() -> FullScan {
+        FullScan { started_at_us: 1, ended_at_us: 2, rows: 3, mismatches: 4, undecided: 5 }
+    }
+
+    fn resnapshot() -> Resnapshot {
+        Resnapshot {
+            version: 1,
+            from_gtid_set: format!("{SERVER}:1-5"),
+            to_gtid_set: String::new(),
+            reason: "é".into(),
+            at_us: 2,
+        }
+    }
+
+    fn audit() -> Audit {
+        Audit {
+            generation: 7,
+            action: "advance".into(),
+            from_phase: "verify".into(),
+            from_percent: 0.0,
+            phase: "canary".into(),
+            percent: 2.5,
+            auto: true,
+            paused: false,
+            by: "me".into(),
+            reason: "é".into(),
+            at_us: 9,
+            measurements: vec![
+                AuditMeasurement { name: "a".into(), value: Some(0.5), unmeasured: String::new() },
+                AuditMeasurement { name: "b".into(), value: None, unmeasured: "not reached".into() },
+            ],
+            gates: vec![AuditGate { name: "g".into(), expression: "a < 1".into(), met: true }],
+        }
+    }
+
+    /// Reads back, refuses every shortened record, and refuses a later format.
+    fn check<R: ControlRecord + PartialEq + std::fmt::Debug>(record: &R) {
+        let bytes = encode_control(record).unwrap();
+        assert_eq!(schema_id(&bytes).unwrap(), R::schema().id());
+        assert_eq!(&decode_control::<R>(&bytes).unwrap(), record);
+        for len in 0..bytes.len() {
+            assert!(decode_control::<R>(&bytes[..len]).is_err(), "{len}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(decode_control::<R>(&longer).is_err());
+        // A later release: another schema, its format first.
+        let mut later = vec![0, 0, 0, 0, 1];
+        put_long(&mut later, 2);
+        later.extend_from_slice(b"whatever comes then");
+        let error = decode_control::<R>(&later).unwrap_err();
+        assert!(matches!(error, WireError::LaterFormat { found: 2, known: 1, .. }), "{error}");
+        // Another kind of record.
+        later[5] = 2;
+        assert!(matches!(decode_control::<R>(&later), Err(WireError::OtherSchema { .. })));
+    }
+
+    #[test]
+    fn records_round_trip() {
+        check(&watermark());
+        let gtid = format!("{SERVER}:blue:8").parse().unwrap();
+        check(&Watermark { partial: Some(PartialTransaction { gtid, rows: 12 }), ..watermark() });
+        check(&Watermark { gtid_set: "".parse().unwrap(), offsets: BTreeMap::new(), ..watermark() });
+        check(&mismatch());
+        check(&progress());
+        check(&BackfillProgress { last_key: Some(vec![]), upto_key: None, ..progress() });
+        check(&ddl());
+        check(&phase());
+        check(&PhaseRecord::default());
+        check(&failure());
+        check(&full_scan());
+        check(&resnapshot());
+        check(&audit());
+        assert_eq!(decode_phase(&encode_phase(&phase())).unwrap(), phase());
+        assert_eq!(decode_watermark(&encode_watermark(&watermark())).unwrap(), watermark());
+        let bytes = encode_backfill_progress(&progress());
+        assert_eq!(decode_backfill_progress(&bytes).unwrap(), progress());
+        assert_eq!(decode_ddl(&encode_ddl(&ddl())).unwrap(), ddl());
+    }
+
+    /// Ids of the schemas in `schemas/`: they change only with a new format.
+    #[test]
+    fn ids_are_stable() {
+        let ids = [
+            Watermark::schema(),
+            Mismatch::schema(),
+            BackfillProgress::schema(),
+            Ddl::schema(),
+            PhaseRecord::schema(),
+            DualWriteFailure::schema(),
+            FullScan::schema(),
+            Resnapshot::schema(),
+            Audit::schema(),
+        ]
+        .map(|schema| {
+            let json: serde_json::Value = serde_json::from_str(schema.json()).unwrap();
+            assert_eq!(json["fields"][0]["name"], "format", "{}", schema.name());
+            assert_eq!(id_of(schema.json()), schema.id(), "{}", schema.name());
+            (schema.name(), schema.id())
+        });
+        assert_eq!(
+            ids,
+            [
+                ("Watermark", 997_064_998),
+                ("Mismatch", 419_830_625),
+                ("BackfillProgress", 1_471_167_412),
+                ("Ddl", 752_239_750),
+                ("Phase", 1_605_812_462),
+                ("DualWriteFailure", 18_886_685),
+                ("FullScan", 1_901_654_515),
+                ("Resnapshot", 149_736_042),
+                ("Audit", 170_377_569)
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_refused() {
+        let percent = |percent| Cohort { percent, ..Cohort::default() };
+        for bad in [
+            PhaseRecord { cohort: percent(100.5), ..phase() },
+            PhaseRecord { cohort: percent(f64::NAN), ..phase() },
+            PhaseRecord { validate: -0.1, ..phase() },
+            PhaseRecord { shadow: 2.0, ..phase() },
+            PhaseRecord { generation: u64::MAX, ..phase() },
+        ] {
+            assert!(decode_phase(&encode_phase(&bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_huge_length_allocates_nothing() {
+        let mut bytes = encode_control(&ddl()).unwrap();
+        let tail = bytes.len().min(6);
+        bytes.truncate(tail);
+        put_long(&mut bytes, 1 << 50);
+        assert!(decode_control::<Ddl>(&bytes).is_err());
+    }
+}

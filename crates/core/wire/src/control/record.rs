@@ -1,0 +1,134 @@
+//! What all control records share: their schema, their format, their encoding.
+
+use std::sync::OnceLock;
+
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::types::Value as Avro;
+use apache_avro::writer::datum::GenericDatumWriter;
+use apache_avro::{Schema, from_value, to_value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::WireError;
+use crate::primitive::Reader;
+use crate::schema_id::{id_of, normalise, put_frame, schema_id};
+
+/// The format of all control records of this release.
+pub(super) const FORMAT: i64 = 1;
+
+/// The schema of one kind of control record.
+#[derive(Debug)]
+pub struct ControlSchema {
+    name: &'static str,
+    text: &'static str,
+    parsed: OnceLock<(Schema, String, u32)>,
+}
+
+impl ControlSchema {
+    pub(super) const fn new(name: &'static str, text: &'static str) -> Self {
+        Self { name, text, parsed: OnceLock::new() }
+    }
+
+    /// The record's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The schema, normalised: what the schema store registers.
+    pub fn json(&self) -> &str {
+        &self.parsed().1
+    }
+
+    /// The schema's id.
+    pub fn id(&self) -> u32 {
+        self.parsed().2
+    }
+
+    fn parsed(&self) -> &(Schema, String, u32) {
+        self.parsed.get_or_init(|| {
+            let json = normalise(self.text).expect("the schemas built in are JSON, a test parses them");
+            let schema = Schema::parse_str(&json).expect("the schemas built in are Avro, a test parses them");
+            let id = id_of(&json);
+            (schema, json, id)
+        })
+    }
+}
+
+pub(super) mod sealed {
+    pub trait Sealed {}
+}
+
+/// A control record: a [`tandem_model::Watermark`], a [`tandem_model::PhaseRecord`], or one of
+/// this module's own records.
+pub trait ControlRecord: Sized + sealed::Sealed {
+    /// Its fields as Avro has them.
+    #[doc(hidden)]
+    type Fields: Serialize + DeserializeOwned;
+
+    /// Its schema.
+    fn schema() -> &'static ControlSchema;
+
+    #[doc(hidden)]
+    fn to_fields(&self) -> Self::Fields;
+
+    #[doc(hidden)]
+    fn from_fields(fields: Self::Fields) -> Result<Self, String>;
+}
+
+/// A framed control record.
+pub fn encode_control<R: ControlRecord>(record: &R) -> Result<Vec<u8>, WireError> {
+    let schema = R::schema();
+    let failed = |cause: String| WireError::Control { record: schema.name, action: "written", cause };
+    let Avro::Record(mut fields) = to_value(record.to_fields()).map_err(|e| failed(e.to_string()))? else {
+        return Err(failed("it is no record".into()));
+    };
+    fields.insert(0, ("format".into(), Avro::Int(FORMAT as i32)));
+    let (avro, _, id) = schema.parsed();
+    let value = Avro::Record(fields).resolve(avro).map_err(|e| failed(e.to_string()))?;
+    let mut out = Vec::new();
+    put_frame(&mut out, *id);
+    GenericDatumWriter::builder(avro)
+        .build()
+        .and_then(|writer| writer.write_value_ref(&mut out, &value))
+        .map_err(|e| failed(e.to_string()))?;
+    Ok(out)
+}
+
+/// Reads a framed control record.
+pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
+    let schema = R::schema();
+    let failed = |cause: String| WireError::Control { record: schema.name, action: "read", cause };
+    let (avro, _, id) = schema.parsed();
+    let found = schema_id(record)?;
+    let bytes = &record[5..];
+    if found != *id {
+        // Every format keeps `format` in the first place, so that this can be said.
+        let format = Reader::new(bytes).long()?;
+        return Err(if format > FORMAT {
+            WireError::LaterFormat { record: schema.name, found: format, known: FORMAT }
+        } else {
+            WireError::OtherSchema { expected: *id, found }
+        });
+    }
+    let mut rest = bytes;
+    let value = GenericDatumReader::builder(avro)
+        .build()
+        .and_then(|reader| reader.read_value(&mut rest))
+        .map_err(|e| failed(e.to_string()))?;
+    if !rest.is_empty() {
+        return Err(WireError::Corrupt("bytes follow its last field"));
+    }
+    let Avro::Record(mut fields) = value else { return Err(failed("it is no record".into())) };
+    match fields.first() {
+        Some((_, Avro::Int(format))) => {
+            if i64::from(*format) != FORMAT {
+                let found = i64::from(*format);
+                return Err(WireError::LaterFormat { record: schema.name, found, known: FORMAT });
+            }
+        }
+        _ => return Err(failed("it has no format".into())),
+    }
+    fields.remove(0);
+    let fields = from_value::<R::Fields>(&Avro::Record(fields)).map_err(|e| failed(e.to_string()))?;
+    R::from_fields(fields).map_err(failed)
+}

@@ -1,0 +1,69 @@
+//! The model's watermark as a record.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tandem_model::{BinlogPosition, PartialTransaction, Version, Watermark};
+
+use super::record::sealed::Sealed;
+use super::record::{ControlRecord, ControlSchema};
+
+/// Avro's fields of a watermark.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WatermarkFields {
+    source: String,
+    gtid_set: String,
+    file: String,
+    pos: i64,
+    version: i64,
+    offsets: BTreeMap<String, Vec<i64>>,
+    partial_gtid: Option<String>,
+    partial_rows: i64,
+    clock_us: i64,
+}
+
+impl Sealed for Watermark {}
+
+impl ControlRecord for Watermark {
+    type Fields = WatermarkFields;
+
+    fn schema() -> &'static ControlSchema {
+        static SCHEMA: ControlSchema =
+            ControlSchema::new("Watermark", include_str!("../../../../../schemas/watermark.avsc"));
+        &SCHEMA
+    }
+
+    fn to_fields(&self) -> WatermarkFields {
+        WatermarkFields {
+            source: self.source.clone(),
+            gtid_set: self.gtid_set.to_string(),
+            file: self.position.file.to_string(),
+            pos: self.position.pos as i64,
+            version: self.version.0,
+            offsets: self.offsets.clone(),
+            partial_gtid: self.partial.as_ref().map(|partial| partial.gtid.to_string()),
+            partial_rows: self.partial.as_ref().map_or(0, |partial| partial.rows as i64),
+            clock_us: self.clock_us,
+        }
+    }
+
+    fn from_fields(fields: WatermarkFields) -> Result<Self, String> {
+        let number = |n: i64| u64::try_from(n).map_err(|_| "a number is negative".to_owned());
+        let partial = match fields.partial_gtid {
+            None => None,
+            Some(gtid) => Some(PartialTransaction {
+                gtid: gtid.parse().map_err(|_| "its partial names no GTID".to_owned())?,
+                rows: number(fields.partial_rows)?,
+            }),
+        };
+        Ok(Self {
+            source: fields.source,
+            gtid_set: fields.gtid_set.parse().map_err(|_| "it holds no GTID set".to_owned())?,
+            position: BinlogPosition { file: fields.file.into(), pos: number(fields.pos)? },
+            version: Version(fields.version),
+            offsets: fields.offsets,
+            partial,
+            clock_us: fields.clock_us,
+        })
+    }
+}

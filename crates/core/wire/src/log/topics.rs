@@ -1,0 +1,159 @@
+//! Names of topics and groups.
+
+use std::fmt::Write as _;
+
+use tandem_model::TableName;
+
+/// Kafka's longest topic name.
+const MAX_NAME: usize = 249;
+
+/// The names that belong to one prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    prefix: String,
+}
+
+impl Topics {
+    /// The names that begin with `prefix`.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The change topic of a table.
+    pub fn changes(&self, table: &TableName) -> String {
+        self.of_table("", table)
+    }
+
+    /// The topic of a table's backfill.
+    pub fn backfill(&self, table: &TableName) -> String {
+        self.of_table("backfill.", table)
+    }
+
+    /// Watermarks: one partition.
+    pub fn watermarks(&self) -> String {
+        self.named("watermarks")
+    }
+
+    /// DDL statements: one partition.
+    pub fn ddl(&self) -> String {
+        self.named("ddl")
+    }
+
+    /// Schemas: one partition.
+    pub fn schemas(&self) -> String {
+        self.named("schemas")
+    }
+
+    /// Mismatches: one partition.
+    pub fn mismatches(&self) -> String {
+        self.named("mismatches")
+    }
+
+    /// Dual writes that Cassandra did not take: one partition.
+    pub fn dual_write_failures(&self) -> String {
+        self.named("dual-write-failures")
+    }
+
+    /// Records that could not be handled.
+    pub fn dead_letters(&self) -> String {
+        self.named("dead-letters")
+    }
+
+    /// Phases, throttles, progress: one partition.
+    pub fn control(&self) -> String {
+        self.named("control")
+    }
+
+    /// Who changed the phase, when and why: one partition. Beside the control topic and not in it: each
+    /// entry is kept for ever, and every gateway reads the control topic from its beginning.
+    pub fn audit(&self) -> String {
+        self.named("audit")
+    }
+
+    /// The consumer group of `apply`.
+    pub fn apply_group(&self) -> String {
+        self.named("apply")
+    }
+
+    /// The consumer group of `reconcile`.
+    pub fn reconcile_group(&self) -> String {
+        self.named("reconcile")
+    }
+
+    /// The transactional id of `capture`.
+    pub fn capture_transactional_id(&self) -> String {
+        self.named("capture")
+    }
+
+    /// The consumer group in which controllers find out which of them is the active one.
+    pub fn controller_group(&self) -> String {
+        self.named("controller")
+    }
+
+    /// The transactional id of the active controller.
+    pub fn controller_transactional_id(&self) -> String {
+        self.named("controller")
+    }
+
+    fn named(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    fn of_table(&self, kind: &str, table: &TableName) -> String {
+        let mut name = format!("{}.{kind}", self.prefix);
+        escape(&mut name, &table.database);
+        name.push('.');
+        escape(&mut name, &table.table);
+        if name.len() > MAX_NAME {
+            let hash = crate::schema_id::id_of(&name);
+            let _ = write!(name, "-{hash:08x}");
+            let excess = name.len() - MAX_NAME;
+            let tail = name.split_off(name.len() - 9);
+            name.truncate(name.len() - excess);
+            name.push_str(&tail);
+        }
+        name
+    }
+}
+
+/// Kafka takes ASCII letters, digits, `.`, `_` and `-`. A name keeps its letters, digits and `_`;
+/// every other byte becomes `-` and two hexadecimal digits. `.` and `-` are escaped as well, so that
+/// no two pairs of names meet.
+fn escape(out: &mut String, name: &str) {
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'_' {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "-{byte:02x}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names() {
+        let topics = Topics::new("tandem");
+        assert_eq!(topics.changes(&TableName::new("shop", "order_items")), "tandem.shop.order_items");
+        assert_eq!(topics.backfill(&TableName::new("shop", "a-b.c")), "tandem.backfill.shop.a-2db-2ec");
+        assert_eq!(topics.watermarks(), "tandem.watermarks");
+        assert_eq!(topics.changes(&TableName::new("s", "é")), "tandem.s.-c3-a9");
+    }
+
+    proptest! {
+        #[test]
+        fn legal_and_distinct(
+            a in "[a-c.é-]{1,64}", b in "[a-c.é-]{1,64}", c in "[a-c.é-]{1,64}", d in "[a-c.é-]{1,64}",
+        ) {
+            let topics = Topics::new("p");
+            let (x, y) = (TableName::new(a, b), TableName::new(c, d));
+            let name = topics.backfill(&x);
+            prop_assert!(name.len() <= MAX_NAME);
+            prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));
+            prop_assert_eq!(x == y, topics.changes(&x) == topics.changes(&y));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Where the backfill of each table stands, as it is kept in `<prefix>.control`.
+
+use std::collections::HashMap;
+
+use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
+use tandem_wire::WireError;
+use tandem_wire::control::{
+    BackfillProgress, RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control,
+    encode_backfill_progress, is_progress_key, progress_key,
+};
+use tandem_wire::log::{OutRecord, Topics};
+
+/// Progress could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgressError {
+    /// Reading the topic failed.
+    #[error(transparent)]
+    Consume(#[from] ConsumeError),
+    /// A record of the topic is no progress record.
+    #[error("backfill progress in the control topic cannot be read: {0}")]
+    Decode(#[from] WireError),
+}
+
+/// How far the copies are that count: those begun after the newest re-snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    /// The newest re-snapshot. Without one they are the first copies.
+    pub(crate) resnapshot: Option<Resnapshot>,
+    /// By `database.table`. A table without any has not begun.
+    pub(crate) tables: HashMap<String, BackfillProgress>,
+}
+
+/// The newest progress of every table's copy, by `database.table`. A table without any has not begun, or
+/// was copied before the newest re-snapshot only.
+pub async fn read_progress(config: &KafkaConfig) -> Result<HashMap<String, BackfillProgress>, ProgressError> {
+    Ok(Copies::read(config).await?.tables)
+}
+
+impl Copies {
+    /// What the control topic says by now.
+    pub(crate) async fn read(config: &KafkaConfig) -> Result<Self, ProgressError> {
+        let (mut resnapshot, mut newest) = (None, HashMap::new());
+        for record in read_all(config, &Topics::new(&config.prefix).control()).await? {
+            let (Some(key), Some(value)) = (record.key, record.value) else { continue };
+            if key == RESNAPSHOT_KEY {
+                resnapshot = Some(decode_control(&value)?);
+            } else if is_progress_key(&key) {
+                newest.insert(key, decode_backfill_progress(&value)?);
+            }
+        }
+        let counts = |(key, progress): &(Vec<u8>, BackfillProgress)| {
+            *key == progress_key(&progress.table, resnapshot.as_ref())
+        };
+        let tables = newest.into_iter().filter(counts).map(|(_, p)| (p.table.clone(), p)).collect();
+        Ok(Self { resnapshot, tables })
+    }
+}
+
+/// The record that keeps `progress`.
+pub(crate) fn progress_record(
+    config: &KafkaConfig,
+    resnapshot: Option<&Resnapshot>,
+    progress: &BackfillProgress,
+) -> OutRecord {
+    OutRecord {
+        topic: Topics::new(&config.prefix).control().into(),
+        partition: 0,
+        key: progress_key(&progress.table, resnapshot),
+        value: Some(encode_backfill_progress(progress)),
+        version: None,
+        timestamp_ms: None,
+    }
+}

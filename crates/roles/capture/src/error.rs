@@ -1,0 +1,129 @@
+//! Why capture stops.
+
+use tandem_kafka::{ConsumeError, PublishError};
+use tandem_model::GtidSet;
+use tandem_mysql::{BinlogError, MysqlError};
+use tandem_protocol::assemble::AssembleError;
+use tandem_wire::WireError;
+
+/// Why capture stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The binlog.
+    #[error(transparent)]
+    Binlog(#[from] BinlogError),
+    /// A query to MySQL.
+    #[error(transparent)]
+    Mysql(#[from] MysqlError),
+    /// Publishing.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Reading the last watermark, or the schemas.
+    #[error(transparent)]
+    Consume(#[from] ConsumeError),
+    /// An event that cannot be carried.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The last watermark cannot be read.
+    #[error("the last watermark cannot be read: {0}")]
+    Checkpoint(#[from] WireError),
+    /// The server lacks transactions that were already published.
+    #[error(
+        "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
+         them. Point mysql.url at a server that has them; if there is none, `tandem resnapshot` lets the log go on \
+         without them and has every table copied anew and verified"
+    )]
+    Lost {
+        /// The transactions.
+        lost: GtidSet,
+    },
+    /// The task that reads the binlog is gone, which it should only be after an error of its own.
+    #[error("the binlog is no longer read")]
+    StreamEnded,
+    /// The log would begin between the PREPARE and the decision of XA transactions.
+    #[error(
+        "{count} XA transactions are prepared on the server and neither committed nor rolled back: a log \
+         cannot begin or go on behind a gap, their rows would not be on it. Decide them (XA RECOVER lists them)"
+    )]
+    PreparedBefore {
+        /// How many.
+        count: usize,
+    },
+    /// The list of tables changed while a MySQL transaction was partly published.
+    #[error(
+        "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
+         once with the former list until the transaction is out, then change it"
+    )]
+    TablesChangedInPartial,
+    /// A table was mapped, then not, and now is again.
+    #[error(
+        "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
+         taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
+         or have every table copied anew (`tandem resnapshot`)"
+    )]
+    LogGap {
+        /// The change topic.
+        topic: String,
+    },
+    /// A re-snapshot was ordered before anything was captured.
+    #[error("there is no log under this kafka.prefix yet, so it has no gap: `tandem run` begins one")]
+    NoLog,
+    /// A re-snapshot was ordered while another capture publishes.
+    #[error(
+        "a capture publishes watermarks, so the log has no gap. If it is to have one all the same, stop every \
+         capture first"
+    )]
+    StillCaptured,
+    /// Partitions were added to a change topic.
+    #[error(
+        "topic `{topic}` has {count} partitions and had {known} at the last watermark: keys would move to other \
+         partitions, and their order would be lost. Migrate anew under another kafka.prefix"
+    )]
+    Repartitioned {
+        /// The change topic.
+        topic: String,
+        /// Partitions at the last watermark.
+        known: usize,
+        /// Partitions now.
+        count: i32,
+    },
+    /// MySQL's clock is far ahead of this machine's.
+    #[error(
+        "MySQL's clock is {ahead_s} s ahead of this machine's. A watermark at its time would raise every later \
+         version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start again"
+    )]
+    ClockAhead {
+        /// By how many seconds.
+        ahead_s: i64,
+    },
+}
+
+impl CaptureError {
+    /// Whether this is what a capture meets when another one has taken over.
+    pub(crate) fn is_displaced(&self) -> bool {
+        matches!(
+            self,
+            Self::Publish(PublishError::Fenced { .. }) | Self::Binlog(BinlogError::ServerIdClash { .. })
+        )
+    }
+
+    /// Whether going back to the last watermark may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Binlog(error) => error.is_transient(),
+            Self::Mysql(error) => error.is_transient(),
+            Self::Publish(error) => error.is_retriable(),
+            Self::Consume(error) => error.is_retriable(),
+            Self::StreamEnded | Self::PreparedBefore { .. } => true,
+            Self::Assemble(_)
+            | Self::Checkpoint(_)
+            | Self::Lost { .. }
+            | Self::TablesChangedInPartial
+            | Self::LogGap { .. }
+            | Self::NoLog
+            | Self::StillCaptured
+            | Self::Repartitioned { .. }
+            | Self::ClockAhead { .. } => false,
+        }
+    }
+}

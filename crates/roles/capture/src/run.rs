@@ -1,0 +1,461 @@
+//! The loop around the assembler.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tandem_binlog::BinlogEvent;
+use tandem_kafka::{Admin, KafkaConfig, SchemaStore, TransactionalPublisher, read_last};
+use tandem_model::{BinlogPosition, Gtid, GtidSet, Op, TableName, Version, Watermark};
+use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
+use tandem_protocol::assemble::{Assembler, AssemblerConfig, Batch};
+use tandem_protocol::mint::Minter;
+use tandem_runtime::now_us;
+use tandem_wire::control::{decode_watermark, encode_watermark};
+use tandem_wire::log::{EndOffsets, OutRecord, Topics};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::CaptureError;
+use crate::metrics::Metrics;
+use crate::prefetch::Prefetch;
+use crate::standby::{self, Patience, Since};
+
+/// First and longest pause before capture starts again from its last watermark.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+
+/// How capture works.
+#[derive(Debug, Clone)]
+pub struct CaptureConfig {
+    /// The source's name: the key of its watermarks.
+    pub source: String,
+    /// The mapped tables.
+    pub tables: Vec<TableName>,
+    /// Records in one Kafka transaction, at most (one binlog event may overshoot it).
+    pub max_records: usize,
+    /// Bytes of keys and values in one Kafka transaction, at most (one event may overshoot it). As much is kept
+    /// of the rows of prepared XA transactions.
+    pub max_bytes: usize,
+    /// The longest time between two watermarks.
+    pub idle: Duration,
+    /// The least time between a Kafka transaction with changes and the next, if that is not full or due by
+    /// `idle`: each costs the brokers and the consumers as much as many records. A change that comes after a
+    /// pause is published at once.
+    pub linger: Duration,
+    /// How far a commit time may lie ahead of this machine's clock.
+    pub max_clock_ahead: Duration,
+    /// Whether a record without a value follows each DELETE.
+    pub tombstones: bool,
+}
+
+/// Why a term ended.
+enum Ended {
+    /// Another capture has taken over, as it seems.
+    Displaced(Displaced),
+    Failed(CaptureError),
+}
+
+/// What ended a term, if another capture seems to have.
+struct Displaced {
+    error: CaptureError,
+    /// Whether no other capture had been seen to publish before that term either.
+    again: bool,
+}
+
+/// Everything one capture needs.
+pub struct Capture {
+    /// The source, for questions.
+    pub mysql: Mysql,
+    /// The source, for its binlog.
+    pub binlog: MysqlConfig,
+    /// The log.
+    pub kafka: KafkaConfig,
+    /// Where schemas are registered before their first use.
+    pub schemas: SchemaStore,
+    /// How to work.
+    pub config: CaptureConfig,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Capture {
+    /// Reads the binlog into Kafka until `stop`. Whatever may pass is retried for ever from the
+    /// last committed watermark; what cannot pass is returned.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), CaptureError> {
+        for table in &self.config.tables {
+            self.metrics.count_out_of_band(table, 0);
+        }
+        let mut pause = BACKOFF.0;
+        let mut displaced = None;
+        loop {
+            let before = self.metrics.watermarks.get();
+            let session = tokio::select! {
+                ended = self.term(displaced.take()) => ended,
+                () = stop.cancelled() => Ok(()),
+            };
+            self.metrics.connected.set(0);
+            match session {
+                Ok(()) => return Ok(()),
+                Err(Ended::Displaced(by)) => {
+                    tracing::warn!(error = %by.error, "another capture has taken over: this one stands by");
+                    displaced = Some(by);
+                }
+                Err(Ended::Failed(error)) => {
+                    if !error.is_transient() {
+                        return Err(error);
+                    }
+                    if self.metrics.watermarks.get() > before {
+                        pause = BACKOFF.0;
+                    }
+                    tracing::warn!(%error, pause_ms = pause.as_millis(), "capture goes back to its last watermark");
+                    self.metrics.restarts.inc();
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                    pause = (pause * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Waits while another capture publishes, then captures until something fails.
+    async fn term(&self, displaced: Option<Displaced>) -> Result<(), Ended> {
+        let patience = Patience::of(self.config.idle);
+        let after = if displaced.is_some() { Since::Now } else { Since::LastWatermark };
+        let others =
+            standby::wait(&self.kafka, &patience, after, &self.metrics).await.map_err(Ended::Failed)?;
+        self.metrics.standby.set(0);
+        let alone = displaced.is_some() && !others;
+        match displaced {
+            // Twice it was no capture of this log that reads under the same id: nobody would ever give way.
+            Some(Displaced { error: clash @ CaptureError::Binlog(_), again: true }) if alone => {
+                return Err(Ended::Failed(clash));
+            }
+            _ => {}
+        }
+        match self.session().await {
+            Err(error) if error.is_displaced() => Err(Ended::Displaced(Displaced { error, again: alone })),
+            session => session.map_err(Ended::Failed),
+        }
+    }
+
+    /// From the last watermark until something fails. Dropped at any point, it leaves at most an
+    /// open Kafka transaction, which the next session's `init_transactions` aborts.
+    async fn session(&self) -> Result<(), CaptureError> {
+        let topics = Topics::new(&self.kafka.prefix);
+        // First fence any older capture, then read the last watermark: in the other order, the older
+        // one could still commit another.
+        let publisher =
+            TransactionalPublisher::start(&self.kafka, &topics.capture_transactional_id()).await?;
+        let admin = Admin::connect(&self.kafka).await?;
+        let mut partitions = BTreeMap::new();
+        for table in &self.config.tables {
+            let topic = topics.changes(table);
+            partitions.insert(topic.clone(), admin.partitions(&topic).await?);
+        }
+        // An answer that takes longer than the stream may be silent will not come.
+        let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
+        let last = self.last_watermark(&topics).await?;
+        let resumed = last.is_some();
+        let last = match last {
+            Some(last) => last,
+            None => self.first_watermark(&mut reader).await?,
+        };
+        let executed = reader.executed().await?;
+        let lost = last.gtid_set.minus(&executed);
+        if !lost.is_empty() {
+            return Err(CaptureError::Lost { lost });
+        }
+        let mut ends = last.offsets.clone();
+        if last.partial.is_some() && ends.keys().ne(partitions.keys()) {
+            return Err(CaptureError::TablesChangedInPartial);
+        }
+        ends.retain(|topic, _| partitions.contains_key(topic));
+        for (topic, &count) in &partitions {
+            if let Some(known) = ends.get(topic) {
+                let known = known.len();
+                if known != count as usize {
+                    return Err(CaptureError::Repartitioned { topic: topic.clone(), known, count });
+                }
+                continue;
+            }
+            let found = admin.end_offsets(topic, count).await?;
+            if self.holds_changes(&admin, topic, &found).await? {
+                return Err(CaptureError::LogGap { topic: topic.clone() });
+            }
+            ends.insert(topic.clone(), found);
+        }
+        let wanted: HashSet<TableName> = self.config.tables.iter().cloned().collect();
+        let outline = AssemblerConfig {
+            tables: wanted.clone(),
+            topics: topics.clone(),
+            prefix: self.kafka.prefix.clone(),
+            partitions: partitions.into_iter().collect(),
+            max_clock_ahead_us: self.config.max_clock_ahead.as_micros() as i64,
+            prepared_bytes: self.config.max_bytes,
+            tombstones: self.config.tombstones,
+        };
+        let mut assembler = Assembler::resume(outline, &last);
+        let stream = self.stream(&self.binlog, &last.gtid_set, &wanted).await?;
+        tracing::info!(gtid_set = %last.gtid_set, version = %last.version, partial = last.partial.is_some(), "reading the binlog");
+        self.metrics.connected.set(1);
+        let mut events = Prefetch::of(stream);
+        // The rows of a large XA transaction, which are read again when it commits.
+        let mut again: Option<Prefetch> = None;
+        let ends = Arc::new(Mutex::new(ends));
+        let mut publication = None;
+        // A new log begins with a watermark at once: nothing can be borrowed before there is one.
+        let mut idle_at = Instant::now() + if resumed { self.config.idle } else { Duration::ZERO };
+        let mut next_at = Instant::now();
+
+        loop {
+            let (now, mut behind) = (now_us(), None);
+            while !self.is_full(&assembler)
+                && let Some(event) = again.as_mut().unwrap_or(&mut events).take()
+            {
+                behind = behind_us(&event, now).or(behind);
+                assembler.on_event(event, now)?;
+                match assembler.rows_needed() {
+                    None => again = None,
+                    Some(_) if again.is_some() => {}
+                    Some(gtid) => {
+                        again = Some(Prefetch::of(self.transaction(&mut reader, gtid, &wanted).await?));
+                    }
+                }
+            }
+            if let Some(behind) = behind {
+                self.metrics.behind_source_s.set(behind as f64 / 1e6);
+            }
+            let full = self.is_full(&assembler);
+            let caught_up = again.is_none() && events.is_empty();
+            let idle = Instant::now() >= idle_at;
+            let whole = caught_up && !assembler.is_empty() && !assembler.in_transaction();
+            let lingers = Instant::now() < next_at;
+            if publication.is_none() && (full || whole && !lingers || idle) {
+                // MySQL's clock is asked only when there is nothing left to read: a watermark's clock
+                // must not run ahead of changes that are still to come from the binlog's past.
+                let clock = if idle && caught_up && assembler.is_empty() {
+                    Some(self.clock(&mut reader).await?)
+                } else {
+                    None
+                };
+                let bytes = assembler.bytes() as u64;
+                let (batch, watermark) = assembler.take(clock);
+                idle_at = Instant::now() + self.config.idle;
+                if !batch.records.is_empty() {
+                    next_at = Instant::now() + self.config.linger;
+                }
+                publication = Some(Box::pin(self.publish(
+                    &publisher,
+                    &topics,
+                    Arc::clone(&ends),
+                    batch,
+                    watermark,
+                    bytes,
+                )));
+            }
+            tokio::select! {
+                biased;
+                done = finished(&mut publication), if publication.is_some() => {
+                    publication = None;
+                    let published: Published = done?;
+                    self.metrics.rows.inc_by(published.rows);
+                    self.metrics.bytes.inc_by(published.bytes);
+                    self.metrics.transactions.inc_by(published.transactions);
+                    for (table, op, rows) in &published.changes {
+                        self.metrics.published(table, *op, *rows);
+                    }
+                    for (table, rows) in &published.out_of_band_rows {
+                        self.metrics.count_out_of_band(table, *rows);
+                    }
+                    self.metrics.watermarks.inc();
+                }
+                more = again.as_mut().unwrap_or(&mut events).ready(), if !self.is_full(&assembler) => {
+                    more?;
+                    self.metrics.last_event_us.set(now_us());
+                }
+                () = tokio::time::sleep_until(if whole { next_at.min(idle_at) } else { idle_at }), if publication.is_none() => {}
+            }
+        }
+    }
+
+    /// Whether the batch is to be published as it is.
+    fn is_full(&self, assembler: &Assembler) -> bool {
+        assembler.len() >= self.config.max_records || assembler.bytes() >= self.config.max_bytes
+    }
+
+    async fn stream(
+        &self,
+        config: &MysqlConfig,
+        from: &GtidSet,
+        wanted: &HashSet<TableName>,
+    ) -> Result<BinlogStream, CaptureError> {
+        let wanted = wanted.clone();
+        Ok(BinlogStream::open(config, from, move |table| wanted.contains(table)).await?)
+    }
+
+    /// A stream that begins with one transaction of the past, or, among others, comes to it. It poses as
+    /// another replica than the one that goes on reading.
+    async fn transaction(
+        &self,
+        reader: &mut Reader,
+        gtid: &Gtid,
+        wanted: &HashSet<TableName>,
+    ) -> Result<BinlogStream, CaptureError> {
+        tracing::info!(%gtid, "the rows of a large XA transaction are read again");
+        let mut one = GtidSet::default();
+        one.insert(gtid);
+        let others = reader.executed().await?.minus(&one);
+        let second =
+            MysqlConfig { server_id: second_server_id(self.binlog.server_id), ..self.binlog.clone() };
+        self.stream(&second, &others, wanted).await
+    }
+
+    async fn publish(
+        &self,
+        publisher: &TransactionalPublisher,
+        topics: &Topics,
+        ends: Arc<Mutex<BTreeMap<String, Vec<i64>>>>,
+        batch: Batch,
+        watermark: Watermark,
+        bytes: u64,
+    ) -> Result<Published, CaptureError> {
+        for schema in &batch.schemas {
+            let topic = topics.changes(&schema.table().name);
+            self.schemas.register(&topic, schema).await?;
+        }
+        for change in &batch.schema_changes {
+            tracing::warn!(
+                gtid = change.gtid, kind = change.kind, tables = ?change.tables,
+                "the schema of a mapped table changed; values that the statement itself changed are not \
+                 row changes and are not carried"
+            );
+        }
+        let Batch { mut records, rows, transactions, changes, out_of_band_rows, .. } = batch;
+        let published = Published { rows, transactions, bytes, changes, out_of_band_rows };
+        let topic: Arc<str> = topics.watermarks().into();
+        self.schemas.reframe(&mut records)?;
+        publisher
+            .publish(records, move |offsets| Ok(vec![watermark_record(topic, watermark, &ends, offsets)]))
+            .await?;
+        Ok(published)
+    }
+
+    /// Whether a topic holds a committed record, or has held some before retention took them. What an
+    /// aborted transaction has left (that of a capture killed before its first watermark) is none.
+    async fn holds_changes(&self, admin: &Admin, topic: &str, ends: &[i64]) -> Result<bool, CaptureError> {
+        if admin.first_offsets(topic, ends.len() as i32).await?.iter().any(|first| *first > 0) {
+            return Ok(true);
+        }
+        for (partition, end) in ends.iter().enumerate() {
+            if *end > 0 && read_last(&self.kafka, topic, partition as i32).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// MySQL's clock, refused where it is far ahead: once it is in a version, every later version
+    /// lies above it.
+    pub(crate) async fn clock(&self, reader: &mut Reader) -> Result<i64, CaptureError> {
+        let clock = reader.clock_us().await?;
+        let ahead = clock - now_us();
+        if ahead > self.config.max_clock_ahead.as_micros() as i64 {
+            return Err(CaptureError::ClockAhead { ahead_s: ahead / 1_000_000 });
+        }
+        Ok(clock)
+    }
+
+    pub(crate) async fn last_watermark(&self, topics: &Topics) -> Result<Option<Watermark>, CaptureError> {
+        let Some(record) = read_last(&self.kafka, &topics.watermarks(), 0).await? else { return Ok(None) };
+        Ok(Some(decode_watermark(record.value.as_deref().unwrap_or_default())?))
+    }
+
+    /// Asked after the set of what is executed: whatever is prepared in it and undecided now is seen. Where
+    /// this may not be asked, its XA COMMIT is noticed.
+    pub(crate) async fn nothing_prepared(&self, reader: &mut Reader) -> Result<(), CaptureError> {
+        match reader.prepared().await? {
+            Some(count) if count > 0 => Err(CaptureError::PreparedBefore { count }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a log begins: everything that the server has executed by now. It covers no position
+    /// until the stream has reached one.
+    async fn first_watermark(&self, reader: &mut Reader) -> Result<Watermark, CaptureError> {
+        let clock_us = self.clock(reader).await?;
+        let gtid_set = reader.executed().await?;
+        self.nothing_prepared(reader).await?;
+        tracing::info!(%gtid_set, "this log is new: capture begins at what MySQL has executed by now");
+        Ok(Watermark {
+            source: self.config.source.clone(),
+            gtid_set,
+            position: BinlogPosition::default(),
+            version: Minter::after(Version(0)).watermark(clock_us),
+            offsets: BTreeMap::new(),
+            partial: None,
+            clock_us,
+        })
+    }
+}
+
+/// What a committed Kafka transaction held.
+struct Published {
+    rows: u64,
+    transactions: u64,
+    bytes: u64,
+    changes: Vec<(TableName, Op, u64)>,
+    out_of_band_rows: BTreeMap<TableName, u64>,
+}
+
+/// The watermark's record, with the offsets that this transaction's records got.
+pub(crate) fn watermark_record(
+    topic: Arc<str>,
+    mut watermark: Watermark,
+    ends: &Mutex<BTreeMap<String, Vec<i64>>>,
+    offsets: &EndOffsets,
+) -> OutRecord {
+    let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
+    for ((topic, partition), &end) in offsets {
+        if let Some(slot) = ends.get_mut(topic.as_ref()).and_then(|ends| ends.get_mut(*partition as usize)) {
+            *slot = end;
+        }
+    }
+    watermark.offsets.clone_from(&ends);
+    OutRecord {
+        topic,
+        partition: 0,
+        key: watermark.source.clone().into_bytes(),
+        value: Some(encode_watermark(&watermark)),
+        version: Some(watermark.version),
+        timestamp_ms: Some(watermark.clock_us / 1000),
+    }
+}
+
+/// Waits for the publication under way.
+async fn finished<F: Future + Unpin>(publication: &mut Option<F>) -> F::Output {
+    match publication {
+        Some(publication) => publication.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The replica id of a second connection: another one, and not 0, which is none.
+fn second_server_id(first: u32) -> u32 {
+    match first ^ 0x8000_0000 {
+        0 => 1,
+        id => id,
+    }
+}
+
+/// How old what an event tells of is, by this machine's clock. An idle server tells of now.
+fn behind_us(event: &BinlogEvent, now_us: i64) -> Option<i64> {
+    match event {
+        BinlogEvent::Begin { commit_us, .. }
+        | BinlogEvent::Decided { commit_us, .. }
+        | BinlogEvent::Statement { commit_us, .. } => Some((now_us - commit_us).max(0)),
+        BinlogEvent::Idle { .. } => Some(0),
+        BinlogEvent::Rows(_) | BinlogEvent::Commit { .. } | BinlogEvent::Prepared { .. } => None,
+    }
+}

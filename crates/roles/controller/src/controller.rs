@@ -1,0 +1,181 @@
+//! The executor: which controller is the active one, and what the active one does.
+//!
+//! - One partition of the audit topic, in a consumer group of all controllers, is the seat: whoever
+//!   has it is the active one.
+//! - That alone would let a controller that was stopped for a while write when it goes on. So each
+//!   one that takes the seat starts a transactional publisher under one id, which fences every older
+//!   one, and only then reads the phase.
+//! - A change is one Kafka transaction: the next phase record and its entry of the audit trail.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tandem_kafka::{GroupConsumer, TransactionalPublisher};
+use tandem_model::PhaseRecord;
+use tandem_protocol::rollout::Measurements;
+use tandem_runtime::now_us;
+use tandem_wire::log::Topics;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::server::{Api, serve};
+use crate::config::{Controller, ControllerError};
+use crate::lead::active::{Active, Turn};
+use crate::lead::leadership::Leadership;
+use crate::lead::outcome::{Ended, Failure};
+use crate::measure::log_watch::LogWatch;
+use crate::measure::window::Window;
+use crate::order::{Command, Refusal, View};
+
+/// Between two looks at who leads.
+const LOOK: Duration = Duration::from_millis(100);
+/// Before trying again what Kafka did not do.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Orders that wait.
+const ORDERS: usize = 16;
+
+impl Controller {
+    /// Serves the API on `listener` and takes its turns as the active controller, until `stop`.
+    pub async fn run<L: Listener<Addr: Debug>>(
+        self,
+        listener: L,
+        stop: CancellationToken,
+    ) -> Result<(), ControllerError> {
+        let (commands, mut orders) = mpsc::channel(ORDERS);
+        let (views, view) = watch::channel(View::Standby);
+        let api = Api { view, commands, tokens: self.config.tokens.clone(), kafka: self.kafka.clone() };
+        let (failing, mut failures) = mpsc::channel(1);
+        let serving = serve(api, listener, stop.clone());
+        let served = tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                // Without a receiver the controller has ended already.
+                let _ = failing.send(error).await;
+            }
+        });
+        let outcome = loop {
+            let term = tokio::select! {
+                term = self.term(&mut orders, &views, &stop) => term,
+                // Without it nobody can give an order or look.
+                Some(error) = failures.recv() => break Err(ControllerError::Serve(error)),
+            };
+            match term {
+                Ok(Ended::Stopped) => break Ok(()),
+                Ok(Ended::Lost | Ended::Fenced) => {}
+                Err(Failure { error, retriable: true }) => {
+                    tracing::warn!(%error, "Kafka does not do what the controller needs: trying again");
+                }
+                Err(Failure { error, retriable: false }) => break Err(error),
+            }
+            self.stand_by(&views);
+            tokio::select! {
+                () = stop.cancelled() => break Ok(()),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        };
+        self.stand_by(&views);
+        served.abort();
+        outcome
+    }
+
+    fn stand_by(&self, views: &watch::Sender<View>) {
+        self.metrics.active.set(0);
+        views.send_replace(View::Standby);
+    }
+
+    /// Waits for leadership, and is the active controller while it has it.
+    async fn term(
+        &self,
+        orders: &mut mpsc::Receiver<Command>,
+        views: &watch::Sender<View>,
+        stop: &CancellationToken,
+    ) -> Result<Ended, Failure> {
+        let topics = Topics::new(&self.kafka.prefix);
+        let mut leadership = Leadership {
+            consumer: GroupConsumer::start(&self.kafka, &topics.controller_group(), &[topics.audit()])
+                .await?,
+            topic: topics.audit(),
+        };
+        let outcome = loop {
+            if stop.is_cancelled() {
+                break Ok(Ended::Stopped);
+            }
+            match leadership.is_held(LOOK).await {
+                Err(error) => break Err(error.into()),
+                Ok(true) => match self.lead(&mut leadership, orders, views, stop).await {
+                    // The membership is kept: leaving would make the others elect anew.
+                    Ok(Ended::Lost) => self.stand_by(views),
+                    ended => break ended,
+                },
+                Ok(false) => {}
+            }
+            while let Ok(command) = orders.try_recv() {
+                command.answer(Err(Refusal::Standby));
+            }
+        };
+        self.stand_by(views);
+        leadership.consumer.close().await;
+        outcome
+    }
+
+    /// Acts until leadership is lost.
+    async fn lead(
+        &self,
+        leadership: &mut Leadership,
+        orders: &mut mpsc::Receiver<Command>,
+        views: &watch::Sender<View>,
+        stop: &CancellationToken,
+    ) -> Result<Ended, Failure> {
+        let topics = Topics::new(&self.kafka.prefix);
+        let id = topics.controller_transactional_id();
+        let begun = async {
+            let publisher = TransactionalPublisher::start(&self.kafka, &id).await?;
+            let log = LogWatch::start(&self.kafka, &self.tables).await?;
+            Ok::<_, Failure>((publisher, log))
+        };
+        let (publisher, log) = tokio::select! {
+            begun = begun => begun?,
+            () = stop.cancelled() => return Ok(Ended::Stopped),
+        };
+        let first = PhaseRecord { auto: self.config.auto, ..PhaseRecord::default() };
+        let record = log.phase().cloned().unwrap_or(first);
+        tracing::info!(generation = record.generation, phase = %record.phase, "this is the active controller");
+        self.metrics.active.set(1);
+        let mut window = Window::new(self.config.window.as_micros() as i64);
+        window.begin(record.generation);
+        let mut active = Active {
+            controller: self,
+            publisher,
+            log,
+            window,
+            watched_since_us: now_us(),
+            confirmed: Instant::now(),
+            measured: Measurements::none("nothing was measured yet"),
+            record,
+        };
+        let mut ticks = tokio::time::interval(self.config.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let command = tokio::select! {
+                () = stop.cancelled() => return Ok(Ended::Stopped),
+                _ = ticks.tick() => None,
+                command = orders.recv() => command,
+            };
+            if !leadership.is_held(Duration::ZERO).await? {
+                tracing::warn!("another controller leads");
+                if let Some(command) = command {
+                    command.answer(Err(Refusal::Standby));
+                }
+                return Ok(Ended::Lost);
+            }
+            let turn = tokio::select! {
+                turn = active.turn(command, views) => turn?,
+                () = stop.cancelled() => return Ok(Ended::Stopped),
+            };
+            if let Turn::Over(ended) = turn {
+                return Ok(ended);
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What the active controller does, turn by turn: measure, show, follow an order or act by itself.
+
+use tandem_kafka::{PublishError, TransactionalPublisher};
+use tandem_model::PhaseRecord;
+use tandem_runtime::now_us;
+use tandem_wire::control::{PHASE_KEY, encode_control, encode_phase};
+use tandem_wire::log::{OutRecord, Topics};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::Controller;
+use crate::lead::outcome::{Ended, Failure};
+use crate::measure::log_state::Since;
+use crate::measure::log_watch::LogWatch;
+use crate::measure::scrape::scrape;
+use crate::measure::window::Window;
+use crate::metrics::ActionLabel;
+use crate::order::{Command, Order, Refusal, Standing, View};
+use tandem_protocol::rollout::Measurements;
+use tandem_protocol::rollout::{Action, Reason, audit, next_record};
+use tandem_protocol::rollout::{Decision, Outlook, Situation, assess};
+
+/// Who the audit trail names where the controller acts by itself.
+const AUTO: &str = "auto";
+
+/// What a turn came to.
+pub(crate) enum Turn {
+    Next,
+    /// Another controller is the active one, or may be.
+    Over(Ended),
+}
+
+/// The active controller's knowledge.
+pub(crate) struct Active<'a> {
+    pub(crate) controller: &'a Controller,
+    pub(crate) publisher: TransactionalPublisher,
+    pub(crate) log: LogWatch,
+    pub(crate) window: Window,
+    pub(crate) watched_since_us: i64,
+    /// When Kafka last said that this record is the newest.
+    pub(crate) confirmed: Instant,
+    pub(crate) measured: Measurements,
+    pub(crate) record: PhaseRecord,
+}
+
+impl Active<'_> {
+    /// Measures, shows how things stand, and does what is ordered or what is to do.
+    pub(crate) async fn turn(
+        &mut self,
+        command: Option<Command>,
+        views: &watch::Sender<View>,
+    ) -> Result<Turn, Failure> {
+        self.measure().await?;
+        if self.log.phase().is_some_and(|seen| seen.generation > self.record.generation) {
+            tracing::warn!("a newer phase record is there: another controller is the active one");
+            if let Some(command) = command {
+                command.answer(Err(Refusal::Standby));
+            }
+            return Ok(Turn::Over(Ended::Fenced));
+        }
+        // Whoever was told that the outcome is unknown must not see it come about later.
+        let command = command.filter(|command| !command.reply.is_closed());
+        let outlook = self.show(views);
+        let (action, reason, reply) = match command {
+            Some(command) => match ordered(&command, &self.record, &outlook) {
+                Ok(action) => {
+                    let Command { by, reason, reply, .. } = command;
+                    (action, Reason { by, reason }, Some(reply))
+                }
+                Err(refusal) => {
+                    command.answer(Err(refusal));
+                    return Ok(Turn::Next);
+                }
+            },
+            None => match by_oneself(&outlook) {
+                Some((action, reason)) => (action, reason, None),
+                None => return Ok(Turn::Next),
+            },
+        };
+        let written = self.write(action, &reason, &outlook).await;
+        let (turn, answer) = match written {
+            Ok(()) => {
+                // What was measured is of the stage before.
+                self.measured = Measurements::none("the migration has only just come here");
+                self.show(views);
+                (Turn::Next, Ok(views.borrow().standing()))
+            }
+            Err(PublishError::Fenced { .. }) => {
+                tracing::warn!("another controller has taken over; nothing was changed");
+                (Turn::Over(Ended::Fenced), Err(Refusal::Standby))
+            }
+            Err(error @ (PublishError::Aborted { .. } | PublishError::Rejected { .. })) => {
+                tracing::warn!(%error, "the phase was not changed");
+                (Turn::Next, Err(Refusal::NotWritten(error.to_string())))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "whether the phase was changed is not known: looking again");
+                (Turn::Over(Ended::Lost), Err(Refusal::Unknown(error.to_string())))
+            }
+        };
+        if matches!(turn, Turn::Over(_)) {
+            views.send_replace(View::Standby);
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(answer);
+        }
+        Ok(turn)
+    }
+
+    /// One round of measuring. While Kafka does not answer, what it would say is not measured.
+    async fn measure(&mut self) -> Result<(), Failure> {
+        let config = &self.controller.config;
+        let now = now_us();
+        let mut all = Measurements::none("it was not measured in this round");
+        let since = Since {
+            offset: self.record.mismatches_from,
+            seen_us: now.saturating_sub(config.window.as_micros() as i64),
+        };
+        let (log, pages) = tokio::join!(
+            self.log.measure(now, since, &mut all),
+            scrape(&config.gateways, &config.metric_names)
+        );
+        match log {
+            Ok(()) => self.confirmed = Instant::now(),
+            Err(error) if error.is_retriable() => {
+                self.controller.metrics.failed_rounds.inc();
+                all = Measurements::none(&error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.window.measure(now, self.record.generation, pages, &mut all);
+        self.measured = all;
+        Ok(())
+    }
+
+    /// How things stand, for everybody to see.
+    fn show(&self, views: &watch::Sender<View>) -> Outlook {
+        let situation = Situation {
+            record: &self.record,
+            measured: &self.measured,
+            watched_since_us: self.watched_since_us,
+            now_us: now_us(),
+        };
+        let outlook = assess(&self.controller.config.policy, situation);
+        self.controller.metrics.generation.set(self.record.generation as i64);
+        self.controller.metrics.show(&outlook);
+        views.send_replace(View::Active(
+            Standing {
+                record: self.record.clone(),
+                outlook: outlook.clone(),
+                measured: self.measured.clone(),
+                confirmed: self.confirmed,
+                at_us: situation.now_us,
+            }
+            .into(),
+        ));
+        outlook
+    }
+
+    /// Writes a change: all of it or nothing.
+    async fn write(
+        &mut self,
+        action: Action,
+        reason: &Reason,
+        outlook: &Outlook,
+    ) -> Result<(), PublishError> {
+        let controller = self.controller;
+        let next = {
+            let serving = &controller.config.serving;
+            next_record(serving, &self.record, action, reason, now_us(), self.log.mismatches_end())
+        };
+        let gates = outlook.gates.iter().chain(&outlook.rollback);
+        let entry = audit(&self.record, &next, action, &self.measured, gates);
+        let entry = encode_control(&entry).map_err(|error| PublishError::Finish(error.into()))?;
+        let topics = Topics::new(&controller.kafka.prefix);
+        let record = |topic: String, key: Vec<u8>, value| OutRecord {
+            topic: topic.into(),
+            partition: 0,
+            key,
+            value: Some(value),
+            version: None,
+            timestamp_ms: None,
+        };
+        let records = vec![
+            record(topics.control(), PHASE_KEY.to_vec(), encode_phase(&next)),
+            record(topics.audit(), next.generation.to_string().into_bytes(), entry),
+        ];
+        self.publisher.publish(records, |_| Ok(Vec::new())).await?;
+        tracing::info!(
+            generation = next.generation,
+            action = action.name(),
+            phase = %next.phase,
+            percent = next.cohort.percent,
+            by = reason.by,
+            reason = reason.reason,
+            "the phase was changed"
+        );
+        controller.metrics.actions.get_or_create(&ActionLabel { action: action.name() }).inc();
+        if matches!(action, Action::Advance(_) | Action::Back(_)) {
+            self.window.begin(next.generation);
+        }
+        self.confirmed = Instant::now();
+        self.record = next;
+        Ok(())
+    }
+}
+
+/// What to do by oneself, and why.
+fn by_oneself(outlook: &Outlook) -> Option<(Action, Reason)> {
+    let (action, reason) = match outlook.decision {
+        Decision::Hold => return None,
+        Decision::Forward(stage) => {
+            let gates: Vec<&str> = outlook.gates.iter().map(|gate| gate.name.as_str()).collect();
+            let held = outlook.held.as_secs_f64();
+            (Action::Advance(stage), format!("held for {held:.1} s; met: {}", gates.join(", ")))
+        }
+        Decision::Back(stage) => {
+            let failing = outlook.rollback.iter().filter(|gate| gate.met).map(ToString::to_string);
+            (Action::Back(stage), failing.collect::<Vec<_>>().join("; "))
+        }
+    };
+    Some((action, Reason { by: AUTO.to_owned(), reason }))
+}
+
+/// What an order comes to.
+fn ordered(command: &Command, record: &PhaseRecord, outlook: &Outlook) -> Result<Action, Refusal> {
+    if let Some(expected) = command.generation.filter(|expected| *expected != record.generation) {
+        return Err(Refusal::OtherGeneration { expected, found: record.generation });
+    }
+    match command.order {
+        Order::Advance => match outlook.may_advance() {
+            Ok(stage) => Ok(Action::Advance(stage)),
+            Err(obstacles) => Err(Refusal::Obstacles(outlook.next, obstacles.to_vec())),
+        },
+        Order::Back => outlook.previous.map(Action::Back).ok_or(Refusal::First),
+        Order::Pause => Ok(Action::Pause),
+        Order::Resume => Ok(Action::Resume),
+        Order::Auto(on) => Ok(Action::Auto(on)),
+    }
+}

@@ -1,0 +1,8 @@
+//! What the controller measures: the log, and the gateways' metrics pages.
+
+pub(crate) mod counters;
+mod exposition;
+pub(crate) mod log_state;
+pub(crate) mod log_watch;
+pub(crate) mod scrape;
+pub(crate) mod window;

@@ -1,0 +1,124 @@
+//! Which metrics are read from the gateways' pages.
+
+use std::collections::BTreeMap;
+
+use crate::measure::exposition::{Selector, parse};
+
+/// A counter that gateways keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Counter {
+    /// Writes answered well.
+    DualWrites,
+    /// Of those, the ones that Cassandra did not take in time.
+    DualWriteFailures,
+    /// Reads that Cassandra served.
+    CassandraReads,
+    /// Reads that MySQL served because Cassandra failed. Not those whose rows differed: what is
+    /// confirmed of them is in the log.
+    Fallbacks,
+    /// Row changes that no gateway made. Capture counts them.
+    OutOfBandRows,
+}
+
+const GENERATION: &str = "generation";
+
+/// The name of each in the configuration, and the metric that it is by default.
+const COUNTERS: [(Counter, &str, &str); 5] = [
+    (
+        Counter::DualWrites,
+        "dual_writes",
+        "tandem_gateway_requests_total{operation=\"insert|put|patch|delete|batch\",status=\"200|201|204\"}",
+    ),
+    (Counter::DualWriteFailures, "dual_write_failures", "tandem_gateway_dual_write_failures_total"),
+    (Counter::CassandraReads, "cassandra_reads", "tandem_gateway_reads_total{served_by=\"cassandra\"}"),
+    (Counter::Fallbacks, "fallbacks", "tandem_gateway_fallbacks_total{reason=\"down|late|failed\"}"),
+    (Counter::OutOfBandRows, "out_of_band_rows", "tandem_capture_out_of_band_rows_total"),
+];
+
+/// Which metric stands for what.
+#[derive(Debug, Clone)]
+pub struct MetricNames {
+    generation: Selector,
+    counters: BTreeMap<Counter, Selector>,
+}
+
+/// What a page says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Page {
+    /// The generation that a gateway acts on; none where the page is no gateway's.
+    pub(crate) generation: Option<u64>,
+    counters: BTreeMap<Counter, f64>,
+}
+
+impl Page {
+    /// A counter. One that the page does not have has not been counted yet.
+    pub(crate) fn count(&self, counter: Counter) -> f64 {
+        self.counters.get(&counter).copied().unwrap_or(0.0)
+    }
+
+    /// Whether the page has the counter.
+    pub(crate) fn has(&self, counter: Counter) -> bool {
+        self.counters.contains_key(&counter)
+    }
+}
+
+impl Default for MetricNames {
+    fn default() -> Self {
+        Self::new(&BTreeMap::new()).expect("the defaults are selectors, a test reads pages by them")
+    }
+}
+
+impl MetricNames {
+    /// The gateway's own names, changed by what is configured.
+    pub fn new(configured: &BTreeMap<String, String>) -> Result<Self, String> {
+        let names = || COUNTERS.iter().map(|(_, name, _)| *name).chain([GENERATION]);
+        if let Some(unknown) = configured.keys().find(|key| !names().any(|name| name == **key)) {
+            let known: Vec<&str> = names().collect();
+            return Err(format!("`{unknown}` is none of {}", known.join(", ")));
+        }
+        let selector = |name: &str, default: &str| {
+            configured.get(name).map_or(default, String::as_str).parse::<Selector>()
+        };
+        let counters: Result<BTreeMap<Counter, Selector>, String> = COUNTERS
+            .iter()
+            .map(|(counter, name, default)| Ok((*counter, selector(name, default)?)))
+            .collect();
+        Ok(Self { generation: selector(GENERATION, "tandem_gateway_generation")?, counters: counters? })
+    }
+
+    /// Reads a page.
+    pub(crate) fn read(&self, page: &str) -> Result<Page, String> {
+        let samples = parse(page)?;
+        let counted = |(counter, selector): (&Counter, &Selector)| Some((*counter, selector.sum(&samples)?));
+        Ok(Page {
+            generation: self.generation.sum(&samples).map(|generation| generation as u64),
+            counters: self.counters.iter().filter_map(counted).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_be_others() {
+        let other = BTreeMap::from([("fallbacks".to_owned(), "other_total{why=\"x\"}".to_owned())]);
+        let page = MetricNames::new(&other)
+            .unwrap()
+            .read("other_total{why=\"x\"} 2\nother_total{why=\"y\"} 3\ntandem_capture_out_of_band_rows_total{table=\"a.b\"} 1\n")
+            .unwrap();
+        assert!((page.count(Counter::Fallbacks) - 2.0).abs() < 1e-9);
+        assert!(page.has(Counter::OutOfBandRows) && !page.has(Counter::DualWrites));
+        assert_eq!(page.generation, None);
+    }
+
+    #[test]
+    fn unknown_names_are_refused_with_the_list() {
+        let wrong = BTreeMap::from([("fallback".to_owned(), "x".to_owned())]);
+        let error = MetricNames::new(&wrong).unwrap_err();
+        assert!(error.contains("`fallback`") && error.contains("out_of_band_rows"), "{error}");
+        let bad = BTreeMap::from([("fallbacks".to_owned(), "x{".to_owned())]);
+        assert!(MetricNames::new(&bad).is_err());
+    }
+}

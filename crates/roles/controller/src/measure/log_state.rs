@@ -1,0 +1,409 @@
+//! What the log's records say about the migration, taken in one by one.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Instant;
+
+use tandem_model::{PhaseRecord, TableName, Watermark};
+use tandem_wire::WireError;
+use tandem_wire::control::{
+    BackfillProgress, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY, RESNAPSHOT_KEY,
+    Resnapshot, decode_backfill_progress, decode_control, decode_phase, decode_watermark, is_progress_key,
+    progress_key,
+};
+use tandem_wire::log::InRecord;
+
+use tandem_protocol::rollout::Measurements;
+
+/// A migrated table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappedTable {
+    /// Its name in MySQL.
+    pub name: TableName,
+    /// The fingerprint of its mapping as it is configured. Only a copy by that one counts.
+    pub mapping: String,
+}
+
+/// The newest of everything.
+#[derive(Debug, Default)]
+pub(crate) struct LogState {
+    phase: Option<PhaseRecord>,
+    /// With when it was taken in, which no clock of another machine can hide.
+    watermark: Option<(Watermark, Instant)>,
+    /// By the records' keys: copies of before the newest re-snapshot are among them.
+    progress: HashMap<Vec<u8>, BackfillProgress>,
+    resnapshot: Option<Resnapshot>,
+    full_scan: Option<FullScan>,
+    open: HashSet<Vec<u8>>,
+    /// Those that reads met, in the order of the log.
+    by_reads: VecDeque<MetByRead>,
+    /// The offset after the last mismatch event.
+    mismatches_end: i64,
+}
+
+/// A mismatch that a read met.
+#[derive(Debug)]
+struct MetByRead {
+    found_by: FoundBy,
+    offset: i64,
+    /// When, in microseconds since the epoch: by the controller's clock if it was there.
+    seen_us: i64,
+}
+
+/// From when on mismatches that reads met are counted.
+///
+/// They are counted by the log and not by the gateways' counters: the controller that decides about a
+/// step sees what was confirmed while another one, or none, was the active one, and what a gateway
+/// confirmed that died since. Each event counts in one place of the migration and one only, that in
+/// which it became known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Since {
+    /// The offset in the mismatch topic with which the place began.
+    pub(crate) offset: i64,
+    /// What was seen before is forgotten, in microseconds since the epoch.
+    pub(crate) seen_us: i64,
+}
+
+impl LogState {
+    /// Takes in a record of the control topic.
+    pub(crate) fn take_control(&mut self, record: &InRecord) -> Result<(), WireError> {
+        let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(()) };
+        if key == PHASE_KEY {
+            let found = decode_phase(value)?;
+            if self.phase.as_ref().is_none_or(|known| found.generation > known.generation) {
+                self.phase = Some(found);
+            }
+        } else if key == FULL_SCAN_KEY {
+            self.full_scan = Some(decode_control(value)?);
+        } else if key == RESNAPSHOT_KEY {
+            self.resnapshot = Some(decode_control(value)?);
+        } else if is_progress_key(key) {
+            self.progress.insert(key.clone(), decode_backfill_progress(value)?);
+        }
+        Ok(())
+    }
+
+    /// Takes in a mismatch event, at `now_us` if it is new; otherwise its own clock says when it was.
+    pub(crate) fn take_mismatch(&mut self, record: &InRecord, now_us: Option<i64>) -> Result<(), WireError> {
+        self.mismatches_end = record.offset + 1;
+        let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(()) };
+        let event: Mismatch = decode_control(value)?;
+        if event.state == MismatchState::Found && event.found_by != FoundBy::Verification {
+            self.by_reads.push_back(MetByRead {
+                found_by: event.found_by,
+                offset: record.offset,
+                seen_us: now_us.unwrap_or(event.detected_at_us),
+            });
+        }
+        if event.state == MismatchState::Resolved {
+            self.open.remove(key);
+        } else {
+            self.open.insert(key.clone());
+        }
+        Ok(())
+    }
+
+    /// The offset after the last mismatch event taken in.
+    pub(crate) fn mismatches_end(&self) -> i64 {
+        self.mismatches_end
+    }
+
+    /// Takes in a watermark.
+    pub(crate) fn take_watermark(&mut self, record: &InRecord) -> Result<(), WireError> {
+        if let Some(value) = &record.value {
+            self.watermark = Some((decode_watermark(value)?, Instant::now()));
+        }
+        Ok(())
+    }
+
+    /// The newest phase record; none before the first.
+    pub(crate) fn phase(&self) -> Option<&PhaseRecord> {
+        self.phase.as_ref()
+    }
+
+    /// Seconds since the newest watermark's clock, or since it was taken in if that is longer; none
+    /// before the first.
+    pub(crate) fn capture_age(&self, now_us: i64) -> Option<f64> {
+        let (watermark, taken_in) = self.watermark.as_ref()?;
+        Some(seconds(watermark.clock_us, now_us).max(taken_in.elapsed().as_secs_f64()))
+    }
+
+    /// How far the copy of a table is, as it is mapped now. After the mapping was changed there is none
+    /// before backfill has begun anew.
+    fn progress_of(&self, table: &MappedTable) -> Option<&BackfillProgress> {
+        let key = progress_key(&table.name.to_string(), self.resnapshot.as_ref());
+        self.progress.get(&key).filter(|progress| progress.configured == table.mapping)
+    }
+
+    /// Whether every row of a table is copied and applied, up to `applied` in each partition of its
+    /// backfill topic.
+    pub(crate) fn is_copied(&self, table: &MappedTable, applied: &[i64]) -> bool {
+        self.progress_of(table).is_some_and(|progress| {
+            progress.done
+                && progress
+                    .end_offsets
+                    .iter()
+                    .enumerate()
+                    .all(|(partition, end)| applied.get(partition).is_some_and(|applied| applied >= end))
+        })
+    }
+
+    /// Sets what these records alone say.
+    pub(crate) fn measure(
+        &mut self,
+        tables: &[MappedTable],
+        now_us: i64,
+        since: Since,
+        into: &mut Measurements,
+    ) {
+        into.set("open_mismatches", Ok(self.open.len() as f64));
+        self.by_reads.retain(|met| met.offset >= since.offset && met.seen_us >= since.seen_us);
+        for (name, found_by) in
+            [("canary_mismatches", FoundBy::CanaryRead), ("shadow_mismatches", FoundBy::ShadowRead)]
+        {
+            let met = self.by_reads.iter().filter(|met| met.found_by == found_by).count();
+            into.set(name, Ok(met as f64));
+        }
+        let age = self.capture_age(now_us);
+        into.set("capture_age_seconds", age.ok_or_else(|| "capture has not begun".to_owned()));
+        let left = tables.iter().map(|table| match self.progress_of(table) {
+            Some(progress) if progress.done => Ok(0),
+            Some(progress) => Ok((progress.estimated_rows - progress.rows).max(1)),
+            None => Err(format!("the backfill of {}, as it is mapped now, has not begun", table.name)),
+        });
+        let left: Result<i64, String> = left.sum();
+        into.set("backfill_rows_left", left.map(|rows| rows as f64));
+
+        let none = || "no full verification has ended yet: run `tandem verify --full`".to_owned();
+        let scan = self.full_scan.as_ref().ok_or_else(none);
+        into.set("full_scan_age_seconds", scan.clone().map(|scan| seconds(scan.ended_at_us, now_us)));
+        into.set_flag("full_scan_clean", scan.map(|scan| self.is_clean(scan, tables)));
+    }
+
+    /// Whether the scan found nothing, and began when all was copied.
+    fn is_clean(&self, scan: &FullScan, tables: &[MappedTable]) -> bool {
+        let copied_before = |table: &MappedTable| {
+            self.progress_of(table).is_some_and(|p| p.done && p.updated_at_us <= scan.started_at_us)
+        };
+        scan.mismatches == 0 && scan.undecided == 0 && tables.iter().all(copied_before)
+    }
+}
+
+fn seconds(then_us: i64, now_us: i64) -> f64 {
+    (now_us - then_us).max(0) as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_wire::control::{MismatchKind, encode_backfill_progress, encode_control, encode_phase};
+
+    fn record(key: &[u8], value: Vec<u8>) -> InRecord {
+        InRecord {
+            topic: "t".into(),
+            partition: 0,
+            offset: 0,
+            key: Some(key.to_vec()),
+            value: Some(value),
+            version: None,
+            timestamp_ms: None,
+        }
+    }
+
+    fn mismatch(key: &[u8], state: MismatchState) -> InRecord {
+        let event = Mismatch {
+            table: "d.t".into(),
+            target: "t".into(),
+            source_key: vec![],
+            target_key: vec![],
+            kind: MismatchKind::Missing,
+            columns: vec![],
+            state,
+            lower: 0,
+            upper: 0,
+            writetimes: vec![],
+            detected_at_us: 0,
+            raw_target_key: vec![],
+            found_by: FoundBy::Verification,
+        };
+        record(key, encode_control(&event).unwrap())
+    }
+
+    fn met(found_by: FoundBy, offset: i64, detected_at_us: i64, state: MismatchState) -> InRecord {
+        let found = mismatch(b"k", state);
+        let event: Mismatch = decode_control(&found.value.unwrap()).unwrap();
+        let event = Mismatch { found_by, detected_at_us, ..event };
+        InRecord { offset, ..record(b"k", encode_control(&event).unwrap()) }
+    }
+
+    fn progress(done: bool, updated_at_us: i64) -> InRecord {
+        let progress = BackfillProgress {
+            table: "d.t".into(),
+            mapping: String::new(),
+            configured: "now".into(),
+            last_key: None,
+            upto_key: None,
+            rows: 30,
+            estimated_rows: 100,
+            done,
+            version: 0,
+            started_at_us: 0,
+            updated_at_us,
+            end_offsets: vec![5, 7],
+        };
+        record(b"backfill/d.t", encode_backfill_progress(&progress))
+    }
+
+    fn scan(started_at_us: i64, mismatches: i64) -> InRecord {
+        let scan = FullScan { started_at_us, ended_at_us: 20, rows: 9, mismatches, undecided: 0 };
+        record(FULL_SCAN_KEY, encode_control(&scan).unwrap())
+    }
+
+    fn table() -> MappedTable {
+        MappedTable { name: TableName::new("d", "t"), mapping: "now".into() }
+    }
+
+    fn measured(state: &mut LogState) -> Measurements {
+        let mut all = Measurements::none("x");
+        state.measure(&[table()], 1_000_020, Since { offset: 0, seen_us: 0 }, &mut all);
+        all
+    }
+
+    #[test]
+    fn a_mismatch_is_open_until_it_is_resolved() {
+        let mut state = LogState::default();
+        let open = |state: &mut LogState| measured(state).get("open_mismatches").unwrap().as_number() as u64;
+        for (key, event, left) in [
+            (b"a", MismatchState::Found, 1),
+            (b"a", MismatchState::Found, 1),
+            (b"b", MismatchState::Found, 2),
+            (b"a", MismatchState::Resolved, 1),
+            (b"b", MismatchState::Unrepairable, 1),
+        ] {
+            state.take_mismatch(&mismatch(key, event), None).unwrap();
+            assert_eq!(open(&mut state), left);
+        }
+    }
+
+    #[test]
+    fn what_reads_met_counts_from_the_offset_of_the_place_on_until_it_is_old() {
+        use FoundBy::{CanaryRead, ShadowRead, Verification};
+        use MismatchState::{Found, Resolved};
+        let mut state = LogState::default();
+        for (found_by, offset, detected_at_us, event, now_us) in [
+            (CanaryRead, 3, 100, Found, None),
+            (CanaryRead, 4, 100, Found, None),
+            (CanaryRead, 5, 100, Resolved, None),
+            (Verification, 6, 100, Found, None),
+            // A gateway whose clock is behind.
+            (CanaryRead, 7, 1, Found, Some(90)),
+            (ShadowRead, 8, 1, Found, Some(95)),
+        ] {
+            state.take_mismatch(&met(found_by, offset, detected_at_us, event), now_us).unwrap();
+        }
+        assert_eq!(state.mismatches_end(), 9);
+        let mut counted = |offset, seen_us| {
+            let mut all = Measurements::none("x");
+            state.measure(&[table()], 1_000_020, Since { offset, seen_us }, &mut all);
+            let number = |name| all.get(name).unwrap().as_number() as i64;
+            (number("canary_mismatches"), number("shadow_mismatches"))
+        };
+        assert_eq!(counted(0, 0), (3, 1));
+        assert_eq!(counted(4, 90), (2, 1));
+        assert_eq!(counted(4, 91), (1, 1));
+        assert_eq!(counted(9, 0), (0, 0));
+    }
+
+    #[test]
+    fn a_table_is_copied_once_its_rows_are_applied() {
+        let mut state = LogState::default();
+        assert!(!state.is_copied(&table(), &[9, 9]));
+        assert!(measured(&mut state).get("backfill_rows_left").is_err());
+        state.take_control(&progress(false, 1)).unwrap();
+        assert!(!state.is_copied(&table(), &[9, 9]));
+        assert_eq!(measured(&mut state).get("backfill_rows_left").unwrap().as_number() as i64, 70);
+        state.take_control(&progress(true, 2)).unwrap();
+        assert!(!state.is_copied(&table(), &[5, 6]) && !state.is_copied(&table(), &[5]));
+        assert!(state.is_copied(&table(), &[5, 7]));
+        assert_eq!(measured(&mut state).get("backfill_rows_left").unwrap().as_number() as i64, 0);
+    }
+
+    #[test]
+    fn a_copy_by_another_mapping_is_none() {
+        let mut state = LogState::default();
+        state.take_control(&progress(true, 2)).unwrap();
+        state.take_control(&scan(10, 0)).unwrap();
+        let of = |state: &mut LogState, mapping: &str| {
+            let table = MappedTable { mapping: mapping.into(), ..table() };
+            let mut all = Measurements::none("x");
+            let since = Since { offset: 0, seen_us: 0 };
+            state.measure(std::slice::from_ref(&table), 1_000_020, since, &mut all);
+            let clean = all.get("full_scan_clean").unwrap().as_number() > 0.0;
+            (state.is_copied(&table, &[5, 7]), clean, all.get("backfill_rows_left").map_err(str::to_owned))
+        };
+        assert!(matches!(of(&mut state, "now"), (true, true, Ok(_))));
+        let (copied, clean, left) = of(&mut state, "later");
+        assert!(!copied && !clean);
+        assert_eq!(left.unwrap_err(), "the backfill of d.t, as it is mapped now, has not begun");
+    }
+
+    #[test]
+    fn a_copy_of_before_a_resnapshot_is_none() {
+        let mut state = LogState::default();
+        let resnapshot = |version| Resnapshot {
+            version,
+            from_gtid_set: String::new(),
+            to_gtid_set: String::new(),
+            reason: String::new(),
+            at_us: 0,
+        };
+        let ordered = |version| record(RESNAPSHOT_KEY, encode_control(&resnapshot(version)).unwrap());
+        let copied = |version| {
+            let key = progress_key("d.t", Some(&resnapshot(version)));
+            InRecord { key: Some(key), ..progress(true, 12) }
+        };
+        state.take_control(&progress(true, 2)).unwrap();
+        state.take_control(&scan(10, 0)).unwrap();
+        state.take_control(&ordered(7)).unwrap();
+        // A backfill that has not heard of it goes on.
+        state.take_control(&progress(true, 11)).unwrap();
+        let clean = |state: &mut LogState| measured(state).get("full_scan_clean").unwrap().as_number() > 0.0;
+        assert!(!state.is_copied(&table(), &[5, 7]) && !clean(&mut state));
+        assert!(measured(&mut state).get("backfill_rows_left").is_err());
+        state.take_control(&copied(7)).unwrap();
+        assert!(state.is_copied(&table(), &[5, 7]));
+        assert!(!clean(&mut state), "the verification is of before the copy");
+        state.take_control(&scan(12, 0)).unwrap();
+        assert!(clean(&mut state));
+        state.take_control(&ordered(8)).unwrap();
+        assert!(!state.is_copied(&table(), &[5, 7]) && !clean(&mut state));
+    }
+
+    #[test]
+    fn a_scan_counts_if_it_began_after_the_backfill() {
+        let mut state = LogState::default();
+        let clean =
+            |state: &mut LogState| measured(state).get("full_scan_clean").map(|v| v.as_number() > 0.0).ok();
+        state.take_control(&progress(true, 10)).unwrap();
+        assert_eq!(clean(&mut state), None);
+        for (started, mismatches, expected) in [(9, 0, false), (10, 1, false), (10, 0, true)] {
+            state.take_control(&scan(started, mismatches)).unwrap();
+            assert_eq!(clean(&mut state), Some(expected), "{started} {mismatches}");
+        }
+        // The table is copied anew.
+        state.take_control(&progress(true, 30)).unwrap();
+        assert_eq!(clean(&mut state), Some(false));
+        let age = measured(&mut state).get("full_scan_age_seconds").unwrap().as_number();
+        assert!((age - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_older_phase_is_not_taken() {
+        let mut state = LogState::default();
+        for generation in [2, 1] {
+            let phase = PhaseRecord { generation, ..PhaseRecord::default() };
+            state.take_control(&record(PHASE_KEY, encode_phase(&phase))).unwrap();
+        }
+        assert_eq!(state.phase().map(|phase| phase.generation), Some(2));
+        assert!(state.take_control(&record(PHASE_KEY, vec![1])).is_err());
+    }
+}

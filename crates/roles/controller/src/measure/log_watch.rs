@@ -1,0 +1,157 @@
+//! Measures what the log says, each time up to its end of then.
+
+use std::time::Duration;
+
+use tandem_kafka::{
+    Admin, ConsumeError, GroupOffsets, KafkaConfig, PartitionLag, TailReader, oldest_record, partition_lags,
+    read_last,
+};
+use tandem_model::PhaseRecord;
+use tandem_wire::WireError;
+use tandem_wire::log::Topics;
+use tokio::time::Instant;
+
+use crate::measure::log_state::{LogState, MappedTable, Since};
+use tandem_protocol::rollout::Measurements;
+use tandem_runtime::now_us;
+
+/// How long the followed topics may take to be read to their ends.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The log could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WatchError {
+    #[error(transparent)]
+    Consume(#[from] ConsumeError),
+    #[error("a record of `{topic}` cannot be read: {source}")]
+    Decode { topic: String, source: WireError },
+    #[error("`{0}` was not read to its end in time")]
+    Late(String),
+}
+
+impl WatchError {
+    /// Whether trying again may help.
+    pub(crate) fn is_retriable(&self) -> bool {
+        match self {
+            Self::Consume(error) => error.is_retriable(),
+            Self::Late(_) => true,
+            Self::Decode { .. } => false,
+        }
+    }
+}
+
+/// Follows the control topic, mismatches and watermarks.
+pub(crate) struct LogWatch {
+    kafka: KafkaConfig,
+    tables: Vec<MappedTable>,
+    topics: Topics,
+    admin: Admin,
+    group: GroupOffsets,
+    reader: TailReader,
+    state: LogState,
+}
+
+impl LogWatch {
+    /// Reads the control topic, and what else is followed, to the end.
+    pub(crate) async fn start(kafka: &KafkaConfig, tables: &[MappedTable]) -> Result<Self, WatchError> {
+        let topics = Topics::new(&kafka.prefix);
+        let admin = Admin::connect(kafka).await?;
+        let (control, mismatches, watermarks) = (topics.control(), topics.mismatches(), topics.watermarks());
+        let mut state = LogState::default();
+        // Of watermarks only the newest counts; those behind it are followed.
+        let after = admin.end_offsets(&watermarks, 1).await?[0];
+        if let Some(newest) = read_last(kafka, &watermarks, 0).await? {
+            state.take_watermark(&newest).map_err(|source| decode(&watermarks, source))?;
+        }
+        let from = vec![
+            (control.clone(), 0, admin.first_offsets(&control, 1).await?[0]),
+            (mismatches.clone(), 0, admin.first_offsets(&mismatches, 1).await?[0]),
+            (watermarks, 0, after),
+        ];
+        let mut watch = Self {
+            kafka: kafka.clone(),
+            tables: tables.to_vec(),
+            group: GroupOffsets::new(kafka, &topics.apply_group())?,
+            topics,
+            admin,
+            reader: TailReader::start(kafka, from).await?,
+            state,
+        };
+        watch.catch_up(false).await?;
+        Ok(watch)
+    }
+
+    /// The newest phase record read so far.
+    pub(crate) fn phase(&self) -> Option<&PhaseRecord> {
+        self.state.phase()
+    }
+
+    /// The offset after the last mismatch event read.
+    pub(crate) fn mismatches_end(&self) -> i64 {
+        self.state.mismatches_end()
+    }
+
+    /// Reads the followed topics up to their ends as they are now. `live` where what comes is new.
+    async fn catch_up(&mut self, live: bool) -> Result<(), WatchError> {
+        let (control, mismatches, watermarks) =
+            (self.topics.control(), self.topics.mismatches(), self.topics.watermarks());
+        let begun = Instant::now();
+        // Control once more at the end: who knows the watermark behind a gap must know that no copy counts.
+        for topic in [&control, &mismatches, &watermarks, &control] {
+            let end = self.admin.end_offsets(topic, 1).await?[0];
+            while self.reader.consumed_to(topic, 0).is_none_or(|at| at < end) {
+                if begun.elapsed() > PATIENCE {
+                    return Err(WatchError::Late(topic.clone()));
+                }
+                for record in self.reader.next_batch(5000, Duration::from_millis(50)).await? {
+                    let taken = match &*record.topic {
+                        name if name == control => self.state.take_control(&record),
+                        name if name == mismatches => self.state.take_mismatch(&record, live.then(now_us)),
+                        _ => self.state.take_watermark(&record),
+                    };
+                    taken.map_err(|source| decode(&record.topic, source))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures. An error says that nothing of the log is known now.
+    pub(crate) async fn measure(
+        &mut self,
+        now_us: i64,
+        since: Since,
+        into: &mut Measurements,
+    ) -> Result<(), WatchError> {
+        self.catch_up(true).await?;
+        let mut behind = Vec::new();
+        let (mut records, mut unclaimed, mut not_copied) = (0, 0, 0);
+        for table in &self.tables {
+            let (changes, backfill) = (self.topics.changes(&table.name), self.topics.backfill(&table.name));
+            for topic in [&changes, &backfill] {
+                let partitions = partition_lags(&self.admin, &self.group, topic).await?;
+                records += partitions.iter().map(PartitionLag::records).sum::<i64>();
+                unclaimed += partitions.iter().filter(|p| p.committed.is_none()).count();
+                let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
+                behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied()..p.end)));
+                if topic == &backfill {
+                    let applied: Vec<i64> = partitions.iter().map(PartitionLag::applied).collect();
+                    not_copied += usize::from(!self.state.is_copied(table, &applied));
+                }
+            }
+        }
+        let oldest = oldest_record(&self.kafka, behind).await?;
+        let oldest = oldest.map_or(0.0, |ms| (now_us / 1000 - ms).max(0) as f64 / 1e3);
+        self.state.measure(&self.tables, now_us, since, into);
+        into.set("apply_lag_records", Ok(records as f64));
+        into.set("apply_partitions_unclaimed", Ok(unclaimed as f64));
+        into.set("backfill_tables_left", Ok(not_copied as f64));
+        let lag = self.state.capture_age(now_us).map(|age| age.max(oldest));
+        into.set("apply_lag_seconds", lag.ok_or_else(|| "capture has not begun".to_owned()));
+        Ok(())
+    }
+}
+
+fn decode(topic: &str, source: WireError) -> WatchError {
+    WatchError::Decode { topic: topic.to_owned(), source }
+}

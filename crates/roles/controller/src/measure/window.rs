@@ -1,0 +1,301 @@
+//! What the gateways' counters have grown by since the migration came to where it is.
+//!
+//! A round that was not read, a gateway that begins anew or another active controller begin the window
+//! anew: rates bear that. What must not be forgotten is counted from the log (`log_state`).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::measure::counters::{Counter, Page};
+use tandem_protocol::rollout::Measurements;
+
+/// What was not there to take a rate of, and what to do about it.
+const NO_WRITE: (&str, &str) = (
+    "no dual write was made",
+    "where none will come, the gate `dual_write_failures <= 0.01 * dual_writes` asks the same and is met by none",
+);
+const NO_READ: (&str, &str) = ("no read was Cassandra's to serve", "read through a gateway");
+
+/// The pages of every process, read about the same time.
+#[derive(Debug, Clone)]
+struct Round {
+    at_us: i64,
+    pages: BTreeMap<String, Page>,
+}
+
+/// The last rounds. Only those count in which every gateway acted on the generation with which the
+/// migration came to its place, so that what is counted belongs to that place.
+#[derive(Debug)]
+pub(crate) struct Window {
+    length_us: i64,
+    generation: u64,
+    rounds: VecDeque<Round>,
+}
+
+impl Window {
+    /// A window of `length_us` microseconds at most.
+    pub(crate) fn new(length_us: i64) -> Self {
+        Self { length_us, generation: 0, rounds: VecDeque::new() }
+    }
+
+    /// The migration came to another place: what was counted before is of no interest.
+    pub(crate) fn begin(&mut self, generation: u64) {
+        self.generation = generation;
+        self.rounds.clear();
+    }
+
+    /// Takes in what was read from each process, by its address, and says what that means. `current` is
+    /// the generation that holds now.
+    pub(crate) fn measure(
+        &mut self,
+        at_us: i64,
+        current: u64,
+        read: BTreeMap<String, Result<Page, String>>,
+        into: &mut Measurements,
+    ) {
+        if read.is_empty() {
+            let why = "controller.gateways lists no gateway";
+            return set_all(into, why);
+        }
+        let mut pages = BTreeMap::new();
+        for (address, page) in read {
+            match page {
+                Ok(page) => {
+                    pages.insert(address, page);
+                }
+                Err(why) => {
+                    let why = format!("{address} was not read: {why}");
+                    return set_all(into, &why);
+                }
+            }
+        }
+        let gateways: Vec<u64> = pages.values().filter_map(|page| page.generation).collect();
+        if gateways.is_empty() {
+            let why = "no page is a gateway's: none names its generation";
+            into.set("gateways_behind", Err(why.to_owned()));
+            return set_increases(into, why);
+        }
+        let behind = |generation: u64| gateways.iter().filter(|seen| **seen < generation).count();
+        into.set("gateways_behind", Ok(behind(current) as f64));
+        if behind(self.generation) > 0 {
+            self.rounds.clear();
+            return set_increases(into, "not every gateway has come to this place");
+        }
+        self.rounds.push_back(Round { at_us, pages });
+        while self.rounds.len() > 2 && self.rounds[1].at_us <= at_us - self.length_us {
+            self.rounds.pop_front();
+        }
+        if self.rounds.len() < 2 {
+            return set_increases(into, "the counters were read only once since the migration came here");
+        }
+        let grown = |counter| self.increase(counter);
+        let (writes, failures) = (grown(Counter::DualWrites), grown(Counter::DualWriteFailures));
+        let (served, fallbacks) = (grown(Counter::CassandraReads), grown(Counter::Fallbacks));
+        into.set("dual_writes", Ok(writes));
+        into.set("dual_write_failures", Ok(failures));
+        into.set("dual_write_failure_rate", share(failures, writes).ok_or_else(|| self.nothing(NO_WRITE)));
+        into.set("canary_reads", Ok(served + fallbacks));
+        into.set("fallbacks", Ok(fallbacks));
+        into.set("fallback_rate", share(fallbacks, served + fallbacks).ok_or_else(|| self.nothing(NO_READ)));
+        let counted = self
+            .rounds
+            .back()
+            .is_some_and(|round| round.pages.values().any(|page| page.has(Counter::OutOfBandRows)));
+        let nobody = || "no page counts them: controller.gateways must list capture's too".to_owned();
+        into.set("out_of_band_rows", counted.then(|| grown(Counter::OutOfBandRows)).ok_or_else(nobody));
+    }
+
+    /// Why there is no rate.
+    fn nothing(&self, (what, remedy): (&str, &str)) -> String {
+        let seconds = self.length_us / 1_000_000;
+        format!(
+            "{what} since the migration came to this place, or in the last {seconds} s \
+             (controller.window_seconds); {remedy}"
+        )
+    }
+
+    /// By how much a counter has grown over all processes. One that has fallen began anew, at 0.
+    fn increase(&self, counter: Counter) -> f64 {
+        let pairs = self.rounds.iter().zip(self.rounds.iter().skip(1));
+        let growth = pairs.flat_map(|(before, after)| {
+            after.pages.iter().map(move |(address, page)| {
+                let now = page.count(counter);
+                let was = before.pages.get(address).map_or(0.0, |page| page.count(counter));
+                if now >= was { now - was } else { now }
+            })
+        });
+        growth.sum()
+    }
+}
+
+/// `part` of `whole`; all of nothing if there is a part. Nothing of nothing is no rate: it says
+/// neither that things go well nor that they go badly.
+fn share(part: f64, whole: f64) -> Option<f64> {
+    if whole > 0.0 {
+        Some((part / whole).min(1.0))
+    } else if part > 0.0 {
+        Some(1.0)
+    } else {
+        None
+    }
+}
+
+fn set_all(into: &mut Measurements, why: &str) {
+    into.set("gateways_behind", Err(why.to_owned()));
+    set_increases(into, why);
+}
+
+fn set_increases(into: &mut Measurements, why: &str) {
+    for name in [
+        "dual_writes",
+        "dual_write_failures",
+        "dual_write_failure_rate",
+        "canary_reads",
+        "fallbacks",
+        "fallback_rate",
+        "out_of_band_rows",
+    ] {
+        into.set(name, Err(why.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::counters::MetricNames;
+    use tandem_protocol::rollout::Gate;
+
+    fn page(text: &str) -> Page {
+        MetricNames::default().read(text).unwrap()
+    }
+
+    #[allow(clippy::unnecessary_wraps)] // as the others are read
+    /// A gateway's page: generation, writes, failures, reads by Cassandra, fallbacks.
+    fn gateway(
+        generation: u64,
+        writes: u64,
+        failures: u64,
+        reads: u64,
+        fallbacks: u64,
+    ) -> Result<Page, String> {
+        Ok(page(&format!(
+            "tandem_gateway_generation {generation}\n\
+             tandem_gateway_requests_total{{entity=\"e\",operation=\"put\",status=\"200\"}} {writes}\n\
+             tandem_gateway_requests_total{{entity=\"e\",operation=\"get\",status=\"200\"}} 1000\n\
+             tandem_gateway_requests_total{{entity=\"e\",operation=\"put\",status=\"500\"}} 1000\n\
+             tandem_gateway_dual_write_failures_total{{entity=\"e\",reason=\"late\"}} {failures}\n\
+             tandem_gateway_reads_total{{entity=\"e\",served_by=\"cassandra\"}} {reads}\n\
+             tandem_gateway_reads_total{{entity=\"e\",served_by=\"mysql\"}} 1000\n\
+             tandem_gateway_fallbacks_total{{entity=\"e\",reason=\"down\"}} {fallbacks}\n\
+             tandem_gateway_fallbacks_total{{entity=\"e\",reason=\"token-not-applied\"}} 1000\n"
+        )))
+    }
+
+    fn round<const N: usize>(
+        window: &mut Window,
+        second: i64,
+        pages: [(&str, Result<Page, String>); N],
+    ) -> Measurements {
+        let mut all = Measurements::none("x");
+        let read = pages.into_iter().map(|(address, page)| (address.to_owned(), page)).collect();
+        window.measure(second * 1_000_000, 5, read, &mut all);
+        all
+    }
+
+    fn number(all: &Measurements, name: &str) -> f64 {
+        all.get(name).unwrap().as_number()
+    }
+
+    #[test]
+    fn rates_are_of_what_was_added_over_all_gateways() {
+        let mut window = Window::new(60_000_000);
+        window.begin(5);
+        let first =
+            round(&mut window, 0, [("a", gateway(5, 100, 50, 10, 10)), ("b", gateway(5, 0, 0, 0, 0))]);
+        assert!(first.get("fallback_rate").unwrap_err().contains("only once"));
+        let second =
+            round(&mut window, 1, [("a", gateway(5, 110, 51, 12, 11)), ("b", gateway(5, 10, 0, 1, 0))]);
+        assert!((number(&second, "dual_write_failure_rate") - 1.0 / 20.0).abs() < 1e-9);
+        assert!((number(&second, "fallback_rate") - 1.0 / 4.0).abs() < 1e-9);
+        assert!((number(&second, "canary_reads") - 4.0).abs() < 1e-9);
+        // `a` was started again.
+        let third = round(&mut window, 2, [("a", gateway(5, 5, 0, 0, 0)), ("b", gateway(5, 10, 0, 1, 0))]);
+        assert!((number(&third, "dual_writes") - 25.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn failures_without_a_write_are_all_of_them() {
+        for (part, whole, expected) in [(3.0, 0.0, 1.0), (1.0, 4.0, 0.25), (5.0, 4.0, 1.0), (0.0, 4.0, 0.0)] {
+            assert!((share(part, whole).unwrap() - expected).abs() < 1e-9, "{part} of {whole}");
+        }
+    }
+
+    #[test]
+    fn a_rate_of_nothing_meets_no_gate_and_a_count_of_nothing_does() {
+        let gate = |text: &str| Gate::compile("g", text).unwrap();
+        let mut window = Window::new(60_000_000);
+        window.begin(5);
+        round(&mut window, 0, [("a", gateway(5, 9, 0, 9, 0))]);
+        let quiet = round(&mut window, 1, [("a", gateway(5, 9, 0, 9, 0))]);
+        for (name, text, nothing) in [
+            ("dual_write_failure_rate", "dual_write_failure_rate <= 0.01", "no dual write was made since"),
+            ("fallback_rate", "fallback_rate <= 0.01", "no read was Cassandra's to serve since"),
+        ] {
+            let why = quiet.get(name).unwrap_err();
+            assert!(why.contains(nothing) && why.contains("the last 60 s"), "{why}");
+            assert!(!gate(text).judge(&quiet).met, "{text}");
+        }
+        // What the refusal names for those who write nothing holds back failures all the same.
+        let named = NO_WRITE.1.split('`').nth(1).unwrap();
+        assert!(gate(named).judge(&quiet).met);
+        let failed = round(&mut window, 2, [("a", gateway(5, 10, 1, 9, 0))]);
+        assert!(!gate(named).judge(&failed).met);
+        assert!((number(&failed, "dual_write_failures") - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rows_beside_the_gateways_are_counted_where_captures_page_is_read() {
+        let mut window = Window::new(60_000_000);
+        window.begin(5);
+        let capture =
+            |rows: u64| Ok(page(&format!("tandem_capture_out_of_band_rows_total{{table=\"a.b\"}} {rows}\n")));
+        round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);
+        let without = round(&mut window, 1, [("a", gateway(5, 0, 0, 0, 0))]);
+        assert!(without.get("out_of_band_rows").unwrap_err().contains("capture"));
+        window.begin(5);
+        round(&mut window, 2, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(7))]);
+        let none = round(&mut window, 3, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(7))]);
+        assert!(number(&none, "out_of_band_rows").abs() < 1e-9);
+        let some = round(&mut window, 4, [("a", gateway(5, 0, 0, 0, 0)), ("c", capture(9))]);
+        assert!((number(&some, "out_of_band_rows") - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_gateway_that_lags_or_is_silent_leaves_nothing_measured() {
+        let mut window = Window::new(60_000_000);
+        window.begin(5);
+        round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0)), ("b", gateway(5, 0, 0, 0, 0))]);
+        let lagging = round(&mut window, 1, [("a", gateway(5, 0, 0, 0, 0)), ("b", gateway(4, 0, 0, 0, 0))]);
+        assert!((number(&lagging, "gateways_behind") - 1.0).abs() < 1e-9);
+        assert!(lagging.get("canary_reads").is_err());
+        let silent = round(&mut window, 2, [("a", gateway(5, 0, 0, 0, 0)), ("b", Err("refused".into()))]);
+        assert!(silent.get("gateways_behind").unwrap_err().contains("b was not read: refused"));
+        let nobody = round(&mut window, 3, []);
+        assert!(nobody.get("gateways_behind").unwrap_err().contains("controller.gateways"));
+    }
+
+    #[test]
+    fn what_was_counted_elsewhere_or_long_ago_does_not_count() {
+        let mut window = Window::new(10_000_000);
+        window.begin(5);
+        round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);
+        let ten = round(&mut window, 5, [("a", gateway(5, 0, 0, 0, 10))]);
+        assert!((number(&ten, "fallbacks") - 10.0).abs() < 1e-9);
+        round(&mut window, 6, [("a", gateway(5, 0, 0, 0, 10))]);
+        let past = round(&mut window, 16, [("a", gateway(5, 0, 0, 0, 10))]);
+        assert!(number(&past, "fallbacks").abs() < 1e-9);
+        window.begin(5);
+        round(&mut window, 17, [("a", gateway(5, 0, 0, 0, 20))]);
+        let anew = round(&mut window, 18, [("a", gateway(5, 0, 0, 0, 21))]);
+        assert!((number(&anew, "fallbacks") - 1.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,67 @@
+//! What the controller tells about itself.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tandem_model::Phase;
+
+use tandem_protocol::rollout::Outlook;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabel {
+    gate: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ActionLabel {
+    pub(crate) action: &'static str,
+}
+
+/// Gauges and counters of one controller. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    pub(crate) active: Gauge<i64, AtomicI64>,
+    pub(crate) generation: Gauge<i64, AtomicI64>,
+    phase: Family<PhaseLabel, Gauge<i64, AtomicI64>>,
+    gates: Family<GateLabel, Gauge<i64, AtomicI64>>,
+    pub(crate) actions: Family<ActionLabel, Counter<u64, AtomicU64>>,
+    pub(crate) failed_rounds: Counter<u64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Registers everything under `tandem_controller_…`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("tandem_controller");
+        registry.register("active", "1 where this is the active controller", self.active.clone());
+        registry.register("generation", "The generation of the phase", self.generation.clone());
+        registry.register("phase", "1 for the phase that holds", self.phase.clone());
+        registry.register("gate_met", "1 for a gate of this phase that is met", self.gates.clone());
+        registry.register("actions", "Changes of the phase record", self.actions.clone());
+        registry.register(
+            "failed_rounds",
+            "Rounds in which the log was not measured",
+            self.failed_rounds.clone(),
+        );
+    }
+
+    /// How things stand.
+    pub(crate) fn show(&self, outlook: &Outlook) {
+        for phase in Phase::ALL {
+            let holds = i64::from(phase == outlook.stage.phase);
+            self.phase.get_or_create(&PhaseLabel { phase: phase.name() }).set(holds);
+        }
+        self.gates.clear();
+        for gate in &outlook.gates {
+            self.gates.get_or_create(&GateLabel { gate: gate.name.clone() }).set(i64::from(gate.met));
+        }
+    }
+}

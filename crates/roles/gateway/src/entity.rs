@@ -1,0 +1,233 @@
+//! Entities: mapped tables as clients see them.
+
+use std::sync::Arc;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::{Map, Value as Json};
+use sha2::{Digest as _, Sha256};
+use tandem_mapping::TablePlan;
+use tandem_model::{Row, TableDef, Value};
+use tandem_wire::{TableSchema, WireError};
+
+use crate::body::Object;
+use crate::entity::json::{from_json, from_text, text_of, to_json};
+use crate::problem::Problem;
+
+mod datetime;
+pub(crate) mod json;
+
+/// A mapped table under the name by which clients know it.
+#[derive(Debug)]
+pub(crate) struct Entity {
+    /// Its name in paths.
+    pub name: String,
+    /// Its mapping.
+    pub plan: Arc<TablePlan>,
+    /// Its change topic.
+    pub topic: String,
+    /// The target in which a row is found by the primary key alone. Without one reads by key are
+    /// MySQL's.
+    pub by_key: Option<usize>,
+    /// The column whose values MySQL generates.
+    pub generated: Option<usize>,
+    /// What clients see: the columns of the target by key, or all, in the table's order. So an answer
+    /// looks the same from either store.
+    visible: Vec<usize>,
+    schema: TableSchema,
+}
+
+/// A row's state: equal for equal visible values, whichever store they come from.
+pub(crate) type ETag = String;
+
+impl Entity {
+    /// An entity of a plan. `generated` is the name of its AUTO_INCREMENT column.
+    pub(crate) fn new(
+        name: Option<String>,
+        plan: Arc<TablePlan>,
+        topic: String,
+        generated: Option<&str>,
+        prefix: &str,
+    ) -> Self {
+        let table = Arc::clone(plan.source());
+        let by_key = plan.target_by_primary_key();
+        let mut visible: Vec<usize> = match by_key {
+            Some(target) => plan.targets()[target].columns().collect(),
+            None => (0..table.columns.len()).collect(),
+        };
+        visible.sort_unstable();
+        Self {
+            name: name.unwrap_or_else(|| table.name.table.clone()),
+            topic,
+            by_key,
+            generated: generated.and_then(|name| table.column(name)),
+            visible,
+            schema: TableSchema::new(table, prefix),
+            plan,
+        }
+    }
+
+    /// The table in MySQL.
+    pub(crate) fn table(&self) -> &Arc<TableDef> {
+        self.plan.source()
+    }
+
+    /// The columns that clients see, by index.
+    pub(crate) fn visible(&self) -> &[usize] {
+        &self.visible
+    }
+
+    /// A key from a path's parts, still percent-encoded.
+    pub(crate) fn parse_key<'a>(&self, parts: impl Iterator<Item = &'a str>) -> Result<Vec<Value>, Problem> {
+        let table = self.table();
+        let parts: Vec<&str> = parts.collect();
+        if parts.len() != table.primary_key.len() {
+            let names: Vec<&str> =
+                table.primary_key.iter().map(|&i| table.columns[i].name.as_str()).collect();
+            return Err(Problem::not_found(format!(
+                "the key of {} is {}, in this order",
+                self.name,
+                names.join("/")
+            )));
+        }
+        let values = parts.into_iter().zip(&table.primary_key).map(|(part, &column)| {
+            let column = &table.columns[column];
+            let text = percent_decode_str(part)
+                .decode_utf8()
+                .map_err(|_| Problem::invalid(&column.name, "it is no valid UTF-8"))?;
+            from_text(column, &text)
+        });
+        values.collect()
+    }
+
+    /// A row's path.
+    pub(crate) fn path(&self, key: &[Value]) -> String {
+        let table = self.table();
+        let mut path = format!("/v1/{}", utf8_percent_encode(&self.name, NON_ALPHANUMERIC));
+        for (value, &column) in key.iter().zip(&table.primary_key) {
+            let text = text_of(&table.columns[column].ty, value);
+            path.push('/');
+            path.extend(utf8_percent_encode(&text, NON_ALPHANUMERIC));
+        }
+        path
+    }
+
+    /// Columns and values of a body.
+    pub(crate) fn parse_values(&self, object: &Object) -> Result<Vec<(usize, Value)>, Problem> {
+        let table = self.table();
+        let values = object.0.iter().map(|(name, raw)| {
+            let unknown = || Problem::invalid(name, format!("{} has no such column", self.name));
+            let column = table.column(name).ok_or_else(unknown)?;
+            Ok((column, from_json(&table.columns[column], raw.get())?))
+        });
+        values.collect()
+    }
+
+    /// The columns of `shown` as a JSON object.
+    pub(crate) fn json_of(&self, row: &Row, shown: &[usize]) -> Json {
+        let table = self.table();
+        let member = |&i: &usize| (table.columns[i].name.clone(), to_json(&table.columns[i].ty, &row[i]));
+        Json::Object(shown.iter().map(member).collect::<Map<_, _>>())
+    }
+
+    /// A row as clients see it.
+    pub(crate) fn json(&self, row: &Row) -> Json {
+        self.json_of(row, &self.visible)
+    }
+
+    /// A row's state, in quotes: half of a SHA-256 over the visible values.
+    pub(crate) fn etag(&self, row: &Row) -> ETag {
+        let table = self.table();
+        let mut hasher = Sha256::new();
+        for &i in &self.visible {
+            let text = text_of(&table.columns[i].ty, &row[i]);
+            hasher.update([u8::from(row[i].is_null())]);
+            hasher.update((text.len() as u64).to_be_bytes());
+            hasher.update(text);
+        }
+        let mut half = [0; 16];
+        half.copy_from_slice(&hasher.finalize()[..16]);
+        format!("\"{:032x}\"", u128::from_be_bytes(half))
+    }
+
+    /// A key as the change topic's records carry it.
+    pub(crate) fn framed_key(&self, key: &[Value]) -> Result<Vec<u8>, WireError> {
+        let mut out = Vec::new();
+        self.schema.encode_key_values(key, &mut out)?;
+        Ok(out)
+    }
+
+    /// A key in one text form.
+    pub(crate) fn key_text(&self, key: &[Value]) -> String {
+        self.path(key)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use tandem_mapping::{TargetConfig, same_shape};
+    use tandem_model::{ColumnDef, TableName};
+
+    /// `shop.orders (id bigint, region varchar, total decimal null, legacy int null)` by `(id, region)`,
+    /// without `legacy`, and by region.
+    pub(crate) fn orders() -> Entity {
+        let column = |name: &str, ty: &str, nullable| ColumnDef {
+            name: name.into(),
+            ty: ty.parse().unwrap(),
+            nullable,
+        };
+        let table = TableDef {
+            name: TableName::new("shop", "orders"),
+            columns: vec![
+                column("id", "bigint", false),
+                column("region", "varchar(9)", false),
+                column("total", "decimal(9,2)", true),
+                column("legacy", "int", true),
+            ],
+            primary_key: vec![0, 1],
+        };
+        let mut config = same_shape(&table);
+        config.target[0].exclude_from_target = vec!["legacy".into()];
+        config.target.push(TargetConfig {
+            table: "by_total".into(),
+            partition_key: vec!["region".into()],
+            clustering_key: vec!["id desc".into()],
+            ..TargetConfig::default()
+        });
+        let plan = TablePlan::compile(&config, &Arc::new(table)).unwrap();
+        Entity::new(None, Arc::new(plan), "t.shop.orders".into(), Some("id"), "t")
+    }
+
+    fn row(total: Value, legacy: i64) -> Row {
+        vec![Value::Int(7), Value::Text("a/é".into()), total, Value::Int(legacy)]
+    }
+
+    #[test]
+    fn a_path_is_read_back() {
+        let orders = orders();
+        let key = vec![Value::Int(7), Value::Text("a/é".into())];
+        let path = orders.path(&key);
+        assert_eq!(path, "/v1/orders/7/a%2F%C3%A9");
+        assert_eq!(orders.parse_key(path.split('/').skip(3)), Ok(key));
+        for bad in ["7", "7/a/b", "x/a", "7/%ff"] {
+            assert!(orders.parse_key(bad.split('/')).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_no_reader_of_cassandra_sees_nobody_sees() {
+        let orders = orders();
+        assert_eq!(orders.by_key, Some(0));
+        let json = orders.json(&row(Value::Null, 5));
+        assert_eq!(json.to_string(), r#"{"id":7,"region":"a/é","total":null}"#);
+        assert_eq!(orders.etag(&row(Value::Null, 5)), orders.etag(&row(Value::Null, 6)));
+        let priced = Value::Decimal(tandem_model::Decimal::parse("0.00", 2).unwrap());
+        assert_ne!(orders.etag(&row(Value::Null, 5)), orders.etag(&row(priced, 5)));
+    }
+
+    #[test]
+    fn unknown_columns_are_named() {
+        let object: Object = crate::body::parse(br#"{"total":"1.5","nope":1}"#).unwrap();
+        assert_eq!(orders().parse_values(&object).unwrap_err().field.as_deref(), Some("nope"));
+    }
+}

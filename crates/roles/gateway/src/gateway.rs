@@ -1,0 +1,159 @@
+//! The gateway's start, its serving and its end.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tandem_watermarks::{Applied, Watermarks};
+use tandem_wire::log::Topics;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{GatewayConfig, GatewayError, GatewayParts, Idempotency};
+use crate::entity::Entity;
+use crate::http::auth::AccessToken;
+use crate::http::server::{Api, router};
+use crate::phases::Phases;
+use crate::read::reads::Reads;
+use crate::read::recheck::Rechecks;
+use crate::tokens::Tokens;
+use crate::write::secondary::SecondaryWriter;
+use crate::write::writes::Writes;
+
+/// Shadow reads under way at most; beyond that they are left out.
+const SHADOWS: usize = 64;
+/// How often old answers are forgotten.
+const FORGET_EVERY: Duration = Duration::from_mins(1);
+
+/// The data API. Stateless: any number run beside each other.
+pub struct Gateway {
+    api: Arc<Api>,
+    watermarks: Watermarks,
+    idempotency: Option<Idempotency>,
+}
+
+impl Gateway {
+    /// Reads the phase and gets ready. Nothing is served yet.
+    pub async fn start(parts: GatewayParts, config: GatewayConfig) -> Result<Self, GatewayError> {
+        let GatewayParts { pool, mysql, target, kafka, entities: plans, metrics, watermark_timeout } = parts;
+        let topics = Topics::new(&kafka.prefix);
+        let mut entities = BTreeMap::new();
+        for (name, plan) in plans {
+            let generated = pool.auto_increment(&plan.source().name).await?;
+            let topic = topics.changes(&plan.source().name);
+            let entity = Entity::new(name, plan, topic, generated.as_deref(), &kafka.prefix);
+            let entity = Arc::new(entity);
+            if let Some(other) = entities.insert(entity.name.clone(), entity) {
+                return Err(GatewayError::SameName(other.name.clone()));
+            }
+        }
+        for entity in config.tokens.iter().flat_map(AccessToken::entities) {
+            if !entities.contains_key(entity) {
+                return Err(GatewayError::NoSuchEntity(entity.to_owned()));
+            }
+        }
+        if let Some(kept) = &config.idempotency {
+            pool.create_idempotency_table(&kept.table).await?;
+        }
+        let phases = Phases::follow(&kafka).await.map_err(GatewayError::Control)?;
+        let watermarks = Watermarks::follow(&kafka, watermark_timeout).await?;
+        let applied = Applied::of(&kafka).map_err(GatewayError::Consume)?;
+        let change_topics = entities.values().map(|entity| entity.topic.clone()).collect();
+        let tasks = TaskTracker::new();
+        let secondary = SecondaryWriter::start(
+            &kafka,
+            target.clone(),
+            watermarks.clone(),
+            metrics.clone(),
+            config.cassandra_write,
+            config.max_async_dual_writes,
+            tasks.clone(),
+        )
+        .await?;
+        let rechecks = Rechecks::start(
+            (mysql, target.clone()),
+            (&kafka, secondary.producer.clone()),
+            (watermarks.clone(), applied.clone()),
+            entities.values(),
+            metrics.clone(),
+        )?;
+        let tokens = Tokens::watch(watermarks.clone(), applied, change_topics);
+        let reads = Reads {
+            pool: pool.clone(),
+            target,
+            health: Arc::clone(&secondary.health),
+            tokens: tokens.clone(),
+            rechecks,
+            metrics: metrics.clone(),
+            cassandra_limit: config.cassandra_read,
+            cohort_headers: config.cohort_headers,
+            shadows: Arc::new(Semaphore::new(SHADOWS)),
+            tasks: tasks.clone(),
+        };
+        let writes = Writes {
+            pool,
+            secondary,
+            tokens,
+            metrics: metrics.clone(),
+            idempotency_table: config.idempotency.as_ref().map(|kept| kept.table.clone()),
+        };
+        let api = Api {
+            entities,
+            phases,
+            reads: Arc::new(reads),
+            writes: Arc::new(writes),
+            access_tokens: config.tokens,
+            deadline: config.deadline,
+            max_body: config.max_body,
+            metrics,
+            admission: Arc::new(Semaphore::new(config.max_in_flight)),
+            tasks,
+            stopping: CancellationToken::new(),
+        };
+        Ok(Self { api: Arc::new(api), watermarks, idempotency: config.idempotency })
+    }
+
+    /// Serves until `stop`; then finishes the requests under way and the writes behind them.
+    pub async fn serve<L: Listener<Addr: Debug>>(
+        self,
+        listener: L,
+        stop: CancellationToken,
+    ) -> Result<(), GatewayError> {
+        let Self { api, watermarks, idempotency } = self;
+        if let Some(kept) = idempotency {
+            let (pool, stopping) = (api.writes.pool.clone(), api.stopping.clone());
+            tokio::spawn(stopping.run_until_cancelled_owned(async move {
+                loop {
+                    if let Err(error) = pool.forget_answers(&kept.table, kept.keep).await {
+                        tracing::warn!(%error, "old answers of idempotency keys were not forgotten");
+                    }
+                    tokio::time::sleep(FORGET_EVERY).await;
+                }
+            }));
+        }
+        let draining = {
+            let stopping = api.stopping.clone();
+            async move {
+                stop.cancelled().await;
+                stopping.cancel();
+            }
+        };
+        tokio::spawn(api.stopping.clone().run_until_cancelled_owned({
+            let api = Arc::clone(&api);
+            async move { api.phases.report(&api.metrics).await }
+        }));
+        let router = router(Arc::clone(&api));
+        let serving = axum::serve(listener, router).with_graceful_shutdown(draining).into_future();
+        tokio::select! {
+            served = serving => served?,
+            ended = watermarks.ended() => return Err(ended.into()),
+        }
+        api.tasks.close();
+        api.tasks.wait().await;
+        api.writes.secondary.settle().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! The body of `POST /v1/batch`.
+
+use std::sync::Arc;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use crate::body::{self, Object};
+use crate::entity::Entity;
+use crate::problem::Problem;
+use crate::write::change::{Action, Change, Condition};
+
+/// Operations of a batch at most.
+const OPERATIONS: usize = 100;
+
+/// The changes that a batch asks for; a problem names the operation by its number.
+pub(crate) fn changes(
+    body: &[u8],
+    entity: impl Fn(&str) -> Option<Arc<Entity>>,
+) -> Result<Vec<Change>, Problem> {
+    let Batch { operations } = body::parse(body)?;
+    if operations.is_empty() || operations.len() > OPERATIONS {
+        return Err(Problem::bad_request(format!("a batch has 1 to {OPERATIONS} operations")));
+    }
+    let changes = operations.into_iter().enumerate().map(|(place, operation)| {
+        let unknown = || Problem::not_found("no entity has this name").of_field("entity");
+        let entity = entity(&operation.entity).ok_or_else(unknown);
+        entity.and_then(|entity| operation.change(entity)).map_err(|problem| problem.at(place))
+    });
+    changes.collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    operations: Vec<Operation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Operation {
+    op: Op,
+    entity: String,
+    /// The key's parts as in a path, each percent-encoded there and plain here.
+    #[serde(default)]
+    key: Vec<String>,
+    #[serde(default)]
+    values: Object,
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Op {
+    Insert,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl Operation {
+    fn change(self, entity: Arc<Entity>) -> Result<Change, Problem> {
+        let condition = Condition::parse(self.if_match.as_deref(), self.if_none_match.as_deref())?;
+        let values = entity.parse_values(&self.values).map_err(Problem::of_values)?;
+        let encoded: Vec<String> =
+            self.key.iter().map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()).collect();
+        let key = || entity.parse_key(encoded.iter().map(String::as_str)).map_err(|p| p.of_field("key"));
+        let action = match self.op {
+            Op::Insert if self.key.is_empty() => Action::Insert(values),
+            Op::Insert => {
+                return Err(Problem::bad_request("an insert names its key in `values`").of_field("key"));
+            }
+            Op::Put => Action::Put(key()?, values),
+            Op::Patch => Action::Patch(key()?, values),
+            Op::Delete => Action::Delete(key()?),
+        };
+        Ok(Change { entity, action, condition })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_model::Value;
+
+    fn of(body: &str) -> Result<Vec<Change>, Problem> {
+        let orders = Arc::new(crate::entity::tests::orders());
+        changes(body.as_bytes(), |name| (name == "orders").then(|| Arc::clone(&orders)))
+    }
+
+    #[test]
+    fn keys_are_plain_and_in_order() {
+        let body = r#"{"operations": [{"op": "delete", "entity": "orders", "key": ["7", "a/%2F"]}]}"#;
+        let key = vec![Value::Int(7), Value::Text("a/%2F".into())];
+        assert_eq!(of(body).unwrap()[0].action, Action::Delete(key));
+    }
+
+    #[test]
+    fn the_operation_to_blame_is_named() {
+        for (operation, field) in [
+            (r#"{"op": "insert", "entity": "nope"}"#, "entity"),
+            (r#"{"op": "insert", "entity": "orders", "key": ["7", "a"]}"#, "key"),
+            (r#"{"op": "patch", "entity": "orders", "key": ["7"]}"#, "key"),
+            (r#"{"op": "insert", "entity": "orders", "values": {"id": "x"}}"#, "values/id"),
+        ] {
+            let body = format!(r#"{{"operations": [{operation}]}}"#);
+            let found = of(&body).unwrap_err().field.unwrap_or_default();
+            assert_eq!(found, format!("/operations/0/{field}"));
+        }
+        let many = vec![r#"{"op": "insert", "entity": "orders"}"#; OPERATIONS + 1].join(",");
+        for bad in [
+            "[]",
+            &format!("[{many}]"),
+            r#"[{"op": "drop", "entity": "orders"}]"#,
+            r#"[{"op": "put", "entity": "orders", "if_macth": "x"}]"#,
+        ] {
+            assert_eq!(of(&format!(r#"{{"operations": {bad}}}"#)).unwrap_err().status.as_u16(), 400);
+        }
+    }
+}

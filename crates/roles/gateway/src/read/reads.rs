@@ -1,0 +1,401 @@
+//! Reads from either store, compared and fallen back from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_cassandra::Target;
+use tandem_mapping::{Difference, RowError, TablePlan, differences};
+use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, StoredRow, TargetKey, Value};
+use tandem_mysql::{ClientPool, MysqlError};
+use tandem_protocol::route::{ReadFacts, Reason, Route, route};
+use tandem_row_check::Suspect;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::cassandra_health::CassandraHealth;
+use crate::entity::Entity;
+use crate::entity::json::text_of;
+use crate::metrics::{Metrics, ReadLabel};
+use crate::problem::Problem;
+use crate::read::page::Page;
+use crate::read::recheck::{Divergence, DivergenceSource, Rechecks};
+use crate::tokens::{Token, Tokens};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Query {
+    /// One row by the primary key.
+    Key(Vec<Value>),
+    /// A part of a partition.
+    Page(Page),
+}
+
+/// A read with what the request says about itself.
+#[derive(Clone)]
+pub(crate) struct Read {
+    pub(crate) entity: Arc<Entity>,
+    pub(crate) query: Query,
+    pub(crate) token: Option<Token>,
+    pub(crate) deadline: Instant,
+}
+
+/// What a read gave.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) rows: Vec<Row>,
+    /// `mysql` or `cassandra`.
+    pub(crate) served_by: &'static str,
+    pub(crate) fallback: Option<Reason>,
+}
+
+type Found = Vec<(TargetKey, StoredRow)>;
+
+impl Read {
+    /// The target that can answer.
+    fn target(&self) -> Option<usize> {
+        match &self.query {
+            Query::Key(_) => self.entity.by_key,
+            Query::Page(page) => Some(page.target),
+        }
+    }
+
+    /// What the request says of whom it is for, but for headers.
+    pub(crate) fn fact(&self, fact: &CohortAttribute) -> Option<String> {
+        let table = self.entity.table();
+        let text = |column: usize, value: &Value| text_of(&table.columns[column].ty, value);
+        match (fact, &self.query) {
+            (CohortAttribute::Key, Query::Key(key)) => Some(self.entity.key_text(key)),
+            (CohortAttribute::Column(name), Query::Key(key)) => {
+                let place = table.primary_key.iter().position(|&i| table.columns[i].name == *name)?;
+                Some(text(table.primary_key[place], &key[place]))
+            }
+            (CohortAttribute::Column(name), Query::Page(page)) => page
+                .facts(&self.entity)
+                .find(|(column, _)| table.columns[*column].name == *name)
+                .map(|(column, value)| text(column, value)),
+            (CohortAttribute::Key, Query::Page(_)) | (CohortAttribute::Header(_), _) => None,
+        }
+    }
+
+    /// How Cassandra's rows differ from MySQL's, by the mapping's equality.
+    fn compare(&self, rows: &[Row], found: &Found) -> Option<Divergence> {
+        let target = self.target()?;
+        // What cannot be read has no row to look at again.
+        let unreadable = Some(Divergence { reason: Reason::Failed, suspects: Vec::new() });
+        compare(&self.entity.plan, target, rows, found).unwrap_or(unreadable)
+    }
+
+    /// Whether Cassandra does not have the row asked for.
+    fn is_gone(&self, found: &Found) -> bool {
+        matches!(self.query, Query::Key(_)) && found.is_empty()
+    }
+
+    fn by_cassandra(&self, found: Result<Found, Reason>) -> Result<Answer, Problem> {
+        let unavailable = |why: &str| Problem::unavailable("cassandra-unavailable", why);
+        let found = found.map_err(|reason| {
+            unavailable(&format!("Cassandra's answer is {reason}, and the fallback is not armed"))
+        })?;
+        let target = self.target().ok_or_else(|| Problem::internal("no target answers this"))?;
+        let rows = found.iter().map(|(key, stored)| self.entity.plan.row(target, key, stored));
+        let rows: Result<Vec<Row>, RowError> = rows.collect();
+        let rows = rows.map_err(|_| unavailable("a row in Cassandra cannot be read"))?;
+        Ok(Answer { rows, served_by: "cassandra", fallback: None })
+    }
+}
+
+/// What serving reads needs.
+pub(crate) struct Reads {
+    pub(crate) pool: ClientPool,
+    pub(crate) target: Target,
+    pub(crate) health: Arc<CassandraHealth>,
+    pub(crate) tokens: Tokens,
+    pub(crate) rechecks: Rechecks,
+    pub(crate) metrics: Metrics,
+    /// How long Cassandra may take before MySQL answers.
+    pub(crate) cassandra_limit: Duration,
+    /// Headers by which a cohort may be told, in small letters.
+    pub(crate) cohort_headers: Vec<String>,
+    /// Shadow reads that may be under way.
+    pub(crate) shadows: Arc<Semaphore>,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Reads {
+    /// Serves a read by the phase. `headers` gives request headers by name.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        record: &PhaseRecord,
+        read: Read,
+        headers: impl Fn(&str) -> Option<String>,
+    ) -> Result<Answer, Problem> {
+        let admitted = record.phase == Phase::Canary
+            && record.cohort.admits(|fact| match fact {
+                CohortAttribute::Header(name) if self.cohort_headers.contains(name) => headers(name),
+                _ => read.fact(fact),
+            });
+        let sample = rand::random();
+        let has_target = read.target().is_some();
+        let applied = read.token.as_ref().is_none_or(|t| self.tokens.applied(t, &read.entity.topic));
+        // Who will not ask Cassandra must not use up the one attempt of a rest.
+        let may_ask = has_target
+            && applied
+            && (admitted
+                || record.phase == Phase::ReadSwitch
+                || record.phase.writes_both() && sample < record.shadow);
+        let healthy = may_ask && self.health.ask(Instant::now());
+        let facts = ReadFacts { in_cohort: admitted, has_target, applied, healthy, sample };
+        let answer = match route(record, facts) {
+            Route::Mysql { shadow, instead } => {
+                let rows = self.ask_mysql(&read).await?;
+                if shadow {
+                    self.shadow(record.phase, &read, &rows);
+                }
+                Answer { rows, served_by: "mysql", fallback: instead }
+            }
+            Route::Cassandra { validate: true, fallback } => {
+                self.validated(record.phase, &read, fallback).await?
+            }
+            Route::Cassandra { validate: false, fallback } => {
+                self.trusted(record.phase, &read, fallback).await?
+            }
+        };
+        if let Some(reason) = answer.fallback {
+            Metrics::count(&self.metrics.fallbacks, &read.entity.name, reason.name());
+        }
+        let label = ReadLabel { entity: read.entity.name.clone(), served_by: answer.served_by };
+        self.metrics.reads.get_or_create(&label).inc();
+        Ok(answer)
+    }
+
+    /// Both stores are read; MySQL has the last word where they differ.
+    async fn validated(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
+        let (found, mysql) = tokio::join!(self.ask_cassandra(read), self.ask_mysql(read));
+        let count = |outcome| Metrics::count(&self.metrics.validated, &read.entity.name, outcome);
+        let reason = match (&found, &mysql) {
+            (Ok(found), Ok(rows)) => self.compared(DivergenceSource::Validated, phase, read, rows, found),
+            (Err(reason), _) => {
+                count(reason.name());
+                Some(*reason)
+            }
+            // In the canary nothing is served that could not be compared; and no row is called missing
+            // that MySQL may have.
+            (Ok(found), Err(problem)) if phase == Phase::Canary || fallback && read.is_gone(found) => {
+                return Err(problem.clone());
+            }
+            (Ok(_), Err(_)) => {
+                count("mysql-unavailable");
+                return read.by_cassandra(found);
+            }
+        };
+        match reason {
+            Some(reason) if fallback => Ok(by_mysql(mysql?, reason)),
+            _ => read.by_cassandra(found),
+        }
+    }
+
+    /// Compares what both stores gave. A difference does not count before it is confirmed.
+    fn compared(
+        &self,
+        source: DivergenceSource,
+        phase: Phase,
+        read: &Read,
+        rows: &[Row],
+        found: &Found,
+    ) -> Option<Reason> {
+        let family = match source {
+            DivergenceSource::Validated => &self.metrics.validated,
+            DivergenceSource::Shadow => &self.metrics.shadowed,
+        };
+        let divergence = read.compare(rows, found);
+        let reason = divergence.as_ref().map(|divergence| divergence.reason);
+        match divergence {
+            Some(divergence) if !divergence.suspects.is_empty() => {
+                self.rechecks.add(source, phase, &read.entity, divergence);
+            }
+            _ => Metrics::count(family, &read.entity.name, reason.map_or("equal", Reason::name)),
+        }
+        reason
+    }
+
+    /// Cassandra alone is read; MySQL answers for what is not there.
+    async fn trusted(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
+        let found = self.ask_cassandra(read).await;
+        let gone = found.as_ref().is_ok_and(|found| read.is_gone(found));
+        let reason = match &found {
+            Err(reason) => Some(*reason),
+            Ok(_) if gone => Some(Reason::Missing),
+            Ok(_) => None,
+        };
+        let Some(reason) = reason.filter(|_| fallback) else { return read.by_cassandra(found) };
+        // Without MySQL's answer no row is called missing: apply may not have brought it yet.
+        let rows = self.ask_mysql(read).await?;
+        if gone && rows.is_empty() {
+            return read.by_cassandra(found);
+        }
+        if let Ok(found) = &found {
+            self.compared(DivergenceSource::Validated, phase, read, &rows, found);
+        }
+        Ok(by_mysql(rows, reason))
+    }
+
+    /// Compares without anybody waiting.
+    fn shadow(self: &Arc<Self>, phase: Phase, read: &Read, rows: &[Row]) {
+        let Ok(permit) = Arc::clone(&self.shadows).try_acquire_owned() else { return };
+        let (this, read, rows) = (Arc::clone(self), read.clone(), rows.to_vec());
+        self.tasks.spawn(async move {
+            match this.ask_cassandra(&read).await {
+                Ok(found) => _ = this.compared(DivergenceSource::Shadow, phase, &read, &rows, &found),
+                Err(reason) => Metrics::count(&this.metrics.shadowed, &read.entity.name, reason.name()),
+            }
+            drop(permit);
+        });
+    }
+
+    async fn ask_mysql(&self, read: &Read) -> Result<Vec<Row>, Problem> {
+        let (begun, table) = (Instant::now(), read.entity.table());
+        let rows = match &read.query {
+            Query::Key(key) => {
+                self.pool.read(table, key, read.deadline).await.map(|row| row.into_iter().collect())
+            }
+            Query::Page(page) => {
+                self.pool.read_partition(table, &page.mysql(&read.entity), read.deadline).await
+            }
+        };
+        self.metrics.store_request(
+            "read",
+            "mysql",
+            if rows.is_ok() { "ok" } else { "failed" },
+            begun.elapsed(),
+        );
+        rows.map_err(|error: MysqlError| Problem::from_mysql(&error, Instant::now() >= read.deadline))
+    }
+
+    async fn ask_cassandra(&self, read: &Read) -> Result<Found, Reason> {
+        let begun = Instant::now();
+        let limit = begun + self.cassandra_limit;
+        let deadline = read.deadline.min(limit);
+        let found = match tokio::time::timeout_at(deadline, self.try_cassandra(read)).await {
+            Ok(found) => found,
+            Err(_) => Err(Reason::Late),
+        };
+        // A client's own haste says nothing about Cassandra.
+        if found != Err(Reason::Late) || deadline == limit {
+            self.health.note(found.is_ok(), Instant::now());
+        }
+        let outcome = found.as_ref().map_or_else(|reason| reason.name(), |_| "ok");
+        self.metrics.store_request("read", "cassandra", outcome, begun.elapsed());
+        found
+    }
+
+    async fn try_cassandra(&self, read: &Read) -> Result<Found, Reason> {
+        let (plan, target) = (&read.entity.plan, read.target().ok_or(Reason::NoTarget)?);
+        let table = plan.targets()[target].table();
+        let failed = |error: &dyn std::error::Error| {
+            tracing::debug!(error = %error, "a read from Cassandra failed");
+            Reason::Failed
+        };
+        match &read.query {
+            Query::Key(key) => {
+                // A key that Cassandra cannot hold is not there.
+                let Ok(key) = plan.key_by_primary_key(target, key) else { return Ok(Vec::new()) };
+                let row = self.target.get(&table.name, &key).await.map_err(|e| failed(&e))?;
+                Ok(row.map(|row| (key, row)).into_iter().collect())
+            }
+            Query::Page(page) => {
+                let mut found = Vec::new();
+                let wanted = page.limit + 1;
+                for mut slice in page.slices(&read.entity).map_err(|e| failed(&e))? {
+                    slice.limit = (wanted - found.len()) as i32;
+                    found.extend(self.target.slice(table, &slice).await.map_err(|e| failed(&e))?);
+                    if found.len() >= wanted {
+                        break;
+                    }
+                }
+                Ok(found)
+            }
+        }
+    }
+}
+
+fn by_mysql(rows: Vec<Row>, reason: Reason) -> Answer {
+    Answer { rows, served_by: "mysql", fallback: Some(reason) }
+}
+
+/// In what way Cassandra's rows differ from what MySQL's rows are there: the first difference, and
+/// every row that has one.
+fn compare(
+    plan: &TablePlan,
+    target: usize,
+    rows: &[Row],
+    found: &Found,
+) -> Result<Option<Divergence>, RowError> {
+    let (mut reason, mut suspects) = (None, Vec::new());
+    let mut wanted = Vec::with_capacity(rows.len());
+    for (place, row) in rows.iter().enumerate() {
+        let expected = plan.expected(row)?;
+        let Some(expected) = expected.into_iter().find(|e| e.target == target) else { continue };
+        // At the same place, unless something divergence.
+        let same = |(key, _): &&(TargetKey, StoredRow)| *key == expected.key;
+        let stored = found.get(place).filter(same).or_else(|| found.iter().find(same));
+        let stored = stored.map(|(_, stored)| stored);
+        if let Some(difference) = differences(Some(&expected.cells), stored) {
+            reason = reason.or(Some(match difference {
+                Difference::Missing => Reason::Missing,
+                Difference::Extra => Reason::Extra,
+                Difference::Cells(_) => Reason::Different,
+            }));
+            suspects.push(Suspect { key: plan.source().key_of(row), candidates: Vec::new() });
+        }
+        wanted.push(expected.key);
+    }
+    let extra = |place: usize, key: &TargetKey| wanted.get(place) != Some(key) && !wanted.contains(key);
+    for (_, (key, _)) in found.iter().enumerate().filter(|(place, (key, _))| extra(*place, key)) {
+        reason = reason.or(Some(Reason::Extra));
+        suspects
+            .push(Suspect { key: plan.source_key(target, key)?, candidates: vec![(target, key.clone())] });
+    }
+    Ok(reason.map(|reason| Divergence { reason, suspects }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_model::{Cell, Decimal};
+
+    fn order(id: i64, total: &str) -> Row {
+        let total = Value::Decimal(Decimal::parse(total, 2).unwrap());
+        vec![Value::Int(id), Value::Text("north".into()), total, Value::Int(1)]
+    }
+
+    fn stored(plan: &TablePlan, row: &Row) -> (TargetKey, StoredRow) {
+        let expected = plan.expected(row).unwrap().swap_remove(0);
+        let cells = expected.cells.into_iter();
+        let cells =
+            cells.map(|cell| if let Cell::Value(bytes) = cell { Some(bytes) } else { None }).collect();
+        (expected.key, StoredRow { cells, writetimes: vec![] })
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        let plan = crate::entity::tests::orders().plan;
+        let (a, b, c) = (order(1, "1.00"), order(2, "2.00"), order(3, "3.00"));
+        let of = |rows: &[&Row]| rows.iter().map(|row| stored(&plan, row)).collect::<Found>();
+        let rows = |rows: &[&Row]| rows.iter().map(|row| (*row).clone()).collect::<Vec<Row>>();
+        let [one, two] = [1, 2].map(Value::Int);
+        for (mysql, cassandra, reason, suspects) in [
+            (rows(&[&a, &b]), of(&[&a, &b]), None, &[][..]),
+            (rows(&[]), of(&[]), None, &[]),
+            (rows(&[&a, &b]), of(&[&a]), Some(Reason::Missing), std::slice::from_ref(&two)),
+            (rows(&[&a, &b]), of(&[&b]), Some(Reason::Missing), std::slice::from_ref(&one)),
+            (rows(&[&a, &c]), of(&[&a, &b, &c]), Some(Reason::Extra), std::slice::from_ref(&two)),
+            (rows(&[]), of(&[&a]), Some(Reason::Extra), std::slice::from_ref(&one)),
+            (rows(&[&a]), of(&[&order(1, "1.01")]), Some(Reason::Different), std::slice::from_ref(&one)),
+        ] {
+            let divergence = compare(&plan, 0, &mysql, &cassandra).unwrap();
+            assert_eq!(divergence.as_ref().map(|d| d.reason), reason);
+            let keys: Vec<&Value> = divergence.iter().flat_map(|d| &d.suspects).map(|s| &s.key[0]).collect();
+            assert_eq!(keys, suspects.iter().collect::<Vec<_>>());
+        }
+    }
+}

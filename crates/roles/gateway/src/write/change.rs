@@ -1,0 +1,323 @@
+//! Changes of rows: what a request asks for, and how it is done within a transaction.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde_json::Value as Json;
+use tandem_model::{ColumnType, Row, Value};
+use tandem_mysql::{ClientTransaction, MysqlError};
+
+use crate::entity::{ETag, Entity};
+use crate::problem::Problem;
+
+/// Columns, by index, and their values.
+pub(crate) type Values = Vec<(usize, Value)>;
+
+/// What to do with a row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// A new row; columns that are not named take their defaults.
+    Insert(Values),
+    /// The row with this key is these values: what is not named goes back to its default, but for
+    /// columns that clients do not see.
+    Put(Vec<Value>, Values),
+    /// The named columns of the row with this key.
+    Patch(Vec<Value>, Values),
+    /// No row with this key.
+    Delete(Vec<Value>),
+}
+
+impl Action {
+    /// As metrics name it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Insert(_) => "insert",
+            Self::Put(..) => "put",
+            Self::Patch(..) => "patch",
+            Self::Delete(_) => "delete",
+        }
+    }
+}
+
+/// In which state the row must be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Condition {
+    /// `If-Match`: one of these states; `*` is any.
+    pub(crate) matches: Option<Vec<ETag>>,
+    /// `If-None-Match: *`: not there.
+    pub(crate) absent: bool,
+}
+
+impl Condition {
+    /// Reads the headers.
+    pub(crate) fn parse(if_match: Option<&str>, if_none_match: Option<&str>) -> Result<Self, Problem> {
+        let matches = if_match.map(|text| text.split(',').map(|tag| tag.trim().to_owned()).collect());
+        match if_none_match.map(str::trim) {
+            None => Ok(Self { matches, absent: false }),
+            Some("*") => Ok(Self { matches, absent: true }),
+            Some(_) => Err(Problem::bad_request("of If-None-Match only `*` is understood for writes")),
+        }
+    }
+
+    fn check(&self, entity: &Entity, row: Option<&Row>) -> Result<(), Problem> {
+        if self.absent && row.is_some() {
+            return Err(Problem::precondition("the row is there already"));
+        }
+        let Some(matches) = &self.matches else { return Ok(()) };
+        let is = row.map(|row| entity.etag(row));
+        let holds = is.is_some_and(|is| matches.iter().any(|tag| tag == "*" || *tag == is));
+        if holds { Ok(()) } else { Err(Problem::precondition("the row is not in the state of If-Match")) }
+    }
+}
+
+/// One row's change as it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) entity: Arc<Entity>,
+    pub(crate) action: Action,
+    pub(crate) condition: Condition,
+}
+
+/// One row's change as it was done, not yet committed.
+#[derive(Debug, Clone)]
+pub(crate) struct Done {
+    pub(crate) entity: Arc<Entity>,
+    pub(crate) key: Vec<Value>,
+    pub(crate) before: Option<Row>,
+    pub(crate) after: Option<Row>,
+    pub(crate) status: StatusCode,
+}
+
+impl Done {
+    /// The row as clients see it.
+    pub(crate) fn json(&self) -> Option<Json> {
+        self.after.as_ref().map(|row| self.entity.json(row))
+    }
+
+    pub(crate) fn etag(&self) -> Option<ETag> {
+        self.after.as_ref().map(|row| self.entity.etag(row))
+    }
+}
+
+/// Why a change was not done.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Trying the whole transaction again may help.
+    Again(Problem),
+    /// It would not.
+    Final(Problem),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Final(problem)
+    }
+}
+
+impl Refused {
+    /// What a statement's error means for the transaction.
+    pub(crate) fn by_mysql(error: &MysqlError, late: bool) -> Self {
+        let problem = Problem::from_mysql(error, late);
+        match error {
+            // Deadlock: the server has rolled back.
+            MysqlError::Server { code: 1213, .. } => Self::Again(problem),
+            _ => Self::Final(problem),
+        }
+    }
+}
+
+impl Change {
+    /// Does it: locks the row, changes it, and reads it back under the lock.
+    pub(crate) async fn run(&self, transaction: &mut ClientTransaction) -> Result<Done, Refused> {
+        let (entity, table) = (&self.entity, self.entity.table());
+        let done =
+            |key, before, after, status| Done { entity: Arc::clone(entity), key, before, after, status };
+        match &self.action {
+            Action::Insert(values) => {
+                self.condition.check(entity, None)?;
+                let (key, row) = self.insert(transaction, values).await?;
+                Ok(done(key, None, Some(row), StatusCode::CREATED))
+            }
+            Action::Put(key, values) => {
+                let values = self.without_key(key, values)?;
+                let before = transaction
+                    .lock(table, key)
+                    .await
+                    .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+                self.condition.check(entity, before.as_ref())?;
+                if before.is_some() {
+                    let set = self.replacing(values);
+                    transaction
+                        .update(table, key, &set)
+                        .await
+                        .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+                    let after = self.read_back(transaction, key).await?;
+                    return Ok(done(key.clone(), before, Some(after), StatusCode::OK));
+                }
+                let mut all: Values = table.primary_key.iter().copied().zip(key.iter().cloned()).collect();
+                all.extend(values);
+                match self.insert(transaction, &all).await {
+                    Ok((key, row)) => Ok(done(key, None, Some(row), StatusCode::CREATED)),
+                    // Perhaps somebody else has just put it there: then it is a replacement.
+                    Err(Refused::Final(problem)) if problem.status == StatusCode::CONFLICT => {
+                        Err(Refused::Again(problem))
+                    }
+                    Err(refused) => Err(refused),
+                }
+            }
+            Action::Patch(key, values) => {
+                let values = self.without_key(key, values)?;
+                let before = self.lock(transaction, key).await?;
+                let set: Vec<_> = values.into_iter().map(|(column, value)| (column, Some(value))).collect();
+                transaction
+                    .update(table, key, &set)
+                    .await
+                    .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+                let after = self.read_back(transaction, key).await?;
+                Ok(done(key.clone(), Some(before), Some(after), StatusCode::OK))
+            }
+            Action::Delete(key) => {
+                let before = self.lock(transaction, key).await?;
+                transaction
+                    .delete(table, key)
+                    .await
+                    .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+                Ok(done(key.clone(), Some(before), None, StatusCode::NO_CONTENT))
+            }
+        }
+    }
+
+    async fn lock(&self, transaction: &mut ClientTransaction, key: &[Value]) -> Result<Row, Refused> {
+        let before = transaction
+            .lock(self.entity.table(), key)
+            .await
+            .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+        if before.is_none() && self.condition.matches.is_none() {
+            let detail = format!("{} has no row with this key", self.entity.name);
+            return Err(Problem::not_found(detail).into());
+        }
+        self.condition.check(&self.entity, before.as_ref())?;
+        Ok(before.ok_or_else(|| Problem::precondition("the row is not there"))?)
+    }
+
+    async fn read_back(&self, transaction: &mut ClientTransaction, key: &[Value]) -> Result<Row, Refused> {
+        let row = transaction
+            .lock(self.entity.table(), key)
+            .await
+            .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+        let gone = || Problem::internal("the row is not there after it was written: does a trigger move it?");
+        Ok(row.ok_or_else(gone)?)
+    }
+
+    /// Inserts, and reads the row back with the key under which it was stored.
+    async fn insert(
+        &self,
+        transaction: &mut ClientTransaction,
+        values: &Values,
+    ) -> Result<(Vec<Value>, Row), Refused> {
+        let (entity, table) = (&self.entity, self.entity.table());
+        let given = |column: usize| values.iter().find(|(i, _)| *i == column).map(|(_, value)| value.clone());
+        let mut key: Vec<Option<Value>> = table.primary_key.iter().map(|&column| given(column)).collect();
+        for (place, &column) in table.primary_key.iter().enumerate() {
+            if key[place].is_none() && entity.generated != Some(column) {
+                let name = &table.columns[column].name;
+                return Err(Problem::invalid(name, "MySQL does not generate it: it must be given").into());
+            }
+        }
+        let generated = transaction
+            .insert(table, values)
+            .await
+            .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+        for (value, &column) in key.iter_mut().zip(&table.primary_key) {
+            // 0, like nothing at all, asks for a generated key.
+            let asks = matches!(value, None | Some(Value::Int(0) | Value::UInt(0)));
+            if asks && entity.generated == Some(column) && generated != 0 {
+                let unsigned = matches!(table.columns[column].ty, ColumnType::Int { unsigned: true, .. });
+                *value = Some(if unsigned { Value::UInt(generated) } else { Value::Int(generated as i64) });
+            }
+        }
+        let key: Option<Vec<Value>> = key.into_iter().collect();
+        let key = key.ok_or_else(|| Problem::internal("MySQL has not told the key that it generated"))?;
+        let row =
+            transaction.image(table, &key).await.map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+        let row =
+            row.ok_or_else(|| Problem::internal("the row is not found under the key that it was given"))?;
+        Ok((table.key_of(&row), row))
+    }
+
+    /// A body may repeat the key, and not change it.
+    fn without_key(&self, key: &[Value], values: &Values) -> Result<Values, Problem> {
+        let table = self.entity.table();
+        let mut others = Vec::with_capacity(values.len());
+        for (column, value) in values {
+            match table.primary_key.iter().position(|i| i == column) {
+                None => others.push((*column, value.clone())),
+                Some(place) if key[place] == *value => {}
+                Some(_) => {
+                    let detail = "a row keeps its key: delete it and insert another";
+                    return Err(Problem::invalid(&table.columns[*column].name, detail));
+                }
+            }
+        }
+        Ok(others)
+    }
+
+    /// What a PUT sets: the values, and the defaults of what clients see and it does not name.
+    fn replacing(&self, values: Values) -> Vec<(usize, Option<Value>)> {
+        let table = self.entity.table();
+        let mut set: Vec<(usize, Option<Value>)> =
+            values.into_iter().map(|(column, value)| (column, Some(value))).collect();
+        for &column in self.entity.visible() {
+            let known = set.iter().any(|(named, _)| *named == column);
+            if !known && !table.primary_key.contains(&column) {
+                set.push((column, None));
+            }
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entity::tests::orders;
+
+    fn change(action: Action) -> Change {
+        Change { entity: Arc::new(orders()), action, condition: Condition::default() }
+    }
+
+    #[test]
+    fn a_put_sets_everything_that_clients_see() {
+        let null = || Value::Null;
+        let put = change(Action::Put(vec![], vec![]));
+        assert_eq!(put.replacing(vec![]), [(2, None)]);
+        assert_eq!(put.replacing(vec![(2, null()), (3, null())]), [(2, Some(null())), (3, Some(null()))]);
+    }
+
+    #[test]
+    fn a_key_is_kept() {
+        let key = vec![Value::Int(1), Value::Text("a".into())];
+        let patch = change(Action::Patch(key.clone(), vec![]));
+        let total = (2, Value::Null);
+        let same = vec![(0, Value::Int(1)), total.clone()];
+        assert_eq!(patch.without_key(&key, &same), Ok(vec![total]));
+        let other = patch.without_key(&key, &vec![(1, Value::Text("b".into()))]).unwrap_err();
+        assert_eq!(other.field.as_deref(), Some("region"));
+    }
+
+    #[test]
+    fn conditions() {
+        let entity = orders();
+        let row = vec![Value::Int(1), Value::Text("a".into()), Value::Null, Value::Null];
+        let tag = entity.etag(&row);
+        let holds = |if_match: Option<&str>, if_none: Option<&str>, row: Option<&Row>| {
+            Condition::parse(if_match, if_none).unwrap().check(&entity, row).is_ok()
+        };
+        assert!(holds(None, None, None) && holds(None, None, Some(&row)));
+        assert!(holds(Some("*"), None, Some(&row)) && !holds(Some("*"), None, None));
+        let list = format!("\"x\", {tag}");
+        assert!(holds(Some(&list), None, Some(&row)) && !holds(Some("\"x\""), None, Some(&row)));
+        assert!(holds(None, Some("*"), None) && !holds(None, Some("*"), Some(&row)));
+        assert!(Condition::parse(None, Some("\"x\"")).is_err());
+    }
+}

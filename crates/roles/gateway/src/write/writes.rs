@@ -1,0 +1,310 @@
+//! Writes: one MySQL transaction, then Cassandra by the phase.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tandem_model::{PhaseRecord, TableName, Version};
+use tandem_mysql::{ClientPool, ClientTransaction, Commit, MysqlError};
+use tandem_protocol::dual_write::{RowChange, plan_secondary_writes};
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+use crate::tokens::{Tokens, UNKNOWN};
+use crate::write::change::{Change, Done, Refused};
+use crate::write::secondary::{EntityWrite, SecondaryWriter};
+
+/// How often a transaction is tried whose locks met another's.
+const ATTEMPTS: usize = 4;
+
+/// An idempotency key and what it stands for, hashed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    /// Of the caller and its key.
+    pub(crate) id: [u8; 32],
+    /// Of the request.
+    pub(crate) request: [u8; 32],
+}
+
+/// What a write is answered with, as it is kept for its idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) etag: Option<String>,
+    pub(crate) location: Option<String>,
+    pub(crate) body: Option<String>,
+}
+
+/// A write that is committed.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) reply: Reply,
+    /// The value of `Tandem-Token`.
+    pub(crate) token: String,
+    /// Whether this is the answer of an earlier request with the same idempotency key.
+    pub(crate) replayed: bool,
+}
+
+/// Makes the reply of what was done.
+pub(crate) type Answering = fn(&[Done]) -> Reply;
+
+/// What serving writes needs.
+pub(crate) struct Writes {
+    pub(crate) pool: ClientPool,
+    pub(crate) secondary: SecondaryWriter,
+    pub(crate) tokens: Tokens,
+    pub(crate) metrics: Metrics,
+    /// Where answers are kept by idempotency keys.
+    pub(crate) idempotency_table: Option<TableName>,
+}
+
+impl Writes {
+    /// Does the changes in one transaction and commits it.
+    pub(crate) async fn write(
+        &self,
+        record: &PhaseRecord,
+        operation: &'static str,
+        changes: &[Change],
+        claim: Option<Claim>,
+        answering: Answering,
+        deadline: Instant,
+    ) -> Result<Written, Problem> {
+        let begun = Instant::now();
+        let mut attempt = 1;
+        loop {
+            let outcome = self.attempt(record, changes, claim, answering, deadline).await;
+            let outcome = match outcome {
+                Err(Refused::Again(_)) if attempt < ATTEMPTS && Instant::now() < deadline => {
+                    attempt += 1;
+                    continue;
+                }
+                Err(Refused::Again(problem) | Refused::Final(problem)) => Err(problem),
+                Ok(done) => Ok(done),
+            };
+            let label = match &outcome {
+                Ok(_) => "ok",
+                Err(problem) if problem.kind == "commit-outcome-unknown" => "unknown",
+                Err(problem) if problem.status.is_client_error() => "refused",
+                Err(_) => "failed",
+            };
+            self.metrics.store_request(operation, "mysql", label, begun.elapsed());
+            let (written, writes) = outcome?;
+            if !writes.is_empty() {
+                self.secondary.write(writes, written.token.clone(), record.dual_write).await;
+            }
+            return Ok(written);
+        }
+    }
+
+    /// One transaction. What is to be written to Cassandra comes back with a commit that is known to
+    /// have succeeded, and never otherwise.
+    async fn attempt(
+        &self,
+        record: &PhaseRecord,
+        changes: &[Change],
+        claim: Option<Claim>,
+        answering: Answering,
+        deadline: Instant,
+    ) -> Result<(Written, Vec<EntityWrite>), Refused> {
+        let mut transaction = self.begin(deadline).await?;
+        let prepared = self.prepare(&mut transaction, record, changes, claim, answering, deadline).await;
+        let (reply, writes) = match prepared {
+            Ok(Prepared::Done(reply, writes)) => (reply, writes),
+            Ok(Prepared::Replayed(reply)) => {
+                transaction.rollback().await;
+                // What that request wrote was visible to this one.
+                let token = self.pool.visible(deadline).await;
+                let token = token.map_or_else(|_| UNKNOWN.to_owned(), |gtids| gtids.to_string());
+                return Ok((Written { reply, token, replayed: true }, Vec::new()));
+            }
+            Err(refused) => {
+                transaction.rollback().await;
+                return Err(refused);
+            }
+        };
+        if Instant::now() >= deadline {
+            transaction.rollback().await;
+            return Err(Problem::late().into());
+        }
+        match transaction.commit().await {
+            Commit::Committed(gtids) => {
+                self.tokens.interest();
+                let token = gtids.map_or_else(|| UNKNOWN.to_owned(), |gtids| gtids.to_string());
+                Ok((Written { reply, token, replayed: false }, writes))
+            }
+            Commit::Failed(error) => {
+                let problem = Problem::from_mysql(&error, false);
+                // A deadlock of certification, as in a group: nothing was committed.
+                let again = matches!(error, MysqlError::Server { code: 1213 | 3101, .. });
+                Err(if again { Refused::Again(problem) } else { Refused::Final(problem) })
+            }
+            Commit::Unknown(error) => {
+                tracing::warn!(%error, "the outcome of a commit is not known; Cassandra is left to the change log");
+                Err(Problem::commit_unknown(&error.to_string()).into())
+            }
+        }
+    }
+
+    /// A connection that was idle may be dead: nothing was done yet, so another one is tried.
+    async fn begin(&self, deadline: Instant) -> Result<ClientTransaction, Refused> {
+        let begun = match self.pool.begin(deadline).await {
+            Err(MysqlError::Lost { .. }) if Instant::now() < deadline => self.pool.begin(deadline).await,
+            begun => begun,
+        };
+        begun.map_err(|e| Problem::from_mysql(&e, Instant::now() >= deadline).into())
+    }
+
+    /// Everything but the COMMIT.
+    async fn prepare(
+        &self,
+        transaction: &mut ClientTransaction,
+        record: &PhaseRecord,
+        changes: &[Change],
+        claim: Option<Claim>,
+        answering: Answering,
+        deadline: Instant,
+    ) -> Result<Prepared, Refused> {
+        let from_mysql = |e: &_| Refused::by_mysql(e, Instant::now() >= deadline);
+        let kept_in = self.idempotency_table.as_ref();
+        if let (Some(claim), Some(table)) = (claim, kept_in) {
+            let known = transaction.claim(table, &claim.id, &claim.request).await;
+            if let Some((request, answer)) = known.map_err(|e| from_mysql(&e))? {
+                if request != claim.request {
+                    return Err(Problem::idempotency_key_reused().into());
+                }
+                let reply = serde_json::from_slice(&answer);
+                let reply =
+                    reply.map_err(|_| Problem::internal("the answer that was kept cannot be read"))?;
+                return Ok(Prepared::Replayed(reply));
+            }
+        }
+        let mut done = Vec::with_capacity(changes.len());
+        for (place, change) in changes.iter().enumerate() {
+            let outcome = change.run(transaction).await;
+            let in_place =
+                |problem: Problem| if changes.len() > 1 { problem.of_values().at(place) } else { problem };
+            done.push(outcome.map_err(|refused| match refused {
+                Refused::Again(problem) => Refused::Again(in_place(problem)),
+                Refused::Final(problem) => Refused::Final(in_place(problem)),
+            })?);
+        }
+        let reply = answering(&done);
+        if let (Some(claim), Some(table)) = (claim, kept_in) {
+            let kept = serde_json::to_vec(&reply).map_err(|e| Problem::internal(e.to_string()))?;
+            transaction.keep_answer(table, &claim.id, &kept).await.map_err(|e| from_mysql(&e))?;
+        }
+        let writes = if record.phase.writes_both() {
+            // Before the COMMIT: what comes later in the log has higher versions.
+            secondary_writes(&done, |done| self.secondary.borrow(&done.entity))?
+        } else {
+            Vec::new()
+        };
+        Ok(Prepared::Done(reply, writes))
+    }
+}
+
+enum Prepared {
+    /// Changed and not committed: the reply, and what Cassandra gets.
+    Done(Reply, Vec<EntityWrite>),
+    /// Done before.
+    Replayed(Reply),
+}
+
+/// What Cassandra gets of the transaction's changes.
+fn secondary_writes(
+    done: &[Done],
+    borrow: impl Fn(&Done) -> Option<Version>,
+) -> Result<Vec<EntityWrite>, Problem> {
+    let changes: Vec<RowChange<'_>> = done
+        .iter()
+        .map(|done| RowChange {
+            plan: &done.entity.plan,
+            key: &done.key,
+            before: done.before.as_ref(),
+            after: done.after.as_ref(),
+        })
+        .collect();
+    let planned = plan_secondary_writes(&changes, |change| borrow(&done[change]));
+    let planned = planned.map_err(|e| unfit(&done[e.change], &e.to_string()))?;
+    let writes = planned.into_iter().map(|write| {
+        let last = &done[write.change];
+        EntityWrite { entity: Arc::clone(&last.entity), key: last.key.clone(), write }
+    });
+    Ok(writes.collect())
+}
+
+/// From `dual-write` on a row that Cassandra cannot hold is refused: it would stop apply.
+fn unfit(done: &Done, why: &str) -> Problem {
+    Problem {
+        field: None,
+        ..Problem::invalid("", format!("the row of {} has no form in Cassandra: {why}", done.entity.name))
+    }
+}
+
+/// The reply of one change.
+pub(crate) fn one(done: &[Done]) -> Reply {
+    let Some(done) = done.first() else {
+        return Reply { status: StatusCode::NO_CONTENT.as_u16(), etag: None, location: None, body: None };
+    };
+    let created = done.status == StatusCode::CREATED;
+    Reply {
+        status: done.status.as_u16(),
+        etag: done.etag(),
+        location: created.then(|| done.entity.path(&done.key)),
+        body: done.json().map(|json| json.to_string()),
+    }
+}
+
+/// The reply of a batch.
+pub(crate) fn many(done: &[Done]) -> Reply {
+    let results: Vec<serde_json::Value> = done
+        .iter()
+        .map(|done| {
+            serde_json::json!({
+                "status": done.status.as_u16(),
+                "path": done.entity.path(&done.key),
+                "etag": done.etag(),
+                "values": done.json(),
+            })
+        })
+        .collect();
+    let body = serde_json::json!({ "results": results }).to_string();
+    Reply { status: StatusCode::OK.as_u16(), etag: None, location: None, body: Some(body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_model::{Decimal, Row, Value};
+
+    #[test]
+    fn a_row_that_changes_twice_is_written_once() {
+        let entity = Arc::new(crate::entity::tests::orders());
+        let row = |region: &str, total: &str| -> Row {
+            let total = Value::Decimal(Decimal::parse(total, 2).unwrap());
+            vec![Value::Int(1), Value::Text(region.into()), total, Value::Null]
+        };
+        let done = |before: Option<Row>, after: Option<Row>| Done {
+            entity: Arc::clone(&entity),
+            key: vec![Value::Int(1), Value::Text("n".into())],
+            before,
+            after,
+            status: StatusCode::OK,
+        };
+        let steps = [
+            done(None, Some(row("n", "1"))),
+            done(Some(row("n", "1")), Some(row("n", "2"))),
+            done(Some(row("n", "2")), Some(row("n", "3"))),
+        ];
+        let written = secondary_writes(&steps, |_| Some(Version(9))).unwrap();
+        let last = entity.plan.repair(steps[2].after.as_ref(), &[], Version(9)).unwrap();
+        assert_eq!(written.iter().map(|w| &w.write.mutations).collect::<Vec<_>>(), [&last]);
+
+        let steps = [steps[0].clone(), done(Some(row("n", "1")), None)];
+        let gone = secondary_writes(&steps, |_| Some(Version(9))).unwrap();
+        let mutations = &gone[0].write.mutations;
+        assert!(gone.len() == 1 && mutations.len() >= 2);
+        assert!(mutations.iter().all(|m| m.write == tandem_model::Write::DeleteRow));
+    }
+}

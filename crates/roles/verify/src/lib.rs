@@ -1,0 +1,18 @@
+//! Verification and repair: the rows that change, whole tables, and the reconciler.
+//!
+//! Invariants:
+//!
+//! - Only the row check ([`tandem_row_check`]) confirms a mismatch.
+//! - A repair is written at W₁'s version, never at a newer one, with NULLs explicit.
+//! - An event says what became of its mismatch before its offset is committed.
+
+mod metrics;
+mod pending;
+mod reconcile;
+mod scan;
+mod stream;
+
+pub use metrics::Metrics;
+pub use reconcile::Reconciler;
+pub use scan::{Scan, ScanReport, TableReport};
+pub use stream::Stream;

@@ -1,0 +1,276 @@
+//! Repairs what verification confirmed, and what a dual write may have left behind.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_kafka::{GroupConsumer, KafkaConfig, Producer};
+use tandem_model::Version;
+use tandem_protocol::row_check::repair;
+use tandem_row_check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect, mismatch_record};
+use tandem_runtime::now_us;
+use tandem_wire::control::{DualWriteFailure, Mismatch, MismatchState, decode_control};
+use tandem_wire::log::{InRecord, Topics};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// Repairs of one mismatch before it is called unrepairable. Each uses a later watermark, so that
+/// a foreign write of the last seconds is overtaken by the source's clock.
+const ATTEMPTS: usize = 8;
+
+/// How long a key that keeps changing is left alone before it is looked at again.
+const HOT_KEY: Duration = Duration::from_secs(1);
+
+/// First and longest pause after an error that may pass.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Records taken at once.
+const BATCH: usize = 500;
+
+/// Consumes mismatch events, repairs Cassandra from MySQL, and says what has become of each. Consumes the
+/// failures of dual writes too: their rows are checked, and repaired where the log has not mended them.
+pub struct Reconciler {
+    /// Checks.
+    pub checker: Checker,
+    /// The mapped tables.
+    pub tables: Vec<Arc<CheckedTable>>,
+    /// The log.
+    pub kafka: KafkaConfig,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl Reconciler {
+    /// Repairs until `stop`.
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), CheckError> {
+        let topics = Topics::new(&self.kafka.prefix);
+        let consumed = [topics.mismatches(), topics.dual_write_failures()];
+        let mut consumer = GroupConsumer::start(&self.kafka, &topics.reconcile_group(), &consumed).await?;
+        let outcome = tokio::select! {
+            outcome = self.consume(&mut consumer) => outcome,
+            () = stop.cancelled() => Ok(()),
+        };
+        consumer.close().await;
+        outcome
+    }
+
+    async fn consume(&self, consumer: &mut GroupConsumer) -> Result<(), CheckError> {
+        let producer = Producer::start(&self.kafka).await?;
+        let by_name: HashMap<String, &Arc<CheckedTable>> =
+            self.tables.iter().map(|t| (t.source().name.to_string(), t)).collect();
+        let failures = Topics::new(&self.kafka.prefix).dual_write_failures();
+        loop {
+            let records = consumer.next_batch(BATCH, Duration::from_secs(1)).await?;
+            let (failed, found): (Vec<&InRecord>, Vec<&InRecord>) =
+                records.iter().partition(|record| *record.topic == *failures);
+            for (table, mut open) in found_keys(&found, &by_name)? {
+                let mut patience = Patience::default();
+                while !open.is_empty() {
+                    let outcome = self.resolve(table, &mut open).await;
+                    let resolved = open.extract_if(.., |o| o.event.state != MismatchState::Found);
+                    let resolved = resolved.map(|o| mismatch_record(&self.kafka, &o.event));
+                    producer.send(resolved.collect::<Result<_, _>>()?).await?;
+                    match outcome {
+                        Ok(()) => patience = Patience::default(),
+                        Err(error) => patience.after(error).await?,
+                    }
+                }
+            }
+            for (table, suspects) in failed_keys(&failed, &by_name)? {
+                let mut patience = Patience::default();
+                while let Err(error) = self.mend(table, suspects.clone()).await {
+                    patience.after(error).await?;
+                }
+            }
+            // An event's offset is committed after what became of it is on the log.
+            consumer.done(&records)?;
+        }
+    }
+
+    /// Checks rows whose second leg failed, and repairs those that differ. Most do not: the log has
+    /// brought the write meanwhile. A key that keeps changing is left to the log, which brings each of its
+    /// changes: nobody but the gateway is known to have written it.
+    async fn mend(&self, table: &CheckedTable, mut open: Vec<Suspect>) -> Result<(), CheckError> {
+        let mut reader = self.checker.mysql.reader().await?;
+        for _ in 0..ATTEMPTS {
+            let outcomes = self.checker.settle(&mut reader, table, &open).await?;
+            let (mut differing, mut used) = (Vec::new(), Version::default());
+            for (suspect, outcome) in open.into_iter().zip(outcomes) {
+                if let Outcome::Mismatch(confirmed) = outcome {
+                    used = used.max(self.repair(table, &confirmed).await?);
+                    differing.push(suspect);
+                }
+            }
+            if differing.is_empty() {
+                return Ok(());
+            }
+            tracing::warn!(
+                table = %table.source().name,
+                rows = differing.len(),
+                "rows whose dual write failed differed and were written again"
+            );
+            open = differing;
+            self.later_watermark(used).await;
+        }
+        self.metrics.unrepairable.inc_by(open.len() as u64);
+        tracing::error!(
+            table = %table.source().name,
+            rows = open.len(),
+            attempts = ATTEMPTS,
+            "rows whose dual write failed could not be repaired: cells there may carry timestamps far in the future"
+        );
+        Ok(())
+    }
+
+    /// Writes MySQL's row at W₁'s version, and gives that. The log holds no change of the key after W₁;
+    /// whatever comes later has a higher version and wins.
+    async fn repair(&self, table: &CheckedTable, confirmed: &Confirmed) -> Result<Version, CheckError> {
+        let version = confirmed.lower.version;
+        let repair = repair(&table.plan, confirmed.row.as_ref(), &confirmed.differences, version)?;
+        self.checker.target.write(repair).await?;
+        self.metrics.repairs.inc();
+        Ok(version)
+    }
+
+    /// Checks the rows of events again, all at once, and repairs those whose mismatch is confirmed. An event
+    /// says how it ended as soon as that is known; the others are to be looked at once more.
+    async fn resolve(&self, table: &CheckedTable, open: &mut [OpenMismatch]) -> Result<(), CheckError> {
+        let mut reader = self.checker.mysql.reader().await?;
+        let suspects: Vec<Suspect> = open.iter().map(|o| o.suspect.clone()).collect();
+        let outcomes = self.checker.settle(&mut reader, table, &suspects).await?;
+        let (mut used, mut changing) = (None, false);
+        for (OpenMismatch { event, repairs, .. }, outcome) in open.iter_mut().zip(outcomes) {
+            match outcome {
+                Outcome::Match => {
+                    event.state = MismatchState::Resolved;
+                    event.detected_at_us = now_us();
+                    self.metrics.resolved.inc();
+                }
+                Outcome::Mismatch(_) if *repairs == ATTEMPTS => {
+                    tracing::error!(
+                        table = event.table,
+                        target = event.target,
+                        attempts = ATTEMPTS,
+                        "a mismatch could not be repaired: a cell there may carry a timestamp far in the future"
+                    );
+                    event.state = MismatchState::Unrepairable;
+                    self.metrics.unrepairable.inc();
+                }
+                Outcome::Mismatch(confirmed) => {
+                    let version = self.repair(table, &confirmed).await?;
+                    *repairs += 1;
+                    event.lower = version.0;
+                    event.upper = confirmed.upper.version.0;
+                    used = used.max(Some(version));
+                }
+                // The key keeps changing: its changes write the row anew, but an extra row elsewhere
+                // would stay. It is looked at again until it can be decided.
+                Outcome::Undecided => changing = true,
+            }
+        }
+        if let Some(used) = used {
+            self.later_watermark(used).await;
+        } else if changing {
+            tokio::time::sleep(HOT_KEY).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for a watermark above `used`, so that the next repair is a newer one. Watermarks come
+    /// at least once a second; without one for a while the next attempt tells why.
+    async fn later_watermark(&self, used: Version) {
+        let later = async {
+            while self.checker.watermarks.newest().is_none_or(|w| w.version <= used) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // A timeout is no loss: the check that follows has its own.
+        let _ = tokio::time::timeout(Duration::from_secs(5), later).await;
+    }
+}
+
+/// The pauses before what has failed is tried again.
+struct Patience(Duration);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self(BACKOFF.0)
+    }
+}
+
+impl Patience {
+    /// Pauses after an error that may pass; gives any other back.
+    async fn after(&mut self, error: CheckError) -> Result<(), CheckError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "the repair is tried again");
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(BACKOFF.1);
+        Ok(())
+    }
+}
+
+/// A mismatch that is to be repaired.
+struct OpenMismatch {
+    event: Mismatch,
+    suspect: Suspect,
+    /// Repairs so far.
+    repairs: usize,
+}
+
+/// The mismatches that were found, by table, in the order of their events.
+fn found_keys<'a>(
+    records: &[&InRecord],
+    by_name: &HashMap<String, &'a Arc<CheckedTable>>,
+) -> Result<Vec<(&'a CheckedTable, Vec<OpenMismatch>)>, CheckError> {
+    let mut found: BTreeMap<String, Vec<Mismatch>> = BTreeMap::new();
+    for value in records.iter().filter_map(|record| record.value.as_deref()) {
+        let event: Mismatch = decode_control(value)?;
+        if event.state == MismatchState::Found {
+            found.entry(event.table.clone()).or_default().push(event);
+        }
+    }
+    let mut open = Vec::new();
+    for (name, events) in found {
+        let Some(table) = by_name.get(&name) else {
+            tracing::warn!(table = name, "mismatches of a table that is no longer mapped are left alone");
+            continue;
+        };
+        let of = |event: Mismatch| {
+            let target = table.plan.targets().iter().position(|t| t.table().name == event.target);
+            let candidates = target.map(|t| (t, event.raw_target_key.clone())).into_iter().collect();
+            let suspect = Suspect { key: table.key_values(&event.source_key)?, candidates };
+            Ok(OpenMismatch { event, suspect, repairs: 0 })
+        };
+        open.push((&***table, events.into_iter().map(of).collect::<Result<_, CheckError>>()?));
+    }
+    Ok(open)
+}
+
+/// The rows that failures speak of, each once, by table.
+fn failed_keys<'a>(
+    records: &[&InRecord],
+    by_name: &HashMap<String, &'a Arc<CheckedTable>>,
+) -> Result<Vec<(&'a CheckedTable, Vec<Suspect>)>, CheckError> {
+    let mut keys: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for value in records.iter().filter_map(|record| record.value.as_deref()) {
+        let failure: DualWriteFailure = decode_control(value)?;
+        keys.entry(failure.table).or_default().insert(failure.source_key);
+    }
+    let mut failed = Vec::new();
+    for (name, keys) in keys {
+        let Some(table) = by_name.get(&name) else {
+            tracing::warn!(
+                table = name,
+                "failed dual writes of a table that is no longer mapped are left alone"
+            );
+            continue;
+        };
+        let suspects =
+            keys.iter().map(|key| Ok(Suspect { key: table.key_values(key)?, candidates: Vec::new() }));
+        failed.push((&***table, suspects.collect::<Result<_, CheckError>>()?));
+    }
+    Ok(failed)
+}

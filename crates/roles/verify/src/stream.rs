@@ -1,0 +1,185 @@
+//! Streaming verification: the rows that change, seconds behind apply.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tandem_kafka::{KafkaConfig, Producer, SchemaStore};
+use tandem_mapping::TablePlan;
+use tandem_model::TableDef;
+use tandem_mysql::Reader;
+use tandem_row_check::{CheckError, CheckedTable, Checker, Outcome};
+use tandem_wire::control::FoundBy;
+use tandem_wire::log::InRecord;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::pending::Pending;
+
+/// Keys that may wait at once, over all tables. More are left out, counted, and left to the next
+/// full verification.
+const ROOM: usize = 500_000;
+
+/// Keys checked together.
+const BATCH: usize = 500;
+
+/// First and longest pause after an error that may pass.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Checks every key that changes. It begins with the changes after the watermark from which its
+/// tracker started: what changed while nobody verified is checked by the next full verification.
+pub struct Stream {
+    /// Checks.
+    pub checker: Checker,
+    /// The mapped tables.
+    pub tables: Vec<Arc<CheckedTable>>,
+    /// Where schemas are looked up.
+    pub schemas: SchemaStore,
+    /// The log.
+    pub kafka: KafkaConfig,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// What the task that takes changes in and the one that checks them share.
+struct Shared {
+    pending: Mutex<Vec<Pending>>,
+    more: Notify,
+}
+
+impl Stream {
+    /// Checks changed keys, as the checker's tracker feeds them, until `stop`.
+    pub async fn run(
+        &self,
+        feed: mpsc::Receiver<Vec<InRecord>>,
+        stop: CancellationToken,
+    ) -> Result<(), CheckError> {
+        let shared = Shared {
+            pending: Mutex::new(self.tables.iter().map(|_| Pending::default()).collect()),
+            more: Notify::new(),
+        };
+        tokio::select! {
+            ended = self.take_in(feed, &shared) => ended,
+            ended = self.check_all(&shared) => ended,
+            () = stop.cancelled() => Ok(()),
+        }
+    }
+
+    /// Decodes changes into pending keys, with the target keys that their images name.
+    async fn take_in(
+        &self,
+        mut feed: mpsc::Receiver<Vec<InRecord>>,
+        shared: &Shared,
+    ) -> Result<(), CheckError> {
+        let by_topic: HashMap<&str, usize> =
+            self.tables.iter().enumerate().map(|(i, t)| (t.topic.as_str(), i)).collect();
+        let mut plans: HashMap<u32, Arc<TablePlan>> = HashMap::new();
+        while let Some(records) = feed.recv().await {
+            for record in records {
+                let (Some(&number), Some(key), Some(value)) =
+                    (by_topic.get(record.topic.as_ref()), &record.key, &record.value)
+                else {
+                    continue;
+                };
+                let id = tandem_wire::schema_id(value)?;
+                let schema = self.schemas.get(id).await?;
+                let change = schema.decode(value)?;
+                let plan =
+                    plans.entry(id).or_insert_with(|| plan_for(&self.tables[number].plan, schema.table()));
+                let images = [&change.before, &change.after];
+                let mut targets = Vec::new();
+                for image in images.into_iter().flatten() {
+                    targets.extend(plan.target_keys(image)?);
+                }
+                let mut pending = lock(&shared.pending);
+                let room = pending.iter().map(Pending::len).sum::<usize>() < ROOM;
+                let source_key = change.table.key_of(change.image());
+                if !pending[number].add(key, source_key, targets.into_iter(), room) {
+                    self.metrics.skipped.inc();
+                }
+            }
+            shared.more.notify_one();
+        }
+        // Only a tracker that has ended closes the feed. Waiting for the next check to meet its error
+        // would be a silent stall where nothing is left to check.
+        Err(self.checker.tracker.failure().await.into())
+    }
+
+    async fn check_all(&self, shared: &Shared) -> Result<(), CheckError> {
+        let producer = Producer::start(&self.kafka).await?;
+        let mut reader: Option<Reader> = None;
+        let mut pause = BACKOFF.0;
+        // Tables take turns, so that none waits for ever behind one that changes faster than it is checked.
+        let mut turn = 0;
+        loop {
+            let work = {
+                let mut pending = lock(&shared.pending);
+                let left: usize = pending.iter().map(Pending::len).sum();
+                self.metrics.pending.set(left as i64);
+                let count = self.tables.len();
+                (turn..turn + count).map(|n| n % count).find_map(|n| {
+                    let suspects = pending[n].take(BATCH);
+                    turn = n + 1;
+                    (!suspects.is_empty()).then(|| (Arc::clone(&self.tables[n]), suspects))
+                })
+            };
+            let Some((table, suspects)) = work else {
+                shared.more.notified().await;
+                continue;
+            };
+            loop {
+                let checked = async {
+                    let mut connected = match reader.take() {
+                        Some(reader) => reader,
+                        None => self.checker.mysql.reader().await?,
+                    };
+                    let outcomes = self.checker.settle(&mut connected, &table, &suspects).await?;
+                    let mut records = Vec::new();
+                    for (suspect, outcome) in suspects.iter().zip(&outcomes) {
+                        if let Outcome::Mismatch(confirmed) = outcome {
+                            records.extend(self.checker.report(
+                                &self.kafka,
+                                &table,
+                                &suspect.key,
+                                confirmed,
+                                FoundBy::Verification,
+                            )?);
+                        }
+                    }
+                    if !records.is_empty() {
+                        tracing::warn!(table = %table.source().name, rows = records.len(), "mismatches confirmed");
+                        producer.send(records).await?;
+                    }
+                    Ok::<_, CheckError>(connected)
+                };
+                match checked.await {
+                    Ok(connected) => {
+                        reader = Some(connected);
+                        pause = BACKOFF.0;
+                        break;
+                    }
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(%error, "streaming verification pauses and checks these keys again");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(BACKOFF.1);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// The plan for records of a schema; where it does not fit (apply stops there and says why), the
+/// table's own plan.
+fn plan_for(base: &Arc<TablePlan>, table: &Arc<TableDef>) -> Arc<TablePlan> {
+    if base.source() == table {
+        return Arc::clone(base);
+    }
+    base.adapt(table).map_or_else(|_| Arc::clone(base), Arc::new)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,112 @@
+//! Mismatch events.
+
+use std::collections::HashMap;
+
+use tandem_kafka::{KafkaConfig, read_all};
+use tandem_mapping::{Difference, printable};
+use tandem_model::Value;
+use tandem_runtime::now_us;
+use tandem_wire::WireError;
+use tandem_wire::control::{FoundBy, Mismatch, MismatchKind, MismatchState, decode_control, encode_control};
+use tandem_wire::log::{OutRecord, Topics};
+
+use crate::check::{CheckError, CheckedTable, Checker, Confirmed};
+
+impl Checker {
+    /// Counts a confirmed mismatch of the row with this key, and gives its events for the mismatch topic,
+    /// one for each target row that differs. Reconcile takes them up. `found_by` says what met it.
+    pub fn report(
+        &self,
+        kafka: &KafkaConfig,
+        table: &CheckedTable,
+        key: &[Value],
+        confirmed: &Confirmed,
+        found_by: FoundBy,
+    ) -> Result<Vec<OutRecord>, CheckError> {
+        let events = found(table, key, confirmed, found_by)?;
+        for event in &events {
+            self.metrics.mismatches.get_or_create(&event.kind.into()).inc();
+        }
+        events.iter().map(|event| mismatch_record(kafka, event)).collect()
+    }
+}
+
+fn found(
+    table: &CheckedTable,
+    key: &[Value],
+    confirmed: &Confirmed,
+    found_by: FoundBy,
+) -> Result<Vec<Mismatch>, WireError> {
+    let source_key = table.framed_key(key)?;
+    let events = confirmed.differences.iter().map(|d| {
+        let target = table.plan.targets()[d.target].table();
+        let (kind, columns) = match &d.difference {
+            Difference::Missing => (MismatchKind::Missing, Vec::new()),
+            Difference::Extra => (MismatchKind::Extra, Vec::new()),
+            Difference::Cells(cells) => {
+                let names = cells.iter().filter_map(|&i| target.regular.get(i)).map(|c| c.name.clone());
+                (MismatchKind::Different, names.collect())
+            }
+        };
+        Mismatch {
+            table: table.source().name.to_string(),
+            target: target.name.clone(),
+            source_key: source_key.clone(),
+            target_key: target.key_columns().zip(&d.key).map(|(c, bytes)| printable(c.ty, bytes)).collect(),
+            kind,
+            columns,
+            state: MismatchState::Found,
+            lower: confirmed.lower.version.0,
+            upper: confirmed.upper.version.0,
+            writetimes: d.writetimes.clone(),
+            detected_at_us: now_us(),
+            raw_target_key: d.key.clone(),
+            found_by,
+        }
+    });
+    Ok(events.collect())
+}
+
+/// The record of an event. All events of one target row have one key and one partition.
+pub fn mismatch_record(kafka: &KafkaConfig, event: &Mismatch) -> Result<OutRecord, CheckError> {
+    Ok(OutRecord {
+        topic: Topics::new(&kafka.prefix).mismatches().into(),
+        partition: 0,
+        key: format!("{}/{}", event.target, event.target_key.join("/")).into_bytes(),
+        value: Some(encode_control(event)?),
+        version: None,
+        timestamp_ms: None,
+    })
+}
+
+/// How many mismatches the log holds, by what has become of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MismatchCounts {
+    /// Confirmed.
+    pub found: u64,
+    /// Repaired, or found equal since.
+    pub resolved: u64,
+    /// Not mended by repairs.
+    pub unrepairable: u64,
+    /// Target rows whose last event says that they differ.
+    pub open: u64,
+}
+
+/// Counts the events of the whole mismatch topic.
+pub async fn count_mismatches(kafka: &KafkaConfig) -> Result<MismatchCounts, CheckError> {
+    let records = read_all(kafka, &Topics::new(&kafka.prefix).mismatches()).await?;
+    let mut counts = MismatchCounts::default();
+    let mut open = HashMap::new();
+    for record in records {
+        let Some(value) = &record.value else { continue };
+        let event: Mismatch = decode_control(value)?;
+        match event.state {
+            MismatchState::Found => counts.found += 1,
+            MismatchState::Resolved => counts.resolved += 1,
+            MismatchState::Unrepairable => counts.unrepairable += 1,
+        }
+        open.insert(record.key, event.state != MismatchState::Resolved);
+    }
+    counts.open = open.values().filter(|open| **open).count() as u64;
+    Ok(counts)
+}

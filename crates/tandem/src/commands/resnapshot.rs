@@ -1,0 +1,115 @@
+//! `tandem resnapshot`: what capture can no longer read is given up, and every table is copied anew.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use tandem_capture::{Capture, LogGap};
+use tandem_kafka::{KafkaConfig, SchemaStore, read_all};
+use tandem_model::{GtidSet, Phase, PhaseRecord};
+use tandem_wire::control::{PHASE_KEY, Resnapshot, decode_phase};
+use tandem_wire::log::Topics;
+
+use crate::cli::ResnapshotArgs;
+use crate::config::Config;
+use crate::connect::servers::Servers;
+use crate::role::Role;
+use crate::run::roles::capture_of;
+
+/// How long a controller's round takes, and more.
+const ROUND: Duration = Duration::from_secs(3);
+
+/// Says what is missing; with `--yes` goes on behind it.
+pub(crate) async fn run(config: &Config, args: &ResnapshotArgs) -> Result<ExitCode> {
+    let servers = Servers::connect(config, &[Role::Capture]).await?;
+    let schemas = SchemaStore::open(&servers.kafka).await?;
+    let capture = capture_of(config, &servers, &schemas, tandem_capture::Metrics::default())?;
+    let gap = capture.gap().await?;
+    let resnapshot = if args.yes { Some(order(&capture, &servers.kafka, &args.reason).await?) } else { None };
+    if args.json.json {
+        println!("{}", serde_json::to_string_pretty(&report(&gap, resnapshot.as_ref()))?);
+    } else {
+        print(&gap, resnapshot.as_ref());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn order(capture: &Capture, kafka: &KafkaConfig, reason: &str) -> Result<Resnapshot> {
+    let phase = phase(kafka).await?;
+    if serves_reads(phase) {
+        bail!(
+            "in the phase `{phase}` Cassandra serves reads, and it will lack what the log lacks until all is copied and \
+             verified: take the migration back to `{}` first (tandem phase back)",
+            Phase::Verify
+        );
+    }
+    let resnapshot = capture.resnapshot(reason).await?;
+    // A controller may be deciding on what it knew before. Behind that round its gates ask for new copies.
+    tokio::time::sleep(ROUND).await;
+    let now = self::phase(kafka).await?;
+    if serves_reads(now) {
+        bail!(
+            "the log goes on at {} and every copy is void, but meanwhile the migration has gone on to `{now}`, where \
+             Cassandra serves reads: take it back to `{}` now (tandem phase back), then go on as `tandem resnapshot --help` says",
+            resnapshot.to_gtid_set,
+            Phase::Verify
+        );
+    }
+    Ok(resnapshot)
+}
+
+fn serves_reads(phase: Phase) -> bool {
+    phase > Phase::Verify
+}
+
+/// The phase that the gateways follow.
+async fn phase(kafka: &KafkaConfig) -> Result<Phase> {
+    let mut newest = PhaseRecord::default();
+    for record in read_all(kafka, &Topics::new(&kafka.prefix).control()).await? {
+        if let (Some(PHASE_KEY), Some(value)) = (record.key.as_deref(), &record.value) {
+            let found = decode_phase(value)?;
+            if found.generation >= newest.generation {
+                newest = found;
+            }
+        }
+    }
+    Ok(newest.phase)
+}
+
+fn report(gap: &LogGap, resnapshot: Option<&Resnapshot>) -> serde_json::Value {
+    json!({
+        "captured_up_to": gap.last.gtid_set.to_string(),
+        "captured_seconds_ago": gap.age().as_secs_f64(),
+        "executed": gap.executed.to_string(),
+        "not_captured": gap.not_captured.to_string(),
+        "purged": gap.purged.to_string(),
+        "lost": gap.lost.to_string(),
+        "resnapshot": resnapshot.map(|resnapshot| json!({ "version": resnapshot.version, "goes_on_at": resnapshot.to_gtid_set })),
+    })
+}
+
+fn print(gap: &LogGap, resnapshot: Option<&Resnapshot>) {
+    let or_nothing = |set: &GtidSet| if set.is_empty() { "nothing".to_owned() } else { set.to_string() };
+    println!("the log ends at                {}", gap.last.gtid_set);
+    println!("  published                    {:.0} s ago", gap.age().as_secs_f64());
+    println!("MySQL has executed             {}", gap.executed);
+    println!("  not on the log               {}", or_nothing(&gap.not_captured));
+    println!("  of that purged from binlogs  {}", or_nothing(&gap.purged));
+    println!("on the log, but not in MySQL   {}", or_nothing(&gap.lost));
+    if let Some(resnapshot) = resnapshot {
+        println!(
+            "the log goes on at {}. Start the roles again (tandem run, or each: the backfill too); they copy every \
+             table anew. When `tandem status` says that all is copied, run `tandem verify --full` until it finds \
+             nothing: it finds the rows that were deleted in between, and reconcile deletes them",
+            resnapshot.to_gtid_set
+        );
+        return;
+    }
+    if gap.purged.is_empty() && gap.lost.is_empty() {
+        println!(
+            "nothing is lost: unless capture stops with an error, it goes on by itself when it is started"
+        );
+    }
+    println!("nothing was changed: --yes lets the log go on at what MySQL has executed");
+}

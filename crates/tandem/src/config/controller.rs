@@ -1,0 +1,308 @@
+//! `[controller]`: phases and gates.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use tandem_controller::{ControllerConfig, MetricNames, Scope, Token};
+use tandem_model::{CohortAttribute, DualWriteMode, Phase};
+use tandem_protocol::rollout::{Expressions, Policy, Serving};
+
+use crate::config::secret::Secret;
+use crate::tls::Endpoint;
+
+/// `[controller]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ControllerSection {
+    listen: SocketAddr,
+    /// Whether an address that others can reach is served without TLS.
+    insecure: bool,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    /// Where `tandem phase` finds the controllers; by default where this one listens.
+    urls: Vec<String>,
+    /// Whose certificates `tandem phase` trusts; by default those that the system trusts.
+    ca: Option<PathBuf>,
+    auto: bool,
+    interval_ms: u64,
+    window_seconds: u64,
+    canary_percents: Vec<f64>,
+    soak_seconds: BTreeMap<String, f64>,
+    gates: BTreeMap<String, Expressions>,
+    rollback: BTreeMap<String, Expressions>,
+    /// Metrics pages.
+    gateways: Vec<String>,
+    metric_names: BTreeMap<String, String>,
+    validate: f64,
+    shadow: f64,
+    fallback: bool,
+    dual_write: DualWrite,
+    cohort: CohortSection,
+    token: Vec<TokenSection>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DualWrite {
+    InRequest,
+    Behind,
+}
+
+/// `[controller.cohort]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CohortSection {
+    by: String,
+    /// What is said, and the values that are in.
+    values: BTreeMap<String, Vec<String>>,
+}
+
+/// `[[controller.token]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenSection {
+    name: String,
+    secret: Secret,
+    scopes: Vec<String>,
+}
+
+impl Default for CohortSection {
+    fn default() -> Self {
+        Self { by: CohortAttribute::Key.to_string(), values: BTreeMap::new() }
+    }
+}
+
+impl Default for ControllerSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9465)),
+            insecure: false,
+            tls_certificate: None,
+            tls_key: None,
+            urls: Vec::new(),
+            ca: None,
+            auto: false,
+            interval_ms: 1000,
+            window_seconds: 300,
+            canary_percents: vec![1.0, 5.0, 25.0, 50.0, 100.0],
+            soak_seconds: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            rollback: BTreeMap::new(),
+            gateways: Vec::new(),
+            metric_names: BTreeMap::new(),
+            validate: 1.0,
+            shadow: 0.01,
+            fallback: true,
+            dual_write: DualWrite::InRequest,
+            cohort: CohortSection::default(),
+            token: Vec::new(),
+        }
+    }
+}
+
+impl ControllerSection {
+    /// Refuses what cannot work or is not safe.
+    pub(crate) fn validate(&self) -> Result<()> {
+        for (key, zero) in
+            [("interval_ms", self.interval_ms == 0), ("window_seconds", self.window_seconds == 0)]
+        {
+            if zero {
+                bail!("controller.{key} must be above 0");
+            }
+        }
+        for (key, share) in [("validate", self.validate), ("shadow", self.shadow)] {
+            if !(0.0..=1.0).contains(&share) {
+                bail!("controller.{key} must be between 0 and 1");
+            }
+        }
+        self.endpoint().validate()?;
+        if !self.listen.ip().is_loopback() && self.token.is_empty() {
+            bail!(
+                "controller.listen {} can be reached by others, and without any [[controller.token]] they could \
+                 change the phase",
+                self.listen
+            );
+        }
+        if let Some(url) = self.gateways.iter().find(|url| !url.starts_with("http://")) {
+            bail!("{url:?} in controller.gateways does not begin with http://");
+        }
+        if let Some(url) =
+            self.urls.iter().find(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+        {
+            bail!("{url:?} in controller.urls begins neither with http:// nor with https://");
+        }
+        self.policy()?;
+        self.serving()?;
+        self.metric_names()?;
+        Ok(())
+    }
+
+    /// Where it is served.
+    pub(crate) fn endpoint(&self) -> Endpoint<'_> {
+        Endpoint {
+            section: "controller",
+            listen: self.listen,
+            insecure: self.insecure,
+            certificate: self.tls_certificate.as_ref(),
+            key: self.tls_key.as_ref(),
+        }
+    }
+
+    /// Where `tandem phase` asks.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        if self.urls.is_empty() {
+            let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
+            vec![format!("{scheme}://{}", self.listen)]
+        } else {
+            self.urls.clone()
+        }
+    }
+
+    /// Whose certificates `tandem phase` trusts, if not all that the system trusts.
+    pub(crate) fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
+    }
+
+    /// Whether tokens may be sent so that others can read them on the way.
+    pub(crate) fn insecure(&self) -> bool {
+        self.insecure
+    }
+
+    fn policy(&self) -> Result<Policy> {
+        let mut soak = BTreeMap::new();
+        for (name, seconds) in &self.soak_seconds {
+            let phase = phase("soak_seconds", name)?;
+            let held = Duration::try_from_secs_f64(*seconds);
+            soak.insert(phase, held.with_context(|| format!("controller.soak_seconds.{name}"))?);
+        }
+        let by_phase = |key, section: &BTreeMap<String, Expressions>| {
+            section.iter().map(|(name, gates)| Ok((phase(key, name)?, gates.clone()))).collect::<Result<_>>()
+        };
+        let (gates, rollback) = (by_phase("gates", &self.gates)?, by_phase("rollback", &self.rollback)?);
+        Ok(Policy::new(&self.canary_percents, &soak, &gates, &rollback)?)
+    }
+
+    fn serving(&self) -> Result<Serving> {
+        let fact = |text: &str| text.parse().map_err(anyhow::Error::msg).context("controller.cohort");
+        let mut cohort_values = Vec::new();
+        for (name, values) in &self.cohort.values {
+            let name: CohortAttribute = fact(name)?;
+            cohort_values.extend(values.iter().map(|value| (name.clone(), value.clone())));
+        }
+        Ok(Serving {
+            cohort_by: fact(&self.cohort.by)?,
+            cohort_values,
+            validate: self.validate,
+            shadow: self.shadow,
+            fallback: self.fallback,
+            dual_write: match self.dual_write {
+                DualWrite::InRequest => DualWriteMode::InRequest,
+                DualWrite::Behind => DualWriteMode::Behind,
+            },
+        })
+    }
+
+    fn metric_names(&self) -> Result<MetricNames> {
+        MetricNames::new(&self.metric_names).map_err(anyhow::Error::msg).context("controller.metric_names")
+    }
+
+    pub(crate) fn controller(&self) -> Result<ControllerConfig> {
+        let mut tokens = Vec::with_capacity(self.token.len());
+        for token in &self.token {
+            let of = || format!("[[controller.token]] name = {:?}", token.name);
+            let scopes: Result<Vec<Scope>, String> = token.scopes.iter().map(|scope| scope.parse()).collect();
+            let scopes = scopes.map_err(anyhow::Error::msg).with_context(of)?;
+            let secret = token.secret.reveal().with_context(of)?;
+            if secret.len() < 16 {
+                bail!("{}: its secret has fewer than 16 bytes", of());
+            }
+            tokens.push(Token::new(&token.name, &secret, scopes));
+        }
+        Ok(ControllerConfig {
+            policy: self.policy()?,
+            serving: self.serving()?,
+            auto: self.auto,
+            gateways: self.gateways.clone(),
+            metric_names: self.metric_names()?,
+            interval: Duration::from_millis(self.interval_ms),
+            window: Duration::from_secs(self.window_seconds),
+            tokens,
+        })
+    }
+}
+
+fn phase(key: &str, name: &str) -> Result<Phase> {
+    name.parse().map_err(anyhow::Error::msg).with_context(|| format!("controller.{key}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(text: &str) -> Result<ControllerConfig> {
+        let section: ControllerSection = toml::from_str(text)?;
+        section.validate()?;
+        section.controller()
+    }
+
+    fn refused(text: &str) -> String {
+        format!("{:#}", section(text).unwrap_err())
+    }
+
+    #[test]
+    fn nothing_has_to_be_said() {
+        let config = section("").unwrap();
+        assert_eq!(config.policy.plan.stages().len(), 10);
+        assert!(!config.auto);
+    }
+
+    #[test]
+    fn what_is_said_is_taken() {
+        let config = section(
+            "auto = true\ncanary_percents = [50]\n[soak_seconds]\ncanary = 0.5\n[gates.verify]\nquiet = \
+             'out_of_band_rows == 0'\n[cohort]\nby = 'column:customer'\nvalues = { 'header:tandem-country' = ['PT'] }\n",
+        )
+        .unwrap();
+        assert_eq!(config.policy.soak(Phase::Canary), Duration::from_millis(500));
+        assert!(config.policy.gates(Phase::Verify).iter().any(|gate| gate.name() == "quiet"));
+        assert_eq!(config.serving.cohort_values.len(), 1);
+    }
+
+    #[test]
+    fn the_command_line_asks_as_it_is_served() {
+        let urls = |text: &str| toml::from_str::<ControllerSection>(text).unwrap().urls();
+        assert_eq!(urls(""), ["http://127.0.0.1:9465"]);
+        assert_eq!(urls("tls_key = 'k'\ntls_certificate = 'c'"), ["https://127.0.0.1:9465"]);
+        let configured = "urls = ['https://a:1', 'http://localhost:2']";
+        assert_eq!(urls(configured), ["https://a:1", "http://localhost:2"]);
+        assert!(section(configured).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_its_place() {
+        for (text, word) in [
+            ("[gates.verify]\ng = 'lag < 1'", "controller.gates.verify"),
+            ("[gates.verfy]\ng = 'full_scan_clean'", "verfy"),
+            ("[soak_seconds]\ncanary = -1", "controller.soak_seconds.canary"),
+            ("validate = 1.5", "controller.validate"),
+            ("listen = '0.0.0.0:1'", "controller.insecure"),
+            ("listen = '0.0.0.0:1'\ninsecure = true", "[[controller.token]]"),
+            ("listen = '0.0.0.0:1'\ntls_key = 'k'\ntls_certificate = 'c'", "[[controller.token]]"),
+            ("tls_key = 'k'", "controller.tls_certificate"),
+            ("urls = ['c:9465']", "controller.urls"),
+            ("gateways = ['https://g/metrics']", "http://"),
+            ("[metric_names]\nfallback = 'x'", "controller.metric_names"),
+            ("[cohort]\nby = 'cookie'", "controller.cohort"),
+            ("canary_percents = [5, 1]", "controller.canary_percents"),
+            ("interval_ms = 0", "controller.interval_ms"),
+            ("[[token]]\nname = 'a'\nsecret = 'hush'\nscopes = ['read']", "env:NAME"),
+        ] {
+            let said = refused(text);
+            assert!(said.contains(word) && !said.contains("hush"), "{said}");
+        }
+    }
+}

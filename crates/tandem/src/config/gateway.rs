@@ -1,0 +1,195 @@
+//! `[gateway]`: the data API.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use tandem_gateway::{AccessToken, GatewayConfig, Idempotency, Scope};
+
+use crate::config::secret::Secret;
+use crate::tls::Endpoint;
+
+/// `[gateway]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct GatewaySection {
+    listen: SocketAddr,
+    /// Whether an address that others can reach is served without TLS, or without tokens.
+    insecure: bool,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    /// Connections to MySQL at most.
+    pub(crate) connections: usize,
+    max_in_flight: usize,
+    max_body_bytes: usize,
+    deadline_ms: u64,
+    mysql_connect_ms: u64,
+    cassandra_read_ms: u64,
+    cassandra_write_ms: u64,
+    max_async_dual_writes: usize,
+    cohort_headers: Vec<String>,
+    idempotency_table: Option<String>,
+    idempotency_hours: u64,
+    token: Vec<TokenSection>,
+}
+
+/// `[[gateway.token]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenSection {
+    name: String,
+    secret: Secret,
+    scopes: Vec<String>,
+}
+
+impl Default for GatewaySection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            insecure: false,
+            tls_certificate: None,
+            tls_key: None,
+            connections: 32,
+            max_in_flight: 256,
+            max_body_bytes: 1 << 20,
+            deadline_ms: 5000,
+            mysql_connect_ms: 2000,
+            cassandra_read_ms: 250,
+            cassandra_write_ms: 1000,
+            max_async_dual_writes: 1000,
+            cohort_headers: vec!["tandem-cohort".into(), "tandem-country".into()],
+            idempotency_table: None,
+            idempotency_hours: 24,
+            token: Vec::new(),
+        }
+    }
+}
+
+impl GatewaySection {
+    /// Refuses what cannot work or is not safe.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let zero = [
+            ("connections", self.connections == 0),
+            ("max_in_flight", self.max_in_flight == 0),
+            ("max_body_bytes", self.max_body_bytes == 0),
+            ("deadline_ms", self.deadline_ms == 0),
+            ("mysql_connect_ms", self.mysql_connect_ms == 0),
+            ("cassandra_read_ms", self.cassandra_read_ms == 0),
+            ("cassandra_write_ms", self.cassandra_write_ms == 0),
+            ("max_async_dual_writes", self.max_async_dual_writes == 0),
+            ("idempotency_hours", self.idempotency_hours == 0),
+        ];
+        if let Some((key, _)) = zero.iter().find(|(_, zero)| *zero) {
+            bail!("gateway.{key} must be above 0");
+        }
+        self.endpoint().validate()?;
+        if !self.listen.ip().is_loopback() && !self.insecure && self.token.is_empty() {
+            bail!(
+                "gateway.listen {} can be reached by others, and without any [[gateway.token]] they may do \
+                 everything: add one, or set gateway.insecure = true",
+                self.listen
+            );
+        }
+        Ok(())
+    }
+
+    /// Where it is served.
+    pub(crate) fn endpoint(&self) -> Endpoint<'_> {
+        Endpoint {
+            section: "gateway",
+            listen: self.listen,
+            insecure: self.insecure,
+            certificate: self.tls_certificate.as_ref(),
+            key: self.tls_key.as_ref(),
+        }
+    }
+
+    /// The table of idempotency keys, as it is written.
+    pub(crate) fn idempotency_table(&self) -> Option<&str> {
+        self.idempotency_table.as_deref()
+    }
+
+    /// How long connecting to MySQL may take.
+    pub(crate) fn mysql_connect(&self) -> Duration {
+        Duration::from_millis(self.mysql_connect_ms)
+    }
+
+    pub(crate) fn gateway(&self) -> Result<GatewayConfig> {
+        let mut tokens = Vec::with_capacity(self.token.len());
+        for token in &self.token {
+            let of = || format!("[[gateway.token]] name = {:?}", token.name);
+            let scopes = token.scopes.iter().map(|scope| scope.parse());
+            let scopes: Result<Vec<Scope>, String> = scopes.collect();
+            let scopes = scopes.map_err(anyhow::Error::msg).with_context(of)?;
+            let secret = token.secret.reveal().with_context(of)?;
+            if secret.len() < 16 {
+                bail!("{}: its secret has fewer than 16 bytes", of());
+            }
+            tokens.push(AccessToken::new(&token.name, &secret, scopes));
+        }
+        let idempotency = match &self.idempotency_table {
+            None => None,
+            Some(table) => Some(Idempotency {
+                table: table.parse().map_err(anyhow::Error::msg).context("gateway.idempotency_table")?,
+                keep: Duration::from_hours(self.idempotency_hours),
+            }),
+        };
+        Ok(GatewayConfig {
+            max_in_flight: self.max_in_flight,
+            max_body: self.max_body_bytes,
+            deadline: Duration::from_millis(self.deadline_ms),
+            cassandra_read: Duration::from_millis(self.cassandra_read_ms),
+            cassandra_write: Duration::from_millis(self.cassandra_write_ms),
+            max_async_dual_writes: self.max_async_dual_writes,
+            tokens,
+            cohort_headers: self.cohort_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            idempotency,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(text: &str) -> Result<GatewayConfig> {
+        let section: GatewaySection = toml::from_str(text)?;
+        section.validate()?;
+        section.gateway()
+    }
+
+    #[test]
+    fn what_is_not_safe_is_refused() {
+        assert!(section("").is_ok());
+        assert!(section("listen = '127.0.0.1:1'").is_ok() && section("listen = '[::1]:1'").is_ok());
+        let open = section("listen = '0.0.0.0:1'").unwrap_err().to_string();
+        assert!(open.contains("gateway.insecure"), "{open}");
+        assert!(section("listen = '0.0.0.0:1'\ninsecure = true").is_ok());
+        let half = section("tls_key = 'k'").unwrap_err().to_string();
+        assert!(half.contains("gateway.tls_certificate"), "{half}");
+        let pair = "listen = '0.0.0.0:1'\ntls_key = 'k'\ntls_certificate = 'c'\n";
+        let everybody = section(pair).unwrap_err().to_string();
+        assert!(everybody.contains("[[gateway.token]]"), "{everybody}");
+        let token = format!("{pair}[[token]]\nname = 'a'\nsecret = 'env:PATH'\nscopes = ['*:read']");
+        assert!(section(&token).is_ok());
+        let zero = section("max_in_flight = 0").unwrap_err().to_string();
+        assert!(zero.contains("gateway.max_in_flight"), "{zero}");
+    }
+
+    #[test]
+    fn tokens_come_from_elsewhere_and_are_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t");
+        let text = |scope: &str| {
+            format!("[[token]]\nname = 'a'\nsecret = 'file:{}'\nscopes = ['{scope}']", path.display())
+        };
+        std::fs::write(&path, "short\n").unwrap();
+        assert!(section(&text("*:read")).unwrap_err().to_string().contains("16 bytes"));
+        std::fs::write(&path, "long enough for a token\n").unwrap();
+        assert_eq!(section(&text("*:read")).unwrap().tokens.len(), 1);
+        assert!(section(&text("read")).is_err());
+        assert!(section("idempotency_table = 't'").is_err());
+    }
+}

@@ -1,0 +1,64 @@
+//! Keys that have another name now. A file that still uses an old one is refused with the new one's name:
+//! to ignore it would be a setting that silently does nothing.
+
+use anyhow::{Result, bail};
+use toml::{Table, Value};
+
+/// Old and new names. `*` stands for each element of an array of tables, or for each key of a table.
+const RENAMED: &[(&str, &str)] = &[
+    ("kafka.replication", "kafka.replication_factor"),
+    ("verify.watermark_patience_seconds", "kafka.watermark_timeout_seconds"),
+    ("capture.delete_tombstones", "capture.tombstones_on_delete"),
+    ("gateway.max_behind", "gateway.max_async_dual_writes"),
+    ("controller.dwell_seconds", "controller.soak_seconds"),
+    ("controller.step_back", "controller.rollback"),
+    ("controller.metric_names.foreign_rows", "controller.metric_names.out_of_band_rows"),
+    ("table.*.exclude_columns", "exclude_from_capture"),
+    ("table.*.target.*.omit", "exclude_from_target"),
+];
+
+/// Refuses a file that uses an old key.
+///
+/// # Errors
+/// The first old key, with the new one's name. Text that is no TOML passes: its own error says more.
+pub(super) fn refuse(text: &str) -> Result<()> {
+    let Ok(file) = text.parse::<Table>() else { return Ok(()) };
+    for (old, new) in RENAMED {
+        let path: Vec<&str> = old.split('.').collect();
+        if has(&Value::Table(file.clone()), &path) {
+            let shown = old.replace(".*", "");
+            bail!("`{shown}` is now `{new}`: rename it");
+        }
+    }
+    Ok(())
+}
+
+fn has(value: &Value, path: &[&str]) -> bool {
+    match (path, value) {
+        ([], _) => true,
+        (["*", rest @ ..], Value::Array(elements)) => elements.iter().any(|element| has(element, rest)),
+        ([key, rest @ ..], Value::Table(table)) => table.get(*key).is_some_and(|value| has(value, rest)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_key_is_refused_with_the_new_ones_name() {
+        for (text, old, new) in [
+            ("[kafka]\nreplication = 3", "kafka.replication", "kafka.replication_factor"),
+            ("[verify]\nwatermark_patience_seconds = 3", "verify.watermark_patience_seconds", "kafka."),
+            ("[[table]]\nexclude_columns = []", "table.exclude_columns", "exclude_from_capture"),
+            ("[[table]]\n[[table.target]]\nomit = []", "table.target.omit", "exclude_from_target"),
+            ("[controller.step_back.canary]\na = \"\"", "controller.step_back", "controller.rollback"),
+        ] {
+            let error = refuse(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{old}`")) && error.contains(new), "{error}");
+        }
+        assert!(refuse("[kafka]\nreplication_factor = 3").is_ok());
+        assert!(refuse("no TOML").is_ok());
+    }
+}

@@ -1,0 +1,38 @@
+//! What streaming verification, full verification and repair have in common.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tandem_row_check::{ChangeTracker, CheckMetrics, CheckedTable, Checker};
+use tandem_watermarks::{Applied, Watermarks};
+use tandem_wire::log::{InRecord, Topics};
+use tokio::sync::mpsc;
+
+use crate::connect::servers::Servers;
+
+/// A checker whose tracker begins at the newest watermark that knows every table.
+pub(crate) async fn checker(
+    servers: &Servers,
+    watermarks: &Watermarks,
+    metrics: &CheckMetrics,
+    feed: Option<mpsc::Sender<Vec<InRecord>>>,
+) -> Result<(Checker, Vec<Arc<CheckedTable>>)> {
+    let names = Topics::new(&servers.kafka.prefix);
+    let mut tables = Vec::with_capacity(servers.plans.len());
+    for plan in &servers.plans {
+        let topic = names.changes(&plan.source().name);
+        tables.push(Arc::new(CheckedTable::new(Arc::clone(plan), topic, &servers.kafka.prefix)?));
+    }
+    let topics: Vec<String> = tables.iter().map(|t| t.topic.clone()).collect();
+    let from = watermarks.knowing(&topics).await?;
+    let tracker = ChangeTracker::start(&servers.kafka, &topics, &from, feed).await?;
+    let checker = Checker {
+        mysql: servers.mysql.clone(),
+        target: servers.target.clone().context("a check needs Cassandra")?,
+        watermarks: watermarks.clone(),
+        applied: Applied::of(&servers.kafka)?,
+        tracker,
+        metrics: metrics.clone(),
+    };
+    Ok((checker, tables))
+}

@@ -1,0 +1,282 @@
+//! Connecting to the servers, and everything that is checked before a role starts.
+//!
+//! What stands in the way is collected, not met one at a time: `tandem check` shows it all at once,
+//! and the roles refuse to start with the same words.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use tandem_cassandra::Target;
+use tandem_kafka::{Admin, KafkaConfig, MissingAcl, SchemaStore, missing_acls};
+use tandem_mapping::{TablePlan, compile_all};
+use tandem_model::TargetTable;
+use tandem_mysql::{Mysql, MysqlError, Severity, TableError};
+use tandem_wire::log::Topics;
+
+use crate::config::Config;
+use crate::connect::privileges::needs;
+use crate::role::Role;
+
+/// Something that stands in the way of a migration.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Problem {
+    /// `mysql`, `kafka`, `schema_registry`, `cassandra` or `mapping`.
+    pub(crate) part: &'static str,
+    /// The setting or the table; empty where it is the whole.
+    pub(crate) what: String,
+    pub(crate) cause: String,
+    /// The statement that mends it, where there is one apart from the problem's own words.
+    pub(crate) remedy: Option<String>,
+    /// Whether it must be mended before anything starts.
+    pub(crate) fatal: bool,
+}
+
+impl Problem {
+    fn fatal(part: &'static str, what: impl Into<String>, problem: impl fmt::Display) -> Self {
+        Self { part, what: what.into(), cause: problem.to_string(), remedy: None, fatal: true }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.part)?;
+        if !self.what.is_empty() {
+            write!(f, "{}: ", self.what)?;
+        }
+        f.write_str(&self.cause)?;
+        if let Some(remedy) = &self.remedy {
+            write!(f, "\n  remedy: {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the checks reached. A part is absent if it could not be reached, or was not asked for.
+pub(crate) struct Inspection {
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) mysql: Option<Mysql>,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) target: Option<Target>,
+    pub(crate) plans: Vec<Arc<TablePlan>>,
+}
+
+/// The servers and the compiled mapping, all checked.
+pub(crate) struct Servers {
+    pub(crate) mysql: Mysql,
+    pub(crate) kafka: KafkaConfig,
+    pub(crate) admin: Admin,
+    pub(crate) target: Option<Target>,
+    pub(crate) plans: Vec<Arc<TablePlan>>,
+}
+
+impl Servers {
+    /// Connects and checks what these roles need; an error names every problem.
+    pub(crate) async fn connect(config: &Config, roles: &[Role]) -> Result<Self> {
+        let found = inspect(config, roles).await?;
+        for warning in found.problems.iter().filter(|p| !p.fatal) {
+            tracing::warn!(part = warning.part, what = warning.what, "{}", warning.cause);
+        }
+        let fatal: Vec<String> = found.problems.iter().filter(|p| p.fatal).map(ToString::to_string).collect();
+        match (found.mysql, found.admin) {
+            (Some(mysql), Some(admin)) if fatal.is_empty() => {
+                Ok(Self { mysql, kafka: config.kafka()?, admin, target: found.target, plans: found.plans })
+            }
+            _ => bail!("{}", fatal.join("\n")),
+        }
+    }
+}
+
+/// Connects to everything that these roles need and looks at everything that can be looked at. An
+/// error is one of the configuration itself.
+pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspection> {
+    let cassandra =
+        roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile | Role::Gateway));
+    let (mysql, kafka) = (config.mysql()?, config.kafka()?);
+    let cassandra = if cassandra { Some(config.cassandra()?) } else { None };
+    let mut found =
+        Inspection { problems: Vec::new(), mysql: None, admin: None, target: None, plans: Vec::new() };
+    let target = async {
+        match &cassandra {
+            Some(cassandra) => Target::connect(cassandra).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let registry = inspect_registry(config, &kafka);
+    let (mysql, admin, target, registry) =
+        tokio::join!(Mysql::connect(&mysql), Admin::connect(&kafka), target, registry);
+    match mysql {
+        Ok(mysql) => {
+            inspect_mysql(config, roles, &mysql, &mut found).await?;
+            found.mysql = Some(mysql);
+        }
+        Err(error) => found.problems.push(Problem::fatal("mysql", "", error)),
+    }
+    match admin {
+        Ok(admin) => found.admin = Some(admin),
+        Err(error) => found.problems.push(Problem::fatal("kafka", "", error)),
+    }
+    found.problems.extend(registry?);
+    match target {
+        Ok(Some(target)) => {
+            inspect_cassandra(&kafka, &target, &mut found).await;
+            found.target = Some(target);
+        }
+        Ok(None) => {}
+        Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+    }
+    Ok(found)
+}
+
+/// What the brokers do not allow. Asked for by `tandem check` alone: it takes some seconds, and a role meets
+/// what it lacks by itself.
+pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<Problem> {
+    let report = missing_acls(kafka).await;
+    let principal = kafka.security.sasl.as_ref().map_or("PRINCIPAL", |sasl| &sasl.username);
+    let problem = |acl: MissingAcl| Problem {
+        remedy: Some(format!(
+            "kafka-acls --bootstrap-server {} --command-config admin.properties --add --allow-principal \
+             'User:{principal}' --operation {} --{} {}. --resource-pattern-type prefixed",
+            kafka.brokers, acl.operation, acl.resource, kafka.prefix
+        )),
+        ..Problem::fatal(
+            "kafka",
+            format!("ACL {} on {} {}.*", acl.operation, acl.resource, kafka.prefix),
+            format!("the account does not have it: {}", acl.without),
+        )
+    };
+    let missing = report.missing.into_iter().map(problem);
+    missing.chain(report.errors.iter().map(|error| Problem::fatal("kafka", "", error))).collect()
+}
+
+/// What is wrong with the schema registry, if there is one. A compatibility level stops capture only at
+/// a change of a table that it does not allow.
+async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option<Problem>> {
+    let topics = Topics::new(&kafka.prefix);
+    let tables = config.tables()?;
+    let topics: Vec<String> =
+        tables.iter().flat_map(|table| [topics.changes(table), topics.backfill(table)]).collect();
+    let held = match SchemaStore::check(kafka, &topics).await {
+        Ok(held) => held,
+        Err(error) => return Ok(Some(Problem::fatal("schema_registry", "", error))),
+    };
+    Ok(held.first().map(|first| Problem {
+        part: "schema_registry",
+        what: format!("subject {}", first.subject),
+        cause: format!(
+            "its compatibility level is {}, and that of {} others is not NONE either: an ALTER TABLE that the level does \
+             not allow, such as a new NOT NULL column, would stop capture",
+            first.level,
+            held.len() - 1
+        ),
+        remedy: Some(format!(
+            "PUT /config/{} with {{\"compatibility\": \"NONE\"}} for each, or /config for all (Tandem's own readers \
+             take every schema)",
+            first.subject
+        )),
+        fatal: false,
+    }))
+}
+
+async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &mut Inspection) -> Result<()> {
+    let needs = needs(config, roles)?;
+    let findings = async {
+        let mut all = mysql.preflight().await?;
+        all.extend(mysql.missing_privileges(&needs).await?);
+        Ok::<_, MysqlError>(all)
+    };
+    match findings.await {
+        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
+            part: "mysql",
+            what: f.setting,
+            cause: f.problem,
+            remedy: Some(f.remedy),
+            fatal: f.severity == Severity::Error,
+        })),
+        Err(error) => {
+            found.problems.push(Problem::fatal("mysql", "", error));
+            return Ok(());
+        }
+    }
+    let (mut configs, mut tables) = (Vec::new(), Vec::new());
+    for (name, table) in config.tables()?.iter().zip(&config.table) {
+        match mysql.missing_excluded(name).await {
+            Ok(missing) => found.problems.extend(missing.into_iter().map(|column| Problem {
+                part: "mysql",
+                what: format!("table {name}"),
+                cause: format!("it has no column `{column}`, which `exclude_from_capture` names"),
+                remedy: Some("correct the name, unless the column is to come".into()),
+                fatal: false,
+            })),
+            Err(error) => found.problems.push(Problem::fatal("mysql", format!("table {name}"), error)),
+        }
+        match mysql.table_def(name).await {
+            Ok(def) => {
+                configs.push(table.clone());
+                tables.push(Arc::new(def));
+            }
+            Err(TableError::Refused { table, refusals }) => found
+                .problems
+                .extend(refusals.iter().map(|r| Problem::fatal("mysql", format!("table {table}"), r))),
+            Err(error) => found.problems.push(Problem::fatal("mysql", format!("table {name}"), error)),
+        }
+    }
+    match compile_all(&configs, &tables) {
+        Ok(plans) => found.plans = plans.into_iter().map(Arc::new).collect(),
+        Err(error) => {
+            found.problems.extend(error.problems.iter().map(|p| Problem::fatal("mapping", String::new(), p)));
+        }
+    }
+    Ok(())
+}
+
+async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Inspection) {
+    let tables = target_tables(&found.plans);
+    match target.check_schema(&tables).await {
+        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
+            remedy: f.mend.as_ref().map(|cql| {
+                format!("{cql};{}", if f.is_absence() { " (`tandem schema create` does it)" } else { "" })
+            }),
+            part: "cassandra",
+            what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },
+            cause: f.problem,
+            fatal: true,
+        })),
+        Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+    }
+    for table in &tables {
+        match target.gc_grace(&table.name).await {
+            Ok(Some(grace)) if grace <= kafka.retention => found.problems.push(Problem {
+                part: "cassandra",
+                what: format!("table {}", table.name),
+                cause: format!(
+                    "gc_grace_seconds is {}, not above the {} s for which Kafka keeps changes: a change written \
+                     again after its row's tombstone is gone would bring a deleted row back",
+                    grace.as_secs(),
+                    kafka.retention.as_secs()
+                ),
+                remedy: Some(format!(
+                    "ALTER TABLE \"{}\".\"{}\" WITH gc_grace_seconds = {}",
+                    target.keyspace(),
+                    table.name,
+                    gc_grace_seconds(kafka)
+                )),
+                fatal: true,
+            }),
+            Ok(_) => {}
+            Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+        }
+    }
+}
+
+/// Every Cassandra table of the mapping.
+pub(crate) fn target_tables(plans: &[Arc<TablePlan>]) -> Vec<TargetTable> {
+    plans.iter().flat_map(|p| p.targets()).map(|t| t.table().clone()).collect()
+}
+
+/// Tombstones must outlive every older write still under way: three days above Kafka's retention,
+/// for chunks and repairs that were read before and are written late.
+pub(crate) fn gc_grace_seconds(kafka: &KafkaConfig) -> u32 {
+    (kafka.retention.as_secs() + 3 * 24 * 3600) as u32
+}

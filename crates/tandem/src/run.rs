@@ -1,0 +1,4 @@
+//! Running roles, and what a running process tells about itself.
+
+pub(crate) mod roles;
+mod telemetry;
