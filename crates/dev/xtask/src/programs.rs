@@ -41,9 +41,9 @@ struct Needs {
 
 const ALL_THREE: [Package; 3] = [Package::Mysql, Package::Kafka, Package::Cassandra];
 const BOTH_CAPTURES: [Package; 3] = [Package::Mysql, Package::Kafka, Package::Debezium];
-const TANDEM: [&str; 4] = ["--package", "tandem", "--bin", "tandem"];
+const TANDEM: [&str; 2] = ["--bin", "tandem"];
 /// The bench of the decoder, in its own crate.
-const DECODE: [&str; 4] = ["--package", "tandem-mysql", "--bench", "decode"];
+const DECODE: [&str; 2] = ["--bench", "decode"];
 
 /// Builds a program with all that it runs, downloads the servers meanwhile, and becomes it.
 pub(crate) fn start(program: Program, passed_on: &PassedOn) -> Result<ExitCode> {
@@ -75,7 +75,9 @@ pub(crate) fn start(program: Program, passed_on: &PassedOn) -> Result<ExitCode> 
 impl Program {
     /// What it needs, given its arguments. One that only prints its help needs nothing but itself.
     fn needs(self, args: &[&str]) -> Needs {
-        let mut needs = Needs::default();
+        // Cargo chooses features for all packages that are selected at once. The whole workspace is, always, so that
+        // no command compiles a dependency again with other features than the one before.
+        let mut needs = Needs { build: vec!["--workspace"], ..Needs::default() };
         let mut also = |build: &[&'static str], servers: &[Package]| {
             needs.build.extend(build);
             needs.servers.extend(servers);
@@ -84,22 +86,22 @@ impl Program {
         let what = if helps { None } else { Some(args.first().copied().unwrap_or_default()) };
         let start = match self {
             Self::Demo => {
-                also(&["--package", "tandem-demo", "--bin", "tandem-demo"], &[]);
+                also(&["--bin", "tandem-demo"], &[]);
                 if what.is_some() {
-                    also(&["--package", "tandem-tests", "--bin", "tandem-checker"], &ALL_THREE);
+                    also(&["--bin", "tandem-checker"], &ALL_THREE);
                     also(&TANDEM, &[]);
                 }
                 "tandem-demo"
             }
             Self::Compare => {
-                also(&["--package", "tandem-compare", "--bin", "tandem-compare"], &[]);
+                also(&["--bin", "tandem-compare"], &[]);
                 if what == Some("debezium") {
                     also(&TANDEM, &BOTH_CAPTURES);
                 }
                 "tandem-compare"
             }
             Self::Bench => {
-                also(&["--release", "--package", "tandem-bench", "--bin", "tandem-bench"], &[]);
+                also(&["--release", "--bin", "tandem-bench"], &[]);
                 match what {
                     Some("decode") => also(&DECODE, &[Package::Mysql]),
                     Some("capture") => also(&TANDEM, &BOTH_CAPTURES),
@@ -113,7 +115,7 @@ impl Program {
             }
             Self::Charsets | Self::Seeds => {
                 let servers = if helps { &[][..] } else { &[Package::Mysql] };
-                also(&["--package", "tandem-fixtures", "--bin", "tandem-fixtures"], servers);
+                also(&["--bin", "tandem-fixtures"], servers);
                 "tandem-fixtures"
             }
         };

@@ -23,14 +23,14 @@ use crate::build::cargo;
 /// The survivors that somebody has looked at, from the workspace's root.
 const LISTED: &str = "tests/mutants/survivors.txt";
 
-/// What is mutated: a package, and those of its files that decide without I/O (all, if none is named).
-const PURE: &[(&str, &[&str])] = &[
-    ("tandem-model", &[]),
-    ("tandem-wire", &[]),
-    ("tandem-mapping", &[]),
-    ("tandem-protocol", &[]),
-    ("tandem-verify", &["crates/roles/verify/src/pending.rs"]),
-    ("tandem-controller", &["crates/roles/controller/src/measure/window.rs"]),
+/// What is mutated: a package, its folder, and those of its files that decide without I/O (all, if none is named).
+const PURE: &[(&str, &str, &[&str])] = &[
+    ("tandem-model", "crates/core/model", &[]),
+    ("tandem-wire", "crates/core/wire", &[]),
+    ("tandem-mapping", "crates/core/mapping", &[]),
+    ("tandem-protocol", "crates/core/protocol", &[]),
+    ("tandem-verify", "crates/roles/verify", &["crates/roles/verify/src/pending.rs"]),
+    ("tandem-controller", "crates/roles/controller", &["crates/roles/controller/src/measure/window.rs"]),
 ];
 
 /// Seconds that a test run may take before it counts as hanging, at least. Unmutated, all take less than 20.
@@ -42,18 +42,18 @@ const CASES: &str = "60";
 /// Mutates the chosen packages (all pure ones, if none is), `only` the changes that match this expression.
 pub(super) fn run(root: &Path, packages: &[String], only: Option<&str>, jobs: u8) -> Result<ExitCode> {
     let chosen: Vec<_> =
-        PURE.iter().filter(|(p, _)| packages.is_empty() || packages.iter().any(|n| names(n, p))).collect();
-    if let Some(unknown) = packages.iter().find(|n| !PURE.iter().any(|(p, _)| names(n, p))) {
-        let known: Vec<&str> = PURE.iter().map(|(p, _)| *p).collect();
+        PURE.iter().filter(|(p, ..)| packages.is_empty() || packages.iter().any(|n| names(n, p))).collect();
+    if let Some(unknown) = packages.iter().find(|n| !PURE.iter().any(|(p, ..)| names(n, p))) {
+        let known: Vec<&str> = PURE.iter().map(|(p, ..)| *p).collect();
         bail!("{unknown} is not a package that is mutated; those are {}", known.join(", "));
     }
     let listed = fs::read_to_string(root.join(LISTED)).with_context(|| format!("read {LISTED}"))?;
     let listed = read_list(&listed)?;
     let mut problems = Vec::new();
-    for (package, files) in chosen {
+    for (package, folder, files) in chosen {
         let outcome = mutate(root, package, files, only, jobs)?;
         println!("{package}: {} noticed, {} survived", outcome.noticed.len(), outcome.survived.len());
-        problems.extend(judge(&outcome, &listed, package, files, only.is_none()));
+        problems.extend(judge(&outcome, &listed, folder, files, only.is_none()));
     }
     if problems.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -130,13 +130,13 @@ fn without_place(line: &str) -> String {
 fn judge(
     outcome: &Outcome,
     listed: &BTreeSet<String>,
-    package: &str,
+    folder: &str,
     files: &[&str],
     whole: bool,
 ) -> Vec<String> {
     let mut problems: Vec<String> =
         outcome.survived.difference(listed).map(|m| format!("SURVIVED  {m}")).collect();
-    let folder = format!("crates/{}/", package.trim_start_matches("tandem-"));
+    let folder = format!("{folder}/");
     let here = |m: &&String| {
         m.starts_with(&folder) && (files.is_empty() || files.iter().any(|f| m.starts_with(&format!("{f}:"))))
     };
@@ -189,9 +189,9 @@ mod tests {
             Outcome { noticed: BTreeSet::new(), survived: ["crates/x/src/a.rs: new".into()].into() };
         let listed: BTreeSet<String> =
             ["crates/x/src/a.rs: old".to_owned(), "crates/y/src/a.rs: other".to_owned()].into();
-        assert_eq!(judge(&outcome, &listed, "tandem-x", &[], true).len(), 2);
-        assert_eq!(judge(&outcome, &listed, "tandem-x", &[], false).len(), 1);
-        assert_eq!(judge(&outcome, &listed, "tandem-x", &["crates/x/src/b.rs"], true).len(), 1);
+        assert_eq!(judge(&outcome, &listed, "crates/x", &[], true).len(), 2);
+        assert_eq!(judge(&outcome, &listed, "crates/x", &[], false).len(), 1);
+        assert_eq!(judge(&outcome, &listed, "crates/x", &["crates/x/src/b.rs"], true).len(), 1);
     }
 
     #[test]
@@ -201,6 +201,12 @@ mod tests {
         for mutant in &listed {
             let (file, _) = mutant.split_once(": ").unwrap();
             assert!(root.join(file).is_file(), "{file} of {LISTED} does not exist");
+        }
+        for (package, folder, files) in PURE {
+            assert!(root.join(folder).join("Cargo.toml").is_file(), "{package} is not in {folder}");
+            for file in *files {
+                assert!(root.join(file).is_file(), "{file} of {package} does not exist");
+            }
         }
     }
 }

@@ -81,7 +81,7 @@ impl Servers {
         let given = Endpoints::from_env()?;
         let packages: &[Package] =
             if given.is_some() { &[] } else { &[Package::Mysql, Package::Kafka, Package::Cassandra] };
-        let built = build(&["--package", "tandem-compare", "--bin", "tandem-compare"], packages)?;
+        let built = build(&["--workspace", "--bin", "tandem-compare"], packages)?;
         let compare = built.named("tandem-compare")?;
         let endpoints = if let Some(given) = given {
             given
