@@ -6,60 +6,49 @@ mod xa;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use rand::Rng as _;
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tandem_binlog::{BinlogEvent, RowsKind};
 use tandem_kafka::{Admin, SchemaStore, TransactionalPublisher, read_all, topic_specs};
-use tandem_model::{BinlogPosition, Change, GtidSet, Op, Row, TableName, Version, Watermark};
-use tandem_mysql::{BinlogStream, MysqlConfig};
+use tandem_model::{BinlogPosition, Change, GtidSet, Op, Row, Value, Version, Watermark};
+use tandem_mysql::{BinlogStream, Mysql};
 use tandem_protocol::assemble::{Assembler, AssemblerConfig};
-use tandem_wire::log::{OutRecord, Topics};
+use tandem_wire::log::OutRecord;
 use tokio_util::sync::CancellationToken;
 
 use crate::replay::{self, outline, watermarks};
-use crate::support::{Migration, Running, Servers};
+use crate::support::{
+    MINUTE, Migration, Probe, Running, Servers, T_MAPPING, T_WITH_TEXT, eventually, full, read_to_end,
+};
 
-const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, s VARCHAR(40))";
-const MAPPING: &str =
-    "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
-
-/// A row change as it is told by the binlog and by the log.
-type Told = (Op, Option<Row>, Option<Row>);
+/// A row change as the binlog and the log say it.
+type RowChange = (Op, Option<Row>, Option<Row>);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
-    let mut migration = Migration::new(servers, "killcap", &[TABLE]).await?;
+    let servers = Servers::from_env();
+    let mut migration = Migration::new(servers, "killcap", &[T_WITH_TEXT]).await?;
     // Small Kafka transactions, so that there are many, and MySQL's are cut.
-    migration.configure("[capture]\nmax_records = 25\n", MAPPING)?;
-    let topics = Topics::new(&migration.prefix);
-    let topic = topics.changes(&TableName::new(&migration.database, "t"));
+    migration.configure("[capture]\nmax_records = 25\n", T_MAPPING)?;
+    let topic = migration.topics().changes(&migration.table("t"));
 
     // The log begins at its first watermark.
     let mut capture = migration.start(&["capture"])?;
-    migration.until(&mut capture, "the first watermark", |s| s["source"].is_object()).await?;
+    migration.until_first_watermark(&mut capture).await?;
     let first = watermarks(&migration).await?.remove(0);
 
     let stop = CancellationToken::new();
-    let writers: Vec<_> = (0..3)
-        .map(|n| {
-            tokio::spawn(write(
-                migration.servers.mysql_url.clone(),
-                migration.database.clone(),
-                n,
-                stop.clone(),
-            ))
-        })
-        .collect();
-    let kills = if std::env::var_os("TANDEM_TEST_FULL").is_some() { 100 } else { 12 };
+    let mut writers = Vec::new();
+    for number in 0..3 {
+        writers.push(tokio::spawn(write(migration.session().await?, number, stop.clone())));
+    }
+    let kills = if full() { 100 } else { 12 };
     // Where the partitions ended after each restart.
     let mut ends: Vec<Vec<i64>> = vec![vec![0; 3]];
     for _ in 0..kills {
@@ -81,25 +70,22 @@ async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::R
         writer.await??;
     }
     let executed = migration.executed().await?;
-    migration
-        .until(&mut capture, "everything to be captured", |s| {
-            let captured = s["source"]["gtid_set"].as_str().and_then(|g| g.parse::<GtidSet>().ok());
-            captured.is_some_and(|c| executed.is_subset(&c))
-        })
-        .await?;
+    migration.until_captured(&mut capture).await?;
     capture.terminate().await?;
 
     let log = changes(&migration, &topic).await?;
-    let told: Vec<Told> = log.iter().map(|(_, c)| (c.op, c.before.clone(), c.after.clone())).collect();
+    let published: Vec<RowChange> =
+        log.iter().map(|(_, c)| (c.op, c.before.clone(), c.after.clone())).collect();
     let binlog = binlog(&migration, &first.gtid_set, &executed).await?;
     // What is in the topic but not committed was aborted: nothing else is open any more.
-    let committed: HashSet<(i32, i64)> = log.iter().map(|(place, _)| *place).collect();
+    let committed: HashSet<(i32, i64)> = log.iter().map(|(record, _)| *record).collect();
     let aborted: Vec<(i32, i64)> =
-        all_places(&migration, &topic)?.into_iter().filter(|place| !committed.contains(place)).collect();
+        all_offsets(&migration, &topic)?.into_iter().filter(|record| !committed.contains(record)).collect();
     let within = |(partition, offset): &(i32, i64), pair: &[Vec<i64>]| {
         (pair[0][*partition as usize]..pair[1][*partition as usize]).contains(offset)
     };
-    let transactions = ends.windows(2).filter(|pair| aborted.iter().any(|place| within(place, pair))).count();
+    let transactions =
+        ends.windows(2).filter(|pair| aborted.iter().any(|record| within(record, pair))).count();
     // Printed although the test passes: what was hit is part of the result.
     let _ = writeln!(
         std::io::stderr(),
@@ -108,9 +94,9 @@ async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::R
         binlog.len()
     );
     assert!(binlog.len() > 1000, "only {} changes: that was no load", binlog.len());
-    assert_eq!(told.len(), binlog.len());
-    for (number, (told, happened)) in told.iter().zip(&binlog).enumerate() {
-        assert_eq!(told, happened, "change {number} of {}", binlog.len());
+    assert_eq!(published.len(), binlog.len());
+    for (number, (published, happened)) in published.iter().zip(&binlog).enumerate() {
+        assert_eq!(published, happened, "change {number} of {}", binlog.len());
     }
     assert!(transactions > 0, "no kill hit an open Kafka transaction: {} records aborted", aborted.len());
     let watermarks = watermarks(&migration).await?;
@@ -152,9 +138,7 @@ fn in_order(log: &[((i32, i64), Change)], watermarks: &[Watermark], topic: &str)
 
 /// Random transactions, some of them larger than a Kafka transaction of this test, on keys of one
 /// writer's own.
-async fn write(url: String, database: String, writer: i32, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut conn = mysql_async::Conn::from_url(&url).await?;
-    conn.query_drop(format!("USE {database}")).await?;
+async fn write(mut conn: mysql_async::Conn, writer: i32, stop: CancellationToken) -> anyhow::Result<()> {
     let base = writer * 1_000_000;
     let mut next = base;
     while !stop.is_cancelled() {
@@ -179,9 +163,19 @@ async fn write(url: String, database: String, writer: i32, stop: CancellationTok
             Err(mysql_async::Error::Server(error)) if error.code == 1213 => {}
             outcome => outcome?,
         }
+        // The pace of the load.
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
     Ok(())
+}
+
+/// The ids of the rows that the committed changes left, by version.
+async fn ids(migration: &Migration, topic: &str) -> anyhow::Result<Vec<i64>> {
+    let id = |change: &Change| match change.after.as_ref().map(|row| &row[0]) {
+        Some(Value::Int(id)) => *id,
+        other => panic!("{other:?}"),
+    };
+    Ok(changes(migration, topic).await?.iter().map(|(_, change)| id(change)).collect())
 }
 
 /// Every committed change, with its partition and offset, by version.
@@ -200,11 +194,11 @@ async fn changes(migration: &Migration, topic: &str) -> anyhow::Result<Vec<((i32
 }
 
 /// Every row change of the table after `from` and up to `to`, as the server's binlog tells it.
-async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::Result<Vec<Told>> {
-    let wanted = TableName::new(&migration.database, "t");
-    let config = MysqlConfig::new(&migration.servers.mysql_url, rand::random::<u32>() | 1);
+async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::Result<Vec<RowChange>> {
+    let wanted = migration.table("t");
+    let config = migration.mysql_config();
     let mut stream = BinlogStream::open(&config, from, move |t| *t == wanted).await?;
-    let (mut seen, mut told) = (from.clone(), Vec::new());
+    let (mut seen, mut changes) = (from.clone(), Vec::new());
     let mut open = None;
     while !to.is_subset(&seen) {
         match tokio::time::timeout(Duration::from_secs(30), stream.next()).await?? {
@@ -216,13 +210,13 @@ async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::
                         _ => false,
                     };
                     match rows.kind {
-                        RowsKind::Write => told.push((Op::Create, None, after)),
-                        RowsKind::Delete => told.push((Op::Delete, before, None)),
+                        RowsKind::Write => changes.push((Op::Create, None, after)),
+                        RowsKind::Delete => changes.push((Op::Delete, before, None)),
                         RowsKind::Update if moved => {
-                            told.push((Op::Delete, before, None));
-                            told.push((Op::Create, None, after));
+                            changes.push((Op::Delete, before, None));
+                            changes.push((Op::Create, None, after));
                         }
-                        RowsKind::Update => told.push((Op::Update, before, after)),
+                        RowsKind::Update => changes.push((Op::Update, before, after)),
                     }
                 }
             }
@@ -234,36 +228,16 @@ async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::
             BinlogEvent::Idle { .. } => {}
         }
     }
-    Ok(told)
+    Ok(changes)
 }
 
 /// Partition and offset of all records of a topic, those of aborted transactions included.
-fn all_places(migration: &Migration, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &migration.servers.brokers)
-        .set("group.id", "uncommitted")
-        .set("enable.auto.commit", "false")
-        .set("isolation.level", "read_uncommitted")
-        .set("enable.partition.eof", "true")
-        .create()?;
-    let mut partitions = TopicPartitionList::new();
-    for partition in 0..3 {
-        partitions.add_partition_offset(topic, partition, Offset::Beginning)?;
-    }
-    consumer.assign(&partitions)?;
-    let (mut places, mut ended, began) = (Vec::new(), HashSet::new(), Instant::now());
-    while ended.len() < 3 {
-        anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "the topic is not read to its end");
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => places.push((message.partition(), message.offset())),
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                ended.insert(partition);
-            }
-            Some(Err(error)) => return Err(error.into()),
-            None => {}
-        }
-    }
-    Ok(places)
+fn all_offsets(migration: &Migration, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
+    let mut offsets = Vec::new();
+    read_to_end(&migration.servers.brokers, topic, 3, true, |record| {
+        offsets.push((record.partition(), record.offset()));
+    })?;
+    Ok(offsets)
 }
 
 /// What the assembler made of a stretch of the binlog: each batch's records (key, value, version),
@@ -278,7 +252,7 @@ async fn assemble(
     size: usize,
     end: &BinlogPosition,
 ) -> anyhow::Result<Stretch> {
-    let config = MysqlConfig::new(&migration.servers.mysql_url, rand::random::<u32>() | 1);
+    let config = migration.mysql_config();
     let tables = outline.tables.clone();
     let mut stream = BinlogStream::open(&config, &from.gtid_set, move |t| tables.contains(t)).await?;
     let mut assembler = Assembler::resume(outline.clone(), from);
@@ -300,8 +274,8 @@ async fn assemble(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
-    let mut migration = Migration::new(servers, "remint", &[TABLE]).await?;
+    let servers = Servers::from_env();
+    let mut migration = Migration::new(servers, "remint", &[T_WITH_TEXT]).await?;
     let outline = outline(&migration);
     let first = Watermark {
         source: "mysql".into(),
@@ -329,10 +303,7 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
             migration.mysql.query_drop(statement).await?;
         }
     }
-    let mut reader = tandem_mysql::Mysql::connect(&MysqlConfig::new(&migration.servers.mysql_url, 1))
-        .await?
-        .reader()
-        .await?;
+    let mut reader = Mysql::connect(&migration.mysql_config()).await?.reader().await?;
     let end = reader.binlog_end().await?;
     let whole = assemble(&migration, &outline, &first, 10, &end).await?;
     let cuts = whole.iter().filter(|(_, w)| w.partial.is_some()).count();
@@ -347,12 +318,11 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
 /// What a capture that was killed in its first Kafka transaction leaves behind is no change.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aborted_first_transaction_is_no_gap() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
-    let migration = Migration::new(servers, "firsttx", &[TABLE]).await?;
-    migration.configure("", MAPPING)?;
-    let (mut kafka, table) = (migration.kafka(), TableName::new(&migration.database, "t"));
+    let servers = Servers::from_env();
+    let migration = Migration::new(servers, "firsttx", &[T_WITH_TEXT]).await?;
+    migration.configure("", T_MAPPING)?;
+    let (mut kafka, topics, table) = (migration.kafka(), migration.topics(), migration.table("t"));
     kafka.partitions = 3;
-    let topics = Topics::new(&migration.prefix);
     Admin::connect(&kafka).await?.ensure_topics(&topic_specs(&kafka, std::slice::from_ref(&table))).await?;
     let publisher = TransactionalPublisher::start(&kafka, &topics.capture_transactional_id()).await?;
     let record = OutRecord {
@@ -365,9 +335,9 @@ async fn an_aborted_first_transaction_is_no_gap() -> anyhow::Result<()> {
     };
     let aborted = publisher.publish(vec![record], |_| Err("killed".into())).await;
     assert!(aborted.is_err());
-    assert_eq!(all_places(&migration, &topics.changes(&table))?.len(), 1, "it has left a record");
+    assert_eq!(all_offsets(&migration, &topics.changes(&table))?.len(), 1, "it has left a record");
     let mut capture = migration.start(&["capture"])?;
-    migration.until(&mut capture, "the first watermark", |s| s["source"].is_object()).await?;
+    migration.until_first_watermark(&mut capture).await?;
     capture.terminate().await?;
 
     // More partitions would move keys to other ones: refused.

@@ -8,16 +8,13 @@ mod schema;
 use tandem_cassandra::{CassandraConfig, Target};
 use tandem_model::{Cell, CqlColumn, CqlType, Mutation, StoredRow, TargetKey, TargetTable, Version, Write};
 
-/// The configuration of a keyspace of this run's own; `None` (and the test is skipped) without servers.
-fn config(test: &str) -> Option<CassandraConfig> {
-    let Ok(nodes) = std::env::var("TANDEM_CASSANDRA_NODES") else {
-        eprintln!("skipped: TANDEM_CASSANDRA_NODES is not set");
-        return None;
-    };
-    let nodes = nodes.split(',').map(str::to_owned).collect();
-    let mut config = CassandraConfig::new(nodes, format!("Target_{test}_{:08x}", rand::random::<u32>()));
+use crate::support::{nodes, unique_id};
+
+/// The configuration of a keyspace of this run's own.
+fn config(test: &str) -> CassandraConfig {
+    let mut config = CassandraConfig::new(nodes(), format!("Target_{test}_{}", unique_id()));
     config.replication_factor = Some(1);
-    Some(config)
+    config
 }
 
 fn column(name: &str, ty: CqlType) -> CqlColumn {

@@ -27,7 +27,7 @@ pub(crate) fn orders(migration: &Migration, targets: &[&str]) -> Json {
     let place = |of: &str, table: &str| json!({ "table": [of, table], "key": ["id"], "value": "note" });
     json!({
         "mysql_url": migration.servers.mysql_url,
-        "cassandra_nodes": migration.servers.nodes.split(',').collect::<Vec<_>>(),
+        "cassandra_nodes": migration.servers.nodes,
         "entities": [{
             "name": "order",
             "mysql": place(&migration.database, "orders"),
@@ -47,21 +47,11 @@ fn line(at: i64, op: &str, value: &str, outcome: &str, token: Option<&str>) -> S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_write_and_a_stale_read_are_caught() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let table = "CREATE TABLE orders (id BIGINT PRIMARY KEY, note VARCHAR(40))";
     let rows = "INSERT INTO orders VALUES (1, 'b'), (2, 'not in a journal')";
     let migration = Migration::new(servers, "checker", &[table, rows]).await?;
-    let session = crate::support::session(&migration.servers).await?;
-    session
-        .query_unpaged(
-            format!(
-                "CREATE KEYSPACE {} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
-                migration.keyspace
-            ),
-            (),
-        )
-        .await?;
-    session.use_keyspace(&migration.keyspace, true).await?;
+    let session = migration.create_keyspace().await?;
     session.query_unpaged("CREATE TABLE orders (id bigint PRIMARY KEY, note text)", ()).await?;
     session.query_unpaged("INSERT INTO orders (id, note) VALUES (1, 'b')", ()).await?;
     let stores = orders(&migration, &["orders"]);

@@ -15,6 +15,8 @@ use tandem_model::{
 };
 use tandem_protocol::mint::Minter;
 
+use crate::support::{full, nodes, unique_id};
+
 /// `t(id BIGINT PRIMARY KEY, k INT NOT NULL, a VARCHAR, b VARCHAR)`.
 fn table() -> Arc<TableDef> {
     let column = |name: &str, ty, nullable| ColumnDef { name: name.into(), ty, nullable };
@@ -176,15 +178,10 @@ fn delivery(plan: &TablePlan, changes: &[Change], seed: u64) -> Vec<Vec<Mutation
 
 #[test]
 fn any_delivery_of_any_history_ends_in_the_last_row() -> anyhow::Result<()> {
-    let Ok(nodes) = std::env::var("TANDEM_CASSANDRA_NODES") else {
-        eprintln!("skipped: TANDEM_CASSANDRA_NODES is not set");
-        return Ok(());
-    };
     let runtime = tokio::runtime::Runtime::new()?;
     let table = table();
     let plan = plan(&table);
-    let nodes = nodes.split(',').map(str::to_owned).collect();
-    let config = CassandraConfig::new(nodes, format!("converge_{:08x}", rand::random::<u32>()));
+    let config = CassandraConfig::new(nodes(), format!("converge_{}", unique_id()));
     let target = runtime.block_on(async {
         let target = Target::connect(&config).await?;
         target.create_keyspace().await?;
@@ -196,7 +193,7 @@ fn any_delivery_of_any_history_ends_in_the_last_row() -> anyhow::Result<()> {
         Ok::<_, anyhow::Error>(target)
     })?;
 
-    let cases = if std::env::var_os("TANDEM_TEST_FULL").is_some() { 20_000 } else { 2000 };
+    let cases = if full() { 20_000 } else { 2000 };
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let id = std::sync::atomic::AtomicI64::new(0);
     let strategy = (steps(), 0..4_usize, (0..3_usize, 0..3_usize), any::<u64>())

@@ -15,13 +15,14 @@ use tandem_model::{ColumnDef, TableDef, TableName, Version};
 use tandem_wire::TableSchema;
 use tandem_wire::log::{InRecord, OutRecord, Topics};
 
-/// A configuration with a prefix of this test's own; `None` (and the test is skipped) without a server.
-fn config() -> Option<KafkaConfig> {
-    let Ok(brokers) = std::env::var("TANDEM_KAFKA_BROKERS") else {
-        eprintln!("skipped: TANDEM_KAFKA_BROKERS is not set");
-        return None;
-    };
-    Some(KafkaConfig::new(brokers, format!("evlog-{:08x}", rand::random::<u32>())))
+use crate::support::{Probe, brokers, eventually, free_port, unique_id};
+
+/// How long records, offsets and errors may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A configuration with a prefix of this test's own.
+fn config() -> KafkaConfig {
+    KafkaConfig::new(brokers(), format!("evlog-{}", unique_id()))
 }
 
 async fn topic(config: &KafkaConfig, partitions: i32) -> (Admin, String) {
@@ -51,26 +52,40 @@ fn texts(records: &[InRecord]) -> Vec<String> {
 /// Reads until `count` records have come.
 async fn take(reader: &mut TailReader, count: usize) -> Vec<InRecord> {
     let mut all = Vec::new();
-    let began = Instant::now();
-    while all.len() < count {
-        assert!(began.elapsed() < Duration::from_secs(20), "only {} of {count} records came", all.len());
-        all.extend(reader.next_batch(1000, Duration::from_millis(200)).await.unwrap());
-    }
+    eventually(&format!("{count} records"), DEADLINE, async || {
+        all.extend(reader.next_batch(1000, Duration::from_millis(200)).await?);
+        Ok(Probe::when(all.len() >= count, format!("{} records", all.len())))
+    })
+    .await
+    .unwrap();
     all
 }
 
-/// Polls until it is so.
-async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !so().await {
-        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// Reads on until there is an error. Records are one failure, silence another.
+async fn until_error(
+    mut next: impl AsyncFnMut() -> Result<Vec<InRecord>, ConsumeError>,
+) -> anyhow::Result<ConsumeError> {
+    eventually("an error", DEADLINE, async || match next().await {
+        Ok(records) if records.is_empty() => Ok(Probe::Pending("no records".into())),
+        Ok(records) => anyhow::bail!("records instead: {:?}", texts(&records)),
+        Err(error) => Ok(Probe::Done(error)),
+    })
+    .await
+}
+
+/// Waits until the group has committed these offsets.
+async fn until_committed(offsets: &GroupOffsets, topic: &str, expected: &[Option<i64>]) {
+    eventually("the group's offsets to be committed", DEADLINE, async || {
+        let found = committed(offsets, topic, expected.len() as i32).await;
+        Ok(Probe::when(found == expected, format!("{found:?} instead of {expected:?}")))
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_is_visible_whole_or_never() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (admin, topic) = topic(&config, 2).await;
     let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
     let mut reader =
@@ -112,18 +127,20 @@ async fn a_transaction_is_visible_whole_or_never() {
     // What was read reaches the end, markers and aborted records included.
     let ends = admin.end_offsets(&topic, 2).await.unwrap();
     for (partition, end) in ends.into_iter().enumerate() {
-        eventually("consumed to the end", async || {
-            let _ = reader.next_batch(1, Duration::from_millis(1)).await.unwrap();
-            reader.consumed_to(&topic, partition as i32) == Some(end)
+        eventually("the reader to come to the end", DEADLINE, async || {
+            let _ = reader.next_batch(1, Duration::from_millis(1)).await?;
+            let consumed = reader.consumed_to(&topic, partition as i32);
+            Ok(Probe::when(consumed == Some(end), format!("{consumed:?} of {end}")))
         })
-        .await;
+        .await
+        .unwrap();
     }
     assert_eq!(reader.consumed_to(&topic, 2), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_costs_milliseconds() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (_admin, topic) = topic(&config, 1).await;
     let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
     let mut times = Vec::new();
@@ -141,7 +158,7 @@ async fn a_transaction_costs_milliseconds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_publisher_fences_the_old_one() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (_admin, topic) = topic(&config, 1).await;
     let old = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
     old.publish(vec![record(&topic, 0, "old")], |_| Ok(vec![])).await.unwrap();
@@ -163,7 +180,7 @@ async fn committed(offsets: &GroupOffsets, topic: &str, partitions: i32) -> Vec<
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_commits_what_is_done_and_reaches_the_end() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (admin, topic) = topic(&config, 3).await;
     let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
     // Partition 2 stays empty.
@@ -182,7 +199,7 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
         records.extend(consumer.next_batch(7, Duration::from_secs(10)).await.unwrap());
     }
     // Assigned, nothing done: the start is committed, and no more.
-    eventually("the start is committed", async || committed(&offsets, &topic, 3).await == [Some(0); 3]).await;
+    until_committed(&offsets, &topic, &[Some(0); 3]).await;
 
     // All but the fourth of partition 0 are done: it is what is committed there.
     let fourth = records.iter().filter(|r| r.partition == 0).nth(3).unwrap().clone();
@@ -191,17 +208,15 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
     let ends = admin.end_offsets(&topic, 3).await.unwrap();
     assert_eq!(ends[2], 0);
     let so_far = [Some(fourth.offset), Some(ends[1]), Some(0)];
-    eventually("the offset of the first undone record is committed", async || {
-        committed(&offsets, &topic, 3).await == so_far
-    })
-    .await;
+    until_committed(&offsets, &topic, &so_far).await;
+    // Time for a commit that must not come.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(committed(&offsets, &topic, 3).await, so_far);
 
     // With the last one done, the group stands at the end: no lag is left, markers or not.
     consumer.done(&[fourth]).unwrap();
     let all: Vec<Option<i64>> = ends.iter().copied().map(Some).collect();
-    eventually("the end is committed", async || committed(&offsets, &topic, 3).await == all).await;
+    until_committed(&offsets, &topic, &all).await;
     consumer.close().await;
     assert_eq!(committed(&offsets, &topic, 3).await, all);
 
@@ -219,7 +234,7 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_come_and_go_and_nothing_is_skipped() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (admin, topic) = topic(&config, 6).await;
     let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
     let group = format!("{}.group", config.prefix);
@@ -228,6 +243,7 @@ async fn members_come_and_go_and_nothing_is_skipped() {
         for round in 0..60 {
             let batch = (0..60).map(|i| record(&topic, i % 6, &format!("{round}/{i}"))).collect();
             publisher.publish(batch, |_| Ok(vec![])).await.unwrap();
+            // Publishing takes longer than the members take to come and go.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         published.store(true, Ordering::Relaxed);
@@ -239,6 +255,7 @@ async fn members_come_and_go_and_nothing_is_skipped() {
     };
     // Each member forgets what it has in hand when it goes.
     let member = async |delay: u64, lives: Option<u64>, seen: &mut BTreeSet<String>| {
+        // When it comes.
         tokio::time::sleep(Duration::from_millis(delay)).await;
         let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
         let began = Instant::now();
@@ -249,6 +266,7 @@ async fn members_come_and_go_and_nothing_is_skipped() {
             if !records.is_empty() {
                 quiet_since = Instant::now();
             }
+            // The work that its records are.
             tokio::time::sleep(Duration::from_millis(5)).await;
             if stays(began, quiet_since, lives) {
                 seen.extend(texts(&records));
@@ -276,7 +294,7 @@ async fn members_come_and_go_and_nothing_is_skipped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_is_waited_for() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (_admin, topic) = topic(&config, 2).await;
     let producer = Producer::start(&config).await.unwrap();
     let filler = "x".repeat(1000);
@@ -308,14 +326,14 @@ async fn a_slow_reader_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_of_its_own_place() {
-    let Some(config) = config() else { return };
+async fn a_reader_starts_at_a_given_offset() {
+    let config = config();
     let (_admin, topic) = topic(&config, 1).await;
     let producer = Producer::start(&config).await.unwrap();
     let batch = (0..10).map(|i| record(&topic, 0, &i.to_string())).collect();
     assert_eq!(producer.send(batch).await.unwrap(), (0..10).collect::<Vec<i64>>());
 
-    let group = format!("{}.place", config.prefix);
+    let group = format!("{}.reader", config.prefix);
     let mut reader = TailReader::start_as(&config, &group, vec![(topic.clone(), 0, 4)]).await.unwrap();
     assert_eq!(reader.consumed_to(&topic, 0), Some(4));
     let first = reader.next_batch(3, Duration::from_secs(10)).await.unwrap();
@@ -327,19 +345,14 @@ async fn a_reader_of_its_own_place() {
     assert_eq!(committed(&offsets, &topic, 1).await, [Some(at)]);
 
     let mut reader = TailReader::start(&config, vec![(topic.clone(), 0, 11)]).await.unwrap();
-    let error = loop {
-        match reader.next_batch(10, Duration::from_secs(1)).await {
-            Ok(records) => assert_eq!(records, []),
-            Err(error) => break error,
-        }
-    };
+    let error = until_error(async || reader.next_batch(10, Duration::from_secs(1)).await).await.unwrap();
     assert!(matches!(error, ConsumeError::OffsetOutOfRange(_)), "{error}");
     assert!(matches!(reader.next_batch(10, Duration::from_secs(1)).await, Err(ConsumeError::Closed)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_record_is_a_committed_one() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (_admin, topic) = topic(&config, 1).await;
     assert_eq!(read_last(&config, &topic, 0).await.unwrap(), None);
     assert_eq!(read_all(&config, &topic).await.unwrap(), []);
@@ -376,7 +389,7 @@ fn table(name: &str) -> Arc<TableDef> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemas_are_known_everywhere() {
-    let Some(config) = config() else { return };
+    let config = config();
     let writer = SchemaStore::open(&config).await.unwrap();
     let reader = SchemaStore::open(&config).await.unwrap();
     let topic = Topics::new(&config.prefix).changes(&table("orders").name);
@@ -387,6 +400,7 @@ async fn schemas_are_known_everywhere() {
         let (reader, id) = (reader.clone(), schema.value_id());
         async move { reader.get(id).await.unwrap() }
     });
+    // Long enough for the question to be asked first.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let registered = writer.register_table(&topic, &schema).await.unwrap();
     assert_eq!((registered.value_id(), registered.salt()), (schema.value_id(), 0));
@@ -424,7 +438,7 @@ async fn schemas_are_known_everywhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_made_once() {
-    let Some(mut config) = config() else { return };
+    let mut config = config();
     config.partitions = 2;
     let admin = Admin::connect(&config).await.unwrap();
     let specs = topic_specs(&config, &[TableName::new("shop", "a-b")]);
@@ -441,9 +455,9 @@ async fn topics_are_made_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_address_is_told() {
-    // A port that nobody listens on.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+async fn a_wrong_address_is_an_error_that_names_it() {
+    // Nobody listens there.
+    let port = free_port().unwrap();
     let config = KafkaConfig::new(format!("127.0.0.1:{port}"), "nowhere");
     let began = Instant::now();
     let (admin, publisher, producer, group, tail, last) = tokio::join!(
@@ -473,7 +487,7 @@ async fn a_wrong_address_is_told() {
 /// must not go on after them as if it had handled them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_without_offsets_does_not_skip_deleted_records() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (_admin, topic) = topic(&config, 1).await;
     let producer = Producer::start(&config).await.unwrap();
     producer.send((0..10).map(|i| record(&topic, 0, &format!("{i}"))).collect()).await.unwrap();
@@ -485,14 +499,8 @@ async fn a_group_without_offsets_does_not_skip_deleted_records() {
 
     let group = format!("{}.late", config.prefix);
     let mut consumer = GroupConsumer::start(&config, &group, &[topic]).await.unwrap();
-    let began = Instant::now();
-    let error = loop {
-        assert!(began.elapsed() < Duration::from_secs(20), "it neither consumed nor failed");
-        match consumer.next_batch(100, Duration::from_millis(200)).await {
-            Ok(records) => assert!(records.is_empty(), "it went on after the gap: {:?}", texts(&records)),
-            Err(error) => break error,
-        }
-    };
+    let error =
+        until_error(async || consumer.next_batch(100, Duration::from_millis(200)).await).await.unwrap();
     assert!(matches!(&error, ConsumeError::OffsetOutOfRange(_)), "{error:?}");
     assert!(!error.is_retriable());
 }
@@ -501,7 +509,7 @@ async fn a_group_without_offsets_does_not_skip_deleted_records() {
 /// hold anybody up; and what cannot be read is an error, not a smaller lag.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_record_of_a_lag_is_found_or_it_is_an_error() {
-    let Some(config) = config() else { return };
+    let config = config();
     let (admin, topic) = topic(&config, 3).await;
     let publisher = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
     let at = |partition, ms| OutRecord { timestamp_ms: Some(ms), ..record(&topic, partition, "x") };
@@ -509,12 +517,12 @@ async fn the_oldest_record_of_a_lag_is_found_or_it_is_an_error() {
     publisher.publish(vec![at(1, 2_000)], |_| Ok(vec![])).await.unwrap();
     publisher.publish(vec![at(2, 500)], |_| Err("no".into())).await.unwrap_err();
     let ends = admin.end_offsets(&topic, 3).await.unwrap();
-    let places = |from: [i64; 3]| -> Vec<(String, i32, std::ops::Range<i64>)> {
+    let ranges = |from: [i64; 3]| -> Vec<(String, i32, std::ops::Range<i64>)> {
         (0..3).map(|p| (topic.clone(), p, from[p as usize]..ends[p as usize])).collect()
     };
-    assert_eq!(oldest_record(&config, places([0, 0, 0])).await.unwrap(), Some(2_000));
-    assert_eq!(oldest_record(&config, places([1, 0, 0])).await.unwrap(), Some(1_000));
-    assert_eq!(oldest_record(&config, places([2, 1, 0])).await.unwrap(), None);
+    assert_eq!(oldest_record(&config, ranges([0, 0, 0])).await.unwrap(), Some(2_000));
+    assert_eq!(oldest_record(&config, ranges([1, 0, 0])).await.unwrap(), Some(1_000));
+    assert_eq!(oldest_record(&config, ranges([2, 1, 0])).await.unwrap(), None);
     let never = vec![(topic.clone(), 2, 0..1_000)];
     assert!(oldest_record(&config, never).await.unwrap_err().is_retriable());
 }

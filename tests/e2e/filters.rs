@@ -74,7 +74,7 @@ async fn repaired(migration: &mut Migration, running: &mut Running, so_far: u64)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_go_in_and_out_of_a_filter() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let mut migration = prepared(servers, "filtered", ISSUED).await?;
     migration.succeed(&["check"]).await?;
     let mut running = migration.start(&["run"])?;
@@ -144,7 +144,7 @@ async fn rows_go_in_and_out_of_a_filter() -> anyhow::Result<()> {
 /// verification, and deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_filter_copies_the_table_anew() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let mut migration = prepared(servers, "refiltered", "status == 'paid'").await?;
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
@@ -156,7 +156,7 @@ async fn a_changed_filter_copies_the_table_anew() -> anyhow::Result<()> {
         migration.configure("", &mapping(filter))?;
         running = migration.start(&["run"])?;
         // The status knows the backfill of before until the new one has begun.
-        let log = migration.folder.path().join("tandem.log");
+        let log = migration.path("tandem.log");
         let anew = || std::fs::read_to_string(&log).map_or(0, |l| l.matches("it is copied anew").count());
         migration.until(&mut running, "the backfill to begin anew", |_| anew() == before + 1).await?;
         migration.drained(&mut running).await?;

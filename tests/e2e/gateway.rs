@@ -9,90 +9,20 @@ mod controlled;
 mod failures;
 mod faults;
 mod phases;
+mod rollout;
 mod tls;
 mod tokens;
-mod walk;
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use serde_json::Value as Json;
 use tandem_kafka::Producer;
 use tandem_model::{Cohort, Phase, PhaseRecord};
-use tandem_wire::control::{PHASE_KEY, encode_phase};
-use tandem_wire::log::{OutRecord, Topics};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use crate::support::{Migration, Running, Servers};
-
-pub(crate) const ORDERS: &str = "CREATE TABLE orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, customer INT NOT NULL, note VARCHAR(40), \
-     amount DECIMAL(12,2) NOT NULL DEFAULT 1.50, placed DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6), \
-     legacy INT)";
-
-pub(crate) const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\nentity = \"order\"\n\
-    [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\nrename = { amount = \"total\" }\nomit = [\"legacy\"]\n\
-    [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id desc\"]\n\
-    exclude_from_target = [\"legacy\"]\n";
-
-/// What a request is answered with.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    headers: HashMap<String, String>,
-    body: String,
-}
-
-impl Answer {
-    /// A header's value; empty if it is not there.
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-
-    pub(crate) fn json(&self) -> Json {
-        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("no JSON ({e}): {self:?}"))
-    }
-
-    pub(crate) fn served_by(&self) -> &str {
-        self.header("tandem-served-by")
-    }
-
-    fn fallback(&self) -> &str {
-        self.header("tandem-fallback")
-    }
-}
-
-/// One HTTP request over a connection of its own.
-pub(crate) async fn http(
-    port: u16,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> anyhow::Result<Answer> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
-    // A server that has seen enough may close before it has read everything.
-    let _ = stream.write_all(body.as_bytes()).await;
-    let mut bytes = Vec::new();
-    tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut bytes)).await??;
-    let text = String::from_utf8(bytes)?;
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| anyhow::anyhow!("no answer: {text:?}"))?;
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().parse()?;
-    let headers = lines.filter_map(|line| line.split_once(": "));
-    Ok(Answer {
-        status,
-        headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect(),
-        body: body.to_owned(),
-    })
-}
+use crate::support::{
+    Answer, MINUTE, Migration, ORDERS, ORDERS_MAPPING, Probe, Running, Servers, eventually, free_port, http,
+    phase_record,
+};
 
 /// A migration with processes that run, one of them a gateway.
 struct Stage {
@@ -103,30 +33,32 @@ struct Stage {
     producer: Producer,
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 impl Stage {
     /// The sample tables, and these commands running.
     async fn new(servers: Servers, test: &str, commands: &[&str]) -> anyhow::Result<Self> {
         let migration = Migration::new(servers, test, &[ORDERS]).await?;
-        Self::of(migration, "", MAPPING, commands).await
+        Self::of(migration, "", ORDERS_MAPPING, commands).await
     }
 
     async fn of(migration: Migration, extra: &str, mapping: &str, commands: &[&str]) -> anyhow::Result<Self> {
         let port = free_port()?;
         let section = format!("[gateway]\nlisten = \"127.0.0.1:{port}\"\n{extra}");
         migration.configure(&section, mapping)?;
+        let commands: Vec<&[&str]> = commands.iter().map(std::slice::from_ref).collect();
+        Self::started(migration, port, &commands).await
+    }
+
+    /// Starts these commands with the configuration that is there, and waits until the gateway at this port is
+    /// ready and, with a capture, until the log has begun: what is written from then on is on it, and there is
+    /// a watermark to borrow.
+    async fn started(migration: Migration, port: u16, commands: &[&[&str]]) -> anyhow::Result<Self> {
         migration.succeed(&["schema", "create"]).await?;
-        let running = commands.iter().map(|command| migration.start(&[command]));
+        let running = commands.iter().map(|command| migration.start(command));
         let running = running.collect::<anyhow::Result<_>>()?;
         let producer = Producer::start(&migration.kafka()).await?;
         let mut stage = Self { migration, running, port, generation: 0, producer };
-        stage.ready().await?;
-        if commands.contains(&"capture") {
-            // What is written from now on is on the log, and there is a watermark to borrow.
+        stage.until_ready(port).await?;
+        if commands.iter().any(|command| command[0] == "capture") {
             stage
                 .until("the first watermark", async |stage| {
                     Ok(!stage.migration.status().await?["source"].is_null())
@@ -136,21 +68,15 @@ impl Stage {
         Ok(stage)
     }
 
-    async fn ready(&mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        loop {
-            for running in &mut self.running {
-                running.check()?;
-            }
-            if http(self.port, "GET", "/readyz", &[], "").await.is_ok_and(|answer| answer.status == 200) {
-                return Ok(());
-            }
-            anyhow::ensure!(
-                began.elapsed() < Duration::from_mins(1),
-                "the gateway is not ready within a minute"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    /// Waits until the gateway at this port is ready.
+    async fn until_ready(&mut self, port: u16) -> anyhow::Result<()> {
+        self.until("the gateway to be ready", async |_| Ok(is_ready(port).await)).await
+    }
+
+    /// Waits until the gateway at this port acts on this generation.
+    async fn until_generation(&mut self, port: u16, generation: u64) -> anyhow::Result<()> {
+        let event = format!("generation {generation} to be acted on");
+        self.until(&event, async |_| Ok(acted_on(port).await? == generation.to_string())).await
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<Answer> {
@@ -176,11 +102,7 @@ impl Stage {
     async fn order(&mut self, record: PhaseRecord) -> anyhow::Result<()> {
         self.generation += 1;
         self.publish(&PhaseRecord { generation: self.generation, ..record }).await?;
-        let wanted = self.generation.to_string();
-        self.until("the generation to be acted on", async |stage| {
-            Ok(stage.get("/openapi.json").await?.header("tandem-generation") == wanted)
-        })
-        .await
+        self.until_generation(self.port, self.generation).await
     }
 
     async fn phase(&mut self, phase: Phase) -> anyhow::Result<()> {
@@ -188,33 +110,26 @@ impl Stage {
     }
 
     async fn publish(&self, record: &PhaseRecord) -> anyhow::Result<()> {
-        let record = OutRecord {
-            topic: Topics::new(&self.migration.prefix).control().into(),
-            partition: 0,
-            key: PHASE_KEY.to_vec(),
-            value: Some(encode_phase(record)),
-            version: None,
-            timestamp_ms: None,
-        };
-        self.producer.send(vec![record]).await?;
+        self.producer.send(vec![phase_record(&self.migration.prefix, record)]).await?;
         Ok(())
     }
 
-    /// Waits until it is so, for a minute.
+    /// Waits until it is so. An error if a process ends.
     async fn until(
         &mut self,
-        what: &str,
+        event: &str,
         so: impl AsyncFn(&Self) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let began = Instant::now();
-        while !so(self).await? {
+        eventually(event, MINUTE, async || {
+            if so(self).await? {
+                return Ok(Probe::Done(()));
+            }
             for running in &mut self.running {
                 running.check()?;
             }
-            anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "not within a minute: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+            Ok(Probe::Pending(self.running.first().map(Running::tail).unwrap_or_default()))
+        })
+        .await
     }
 
     /// Waits until Cassandra serves a read with this token.
@@ -236,12 +151,9 @@ impl Stage {
     /// The metrics of every process that runs, one after the other. Their addresses are in the log.
     async fn metrics(&self) -> anyhow::Result<String> {
         let mut all = String::new();
-        for line in self.running[0].log().lines().filter(|line| line.contains("serving /metrics")) {
-            let port = line.rsplit_once(':').and_then(|(_, port)| port.trim().parse().ok());
+        for port in self.running[0].metrics_ports() {
             // One that has ended serves no more.
-            if let Some(port) = port
-                && let Ok(answer) = http(port, "GET", "/metrics", &[], "").await
-            {
+            if let Ok(answer) = http(port, "GET", "/metrics", &[], "").await {
                 all.push_str(&answer.body);
             }
         }
@@ -266,6 +178,16 @@ impl Stage {
         }
         self.migration.drop().await
     }
+}
+
+/// Whether the gateway at this port is ready.
+pub(crate) async fn is_ready(port: u16) -> bool {
+    http(port, "GET", "/readyz", &[], "").await.is_ok_and(|answer| answer.status == 200)
+}
+
+/// The generation that the gateway at this port acts on.
+pub(crate) async fn acted_on(port: u16) -> anyhow::Result<String> {
+    Ok(http(port, "GET", "/openapi.json", &[], "").await?.header("tandem-generation").to_owned())
 }
 
 /// A phase with everybody in its cohort, everything validated and shadowed.

@@ -2,29 +2,19 @@
 //! memory while they pass.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use rand::Rng as _;
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::{Offset, TopicPartitionList};
-use tandem_model::{TableName, Watermark};
-use tandem_wire::log::Topics;
+use tandem_model::Watermark;
 
 use crate::replay;
-use crate::support::{Migration, Running, Servers};
+use crate::support::{
+    MINUTE, Migration, Probe, Running, Servers, T_MAPPING, T_WITH_TEXT, eventually, full, read_to_end,
+};
 
-const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, s VARCHAR(40))";
 const DIGITS: &str = "CREATE TABLE digits (d INT PRIMARY KEY)";
 const FILL_DIGITS: &str = "INSERT INTO digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)";
-const MAPPING: &str =
-    "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
-
-fn is_full() -> bool {
-    std::env::var_os("TANDEM_TEST_FULL").is_some()
-}
 
 /// One statement, and so one transaction, that inserts so many rows in the order of their ids: nested
 /// loops over the digits, the first digit outermost, need no sort.
@@ -45,50 +35,60 @@ async fn newer(
     migration: &Migration,
     capture: &mut Running,
     than: Option<&Watermark>,
-    patience: Duration,
+    deadline: Duration,
 ) -> anyhow::Result<Watermark> {
-    let began = Instant::now();
-    loop {
+    eventually("a newer watermark", deadline, async || {
         capture.check()?;
         // Before the first there may be no topic yet.
         let begun = than.is_some() || !migration.status().await?["source"].is_null();
-        if begun
-            && let Some(last) = replay::watermarks(migration).await?.pop()
-            && than.is_none_or(|than| last.version > than.version)
-        {
-            return Ok(last);
+        let last = if begun { replay::watermarks(migration).await?.pop() } else { None };
+        let seen = format!("{:?}; {}", last.as_ref().map(|last| last.version), capture.tail());
+        let newer = last.filter(|last| than.is_none_or(|than| last.version > than.version));
+        Ok(Probe::some(newer, seen))
+    })
+    .await
+}
+
+/// Waits until everything that MySQL has executed is on the log. Each watermark has `deadline`, all of them
+/// have ten times as much.
+async fn until_whole(
+    migration: &mut Migration,
+    capture: &mut Running,
+    mut last: Watermark,
+    deadline: Duration,
+) -> anyhow::Result<()> {
+    let executed = migration.executed().await?;
+    eventually("all of the transaction", 10 * deadline, async || {
+        if last.partial.is_none() && executed.is_subset(&last.gtid_set) {
+            return Ok(Probe::Done(()));
         }
-        anyhow::ensure!(began.elapsed() < patience, "no newer watermark: {}", capture.tail());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        last = newer(migration, capture, Some(&last), deadline).await?;
+        Ok(Probe::Pending(format!("{last:?}; {}", capture.tail())))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_inside_a_large_transaction_its_rows_are_out_once() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
-    let (rows, kills, batch) = if is_full() { (1_000_000, 20, 4000) } else { (30_000, 5, 250) };
-    let mut migration = Migration::new(servers, "killtx", &[TABLE, DIGITS, FILL_DIGITS]).await?;
-    migration.configure(&format!("[capture]\nmax_records = {batch}\n"), MAPPING)?;
+    let servers = Servers::from_env();
+    let (rows, kills, batch) = if full() { (1_000_000, 20, 4000) } else { (30_000, 5, 250) };
+    let mut migration = Migration::new(servers, "killtx", &[T_WITH_TEXT, DIGITS, FILL_DIGITS]).await?;
+    migration.configure(&format!("[capture]\nmax_records = {batch}\n"), T_MAPPING)?;
     let mut capture = migration.start(&["capture"])?;
-    let minute = Duration::from_mins(1);
-    let mut last = newer(&migration, &mut capture, None, minute).await?;
+    let mut last = newer(&migration, &mut capture, None, MINUTE).await?;
     migration.mysql.query_drop(insert(rows)).await?;
     let mut inside = 0;
     for _ in 0..kills {
         // Until some of what is left is out.
-        newer(&migration, &mut capture, Some(&last), minute).await?;
+        newer(&migration, &mut capture, Some(&last), MINUTE).await?;
+        // Anywhere within what is left.
         tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..60))).await;
         capture.kill()?;
         last = replay::watermarks(&migration).await?.pop().expect("there was one");
         inside += usize::from(last.partial.is_some());
         capture = migration.start(&["capture"])?;
     }
-    let executed = migration.executed().await?;
-    let began = Instant::now();
-    while !(last.partial.is_none() && executed.is_subset(&last.gtid_set)) {
-        anyhow::ensure!(began.elapsed() < Duration::from_mins(10), "not all is captured: {}", capture.tail());
-        last = newer(&migration, &mut capture, Some(&last), minute).await?;
-    }
+    until_whole(&mut migration, &mut capture, last, MINUTE).await?;
     capture.terminate().await?;
 
     let log = replay::changes(&migration).await?;
@@ -115,18 +115,15 @@ async fn killed_inside_a_large_transaction_its_rows_are_out_once() -> anyhow::Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_stays_flat_under_a_large_transaction() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
-    let rows = if is_full() { 10_000_000 } else { 200_000 };
-    let mut migration = Migration::new(servers, "hugetx", &[TABLE, DIGITS, FILL_DIGITS]).await?;
-    migration.configure("", MAPPING)?;
+    let servers = Servers::from_env();
+    let rows = if full() { 10_000_000 } else { 200_000 };
+    let mut migration = Migration::new(servers, "hugetx", &[T_WITH_TEXT, DIGITS, FILL_DIGITS]).await?;
+    migration.configure("", T_MAPPING)?;
     let mut capture = migration.start(&["capture"])?;
-    let patience = Duration::from_mins(10);
-    let mut last = newer(&migration, &mut capture, None, patience).await?;
+    let deadline = Duration::from_mins(10);
+    let first = newer(&migration, &mut capture, None, deadline).await?;
     migration.mysql.query_drop(insert(rows)).await?;
-    let executed = migration.executed().await?;
-    while !(last.partial.is_none() && executed.is_subset(&last.gtid_set)) {
-        last = newer(&migration, &mut capture, Some(&last), patience).await?;
-    }
+    until_whole(&mut migration, &mut capture, first, deadline).await?;
     let peak = capture.peak_rss_mb()?;
     capture.terminate().await?;
     let _ = writeln!(std::io::stderr(), "a transaction of {rows} rows: at most {peak} MiB resident");
@@ -139,26 +136,8 @@ async fn memory_stays_flat_under_a_large_transaction() -> anyhow::Result<()> {
 
 /// How many committed records the table's topic holds.
 fn committed(migration: &Migration) -> anyhow::Result<usize> {
-    let topic = Topics::new(&migration.prefix).changes(&TableName::new(&migration.database, "t"));
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &migration.servers.brokers)
-        .set("group.id", "committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .create()?;
-    let mut partitions = TopicPartitionList::new();
-    for partition in 0..3 {
-        partitions.add_partition_offset(&topic, partition, Offset::Beginning)?;
-    }
-    consumer.assign(&partitions)?;
-    let (mut found, mut open) = (0, 3);
-    while open > 0 {
-        match consumer.poll(Duration::from_secs(30)) {
-            Some(Ok(_)) => found += 1,
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
-            Some(Err(error)) => return Err(error.into()),
-            None => anyhow::bail!("the topic is not read to its end"),
-        }
-    }
+    let topic = migration.topics().changes(&migration.table("t"));
+    let mut found = 0;
+    read_to_end(&migration.servers.brokers, &topic, 3, false, |_| found += 1)?;
     Ok(found)
 }

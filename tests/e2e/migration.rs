@@ -1,15 +1,14 @@
 //! Whole migrations by the real binary.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
 use tandem_devstack::{Cassandra, Kafka};
-use tandem_model::GtidSet;
 
-use crate::gateway::free_port;
-use crate::support::{Migration, Running, Servers, finish};
+use crate::support::{
+    MINUTE, Migration, Probe, Running, Servers, XTASK_BIN, eventually, finish, free_port, required,
+};
 
 const TABLES: [&str; 2] = [
     "CREATE TABLE orders (id BIGINT PRIMARY KEY, customer INT NOT NULL, note VARCHAR(100), \
@@ -21,6 +20,13 @@ const TABLES: [&str; 2] = [
 const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\n\
     [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\nrename = { amount = \"total\" }\n\
     [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id desc\"]\n";
+
+/// Out-of-band writes: a wrong cell, a missing and an extra row.
+const OUT_OF_BAND: [&str; 3] = [
+    "UPDATE orders SET note = 'forged' WHERE id = 17",
+    "DELETE FROM by_customer WHERE customer = 3 AND id = 10",
+    "INSERT INTO by_customer (customer, id, note, amount) VALUES (99, 100001, 'extra', 1.5)",
+];
 
 /// A migration of `orders` whose every row is in Cassandra.
 async fn migrated(servers: Servers, test: &str) -> anyhow::Result<(Migration, Running)> {
@@ -40,9 +46,8 @@ async fn migrated(servers: Servers, test: &str) -> anyhow::Result<(Migration, Ru
 
 /// The independent comparison, as `cargo xtask compare` runs it.
 async fn compare(migration: &Migration) -> anyhow::Result<(bool, Json)> {
-    let xtask = std::env::var_os("TANDEM_XTASK_BIN").expect("`cargo xtask test` sets it");
-    let json = migration.folder.path().join("compare.json");
-    let mut command = Command::new(xtask);
+    let json = migration.path("compare.json");
+    let mut command = Command::new(required(XTASK_BIN));
     command.arg("compare").arg("--config").arg(migration.config()).arg("--json").arg(&json);
     let done = finish(command).await?;
     let text = std::fs::read_to_string(&json)
@@ -52,18 +57,14 @@ async fn compare(migration: &Migration) -> anyhow::Result<(bool, Json)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_comparison_names_a_wrong_cell_a_missing_and_an_extra_row() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let (migration, running) = migrated(servers, "compare").await?;
     running.terminate().await?;
     let (equal, report) = compare(&migration).await?;
     assert!(equal && report["equal"] == true, "{report:#}");
 
     let cassandra = migration.cassandra().await?;
-    for statement in [
-        "UPDATE orders SET note = 'forged' WHERE id = 17",
-        "DELETE FROM by_customer WHERE customer = 3 AND id = 10",
-        "INSERT INTO by_customer (customer, id, note, amount) VALUES (99, 100001, 'extra', 1.5)",
-    ] {
+    for statement in OUT_OF_BAND {
         cassandra.query_unpaged(statement, ()).await?;
     }
     let (equal, report) = compare(&migration).await?;
@@ -79,21 +80,16 @@ async fn the_comparison_names_a_wrong_cell_a_missing_and_an_extra_row() -> anyho
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn foreign_changes_are_found_named_and_repaired() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+async fn out_of_band_writes_are_found_named_and_repaired() -> anyhow::Result<()> {
+    let servers = Servers::from_env();
     let (mut migration, mut running) = migrated(servers, "repair").await?;
-    let verified: Json =
-        serde_json::from_str(&migration.succeed(&["verify", "--full", "--json", "--exit-code"]).await?)?;
+    let verified = migration.json(&["verify", "--full", "--json", "--exit-code"]).await?;
     assert_eq!((&verified["mismatches"], &verified["undecided"]), (&0.into(), &0.into()));
     // Both walks have seen every row: MySQL's once, Cassandra's in two tables.
     assert_eq!(verified["checked"], 1500);
 
     let cassandra = migration.cassandra().await?;
-    for statement in [
-        "UPDATE orders SET note = 'forged' WHERE id = 17",
-        "DELETE FROM by_customer WHERE customer = 3 AND id = 10",
-        "INSERT INTO by_customer (customer, id, note, amount) VALUES (99, 100001, 'extra', 1.5)",
-    ] {
+    for statement in OUT_OF_BAND {
         cassandra.query_unpaged(statement, ()).await?;
     }
     let found = migration.tandem(&["verify", "--full", "--json", "--exit-code"]).await?;
@@ -114,7 +110,7 @@ async fn foreign_changes_are_found_named_and_repaired() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_goes_on_where_it_was() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let (mut migration, mut running) = migrated(servers, "killed").await?;
     running.kill()?;
     for statement in [
@@ -140,7 +136,7 @@ async fn a_killed_process_goes_on_where_it_was() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafkas_own_tool_sees_the_lag_go_to_zero() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let mut servers = Servers::from_env();
     let kafka = Kafka::ephemeral()?;
     servers.brokers = kafka.brokers();
     let mut migration = Migration::new(servers, "lag", &TABLES).await?;
@@ -188,7 +184,7 @@ fn lag(table: &str) -> (usize, i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let (mut migration, running) = migrated(servers, "added").await?;
     running.terminate().await?;
     migration.mysql.query_drop("UPDATE orders SET note = NULL WHERE id % 2").await?;
@@ -224,32 +220,28 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
 
 /// How often a backfill began anew.
 fn copied_anew(migration: &Migration) -> anyhow::Result<usize> {
-    let log = std::fs::read_to_string(migration.folder.path().join("tandem.log"))?;
+    let log = std::fs::read_to_string(migration.path("tandem.log"))?;
     Ok(log.matches("it is copied anew").count())
 }
 
 /// How many tables a controller says are not copied, where nothing else runs.
 async fn left_to_copy(migration: &Migration) -> anyhow::Result<i64> {
-    let log = migration.folder.path().join("controller.log");
-    let mut controller = Running::of(migration.command(&["controller"]), log)?;
-    let began = Instant::now();
-    let left = loop {
+    let mut controller = migration.start_as("controller", &["controller"])?;
+    let left = eventually("the controller to count the tables", MINUTE, async || {
         controller.check()?;
-        let standing = migration.tandem(&["phase", "status", "--json"]).await?;
-        let standing: Json = serde_json::from_str(&standing.stdout).unwrap_or_default();
-        if let Some(left) = standing["measurements"]["backfill_tables_left"].as_i64() {
-            break left;
-        }
-        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "{standing:#} {}", controller.tail());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+        let status = migration.tandem(&["phase", "status", "--json"]).await?;
+        let status: Json = serde_json::from_str(&status.stdout).unwrap_or_default();
+        let left = status["measurements"]["backfill_tables_left"].as_i64();
+        Ok(Probe::some(left, format!("{status:#} {}", controller.tail())))
+    })
+    .await?;
     controller.terminate().await?;
     Ok(left)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_taken_out_and_put_back_is_refused() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let (mut migration, running) = migrated(servers, "gap").await?;
     running.terminate().await?;
     migration.mysql.query_drop("CREATE TABLE other (id INT PRIMARY KEY)").await?;
@@ -281,19 +273,13 @@ async fn a_table_taken_out_and_put_back_is_refused() -> anyhow::Result<()> {
 /// While Cassandra does not answer nothing counts as applied, and once it does nothing is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_applied_before_cassandra_has_answered() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let mut servers = Servers::from_env();
     let cassandra = Cassandra::ephemeral()?;
-    servers.nodes = cassandra.node();
+    servers.nodes = vec![cassandra.node()];
     let (mut migration, mut running) = migrated(servers, "paused").await?;
     cassandra.pause()?;
     migration.mysql.query_drop("UPDATE orders SET note = CONCAT('late ', id)").await?;
-    let executed = migration.executed().await?;
-    let captured = migration
-        .until(&mut running, "the changes to be captured", |s| {
-            let captured = s["source"]["gtid_set"].as_str().and_then(|g| g.parse::<GtidSet>().ok());
-            captured.is_some_and(|c| executed.is_subset(&c))
-        })
-        .await?;
+    let captured = migration.until_captured(&mut running).await?;
     let captured_at = captured["source"]["version"].as_i64();
     // Some seconds' worth of watermarks later apply has long taken the changes in hand.
     migration
@@ -325,7 +311,7 @@ const TYPES: [&str; 2] = [
 /// Types that are more than numbers and texts, by backfill and by the binlog.
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_bits_shapes_and_vectors_arrive() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let mut migration = Migration::new(servers, "types", &TYPES).await?;
     migration.configure(
         "",
@@ -347,8 +333,7 @@ async fn documents_bits_shapes_and_vectors_arrive() -> anyhow::Result<()> {
         migration.mysql.query_drop(statement).await?;
     }
     migration.drained(&mut running).await?;
-    let report: Json =
-        serde_json::from_str(&migration.succeed(&["verify", "--full", "--json", "--exit-code"]).await?)?;
+    let report = migration.json(&["verify", "--full", "--json", "--exit-code"]).await?;
     running.terminate().await?;
     let (equal, compared) = compare(&migration).await?;
     assert!(equal, "{compared:#}");

@@ -19,6 +19,8 @@ use tandem_model::{BinlogPosition, Row, TableName};
 use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_wire::Image;
 
+use crate::support::{mysql_url, random_server_id, unique_id};
+
 /// A database of one test's own, a session for writing to it, and ours for reading.
 struct Source {
     config: MysqlConfig,
@@ -29,22 +31,18 @@ struct Source {
 }
 
 impl Source {
-    /// `None` (and the test is skipped) without a server.
-    async fn new(test: &str) -> anyhow::Result<Option<Self>> {
-        let Ok(url) = std::env::var("TANDEM_MYSQL_URL") else {
-            eprintln!("skipped: TANDEM_MYSQL_URL is not set");
-            return Ok(None);
-        };
-        Ok(Some(Self::at(url, test).await?))
+    async fn new(test: &str) -> anyhow::Result<Self> {
+        Self::at(mysql_url(), test).await
     }
 
+    /// On another server.
     async fn at(url: String, test: &str) -> anyhow::Result<Self> {
-        let database = format!("source_{test}_{:08x}", rand::random::<u32>());
+        let database = format!("source_{test}_{}", unique_id());
         let mut writer = mysql_async::Conn::from_url(&url).await?;
         writer.query_drop("SET SESSION time_zone = '+00:00', sql_mode = ''").await?;
         writer.query_drop(format!("CREATE DATABASE {database}")).await?;
         writer.query_drop(format!("USE {database}")).await?;
-        let config = MysqlConfig::new(url, rand::random::<u32>() | 1);
+        let config = MysqlConfig::new(url, random_server_id());
         let mysql = Mysql::connect(&config).await?;
         let reader = mysql.reader().await?;
         Ok(Self { config, database, writer, mysql, reader })

@@ -1,13 +1,7 @@
 //! What is wrong is said in one clear error, with its remedy, and ends the process with a status
 //! other than zero.
 
-use tandem_devstack::{Mysql, MysqlOptions};
-
-use crate::support::{Finished, Migration, Servers};
-
-const MAPPING: &str =
-    "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
-const TABLE: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT)";
+use crate::support::{Finished, Migration, Servers, T, T_MAPPING, own_server};
 
 /// Both the roles and the check refuse, in the same words.
 pub(crate) async fn refused(migration: &Migration, words: &[&str]) -> anyhow::Result<()> {
@@ -24,22 +18,21 @@ pub(crate) async fn refused(migration: &Migration, words: &[&str]) -> anyhow::Re
     Ok(())
 }
 
-async fn prepared(test: &str, statements: &[&str]) -> anyhow::Result<Option<Migration>> {
-    let Some(servers) = Servers::from_env() else { return Ok(None) };
-    let migration = Migration::new(servers, test, statements).await?;
-    migration.configure("", MAPPING)?;
-    Ok(Some(migration))
+async fn prepared(test: &str, statements: &[&str]) -> anyhow::Result<Migration> {
+    let migration = Migration::new(Servers::from_env(), test, statements).await?;
+    migration.configure("", T_MAPPING)?;
+    Ok(migration)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password() -> anyhow::Result<()> {
-    let Some(mut migration) = prepared("password", &[TABLE]).await? else { return Ok(()) };
+    let mut migration = prepared("password", &[T]).await?;
     migration.succeed(&["schema", "create"]).await?;
     let right = migration.servers.mysql_url.clone();
     let (user, host) = right.split_once('@').expect("the URL names a user");
     assert!(user.ends_with("root"), "the servers of the tests have a root without a password");
     migration.servers.mysql_url = format!("{user}:not-the-password@{host}");
-    migration.configure("", MAPPING)?;
+    migration.configure("", T_MAPPING)?;
     refused(&migration, &["mysql:", "root", "password"]).await?;
     let said = migration.tandem(&["run"]).await?.stderr;
     assert!(!said.contains("not-the-password"), "{said}");
@@ -49,11 +42,11 @@ async fn a_wrong_password() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_kafka() -> anyhow::Result<()> {
-    let Some(mut migration) = prepared("nokafka", &[TABLE]).await? else { return Ok(()) };
+    let mut migration = prepared("nokafka", &[T]).await?;
     migration.succeed(&["schema", "create"]).await?;
     // The discard port: nobody listens there.
     migration.servers.brokers = "127.0.0.1:9".into();
-    migration.configure("", MAPPING)?;
+    migration.configure("", T_MAPPING)?;
     refused(&migration, &["kafka:", "127.0.0.1:9", "is Kafka up", "kafka.brokers"]).await?;
     migration.drop().await
 }
@@ -61,31 +54,26 @@ async fn an_unreachable_kafka() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_primary_key() -> anyhow::Result<()> {
     let table = "CREATE TABLE t (id INT NOT NULL, v INT)";
-    let Some(migration) = prepared("nokey", &[table]).await? else { return Ok(()) };
+    let migration = prepared("nokey", &[table]).await?;
     // Its Cassandra table cannot be made either, so only the keyspace is there.
     let applied = migration.tandem(&["schema", "create"]).await?;
     assert!(!applied.success && applied.stderr.contains("ADD PRIMARY KEY"), "{}", applied.stderr);
-    let cassandra = crate::support::session(&migration.servers).await?;
-    let create = format!(
-        "CREATE KEYSPACE \"{}\" WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
-        migration.keyspace
-    );
-    cassandra.query_unpaged(create, ()).await?;
+    migration.create_keyspace().await?;
     refused(&migration, &["no primary key", "ALTER TABLE", "ADD PRIMARY KEY"]).await?;
     migration.drop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_key() -> anyhow::Result<()> {
-    let Some(migration) = prepared("unknown", &[TABLE]).await? else { return Ok(()) };
-    migration.configure("[capture]\nmax_recrods = 7\n", MAPPING)?;
+    let migration = prepared("unknown", &[T]).await?;
+    migration.configure("[capture]\nmax_recrods = 7\n", T_MAPPING)?;
     refused(&migration, &["tandem.toml", "max_recrods", "max_records"]).await?;
     migration.drop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_not_every_row_can_pass_or_fail() -> anyhow::Result<()> {
-    let Some(migration) = prepared("filter", &[TABLE]).await? else { return Ok(()) };
+    let migration = prepared("filter", &[T]).await?;
     migration.succeed(&["schema", "create"]).await?;
     for (filter, words) in [
         ("status != 'draft'", vec!["at 1:1", "no column `status`", "`id`, `v`"]),
@@ -95,23 +83,22 @@ async fn a_filter_that_not_every_row_can_pass_or_fail() -> anyhow::Result<()> {
         ("id > now()", vec!["`now`"]),
         ("id % 2", vec!["must be given bool"]),
     ] {
-        migration.configure("", &format!("{MAPPING}where = {filter:?}\n"))?;
+        migration.configure("", &format!("{T_MAPPING}where = {filter:?}\n"))?;
         let words: Vec<&str> = words.into_iter().chain(["target `t`", "`where = \""]).collect();
         refused(&migration, &words).await?;
     }
-    migration.configure("", &format!("{MAPPING}derive.w = \"v\"\n"))?;
+    migration.configure("", &format!("{T_MAPPING}derive.w = \"v\"\n"))?;
     refused(&migration, &["derived columns are not supported yet", "derive.w"]).await?;
     migration.drop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn minimal_row_metadata() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
-    let options = MysqlOptions { extra_args: vec!["--binlog-row-metadata=MINIMAL".into()] };
-    let mysql = Mysql::ephemeral(&options)?;
+    let mut servers = Servers::from_env();
+    let mysql = own_server(&["--binlog-row-metadata=MINIMAL"])?;
     servers.mysql_url = mysql.url();
-    let migration = Migration::new(servers, "minimal", &[TABLE]).await?;
-    migration.configure("", MAPPING)?;
+    let migration = Migration::new(servers, "minimal", &[T]).await?;
+    migration.configure("", T_MAPPING)?;
     migration.succeed(&["schema", "create"]).await?;
     refused(
         &migration,
@@ -123,7 +110,7 @@ async fn minimal_row_metadata() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn target_tables_that_are_not_there() -> anyhow::Result<()> {
-    let Some(migration) = prepared("noschema", &[TABLE]).await? else { return Ok(()) };
+    let migration = prepared("noschema", &[T]).await?;
     let said = migration.tandem(&["run"]).await?;
     assert!(!said.success && said.stderr.contains("tandem schema create"), "{}", said.stderr);
     migration.drop().await

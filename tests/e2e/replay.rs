@@ -4,18 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tandem_kafka::read_all;
-use tandem_model::{TableName, Watermark};
-use tandem_mysql::{BinlogStream, MysqlConfig};
+use tandem_model::Watermark;
+use tandem_mysql::BinlogStream;
 use tandem_protocol::assemble::{Assembler, AssemblerConfig};
 use tandem_wire::control::decode_watermark;
-use tandem_wire::log::{InRecord, Topics};
+use tandem_wire::log::InRecord;
 
 use crate::support::Migration;
 
 /// What a migration's assembler knows, with the one table `t` on three partitions.
 pub(crate) fn outline(migration: &Migration) -> AssemblerConfig {
-    let table = TableName::new(&migration.database, "t");
-    let topics = Topics::new(&migration.prefix);
+    let (topics, table) = (migration.topics(), migration.table("t"));
     AssemblerConfig {
         tables: HashSet::from([table.clone()]),
         prefix: migration.prefix.clone(),
@@ -29,14 +28,14 @@ pub(crate) fn outline(migration: &Migration) -> AssemblerConfig {
 
 /// Every committed watermark, in order.
 pub(crate) async fn watermarks(migration: &Migration) -> anyhow::Result<Vec<Watermark>> {
-    let topic = Topics::new(&migration.prefix).watermarks();
+    let topic = migration.topics().watermarks();
     let records = read_all(&migration.kafka(), &topic).await?;
     records.iter().map(|r| Ok(decode_watermark(r.value.as_deref().unwrap_or_default())?)).collect()
 }
 
 /// Every committed change of the table, by version.
 pub(crate) async fn changes(migration: &Migration) -> anyhow::Result<Vec<InRecord>> {
-    let topic = Topics::new(&migration.prefix).changes(&TableName::new(&migration.database, "t"));
+    let topic = migration.topics().changes(&migration.table("t"));
     let mut records = read_all(&migration.kafka(), &topic).await?;
     records.sort_by_key(|r| r.version);
     Ok(records)
@@ -52,7 +51,7 @@ pub(crate) async fn same_again(
     log: &[InRecord],
 ) -> anyhow::Result<usize> {
     let first = &watermarks[from];
-    let config = MysqlConfig::new(&migration.servers.mysql_url, rand::random::<u32>() | 1);
+    let config = migration.mysql_config();
     let outline = outline(migration);
     let tables = outline.tables.clone();
     let mut stream = BinlogStream::open(&config, &first.gtid_set, move |t| tables.contains(t)).await?;

@@ -3,14 +3,11 @@
 use std::collections::BTreeSet;
 
 use mysql_async::prelude::Queryable;
-use serde_json::Value as Json;
-use tandem_devstack::{Mysql, MysqlOptions};
 use tandem_kafka::{Producer, read_all};
 use tandem_model::{Phase, PhaseRecord};
-use tandem_wire::control::{Mismatch, MismatchKind, PHASE_KEY, decode_control, encode_phase};
-use tandem_wire::log::{OutRecord, Topics};
+use tandem_wire::control::{Mismatch, MismatchKind, decode_control};
 
-use crate::support::{Migration, Running, Servers};
+use crate::support::{Migration, Servers, own_server, phase_record};
 
 const TABLES: [&str; 4] = [
     "CREATE TABLE orders (id BIGINT PRIMARY KEY, customer INT NOT NULL, note VARCHAR(100), n INT NOT NULL)",
@@ -46,26 +43,16 @@ async fn rows(migration: &Migration, target: &str) -> anyhow::Result<BTreeSet<St
 }
 
 async fn go_to(migration: &Migration, generation: u64, phase: Phase) -> anyhow::Result<()> {
-    let record = OutRecord {
-        topic: Topics::new(&migration.prefix).control().into(),
-        partition: 0,
-        key: PHASE_KEY.to_vec(),
-        value: Some(encode_phase(&PhaseRecord { generation, phase, ..PhaseRecord::default() })),
-        version: None,
-        timestamp_ms: None,
-    };
+    let record = PhaseRecord { generation, phase, ..PhaseRecord::default() };
+    let record = phase_record(&migration.prefix, &record);
     Producer::start(&migration.kafka()).await?.send(vec![record]).await?;
     Ok(())
 }
 
-fn role(migration: &Migration, role: &str) -> anyhow::Result<Running> {
-    Running::of(migration.command(&[role]), migration.folder.path().join(format!("{role}.log")))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
-    let mysql = Mysql::ephemeral(&MysqlOptions::default())?;
+    let mut servers = Servers::from_env();
+    let mysql = own_server(&[])?;
     servers.mysql_url = mysql.url();
     let mut migration = Migration::new(servers, "resnapshot", &TABLES).await?;
     migration.configure("", MAPPING)?;
@@ -103,7 +90,7 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
         stopped.stderr
     );
     let before = migration.status().await?;
-    let plan: Json = serde_json::from_str(&migration.succeed(&["resnapshot", "--json"]).await?)?;
+    let plan = migration.json(&["resnapshot", "--json"]).await?;
     assert_eq!(plan["not_captured"], plan["purged"], "{plan:#}");
     assert!(plan["purged"] != "" && plan["lost"] == "" && plan["resnapshot"].is_null(), "{plan:#}");
     go_to(&migration, 1, Phase::Canary).await?;
@@ -113,9 +100,7 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
     assert_eq!(before["source"]["version"], after["source"]["version"], "nothing was to change");
     go_to(&migration, 2, Phase::Verify).await?;
 
-    let done: Json = serde_json::from_str(
-        &migration.succeed(&["resnapshot", "--yes", "--reason", "a test", "--json"]).await?,
-    )?;
+    let done = migration.json(&["resnapshot", "--yes", "--reason", "a test", "--json"]).await?;
     let after = migration.status().await?;
     assert_eq!(after["source"]["gtid_set"], plan["executed"], "{after:#}");
     assert_eq!(after["source"]["version"], done["resnapshot"]["version"]);
@@ -131,9 +116,9 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
     ] {
         migration.mysql.query_drop(statement).await?;
     }
-    let mut capture = role(&migration, "capture")?;
-    let mut apply = role(&migration, "apply")?;
-    let backfill = role(&migration, "backfill")?;
+    let mut capture = migration.start_as("capture", &["capture"])?;
+    let mut apply = migration.start_as("apply", &["apply"])?;
+    let backfill = migration.start_as("backfill", &["backfill"])?;
     migration.drained(&mut apply).await?;
     capture.check()?;
     drop(backfill);
@@ -153,10 +138,10 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
     let extra = found.difference(&expected).count();
     assert_eq!(extra, deleted.iter().filter(|(target, _)| target == "orders").count());
 
-    let mut reconcile = role(&migration, "reconcile")?;
-    let report: Json = serde_json::from_str(&migration.succeed(&["verify", "--full", "--json"]).await?)?;
+    let mut reconcile = migration.start_as("reconcile", &["reconcile"])?;
+    let report = migration.json(&["verify", "--full", "--json"]).await?;
     assert_eq!(report["mismatches"], deleted.len(), "{report:#}");
-    let topic = Topics::new(&migration.prefix).mismatches();
+    let topic = migration.topics().mismatches();
     let mut named = BTreeSet::new();
     for record in read_all(&migration.kafka(), &topic).await? {
         let Some(value) = record.value else { continue };

@@ -4,4 +4,3 @@
 mod accounts;
 mod kafka;
 mod mysql;
-pub(crate) mod pki;

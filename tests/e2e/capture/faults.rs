@@ -1,13 +1,15 @@
 //! What stops capture for a while, and what it must not survive. Each test prints how long it took until
 //! the fault was noticed, and until changes came again.
 
-use tandem_devstack::{Kafka, Mysql, MysqlOptions};
-use tandem_model::Value;
+use std::time::Instant;
+
+use tandem_devstack::{Kafka, Mysql};
+use tandem_model::GtidSet;
 
 use super::*;
-use crate::link::Link;
+use crate::support::{Fault, Link, connect, host_of, http, own_server};
 
-/// A capture that must go on, with the servers it depends on.
+/// A migration whose capture must go on.
 struct Stage {
     migration: Migration,
     topic: String,
@@ -16,76 +18,63 @@ struct Stage {
 
 impl Stage {
     async fn new(servers: Servers, test: &str) -> anyhow::Result<Self> {
-        let migration = Migration::new(servers, test, &[TABLE]).await?;
-        let topic = Topics::new(&migration.prefix).changes(&TableName::new(&migration.database, "t"));
+        let migration = Migration::new(servers, test, &[T_WITH_TEXT]).await?;
+        let topic = migration.topics().changes(&migration.table("t"));
         Ok(Self { migration, topic, next: 1 })
     }
 
-    fn host(&self) -> String {
-        self.migration.servers.mysql_url.split('@').next_back().unwrap_or_default().to_owned()
+    /// Leads capture to MySQL over a link.
+    async fn link(&mut self) -> anyhow::Result<Link> {
+        let (link, url) = Link::to_mysql(&self.migration.servers.mysql_url).await?;
+        self.migration.servers.mysql_url = url;
+        Ok(link)
     }
 
     fn capture(&self, name: &str) -> anyhow::Result<Running> {
-        let log = self.migration.folder.path().join(format!("{name}.log"));
-        Running::of(self.migration.command(&["capture"]), log)
+        self.migration.start_as(name, &["capture"])
+    }
+
+    /// A capture that reads the binlog and has published a first row.
+    async fn publishing(&mut self, url: &str) -> anyhow::Result<Running> {
+        self.migration.configure("", T_MAPPING)?;
+        let mut capture = self.capture("capture")?;
+        capture.until_logged(READING, 0).await?;
+        self.insert(url).await?;
+        self.until_published(&mut [&mut capture]).await?;
+        Ok(capture)
     }
 
     /// A row, by a connection of its own.
     async fn insert(&mut self, url: &str) -> anyhow::Result<()> {
-        let mut conn = mysql_async::Conn::from_url(url).await?;
-        conn.query_drop(format!("INSERT INTO {}.t VALUES ({}, 0, '')", self.migration.database, self.next))
-            .await?;
+        let mut conn = connect(url, &self.migration.database).await?;
+        conn.query_drop(format!("INSERT INTO t VALUES ({}, 0, '')", self.next)).await?;
         self.next += 1;
         Ok(conn.disconnect().await?)
     }
 
     async fn ids(&self) -> anyhow::Result<Vec<i64>> {
-        let id = |change: &Change| match change.after.as_ref().map(|row| &row[0]) {
-            Some(Value::Int(id)) => *id,
-            other => panic!("{other:?}"),
-        };
-        Ok(changes(&self.migration, &self.topic).await?.iter().map(|(_, change)| id(change)).collect())
+        ids(&self.migration, &self.topic).await
     }
 
-    /// Waits until every row is on the log, once. How long that took.
-    async fn all_there(&self, captures: &mut [&mut Running]) -> anyhow::Result<Duration> {
+    /// Waits until every row is on the log, once. Returns how long that took.
+    async fn until_published(&self, captures: &mut [&mut Running]) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let expected: Vec<i64> = (1..self.next).collect();
-        loop {
-            // The topics are there before the first capture has ended its start, or Kafka is away.
+        eventually("every row to be on the log", MINUTE, async || {
+            // There are no topics before the first capture has started, and none while Kafka is away.
             let found = self.ids().await.unwrap_or_default();
             if found == expected {
-                return Ok(began.elapsed());
+                return Ok(Probe::Done(()));
             }
             for capture in &mut *captures {
                 capture.check()?;
             }
             let tails: Vec<String> = captures.iter().map(|c| c.tail()).collect();
-            anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "{found:?}: {}", tails.join("\n--\n"));
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            Ok(Probe::Pending(format!("{found:?}: {}", tails.join("\n--\n"))))
+        })
+        .await?;
+        Ok(began.elapsed())
     }
-}
-
-/// Waits until a log says so once more than it did. How long that took.
-async fn says(capture: &mut Running, text: &str, before: usize) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    while capture.log().matches(text).count() <= before {
-        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "never said {text:?}: {}", capture.tail());
-        capture.check()?;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(began.elapsed())
-}
-
-/// Waits for its end, and gives its log.
-async fn ended(capture: &mut Running) -> anyhow::Result<String> {
-    let began = Instant::now();
-    while capture.check().is_ok() {
-        anyhow::ensure!(began.elapsed() < Duration::from_mins(1), "it goes on: {}", capture.tail());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(capture.log())
 }
 
 fn print(what: &str, noticed: Duration, resumed: Duration) {
@@ -97,28 +86,25 @@ fn print(what: &str, noticed: Duration, resumed: Duration) {
     );
 }
 
+/// What capture logs once it reads the binlog.
+const READING: &str = "reading the binlog";
+/// What it logs when it has lost MySQL or Kafka.
 const BACK: &str = "goes back to its last watermark";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_link() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let mut stage = Stage::new(servers, "deadlink").await?;
     let direct = stage.migration.servers.mysql_url.clone();
-    let host = stage.host();
-    let link = Link::to(&host).await?;
-    stage.migration.servers.mysql_url = direct.replace(&host, &link.address);
-    stage.migration.configure("", MAPPING)?;
-    let mut capture = stage.capture("capture")?;
-    says(&mut capture, "reading the binlog", 0).await?;
+    let link = stage.link().await?;
+    let mut capture = stage.publishing(&direct).await?;
+    link.set(Fault::Hold);
     stage.insert(&direct).await?;
-    stage.all_there(&mut [&mut capture]).await?;
-    link.hold(true);
-    stage.insert(&direct).await?;
-    let noticed = says(&mut capture, BACK, 0).await?;
+    let noticed = capture.until_logged(BACK, 0).await?;
     // Two heartbeats, and what a busy machine adds.
     assert!(noticed < Duration::from_secs(8), "{noticed:?}");
-    link.hold(false);
-    let resumed = stage.all_there(&mut [&mut capture]).await?;
+    link.set(Fault::None);
+    let resumed = stage.until_published(&mut [&mut capture]).await?;
     print("dead link", noticed, resumed);
     capture.terminate().await?;
     stage.migration.drop().await
@@ -126,92 +112,80 @@ async fn a_dead_link() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_paused_and_restarted() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
-    let mysql = Mysql::ephemeral(&MysqlOptions::default())?;
+    let mut servers = Servers::from_env();
+    let mysql = own_server(&[])?;
     servers.mysql_url = mysql.url();
     let mut stage = Stage::new(servers, "mysqldown").await?;
-    stage.migration.configure("", MAPPING)?;
-    let mut capture = stage.capture("capture")?;
-    says(&mut capture, "reading the binlog", 0).await?;
-    stage.insert(&mysql.url()).await?;
-    stage.all_there(&mut [&mut capture]).await?;
+    let mut capture = stage.publishing(&mysql.url()).await?;
 
     mysql.pause()?;
-    let noticed = says(&mut capture, BACK, 0).await?;
+    let noticed = capture.until_logged(BACK, 0).await?;
     mysql.resume()?;
     stage.insert(&mysql.url()).await?;
-    print("MySQL paused", noticed, stage.all_there(&mut [&mut capture]).await?);
+    print("MySQL paused", noticed, stage.until_published(&mut [&mut capture]).await?);
 
     for (what, crash) in [("MySQL restarted", false), ("MySQL killed", true)] {
-        let before = capture.log().matches(BACK).count();
+        let before = capture.logged(BACK);
         if crash {
             mysql.kill()?;
         } else {
             mysql.stop()?;
         }
-        let noticed = says(&mut capture, BACK, before).await?;
+        let noticed = capture.until_logged(BACK, before).await?;
         mysql.restart()?;
         stage.insert(&mysql.url()).await?;
-        print(what, noticed, stage.all_there(&mut [&mut capture]).await?);
+        print(what, noticed, stage.until_published(&mut [&mut capture]).await?);
     }
     capture.terminate().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_killed_and_restarted() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let mut servers = Servers::from_env();
     let kafka = Kafka::ephemeral()?;
     servers.brokers = kafka.brokers();
     let mut stage = Stage::new(servers, "kafkadown").await?;
     let url = stage.migration.servers.mysql_url.clone();
-    stage.migration.configure("", MAPPING)?;
-    let mut capture = stage.capture("capture")?;
-    says(&mut capture, "reading the binlog", 0).await?;
-    stage.insert(&url).await?;
-    stage.all_there(&mut [&mut capture]).await?;
+    let mut capture = stage.publishing(&url).await?;
     kafka.kill()?;
     stage.insert(&url).await?;
-    let noticed = says(&mut capture, "brokers are down", 0).await?;
+    let noticed = capture.until_logged("brokers are down", 0).await?;
     kafka.restart()?;
     stage.insert(&url).await?;
-    print("Kafka killed", noticed, stage.all_there(&mut [&mut capture]).await?);
+    print("Kafka killed", noticed, stage.until_published(&mut [&mut capture]).await?);
     capture.terminate().await?;
     stage.migration.drop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_takes_over_and_a_zombie_is_fenced() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let mut stage = Stage::new(servers, "standby").await?;
     let url = stage.migration.servers.mysql_url.clone();
-    stage.migration.configure("", MAPPING)?;
-    let mut first = stage.capture("first")?;
-    says(&mut first, "reading the binlog", 0).await?;
-    stage.insert(&url).await?;
-    stage.all_there(&mut [&mut first]).await?;
+    let mut first = stage.publishing(&url).await?;
     let mut second = stage.capture("second")?;
-    says(&mut second, "this one stands by", 0).await?;
+    second.until_logged("this one stands by", 0).await?;
     stage.insert(&url).await?;
-    stage.all_there(&mut [&mut first, &mut second]).await?;
-    assert!(!second.log().contains("reading the binlog"), "{}", second.tail());
+    stage.until_published(&mut [&mut first, &mut second]).await?;
+    assert!(!second.log().contains(READING), "{}", second.tail());
 
     // Stopped, not dead: it goes on later, and does not know.
     first.signal("STOP")?;
-    let noticed = says(&mut second, "taking over", 0).await?;
+    let noticed = second.until_logged("taking over", 0).await?;
     stage.insert(&url).await?;
-    let resumed = stage.all_there(&mut [&mut second]).await?;
+    let resumed = stage.until_published(&mut [&mut second]).await?;
     print("capture stopped, standby", noticed, resumed);
     first.signal("CONT")?;
     stage.insert(&url).await?;
     // It is fenced, or notices first that its connection is dead, and sees that another one publishes.
-    says(&mut first, "another capture publishes: this one stands by", 0).await?;
+    first.until_logged("another capture publishes: this one stands by", 0).await?;
     stage.insert(&url).await?;
-    stage.all_there(&mut [&mut first, &mut second]).await?;
+    stage.until_published(&mut [&mut first, &mut second]).await?;
 
     second.kill()?;
-    let noticed = says(&mut first, "taking over", 0).await?;
+    let noticed = first.until_logged("taking over", 0).await?;
     stage.insert(&url).await?;
-    print("capture killed, standby", noticed, stage.all_there(&mut [&mut first]).await?);
+    print("capture killed, standby", noticed, stage.until_published(&mut [&mut first]).await?);
     let log = changes(&stage.migration, &stage.topic).await?;
     in_order(&log, &watermarks(&stage.migration).await?, &stage.topic);
     first.terminate().await?;
@@ -220,8 +194,8 @@ async fn a_standby_takes_over_and_a_zombie_is_fenced() -> anyhow::Result<()> {
 
 /// A primary and a replica of it.
 fn replicated() -> anyhow::Result<(Mysql, Mysql)> {
-    let primary = Mysql::ephemeral(&MysqlOptions::default())?;
-    let replica = Mysql::ephemeral(&MysqlOptions { extra_args: vec!["--server-id=2".into()] })?;
+    let primary = own_server(&[])?;
+    let replica = own_server(&["--server-id=2"])?;
     primary.query("CREATE USER r IDENTIFIED BY ''; GRANT REPLICATION SLAVE ON *.* TO r")?;
     replica.query(&format!(
         "RESET BINARY LOGS AND GTIDS; CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={}, \
@@ -231,49 +205,39 @@ fn replicated() -> anyhow::Result<(Mysql, Mysql)> {
     Ok((primary, replica))
 }
 
+/// What a server has executed.
+fn executed(server: &Mysql) -> anyhow::Result<GtidSet> {
+    Ok(server.query("SELECT @@GLOBAL.gtid_executed")?.replace("\\n", "").trim().parse()?)
+}
+
 /// Waits until the replica has everything.
-async fn caught_up(primary: &Mysql, replica: &Mysql) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let executed: GtidSet =
-        primary.query("SELECT @@GLOBAL.gtid_executed")?.replace("\\n", "").trim().parse()?;
-    loop {
-        let there: GtidSet =
-            replica.query("SELECT @@GLOBAL.gtid_executed")?.replace("\\n", "").trim().parse()?;
-        if executed.is_subset(&there) {
-            return Ok(());
-        }
-        anyhow::ensure!(
-            began.elapsed() < Duration::from_secs(30),
-            "{there} lacks {}",
-            executed.minus(&there)
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+async fn until_replicated(primary: &Mysql, replica: &Mysql) -> anyhow::Result<()> {
+    let wanted = executed(primary)?;
+    eventually("the replica to have everything", Duration::from_secs(30), async || {
+        let lacking = wanted.minus(&executed(replica)?);
+        Ok(Probe::when(wanted.is_subset(&executed(replica)?), format!("it lacks {lacking}")))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_is_promoted() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let mut servers = Servers::from_env();
     let (primary, replica) = replicated()?;
     servers.mysql_url = primary.url();
     let mut stage = Stage::new(servers, "failover").await?;
-    let host = stage.host();
-    let link = Link::to(&host).await?;
-    stage.migration.servers.mysql_url = primary.url().replace(&host, &link.address);
-    stage.migration.configure("", MAPPING)?;
-    let mut capture = stage.capture("capture")?;
-    says(&mut capture, "reading the binlog", 0).await?;
+    let link = stage.link().await?;
+    let mut capture = stage.publishing(&primary.url()).await?;
     stage.insert(&primary.url()).await?;
-    stage.insert(&primary.url()).await?;
-    stage.all_there(&mut [&mut capture]).await?;
-    caught_up(&primary, &replica).await?;
+    stage.until_published(&mut [&mut capture]).await?;
+    until_replicated(&primary, &replica).await?;
 
     primary.kill()?;
-    let noticed = says(&mut capture, BACK, 0).await?;
+    let noticed = capture.until_logged(BACK, 0).await?;
     replica.query("STOP REPLICA; RESET REPLICA ALL")?;
-    link.lead_to(&replica.url().replace("mysql://root@", ""));
+    link.lead_to(host_of(&replica.url()));
     stage.insert(&replica.url()).await?;
-    let resumed = stage.all_there(&mut [&mut capture]).await?;
+    let resumed = stage.until_published(&mut [&mut capture]).await?;
     print("primary killed, replica promoted", noticed, resumed);
     let log = changes(&stage.migration, &stage.topic).await?;
     in_order(&log, &watermarks(&stage.migration).await?, &stage.topic);
@@ -282,27 +246,21 @@ async fn a_replica_is_promoted() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_lacks_captured_transactions_is_refused() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let mut servers = Servers::from_env();
     let (primary, replica) = replicated()?;
     servers.mysql_url = primary.url();
     let mut stage = Stage::new(servers, "lostgtids").await?;
-    let host = stage.host();
-    let link = Link::to(&host).await?;
-    stage.migration.servers.mysql_url = primary.url().replace(&host, &link.address);
-    stage.migration.configure("", MAPPING)?;
-    let mut capture = stage.capture("capture")?;
-    says(&mut capture, "reading the binlog", 0).await?;
-    stage.insert(&primary.url()).await?;
-    caught_up(&primary, &replica).await?;
+    let link = stage.link().await?;
+    let mut capture = stage.publishing(&primary.url()).await?;
+    until_replicated(&primary, &replica).await?;
     replica.query("STOP REPLICA")?;
     stage.insert(&primary.url()).await?;
-    stage.all_there(&mut [&mut capture]).await?;
+    stage.until_published(&mut [&mut capture]).await?;
     let lost = watermarks(&stage.migration).await?.pop().expect("there are watermarks").gtid_set;
-    let there: GtidSet = replica.query("SELECT @@GLOBAL.gtid_executed")?.replace("\\n", "").trim().parse()?;
-    let lost = lost.minus(&there).to_string();
+    let lost = lost.minus(&executed(&replica)?).to_string();
     primary.kill()?;
-    link.lead_to(&replica.url().replace("mysql://root@", ""));
-    let log = ended(&mut capture).await?;
+    link.lead_to(host_of(&replica.url()));
+    let log = capture.until_ended().await?;
     assert!(
         log.contains("lacks transactions that were already published") && log.contains(&lost),
         "{lost}: {log}"
@@ -311,7 +269,7 @@ async fn a_replica_that_lacks_captured_transactions_is_refused() -> anyhow::Resu
     stage.migration.succeed(&["resnapshot", "--yes"]).await?;
     let mut capture = stage.capture("again")?;
     stage.insert(&replica.url()).await?;
-    stage.all_there(&mut [&mut capture]).await?;
+    stage.until_published(&mut [&mut capture]).await?;
     let log = changes(&stage.migration, &stage.topic).await?;
     in_order(&log, &watermarks(&stage.migration).await?, &stage.topic);
     capture.terminate().await
@@ -319,60 +277,44 @@ async fn a_replica_that_lacks_captured_transactions_is_refused() -> anyhow::Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn purged_binlogs_stop_capture() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
-    let mysql = Mysql::ephemeral(&MysqlOptions::default())?;
+    let mut servers = Servers::from_env();
+    let mysql = own_server(&[])?;
     servers.mysql_url = mysql.url();
     let mut stage = Stage::new(servers, "purged").await?;
-    stage.migration.configure("", MAPPING)?;
-    let mut capture = stage.capture("capture")?;
-    says(&mut capture, "reading the binlog", 0).await?;
-    stage.insert(&mysql.url()).await?;
-    stage.all_there(&mut [&mut capture]).await?;
+    let mut capture = stage.publishing(&mysql.url()).await?;
     capture.kill()?;
     stage.insert(&mysql.url()).await?;
     let file = mysql.query("FLUSH BINARY LOGS; SHOW BINARY LOG STATUS")?;
     let file = file.split_whitespace().next().expect("there is a binlog").to_owned();
     mysql.query(&format!("PURGE BINARY LOGS TO '{file}'"))?;
     let mut capture = stage.capture("again")?;
-    let log = ended(&mut capture).await?;
+    let log = capture.until_ended().await?;
     assert!(log.contains("purged") && log.contains("`tandem resnapshot`"), "{log}");
     Ok(())
 }
 
-/// What a capture tells of itself, and what people see of the log.
+/// What a capture reports of itself, and what people see of the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
-    let mut stage = Stage::new(servers, "tell").await?;
+    let servers = Servers::from_env();
+    let mut stage = Stage::new(servers, "observed").await?;
     let direct = stage.migration.servers.mysql_url.clone();
-    let host = stage.host();
-    let link = Link::to(&host).await?;
-    stage.migration.servers.mysql_url = direct.replace(&host, &link.address);
-    stage.migration.configure("", MAPPING)?;
-    let mut capture = stage.capture("capture")?;
-    says(&mut capture, "reading the binlog", 0).await?;
+    let link = stage.link().await?;
+    let mut capture = stage.publishing(&direct).await?;
     stage.insert(&direct).await?;
-    stage.insert(&direct).await?;
-    stage.all_there(&mut [&mut capture]).await?;
-    let log = capture.log();
-    let address =
-        log.lines().find_map(|l| l.split("address=").nth(1)).expect("it says where").trim().to_owned();
-    let get = |path: &str| -> anyhow::Result<(u16, String)> {
-        let agent =
-            ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
-        let mut answer = agent.get(format!("http://{address}/{path}")).call()?;
-        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
-    };
+    stage.until_published(&mut [&mut capture]).await?;
+    let port = capture.metrics_ports()[0];
+    let get = async |path: &str| http(port, "GET", path, &[], "").await;
     let table = format!("{}.t", stage.migration.database);
     let counted = format!("tandem_capture_table_rows_total{{table=\"{table}\",op=\"c\"}} 2");
-    let began = Instant::now();
     // Counted once Kafka has answered.
-    while !get("metrics")?.1.contains(&counted) {
-        assert!(began.elapsed() < Duration::from_secs(20), "{}", get("metrics")?.1);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(get("metrics")?.1.contains("tandem_capture_seconds_behind_source"));
-    assert_eq!(get("readyz")?.0, 200);
+    eventually("both rows to be counted", Duration::from_secs(20), async || {
+        let metrics = get("/metrics").await?.body;
+        Ok(Probe::when(metrics.contains(&counted), metrics))
+    })
+    .await?;
+    assert!(get("/metrics").await?.body.contains("tandem_capture_seconds_behind_source"));
+    assert_eq!(get("/readyz").await?.status, 200);
 
     let printed =
         stage.migration.succeed(&["tail", "--from", "beginning", "--table", &table, "-n", "2"]).await?;
@@ -386,11 +328,11 @@ async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
     let unknown = stage.migration.tandem(&["tail", "--table", "a.b"]).await?;
     assert!(!unknown.success && unknown.stderr.contains(&table), "{unknown:?}");
 
-    link.hold(true);
-    says(&mut capture, BACK, 0).await?;
-    let (status, text) = get("readyz")?;
-    assert_eq!((status, text.as_str()), (503, "the binlog is not being read\n"));
-    link.hold(false);
+    link.set(Fault::Hold);
+    capture.until_logged(BACK, 0).await?;
+    let unready = get("/readyz").await?;
+    assert_eq!((unready.status, unready.body.as_str()), (503, "the binlog is not being read\n"));
+    link.set(Fault::None);
     capture.terminate().await?;
     stage.migration.drop().await
 }
@@ -399,14 +341,10 @@ async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
 /// another name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swap_of_tables_stops_capture_before_rows_of_the_new_one() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let mut stage = Stage::new(servers, "swap").await?;
     let url = stage.migration.servers.mysql_url.clone();
-    stage.migration.configure("", MAPPING)?;
-    let mut capture = stage.capture("capture")?;
-    says(&mut capture, "reading the binlog", 0).await?;
-    stage.insert(&url).await?;
-    stage.all_there(&mut [&mut capture]).await?;
+    let mut capture = stage.publishing(&url).await?;
     for sql in [
         "CREATE TABLE _t_gho LIKE t",
         "ALTER TABLE _t_gho MODIFY COLUMN v BIGINT NOT NULL",
@@ -416,7 +354,7 @@ async fn a_swap_of_tables_stops_capture_before_rows_of_the_new_one() -> anyhow::
     ] {
         stage.migration.mysql.query_drop(sql).await?;
     }
-    let log = ended(&mut capture).await?;
+    let log = capture.until_ended().await?;
     assert!(
         log.contains("RENAME TABLE") && log.contains("binlog.") && log.contains(".t in transaction"),
         "{log}"

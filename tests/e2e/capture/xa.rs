@@ -1,14 +1,12 @@
 //! XA transactions: rows are on the log at XA COMMIT, once, whatever happens before.
 
-use tandem_model::Value;
-
 use super::*;
+use crate::support::own_server;
 
 /// Runs statements in a session of its own. A prepared transaction belongs to no session once its own
 /// has gone.
 async fn session(migration: &Migration, statements: &[String]) -> anyhow::Result<()> {
-    let mut conn = mysql_async::Conn::from_url(&migration.servers.mysql_url).await?;
-    conn.query_drop(format!("USE {}", migration.database)).await?;
+    let mut conn = migration.session().await?;
     for statement in statements {
         conn.query_drop(statement).await?;
     }
@@ -22,7 +20,11 @@ async fn prepare(migration: &Migration, xid: &str, sql: &str) -> anyhow::Result<
 }
 
 /// Waits until everything is on the log that MySQL has executed, apart from `open` transactions.
-async fn captured(migration: &mut Migration, capture: &mut Running, open: u64) -> anyhow::Result<()> {
+async fn until_captured_but(
+    migration: &mut Migration,
+    capture: &mut Running,
+    open: u64,
+) -> anyhow::Result<()> {
     let executed = migration.executed().await?;
     migration
         .until(capture, "everything but what is prepared to be captured", |s| {
@@ -37,26 +39,18 @@ async fn captured(migration: &mut Migration, capture: &mut Running, open: u64) -
     Ok(())
 }
 
-async fn ids(migration: &Migration, topic: &str) -> anyhow::Result<Vec<i64>> {
-    let id = |change: &Change| match change.after.as_ref().map(|row| &row[0]) {
-        Some(Value::Int(id)) => *id,
-        other => panic!("{other:?}"),
-    };
-    Ok(changes(migration, topic).await?.iter().map(|(_, change)| id(change)).collect())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let mut servers = Servers::from_env();
     // A server of its own: while a transaction is prepared, no other test's log could begin.
-    let mysql = tandem_devstack::Mysql::ephemeral(&tandem_devstack::MysqlOptions::default())?;
+    let mysql = own_server(&[])?;
     servers.mysql_url = mysql.url();
-    let mut migration = Migration::new(servers, "xa", &[TABLE]).await?;
+    let mut migration = Migration::new(servers, "xa", &[T_WITH_TEXT]).await?;
     // So small that the large transaction below is read again, and cut.
-    migration.configure("[capture]\nmax_records = 100\nmax_bytes = 20000\n", MAPPING)?;
-    let topic = Topics::new(&migration.prefix).changes(&TableName::new(&migration.database, "t"));
+    migration.configure("[capture]\nmax_records = 100\nmax_bytes = 20000\n", T_MAPPING)?;
+    let topic = migration.topics().changes(&migration.table("t"));
     let mut capture = migration.start(&["capture"])?;
-    migration.until(&mut capture, "the first watermark", |s| s["source"].is_object()).await?;
+    migration.until_first_watermark(&mut capture).await?;
 
     let xid = |name: &str| format!("'{name}-{}'", migration.prefix);
     let (a, b, large, gone) = (xid("a"), xid("b"), xid("large"), xid("gone"));
@@ -67,14 +61,14 @@ async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() 
                 SELECT i, 0, REPEAT('x', 40) FROM n";
     prepare(&migration, &large, many).await?;
     session(&migration, &["INSERT INTO t VALUES (3, 0, 'plain')".into()]).await?;
-    captured(&mut migration, &mut capture, 4).await?;
+    until_captured_but(&mut migration, &mut capture, 4).await?;
     assert_eq!(ids(&migration, &topic).await?, [3], "nothing of what is only prepared");
 
     capture.kill()?;
     session(&migration, &[format!("XA COMMIT {b}"), "INSERT INTO t VALUES (4, 0, 'plain')".into()]).await?;
     session(&migration, &[format!("XA ROLLBACK {gone}")]).await?;
     capture = migration.start(&["capture"])?;
-    captured(&mut migration, &mut capture, 2).await?;
+    until_captured_but(&mut migration, &mut capture, 2).await?;
     assert_eq!(ids(&migration, &topic).await?, [3, 2, 4]);
 
     // The same xid again, and one in one phase.
@@ -89,20 +83,22 @@ async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() 
         &[&one[..], &[format!("XA COMMIT {b} ONE PHASE"), format!("XA COMMIT {a}")]].concat(),
     )
     .await?;
-    captured(&mut migration, &mut capture, 1).await?;
+    until_captured_but(&mut migration, &mut capture, 1).await?;
     assert_eq!(ids(&migration, &topic).await?, [3, 2, 4, 1, 6, 5]);
 
     // The large one, in parts, with a kill as soon as its first part is out.
     session(&migration, &[format!("XA COMMIT {large}"), "INSERT INTO t VALUES (7, 0, 'after')".into()])
         .await?;
-    let began = Instant::now();
-    while !watermarks(&migration).await?.iter().any(|w| w.partial.is_some()) {
-        assert!(began.elapsed() < Duration::from_mins(1), "the large transaction is not partial");
+    eventually("the first part of the large transaction", MINUTE, async || {
         capture.check()?;
-    }
+        let watermarks = watermarks(&migration).await?;
+        let is_cut = watermarks.iter().any(|w| w.partial.is_some());
+        Ok(Probe::when(is_cut, format!("{} watermarks, and none inside it", watermarks.len())))
+    })
+    .await?;
     capture.kill()?;
     capture = migration.start(&["capture"])?;
-    captured(&mut migration, &mut capture, 0).await?;
+    until_captured_but(&mut migration, &mut capture, 0).await?;
     let expected: Vec<i64> = [3, 2, 4, 1, 6, 5].into_iter().chain(1000..=1899).chain([7]).collect();
     assert_eq!(ids(&migration, &topic).await?, expected);
     let log = changes(&migration, &topic).await?;
@@ -113,25 +109,20 @@ async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_does_not_begin_between_prepare_and_commit() -> anyhow::Result<()> {
-    let Some(mut servers) = Servers::from_env() else { return Ok(()) };
+    let mut servers = Servers::from_env();
     // A server of its own: what others have prepared would count as well.
-    let mysql = tandem_devstack::Mysql::ephemeral(&tandem_devstack::MysqlOptions::default())?;
+    let mysql = own_server(&[])?;
     servers.mysql_url = mysql.url();
-    let migration = Migration::new(servers, "xabegin", &[TABLE]).await?;
-    migration.configure("", MAPPING)?;
+    let migration = Migration::new(servers, "xabegin", &[T_WITH_TEXT]).await?;
+    migration.configure("", T_MAPPING)?;
     prepare(&migration, "'early'", "INSERT INTO t VALUES (1, 0, 'a')").await?;
     let mut capture = migration.start(&["capture"])?;
-    let began = Instant::now();
-    while !capture.log().contains("1 XA transactions are prepared") {
-        assert!(began.elapsed() < Duration::from_secs(30), "{}", capture.tail());
-        capture.check()?;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    capture.until_logged("1 XA transactions are prepared", 0).await?;
     session(&migration, &["XA COMMIT 'early'".into()]).await?;
-    migration.until(&mut capture, "the first watermark", |s| s["source"].is_object()).await?;
+    migration.until_first_watermark(&mut capture).await?;
     capture.terminate().await?;
 
-    // One who may not ask is told at the commit.
+    // An account that may not ask learns of it at the commit.
     prepare(&migration, "'hidden'", "INSERT INTO t VALUES (2, 0, 'a')").await?;
     for sql in [
         "CREATE USER limited IDENTIFIED BY ''",
@@ -139,26 +130,14 @@ async fn a_log_does_not_begin_between_prepare_and_commit() -> anyhow::Result<()>
     ] {
         session(&migration, &[sql.into()]).await?;
     }
-    let text = std::fs::read_to_string(migration.config())?;
-    let text =
-        text.replace("root@", "limited@").replace(&migration.prefix, &format!("{}-b", migration.prefix));
-    let config = migration.folder.path().join("limited.toml");
-    std::fs::write(&config, text)?;
-    let mut limited = Running::of(
-        Migration::command_with(&config, &["capture"]),
-        migration.folder.path().join("limited.log"),
-    )?;
-    let began = Instant::now();
-    while !limited.log().contains("reading the binlog") {
-        assert!(began.elapsed() < Duration::from_secs(30), "{}", limited.tail());
-        limited.check()?;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let prefix = format!("{}-b", migration.prefix);
+    let config = migration.configure_as("limited", "", |text| {
+        text.replace("root@", "limited@").replace(&migration.prefix, &prefix)
+    })?;
+    let mut limited = migration.start_with(&config, "limited", &["capture"])?;
+    limited.until_logged("reading the binlog", 0).await?;
     session(&migration, &["XA COMMIT 'hidden'".into()]).await?;
-    while limited.check().is_ok() {
-        assert!(began.elapsed() < Duration::from_secs(30), "{}", limited.tail());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(limited.log().contains("prepared before this log began"), "{}", limited.tail());
+    let log = limited.until_ended().await?;
+    assert!(log.contains("prepared before this log began"), "{log}");
     Ok(())
 }

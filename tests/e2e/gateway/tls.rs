@@ -1,7 +1,7 @@
 //! TLS, with a certificate of the test's own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -9,8 +9,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::{MAPPING, ORDERS, free_port, http};
-use crate::support::{Migration, Servers};
+use crate::support::{
+    MINUTE, Migration, ORDERS, ORDERS_MAPPING, Probe, SelfSigned, Servers, eventually, free_port, http,
+    silent_clients,
+};
 
 /// One request over TLS, by a client that trusts `trusted`. It has 20 seconds.
 async fn https(port: u16, path: &str, trusted: &CertificateDer<'static>) -> anyhow::Result<String> {
@@ -33,36 +35,28 @@ async fn ask(port: u16, path: &str, trusted: &CertificateDer<'static>) -> anyhow
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_tls_is_spoken_and_slow_handshakes_hold_nobody_up() -> anyhow::Result<()> {
-    let Some(servers) = Servers::from_env() else { return Ok(()) };
+    let servers = Servers::from_env();
     let migration = Migration::new(servers, "gwtls", &[ORDERS]).await?;
-    let made = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
-    let (own, foreign) = (made()?, made()?);
-    let path = |name: &str| migration.folder.path().join(name);
-    std::fs::write(path("certificate.pem"), own.cert.pem())?;
-    std::fs::write(path("key.pem"), own.signing_key.serialize_pem())?;
+    let own = SelfSigned::new(migration.folder.path(), "own", "localhost")?;
+    let foreign = SelfSigned::new(migration.folder.path(), "foreign", "localhost")?;
     let port = free_port()?;
     let section = format!(
         "[gateway]\nlisten = \"127.0.0.1:{port}\"\ntls_certificate = {:?}\ntls_key = {:?}\n",
-        path("certificate.pem"),
-        path("key.pem")
+        own.certificate, own.key
     );
-    migration.configure(&section, MAPPING)?;
+    migration.configure(&section, ORDERS_MAPPING)?;
     migration.succeed(&["schema", "create"]).await?;
     let mut running = migration.start(&["gateway"])?;
-    let began = Instant::now();
-    while https(port, "/readyz", own.cert.der()).await.is_err() {
+    eventually("an answer over TLS", MINUTE, async || {
         running.check()?;
-        assert!(began.elapsed() < Duration::from_mins(1), "{}", running.tail());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    // Clients that connect and say nothing.
-    let mut silent = Vec::new();
-    for _ in 0..300 {
-        silent.push(TcpStream::connect(("127.0.0.1", port)).await?);
-    }
-    let answer = https(port, "/v1/order/1", own.cert.der()).await?;
+        let answer = https(port, "/readyz", &own.der).await;
+        Ok(Probe::when(answer.is_ok(), format!("{answer:?}; {}", running.tail())))
+    })
+    .await?;
+    let silent = silent_clients(port).await?;
+    let answer = https(port, "/v1/order/1", &own.der).await?;
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("tandem-generation: 0"), "{answer}");
-    let distrusted = https(port, "/v1/order/1", foreign.cert.der()).await;
+    let distrusted = https(port, "/v1/order/1", &foreign.der).await;
     assert!(distrusted.is_err(), "{distrusted:?}");
     let plain = http(port, "GET", "/v1/order/1", &[], "").await;
     assert!(plain.is_err(), "{plain:?}");
@@ -70,7 +64,7 @@ async fn only_tls_is_spoken_and_slow_handshakes_hold_nobody_up() -> anyhow::Resu
     drop(silent);
 
     // A key that is another certificate's is an error of the start.
-    std::fs::write(path("key.pem"), foreign.signing_key.serialize_pem())?;
+    std::fs::copy(&foreign.key, &own.key)?;
     let refused = migration.tandem(&["gateway"]).await?;
     assert!(!refused.success && refused.stderr.contains("does not go with"), "{refused:?}");
     migration.drop().await

@@ -12,8 +12,7 @@ use mysql_async::prelude::Queryable as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::gateway::{Answer, http};
-use crate::support::Migration;
+use crate::support::{Answer, Migration, executed, http};
 
 /// The row that every client writes.
 const SHARED: u64 = 1000;
@@ -41,10 +40,8 @@ impl Clients {
     pub(super) async fn start(count: u64, ports: &[u16], migration: &Migration) -> anyhow::Result<Self> {
         let (seen, clock, mut tasks) = (Arc::new(Seen::default()), Instant::now(), JoinSet::new());
         for id in 1..=count {
-            let mut mysql = mysql_async::Conn::from_url(&migration.servers.mysql_url).await?;
-            mysql.query_drop(format!("USE {}", migration.database)).await?;
             let client = Client {
-                mysql,
+                mysql: migration.session().await?,
                 id,
                 others: count,
                 ports: ports.to_vec(),
@@ -173,8 +170,8 @@ impl Client {
         let began = self.now_us();
         self.mysql.exec_drop("UPDATE orders SET note = ? WHERE id = ?", (value, self.id)).await?;
         let there = self.mysql.affected_rows() > 0;
-        let executed: Option<String> = self.mysql.query_first("SELECT @@GLOBAL.gtid_executed").await?;
-        let token = executed.filter(|_| there).map(|set| set.replace('\n', ""));
+        let token = executed(&mut self.mysql).await?.to_string();
+        let token = there.then_some(token);
         let outcome = if there { "ok" } else { "failed" };
         self.note(began, self.id, "write", Some(value), outcome, token.as_deref(), Some("mysql"));
         Ok(token)

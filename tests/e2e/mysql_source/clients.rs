@@ -1,4 +1,4 @@
-//! Clients' transactions: which GTIDs they tell, how the binlog shows them, and connections that are left
+//! Clients' transactions: which GTIDs they return, how the binlog shows them, and connections that are left
 //! in the middle of an answer. On a server of their own: GTIDs are taken by hand, and what the server
 //! records is switched off.
 
@@ -8,10 +8,11 @@ use std::time::Duration;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tandem_binlog::BinlogEvent;
-use tandem_devstack::MysqlOptions;
 use tandem_model::{Gtid, GtidSet, TableDef, TableName, Value};
 use tandem_mysql::{BinlogStream, ClientPool, Commit, Mysql, MysqlConfig};
 use tokio::time::Instant;
+
+use crate::support::{Probe, eventually, executed, host_of, own_server};
 
 struct Own {
     _server: tandem_devstack::Mysql,
@@ -24,12 +25,8 @@ struct Own {
 
 impl Own {
     /// A server with a table of one row. The pool has one connection.
-    async fn new() -> anyhow::Result<Option<Self>> {
-        if std::env::var_os("TANDEM_MYSQL_URL").is_none() {
-            eprintln!("skipped: TANDEM_MYSQL_URL is not set");
-            return Ok(None);
-        }
-        let server = tandem_devstack::Mysql::ephemeral(&MysqlOptions::default())?;
+    async fn new() -> anyhow::Result<Self> {
+        let server = own_server(&[])?;
         server.query(
             "CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY, v INT); INSERT INTO d.t VALUES (1, 1)",
         )?;
@@ -38,14 +35,14 @@ impl Own {
         let table = mysql.table_def(&TableName::new("d", "t")).await?;
         let pool = ClientPool::connect(&config, 1).await?;
         let sql = Conn::from_url(server.url()).await?;
-        Ok(Some(Self { _server: server, config, mysql, pool, table, sql }))
+        Ok(Self { _server: server, config, mysql, pool, table, sql })
     }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
     }
 
-    /// Sets the row's value. What the COMMIT told.
+    /// Sets the row's value. Returns what the COMMIT said.
     async fn set(&self, v: i64) -> anyhow::Result<GtidSet> {
         let mut transaction = self.pool.begin(Self::soon()).await?;
         transaction.update(&self.table, &[Value::Int(1)], &[(1, Some(Value::Int(v)))]).await?;
@@ -56,15 +53,14 @@ impl Own {
     }
 
     async fn executed(&mut self) -> anyhow::Result<GtidSet> {
-        let text: Option<String> = self.sql.query_first("SELECT @@GLOBAL.gtid_executed").await?;
-        Ok(text.unwrap_or_default().parse()?)
+        executed(&mut self.sql).await
     }
 }
 
 /// A transaction is visible before its GTID is executed; until then it is owned. Here it stays so.
 #[tokio::test]
 async fn what_may_be_visible_is_in_the_token_of_a_write_that_changes_nothing() -> anyhow::Result<()> {
-    let Some(mut own) = Own::new().await? else { return Ok(()) };
+    let mut own = Own::new().await?;
     let uuid: String = own.sql.query_first("SELECT @@server_uuid").await?.unwrap_or_default();
     let owned: GtidSet = format!("{uuid}:1000").parse()?;
     own.sql.query_drop(format!("SET GTID_NEXT = '{uuid}:1000'")).await?;
@@ -84,7 +80,7 @@ async fn what_may_be_visible_is_in_the_token_of_a_write_that_changes_nothing() -
 /// The server keeps a connection's last transactions; when it stops doing so the last one stays there.
 #[tokio::test]
 async fn an_old_gtid_is_never_taken_for_the_new_one() -> anyhow::Result<()> {
-    let Some(mut own) = Own::new().await? else { return Ok(()) };
+    let mut own = Own::new().await?;
     let consumers = "UPDATE performance_schema.setup_consumers SET ENABLED = '{}' WHERE NAME LIKE \
                      'events_transactions%'";
     let alone = |gtids: &GtidSet| gtids.to_string().parse::<Gtid>().is_ok();
@@ -93,9 +89,9 @@ async fn an_old_gtid_is_never_taken_for_the_new_one() -> anyhow::Result<()> {
     }
     own.sql.query_drop(consumers.replace("{}", "NO")).await?;
     for v in [4, 5] {
-        let told = own.set(v).await?;
+        let gtids = own.set(v).await?;
         // That of this write is among them.
-        assert!(own.executed().await?.is_subset(&told), "{told}");
+        assert!(own.executed().await?.is_subset(&gtids), "{gtids}");
     }
     own.sql.query_drop(consumers.replace("{}", "YES")).await?;
     for v in [6, 7] {
@@ -107,7 +103,7 @@ async fn an_old_gtid_is_never_taken_for_the_new_one() -> anyhow::Result<()> {
 /// Also where a trigger makes the first change, in a session that may set nothing special.
 #[tokio::test]
 async fn the_binlog_shows_who_is_a_client_of_the_pool() -> anyhow::Result<()> {
-    let Some(mut own) = Own::new().await? else { return Ok(()) };
+    let mut own = Own::new().await?;
     for sql in [
         "CREATE TABLE d.log (id INT AUTO_INCREMENT PRIMARY KEY)",
         "SET lc_time_names = 'de_DE', sql_mode = ''",
@@ -119,7 +115,7 @@ async fn the_binlog_shows_who_is_a_client_of_the_pool() -> anyhow::Result<()> {
     }
     let from = own.executed().await?;
     let mut expected = BTreeMap::new();
-    let host = own.config.url.rsplit('@').next().unwrap_or_default().to_owned();
+    let host = host_of(&own.config.url).to_owned();
     let plain = MysqlConfig::new(format!("mysql://plain:plain@{host}"), 78);
     own.pool = ClientPool::connect(&plain, 1).await?;
     for round in 0..3 {
@@ -146,7 +142,7 @@ async fn the_binlog_shows_who_is_a_client_of_the_pool() -> anyhow::Result<()> {
 #[tokio::test]
 async fn connections_of_the_pool_are_kept() -> anyhow::Result<()> {
     const LIMIT: usize = 4;
-    let Some(mut own) = Own::new().await? else { return Ok(()) };
+    let mut own = Own::new().await?;
     let made = async |sql: &mut Conn| {
         let status: Option<(String, u64)> = sql.query_first("SHOW GLOBAL STATUS LIKE 'Connections'").await?;
         anyhow::Ok(status.map_or(0, |(_, made)| made))
@@ -168,7 +164,7 @@ async fn connections_of_the_pool_are_kept() -> anyhow::Result<()> {
 /// The driver would give it back to the pool, where the next one reads the answer to another's question.
 #[tokio::test]
 async fn a_connection_left_in_the_middle_of_an_answer_is_closed() -> anyhow::Result<()> {
-    let Some(mut own) = Own::new().await? else { return Ok(()) };
+    let mut own = Own::new().await?;
     own.sql.query_drop("LOCK TABLES d.t WRITE").await?;
     let mut reader = own.mysql.reader().await?;
     let key = [vec![Value::Int(1)]];
@@ -179,12 +175,12 @@ async fn a_connection_left_in_the_middle_of_an_answer_is_closed() -> anyhow::Res
     assert!(left > 0, "the read is not blocked");
     drop(reader);
     own.sql.query_drop("UNLOCK TABLES").await?;
-    let began = Instant::now();
     let alive = format!("SELECT COUNT(*) FROM performance_schema.processlist WHERE ID = {left}");
-    while own.sql.query_first::<u64, _>(&alive).await? != Some(0) {
-        assert!(began.elapsed() < Duration::from_secs(10), "the connection lives on in the pool");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the connection to be closed", Duration::from_secs(10), async || {
+        let alive: Option<u64> = own.sql.query_first(&alive).await?;
+        Ok(Probe::when(alive == Some(0), "it lives on in the pool"))
+    })
+    .await?;
     // The others answer what they are asked.
     let mut readers = Vec::new();
     for _ in 0..4 {

@@ -5,14 +5,13 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use tandem_model::{Row, TableName, Value};
 use tandem_mysql::{BinlogError, Mysql, MysqlConfig, MysqlError};
-use tokio::net::TcpListener;
 
 use super::Source;
-use crate::link::Link;
+use crate::support::{Fault, Link, Probe, eventually, free_port, host_of, own_server, unique_id};
 
 #[tokio::test]
-async fn a_clash_of_server_ids_is_told() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("clash").await? else { return Ok(()) };
+async fn a_clash_of_server_ids_is_an_error() -> anyhow::Result<()> {
+    let mut source = Source::new("clash").await?;
     let mut first = source.stream("t").await?;
     let _second = source.stream("t").await?;
     let error = loop {
@@ -25,34 +24,30 @@ async fn a_clash_of_server_ids_is_told() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn wrong_addresses_and_accounts_are_told_apart() -> anyhow::Result<()> {
-    let Some(source) = Source::new("access").await? else { return Ok(()) };
-    let mut url = source.config.url.clone();
-    let host = url.split_off(url.rfind('@').map_or("mysql://".len(), |at| at + 1));
+async fn wrong_addresses_and_wrong_accounts_are_different_errors() -> anyhow::Result<()> {
+    let source = Source::new("access").await?;
+    let host = host_of(&source.config.url);
     let denied =
         Mysql::connect(&MysqlConfig::new(format!("mysql://nobody:hush@{host}"), 1)).await.unwrap_err();
     // For an account that does not exist the server makes up a method of authentication.
     assert!(matches!(denied, MysqlError::AccessDenied { .. } | MysqlError::AuthPlugin { .. }), "{denied:?}");
     assert!(!format!("{denied} {denied:?}").contains("hush"));
     assert!(!denied.is_transient());
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    drop(listener);
+    let address = format!("127.0.0.1:{}", free_port()?);
     let nobody = Mysql::connect(&MysqlConfig::new(format!("mysql://u:hush@{address}"), 1)).await.unwrap_err();
     assert!(matches!(nobody, MysqlError::Unreachable { .. }), "{nobody:?}");
-    assert!(nobody.is_transient() && nobody.to_string().contains(&address.to_string()));
+    assert!(nobody.is_transient() && nobody.to_string().contains(&address));
     source.drop().await
 }
 
 /// The stream logs in by itself: once with the password in full, once with what the server remembers.
 #[tokio::test]
 async fn accounts_with_passwords() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("accounts").await? else { return Ok(()) };
-    let name = format!("u{:08x}", rand::random::<u32>());
+    let mut source = Source::new("accounts").await?;
+    let name = format!("u{}", unique_id());
     source.sql(&format!("CREATE USER {name} IDENTIFIED WITH caching_sha2_password BY 'se cret/1'")).await?;
     source.sql(&format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT ON *.* TO {name}")).await?;
-    let host = source.config.url.split('@').next_back().unwrap_or_default().to_owned();
-    source.config.url = format!("mysql://{name}@{host}");
+    source.config.url = format!("mysql://{name}@{}", host_of(&source.config.url));
     source.config.password = Some("se cret/1".into());
     for _ in 0..2 {
         let mut stream = source.stream("t").await?;
@@ -74,11 +69,10 @@ async fn accounts_with_passwords() -> anyhow::Result<()> {
 /// A byte that was turned over on the way, within a row.
 #[tokio::test]
 async fn a_flipped_byte_is_an_error_with_the_position() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("flipped").await? else { return Ok(()) };
+    let mut source = Source::new("flipped").await?;
     source.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40))").await?;
-    let host = source.config.url.split('@').next_back().unwrap_or_default().to_owned();
-    let link = Link::to(&host).await?;
-    source.config.url = source.config.url.replace(&host, &link.address);
+    let (link, url) = Link::to_mysql(&source.config.url).await?;
+    source.config.url = url;
     let mut stream = source.stream("t").await?;
     source.sql("INSERT INTO t VALUES (1, 'a value that is whole')").await?;
     source.upto_now(&mut stream).await?;
@@ -92,25 +86,22 @@ async fn a_flipped_byte_is_an_error_with_the_position() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_dead_connection_is_noticed() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("silent").await? else { return Ok(()) };
-    let url = source.config.url.clone();
-    let at = url.rfind('@').map_or("mysql://".len(), |at| at + 1);
-    let host = url[at..].split(['/', '?']).next().unwrap_or_default().to_owned();
-    let link = Link::to(&host).await?;
-    source.config.url = url.replace(&host, &link.address);
+    let mut source = Source::new("silent").await?;
+    let (link, url) = Link::to_mysql(&source.config.url).await?;
+    source.config.url = url;
     let mut stream = source.stream("t").await?;
     for _ in 0..3 {
         stream.next().await?;
     }
-    link.hold(true);
+    link.set(Fault::Hold);
     let asked = std::time::Instant::now();
     // Asked again and again, as a loop with other things to do does.
-    let error = loop {
-        match tokio::time::timeout(Duration::from_millis(300), stream.next()).await {
-            Ok(Ok(_)) | Err(_) => assert!(asked.elapsed() < Duration::from_secs(10)),
-            Ok(Err(error)) => break error,
-        }
-    };
+    let error = eventually("an error of the stream", Duration::from_secs(10), async || {
+        let next = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
+        let seen = format!("{next:?}");
+        Ok(Probe::some(next.ok().and_then(Result::err), seen))
+    })
+    .await?;
     assert!(matches!(error, BinlogError::Silent { .. }) && error.is_transient(), "{error:?}");
     assert!(asked.elapsed() > Duration::from_secs(3));
     source.drop().await
@@ -120,14 +111,7 @@ async fn a_dead_connection_is_noticed() -> anyhow::Result<()> {
 /// never ends, and what is read after `gtid_executed` would be older than it.
 #[tokio::test]
 async fn every_read_is_of_now_whatever_the_servers_defaults() -> anyhow::Result<()> {
-    if std::env::var_os("TANDEM_MYSQL_URL").is_none() {
-        eprintln!("skipped: TANDEM_MYSQL_URL is not set");
-        return Ok(());
-    }
-    let options = tandem_devstack::MysqlOptions {
-        extra_args: vec!["--autocommit=OFF".into(), "--transaction-isolation=READ-UNCOMMITTED".into()],
-    };
-    let server = tandem_devstack::Mysql::ephemeral(&options)?;
+    let server = own_server(&["--autocommit=OFF", "--transaction-isolation=READ-UNCOMMITTED"])?;
     server.query("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY, v INT); INSERT INTO d.t VALUES (1, 1); COMMIT")?;
     let mysql = Mysql::connect(&MysqlConfig::new(server.url(), 1)).await?;
     let table = mysql.table_def(&TableName::new("d", "t")).await?;

@@ -5,6 +5,7 @@ use tandem_model::{GtidSet, Value};
 use tandem_mysql::BinlogStream;
 
 use super::{Source, rows, values};
+use crate::support::{connect, own_server, unique_id};
 
 /// Inserts, updates, deletes, savepoints and JSON, on a table that has just been made.
 const STATEMENTS: &[&str] = &[
@@ -32,7 +33,7 @@ async fn run(source: &mut Source, stream: &mut BinlogStream) -> anyhow::Result<V
 
 #[tokio::test]
 async fn compressed_transactions_give_the_same_bytes() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("compressed").await? else { return Ok(()) };
+    let mut source = Source::new("compressed").await?;
     source.sql("CREATE TABLE t (id INT)").await?;
     let mut stream = source.stream("t").await?;
     let plain = run(&mut source, &mut stream).await?;
@@ -66,13 +67,8 @@ async fn compressed_transactions_give_the_same_bytes() -> anyhow::Result<()> {
 /// The same with checksums switched off, before and while the stream is read.
 #[tokio::test]
 async fn servers_without_checksums() -> anyhow::Result<()> {
-    if std::env::var_os("TANDEM_MYSQL_URL").is_none() {
-        eprintln!("skipped: TANDEM_MYSQL_URL is not set");
-        return Ok(());
-    }
     // One of its own: the setting is the server's.
-    let options = tandem_devstack::MysqlOptions { extra_args: vec!["--binlog-checksum=NONE".into()] };
-    let server = tandem_devstack::Mysql::ephemeral(&options)?;
+    let server = own_server(&["--binlog-checksum=NONE"])?;
     let mut source = Source::at(server.url(), "unchecked").await?;
     source.sql("SET SESSION binlog_transaction_compression = ON").await?;
     source.sql("CREATE TABLE t (id INT)").await?;
@@ -87,12 +83,12 @@ async fn servers_without_checksums() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn tagged_gtids() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("tagged").await? else { return Ok(()) };
+    let mut source = Source::new("tagged").await?;
     source.sql("CREATE TABLE t (id INT PRIMARY KEY)").await?;
     let mut stream = source.stream("t").await?;
     let (before, began) = (source.reader.executed().await?, source.reader.clock_us().await?);
     source.sql("INSERT INTO t VALUES (1)").await?;
-    let tag = format!("t_{:08x}", rand::random::<u32>());
+    let tag = format!("t_{}", unique_id());
     source.sql(&format!("SET gtid_next = 'AUTOMATIC:{tag}'")).await?;
     source.sql("INSERT INTO t VALUES (2)").await?;
     source.sql("INSERT INTO t VALUES (3)").await?;
@@ -160,21 +156,16 @@ fn union(a: &GtidSet, b: &GtidSet) -> anyhow::Result<GtidSet> {
 /// not, which is why they wait.)
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_an_executed_xa_commit_are_visible() -> anyhow::Result<()> {
-    if std::env::var_os("TANDEM_MYSQL_URL").is_none() {
-        eprintln!("skipped: TANDEM_MYSQL_URL is not set");
-        return Ok(());
-    }
     // A server of its own: every transaction counts.
-    let server = tandem_devstack::Mysql::ephemeral(&tandem_devstack::MysqlOptions::default())?;
+    let server = own_server(&[])?;
     let mut source = Source::at(server.url(), "visible").await?;
     source.sql("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT)").await?;
     let count = |set: &GtidSet| {
         set.origins().flat_map(|(_, _, runs)| runs).map(|(first, last)| last - first + 1).sum::<u64>()
     };
     let base = count(&source.reader.executed().await?);
-    let url = format!("{}/{}", server.url(), source.database);
+    let mut conn = connect(&server.url(), &source.database).await?;
     let writer = tokio::spawn(async move {
-        let mut conn = mysql_async::Conn::from_url(&url).await?;
         for _ in 0..600 {
             for sql in
                 ["XA START 'x'", "INSERT INTO t VALUES ()", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'"]

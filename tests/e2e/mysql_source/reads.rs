@@ -8,7 +8,7 @@ use super::Source;
 
 #[tokio::test]
 async fn keys_are_read_exactly_and_by_the_index() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("keys").await? else { return Ok(()) };
+    let mut source = Source::new("keys").await?;
     // A key column of each type that may be one, with values in its own order.
     let numbers: Vec<i64> = (0..300).collect();
     let of = |f: &dyn Fn(i64) -> String| numbers.iter().map(|&i| f(i)).collect::<Vec<_>>();

@@ -10,7 +10,7 @@ use super::{Source, position, rows, values};
 
 #[tokio::test]
 async fn the_stream_knows_where_it_is() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("position").await? else { return Ok(()) };
+    let mut source = Source::new("position").await?;
     source.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(9))").await?;
     source.sql("CREATE TABLE unwanted (id INT PRIMARY KEY, j JSON)").await?;
     let mut stream = source.stream("t").await?;
@@ -75,7 +75,7 @@ async fn the_stream_knows_where_it_is() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn statements_name_their_tables() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("ddl").await? else { return Ok(()) };
+    let mut source = Source::new("ddl").await?;
     let mut stream = source.stream("ctas").await?;
     let d = source.database.clone();
     for sql in [
@@ -125,7 +125,7 @@ async fn statements_name_their_tables() -> anyhow::Result<()> {
 /// Each row comes as it was when it was written, with the definition that its table had then.
 #[tokio::test]
 async fn alters_in_the_middle_of_traffic() -> anyhow::Result<()> {
-    let Some(mut source) = Source::new("alters").await? else { return Ok(()) };
+    let mut source = Source::new("alters").await?;
     source.sql("CREATE TABLE t (id INT PRIMARY KEY, a INT, s VARCHAR(40) CHARACTER SET latin1)").await?;
     let mut stream = source.stream("t").await?;
     let mut expected = Vec::new();

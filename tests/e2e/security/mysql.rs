@@ -2,21 +2,13 @@
 
 use std::path::Path;
 
-use tandem_devstack::{Mysql as Server, MysqlOptions};
+use tandem_devstack::Mysql as Server;
 use tandem_model::GtidSet;
 use tandem_mysql::{
     BinlogError, BinlogStream, ClientPool, Mysql, MysqlConfig, MysqlError, MysqlTls, TlsMode,
 };
 
-use super::pki::Ca;
-
-fn start() -> anyhow::Result<Option<Server>> {
-    if std::env::var_os("TANDEM_MYSQL_URL").is_none() {
-        eprintln!("skipped: TANDEM_MYSQL_URL is not set");
-        return Ok(None);
-    }
-    Ok(Some(Server::ephemeral(&MysqlOptions::default())?))
-}
+use crate::support::{Authority, own_server};
 
 fn config(server: &Server, user: &str, tls: Option<MysqlTls>) -> MysqlConfig {
     let mut config = MysqlConfig::new(format!("mysql://{user}@127.0.0.1:{}", server.port()), 4711);
@@ -40,7 +32,7 @@ fn create_user(server: &Server, user: &str, require: &str) -> anyhow::Result<()>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_connection_is_encrypted_and_shows_its_certificate() -> anyhow::Result<()> {
-    let Some(server) = start()? else { return Ok(()) };
+    let server = own_server(&[])?;
     let data = server.dir().join("data");
     create_user(&server, "certified", "X509")?;
     let identity = Some((data.join("client-cert.pem"), data.join("client-key.pem")));
@@ -72,10 +64,10 @@ async fn every_kind_of_connection_is_encrypted_and_shows_its_certificate() -> an
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_prove_who_it_is_is_refused() -> anyhow::Result<()> {
-    let Some(server) = start()? else { return Ok(()) };
+    let server = own_server(&[])?;
     create_user(&server, "careful", "SSL")?;
     let folder = tempfile::tempdir()?;
-    let ca = Ca::new(folder.path(), "ours")?;
+    let ca = Authority::new(folder.path(), "ours")?;
     let own = server.dir().join("data/ca.pem");
     let connect = async |mode, ca: &Path| {
         Mysql::connect(&config(&server, "careful", Some(tls(mode, ca)))).await.map(drop)
@@ -124,7 +116,7 @@ async fn a_server_that_does_not_prove_who_it_is_is_refused() -> anyhow::Result<(
 /// The server has cached no account's password: without TLS the password goes under the server's RSA key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_the_server_has_not_cached() -> anyhow::Result<()> {
-    let Some(server) = start()? else { return Ok(()) };
+    let server = own_server(&[])?;
     create_user(&server, "fresh", "NONE")?;
     let plain = config(&server, "fresh", None);
     let encrypted = config(&server, "fresh", Some(tls(TlsMode::VerifyCa, &server.dir().join("data/ca.pem"))));

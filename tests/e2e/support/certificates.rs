@@ -9,9 +9,10 @@ use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 /// A CA, with its certificate in a file.
-pub(crate) struct Ca {
+pub(crate) struct Authority {
     key: PKey<Private>,
     certificate: X509,
     folder: PathBuf,
@@ -24,7 +25,7 @@ pub(crate) struct Identity {
     pub(crate) key: PathBuf,
 }
 
-impl Ca {
+impl Authority {
     pub(crate) fn new(folder: &Path, name: &str) -> anyhow::Result<Self> {
         let key = PKey::from_rsa(Rsa::generate(2048)?)?;
         let mut builder = builder(name, &key)?;
@@ -85,6 +86,24 @@ fn builder(name: &str, key: &PKey<Private>) -> anyhow::Result<X509Builder> {
     builder.set_subject_name(&subject)?;
     builder.set_pubkey(key)?;
     Ok(builder)
+}
+
+/// A certificate for one host, signed with its own key, and the key, in files.
+pub(crate) struct SelfSigned {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) der: CertificateDer<'static>,
+}
+
+impl SelfSigned {
+    pub(crate) fn new(folder: &Path, name: &str, host: &str) -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(vec![host.to_owned()])?;
+        let at = |kind| folder.join(format!("{name}-{kind}.pem"));
+        let this = Self { certificate: at("certificate"), key: at("key"), der: made.cert.der().clone() };
+        std::fs::write(&this.certificate, made.cert.pem())?;
+        std::fs::write(&this.key, made.signing_key.serialize_pem())?;
+        Ok(this)
+    }
 }
 
 fn now() -> i64 {

@@ -1,0 +1,137 @@
+//! A link to a server that can be made worse: it stops passing anything on, as a dead one does, cuts
+//! connections, turns a byte over, or leads elsewhere, as an address does that moves to another server.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::host_of;
+
+/// How often a connection looks at what is wrong with the link.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What is wrong with a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// It passes nothing on, on no connection, and closes none.
+    Hold,
+    /// It closes every connection, new ones as well.
+    Close,
+    /// It closes a connection when a COMMIT comes, before it is passed on.
+    CloseBeforeCommit,
+    /// It passes a COMMIT on, and closes the connection before the answer.
+    CloseAfterCommit,
+}
+
+pub(crate) struct Link {
+    /// Where it is to be reached.
+    pub(crate) address: String,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    server: String,
+    fault: Fault,
+    flip: Option<Vec<u8>>,
+}
+
+impl Link {
+    /// To the server of a URL; also returns the URL that goes over the link.
+    pub(crate) async fn to_mysql(url: &str) -> anyhow::Result<(Self, String)> {
+        let server = host_of(url);
+        let link = Self::to(server).await?;
+        let over = url.replace(server, &link.address);
+        Ok((link, over))
+    }
+
+    /// To `host:port`.
+    async fn to(server: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let state = State { server: server.to_owned(), fault: Fault::None, flip: None };
+        let state = Arc::new(Mutex::new(state));
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(client, Arc::clone(&shared)));
+            }
+        });
+        Ok(Self { address, state })
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        self.state.lock().unwrap().fault = fault;
+    }
+
+    /// Turns over the first byte of the next occurrence of this text in what the server sends.
+    pub(crate) fn flip(&self, text: &[u8]) {
+        self.state.lock().unwrap().flip = Some(text.to_vec());
+    }
+
+    /// New connections lead there.
+    pub(crate) fn lead_to(&self, server: &str) {
+        server.clone_into(&mut self.state.lock().unwrap().server);
+    }
+}
+
+/// One connection. It ends when either side closes it, or the link does.
+async fn pass(mut client: TcpStream, state: Arc<Mutex<State>>) -> std::io::Result<()> {
+    let fault = || state.lock().unwrap().fault;
+    let server = state.lock().unwrap().server.clone();
+    let mut server = TcpStream::connect(server).await?;
+    let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => {
+                let sent = &up[..read?];
+                while fault() == Fault::Hold {
+                    tick.tick().await;
+                }
+                // COM_QUERY is the byte 3 after a packet's header of four.
+                let commits = sent.get(4..).is_some_and(|rest| rest.starts_with(b"\x03COMMIT"));
+                match fault() {
+                    Fault::Close => return Ok(()),
+                    Fault::CloseBeforeCommit if commits => return Ok(()),
+                    Fault::CloseAfterCommit if commits => {
+                        server.write_all(sent).await?;
+                        // The answer says that it is done; the client does not get it.
+                        let _ = server.read(&mut down).await?;
+                        return Ok(());
+                    }
+                    _ if sent.is_empty() => return Ok(()),
+                    _ => server.write_all(sent).await?,
+                }
+            }
+            read = server.read(&mut down) => {
+                let received = read?;
+                while fault() == Fault::Hold {
+                    tick.tick().await;
+                }
+                if received == 0 {
+                    return Ok(());
+                }
+                let received = &mut down[..received];
+                flip(received, &mut state.lock().unwrap().flip);
+                client.write_all(received).await?;
+            }
+            _ = tick.tick() => {
+                if fault() == Fault::Close {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn flip(bytes: &mut [u8], text: &mut Option<Vec<u8>>) {
+    let Some(wanted) = text else { return };
+    if let Some(at) = bytes.windows(wanted.len()).position(|w| w == wanted.as_slice()) {
+        bytes[at] ^= 1;
+        *text = None;
+    }
+}
