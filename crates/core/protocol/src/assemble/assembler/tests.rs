@@ -582,7 +582,7 @@ fn a_server_without_the_transaction_that_was_cut_is_refused() {
     for events in [vec![begin(3, 2000)], vec![idle(1050), begin(3, 2000)], vec![other]] {
         match refusal(&partial, events) {
             AssembleError::PartialMissing { partial, found } => {
-                assert_eq!((partial, found), (gtid(2), gtid(3)))
+                assert_eq!((partial, found), (gtid(2), gtid(3)));
             }
             other => panic!("{other}"),
         }
