@@ -197,8 +197,9 @@ pub(crate) struct RunArgs {
 
 #[derive(Args)]
 pub(crate) struct InitArgs {
-    /// MySQL, as mysql://user:password@host:3306
-    #[arg(long, env = "TANDEM_MYSQL_URL")]
+    /// MySQL, as mysql://user:password@host:3306. The password is written to a file of its own, which only you
+    /// may read
+    #[arg(long, env = "TANDEM_MYSQL_URL", hide_env_values = true)]
     pub(crate) mysql_url: String,
     /// Kafka's brokers, as host:9092,host:9092
     #[arg(long, env = "TANDEM_KAFKA_BROKERS")]

@@ -306,7 +306,7 @@ async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
     let port = capture.metrics_ports()[0];
     let get = async |path: &str| http(port, "GET", path, &[], "").await;
     let table = format!("{}.t", stage.migration.database);
-    let counted = format!("tandem_capture_table_rows_total{{table=\"{table}\",op=\"c\"}} 2");
+    let counted = format!("tandem_capture_rows_total{{table=\"{table}\",op=\"c\"}} 2");
     // Counted once Kafka has answered.
     eventually("both rows to be counted", Duration::from_secs(20), async || {
         let metrics = get("/metrics").await?.body;

@@ -5,7 +5,7 @@ mod lease;
 mod server;
 mod tls;
 
-pub use config::MysqlConfig;
+pub use config::{MysqlConfig, split_password};
 pub(crate) use lease::Lease;
 pub(crate) use server::{Server, left};
 pub use tls::{MysqlTls, TlsMode};

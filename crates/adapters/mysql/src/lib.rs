@@ -18,7 +18,7 @@ mod schema;
 mod stream;
 
 pub use client::{Bound, ClientPool, ClientTransaction, Commit, PartitionRead};
-pub use connect::{MysqlConfig, MysqlTls, TlsMode};
+pub use connect::{MysqlConfig, MysqlTls, TlsMode, split_password};
 pub use error::{BinlogError, MysqlError};
 pub use mysql::Mysql;
 pub use read::Reader;

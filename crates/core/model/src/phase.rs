@@ -119,6 +119,14 @@ pub struct PhaseRecord {
     pub at_us: i64,
 }
 
+impl PhaseRecord {
+    /// Whether this record takes the place of another one: only a higher generation does. The first record of a
+    /// generation holds, whoever writes a second one.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        self.generation > other.generation
+    }
+}
+
 impl Default for PhaseRecord {
     /// What holds before any record was written: MySQL alone, generation 0.
     fn default() -> Self {

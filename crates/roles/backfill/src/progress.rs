@@ -62,12 +62,6 @@ pub(crate) fn progress_record(
     resnapshot: Option<&Resnapshot>,
     progress: &BackfillProgress,
 ) -> OutRecord {
-    OutRecord {
-        topic: Topics::new(&config.prefix).control().into(),
-        partition: 0,
-        key: progress_key(&progress.table, resnapshot),
-        value: Some(encode_backfill_progress(progress)),
-        version: None,
-        timestamp_ms: None,
-    }
+    let key = progress_key(&progress.table, resnapshot);
+    OutRecord::control(Topics::new(&config.prefix).control(), key, encode_backfill_progress(progress))
 }

@@ -17,7 +17,6 @@ struct TableLabel {
 /// Counters and gauges of one capture. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    pub(crate) rows: Counter<u64, AtomicU64>,
     pub(crate) bytes: Counter<u64, AtomicU64>,
     pub(crate) transactions: Counter<u64, AtomicU64>,
     out_of_band_rows: Family<TableLabel, Counter<u64, AtomicU64>>,
@@ -25,9 +24,9 @@ pub struct Metrics {
     pub(crate) restarts: Counter<u64, AtomicU64>,
     pub(crate) standby: Gauge<i64, AtomicI64>,
     pub(crate) connected: Gauge<i64, AtomicI64>,
-    pub(crate) last_event_us: Gauge<i64, AtomicI64>,
-    pub(crate) behind_source_s: Gauge<f64, AtomicU64>,
-    by_table: Family<OfTable, Counter<u64, AtomicU64>>,
+    pub(crate) last_event_s: Gauge<f64, AtomicU64>,
+    pub(crate) source_lag_s: Gauge<f64, AtomicU64>,
+    rows: Family<OfTable, Counter<u64, AtomicU64>>,
 }
 
 /// What row changes are counted by.
@@ -42,7 +41,6 @@ impl Metrics {
     /// Registers everything under `tandem_capture_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tandem_capture");
-        registry.register("rows", "Row changes published in committed transactions", self.rows.clone());
         registry.register("bytes", "Bytes of keys and values published", self.bytes.clone());
         registry.register("transactions", "MySQL transactions published", self.transactions.clone());
         registry.register(
@@ -55,26 +53,26 @@ impl Metrics {
         registry.register("standby", "1 while another capture publishes", self.standby.clone());
         registry.register("connected", "1 while the binlog is being read", self.connected.clone());
         registry.register(
-            "table_rows",
+            "rows",
             "Row changes published in committed transactions, by table and operation",
-            self.by_table.clone(),
+            self.rows.clone(),
         );
         registry.register(
-            "seconds_behind_source",
+            "source_lag_seconds",
             "How long before it was read here the last transaction had committed in MySQL; 0 at the binlog's end",
-            self.behind_source_s.clone(),
+            self.source_lag_s.clone(),
         );
         registry.register(
-            "last_event_timestamp_microseconds",
-            "When the last binlog event, a heartbeat included, came in",
-            self.last_event_us.clone(),
+            "last_event_timestamp_seconds",
+            "When the last binlog event arrived, heartbeats included, in seconds since the epoch",
+            self.last_event_s.clone(),
         );
     }
 
     /// Counts row changes of a table that were published.
     pub(crate) fn published(&self, table: &TableName, op: Op, rows: u64) {
         let labels = OfTable { table: table.to_string(), op: op.letter() };
-        self.by_table.get_or_create(&labels).inc_by(rows);
+        self.rows.get_or_create(&labels).inc_by(rows);
     }
 
     /// Counts row changes of a table that no gateway made; also none, so that a page shows that they are

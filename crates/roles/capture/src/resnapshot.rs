@@ -98,14 +98,8 @@ impl Capture {
             reason: reason.to_owned(),
             at_us: now_us(),
         };
-        let control = OutRecord {
-            topic: topics.control().into(),
-            partition: 0,
-            key: RESNAPSHOT_KEY.to_vec(),
-            value: Some(encode_control(&resnapshot)?),
-            version: None,
-            timestamp_ms: None,
-        };
+        let value = encode_control(&resnapshot)?;
+        let control = OutRecord::control(topics.control(), RESNAPSHOT_KEY.to_vec(), value);
         let topic = topics.watermarks().into();
         let ends = Mutex::new(offsets);
         publisher

@@ -225,7 +225,7 @@ impl Capture {
                 }
             }
             if let Some(behind) = behind {
-                self.metrics.behind_source_s.set(behind as f64 / 1e6);
+                self.metrics.source_lag_s.set(behind as f64 / 1e6);
             }
             let full = self.is_full(&assembler);
             let caught_up = again.is_none() && events.is_empty();
@@ -260,7 +260,6 @@ impl Capture {
                 done = finished(&mut publication), if publication.is_some() => {
                     publication = None;
                     let published: Published = done?;
-                    self.metrics.rows.inc_by(published.rows);
                     self.metrics.bytes.inc_by(published.bytes);
                     self.metrics.transactions.inc_by(published.transactions);
                     for (table, op, rows) in &published.changes {
@@ -273,7 +272,7 @@ impl Capture {
                 }
                 more = again.as_mut().unwrap_or(&mut events).ready(), if !self.is_full(&assembler) => {
                     more?;
-                    self.metrics.last_event_us.set(now_us());
+                    self.metrics.last_event_s.set(now_us() as f64 / 1e6);
                 }
                 () = tokio::time::sleep_until(if whole { next_at.min(idle_at) } else { idle_at }), if publication.is_none() => {}
             }
@@ -332,8 +331,8 @@ impl Capture {
                  row changes and are not carried"
             );
         }
-        let Batch { mut records, rows, transactions, changes, out_of_band_rows, .. } = batch;
-        let published = Published { rows, transactions, bytes, changes, out_of_band_rows };
+        let Batch { mut records, transactions, changes, out_of_band_rows, .. } = batch;
+        let published = Published { transactions, bytes, changes, out_of_band_rows };
         let topic: Arc<str> = topics.watermarks().into();
         self.schemas.reframe(&mut records)?;
         publisher
@@ -402,7 +401,6 @@ impl Capture {
 
 /// What a committed Kafka transaction held.
 struct Published {
-    rows: u64,
     transactions: u64,
     bytes: u64,
     changes: Vec<(TableName, Op, u64)>,

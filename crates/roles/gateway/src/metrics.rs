@@ -59,7 +59,7 @@ pub struct Metrics {
     pub(crate) shadowed: Family<ReasonLabel, Counter<u64, AtomicU64>>,
     pub(crate) dual_write_failures: Family<ReasonLabel, Counter<u64, AtomicU64>>,
     pub(crate) failures_lost: Counter<u64, AtomicU64>,
-    pub(crate) legs: Family<LegLabel, Histogram, fn() -> Histogram>,
+    pub(crate) store_requests: Family<LegLabel, Histogram, fn() -> Histogram>,
     pub(crate) in_flight: Gauge<i64, AtomicI64>,
     pub(crate) generation: Gauge<i64, AtomicI64>,
 }
@@ -74,7 +74,7 @@ impl Default for Metrics {
             shadowed: Family::default(),
             dual_write_failures: Family::default(),
             failures_lost: Counter::default(),
-            legs: Family::new_with_constructor(histogram),
+            store_requests: Family::new_with_constructor(histogram),
             in_flight: Gauge::default(),
             generation: Gauge::default(),
         }
@@ -113,9 +113,9 @@ impl Metrics {
             self.failures_lost.clone(),
         );
         registry.register(
-            "store_seconds",
+            "store_request_duration_seconds",
             "How long each store took, by operation and outcome",
-            self.legs.clone(),
+            self.store_requests.clone(),
         );
         registry.register("in_flight", "Requests under way", self.in_flight.clone());
         registry.register("generation", "The generation of the phase acted upon", self.generation.clone());
@@ -128,7 +128,7 @@ impl Metrics {
         outcome: &'static str,
         took: Duration,
     ) {
-        self.legs.get_or_create(&LegLabel { operation, store, outcome }).observe(took.as_secs_f64());
+        self.store_requests.get_or_create(&LegLabel { operation, store, outcome }).observe(took.as_secs_f64());
     }
 
     pub(crate) fn count(

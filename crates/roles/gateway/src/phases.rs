@@ -87,7 +87,7 @@ fn take(sender: &watch::Sender<Arc<PhaseRecord>>, records: &[InRecord]) {
         match decode_phase(value) {
             Ok(found) => {
                 sender.send_if_modified(|seen| {
-                    let newer = found.generation > seen.generation;
+                    let newer = found.supersedes(seen);
                     if newer {
                         tracing::info!(generation = found.generation, phase = %found.phase, "the phase");
                         *seen = Arc::new(found);

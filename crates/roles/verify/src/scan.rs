@@ -173,27 +173,11 @@ impl Scan {
                 outcomes[i] = outcome;
             }
         }
-        let mut records = Vec::new();
-        for (suspect, outcome) in suspects.iter().zip(&outcomes) {
-            match outcome {
-                Outcome::Match => {}
-                Outcome::Undecided => counts.undecided += 1,
-                Outcome::Mismatch(confirmed) => {
-                    let events = self.checker.report(
-                        &self.kafka,
-                        table,
-                        &suspect.key,
-                        confirmed,
-                        FoundBy::Verification,
-                    )?;
-                    counts.mismatches += events.len() as u64;
-                    records.extend(events);
-                }
-            }
-        }
-        if !records.is_empty() {
-            producer.send(records).await?;
-        }
+        counts.undecided += outcomes.iter().filter(|o| matches!(o, Outcome::Undecided)).count() as u64;
+        let checked = suspects.iter().zip(&outcomes);
+        let checked = checked.map(|(suspect, outcome)| (suspect, outcome, FoundBy::Verification));
+        let published = self.checker.publish_mismatches(&self.kafka, producer, table, checked).await?;
+        counts.mismatches += published as u64;
         Ok(())
     }
 }

@@ -8,7 +8,8 @@ use tandem_kafka::{KafkaConfig, Producer, SchemaStore};
 use tandem_mapping::TablePlan;
 use tandem_model::TableDef;
 use tandem_mysql::Reader;
-use tandem_row_check::{CheckError, CheckedTable, Checker, Outcome};
+use tandem_row_check::{CheckError, CheckedTable, Checker};
+use tandem_runtime::Backoff;
 use tandem_wire::control::FoundBy;
 use tandem_wire::log::InRecord;
 use tokio::sync::{Notify, mpsc};
@@ -109,7 +110,7 @@ impl Stream {
     async fn check_all(&self, shared: &Shared) -> Result<(), CheckError> {
         let producer = Producer::start(&self.kafka).await?;
         let mut reader: Option<Reader> = None;
-        let mut pause = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         // Tables take turns, so that none waits for ever behind one that changes faster than it is checked.
         let mut turn = 0;
         loop {
@@ -135,34 +136,20 @@ impl Stream {
                         None => self.checker.mysql.reader().await?,
                     };
                     let outcomes = self.checker.settle(&mut connected, &table, &suspects).await?;
-                    let mut records = Vec::new();
-                    for (suspect, outcome) in suspects.iter().zip(&outcomes) {
-                        if let Outcome::Mismatch(confirmed) = outcome {
-                            records.extend(self.checker.report(
-                                &self.kafka,
-                                &table,
-                                &suspect.key,
-                                confirmed,
-                                FoundBy::Verification,
-                            )?);
-                        }
-                    }
-                    if !records.is_empty() {
-                        tracing::warn!(table = %table.source().name, rows = records.len(), "mismatches confirmed");
-                        producer.send(records).await?;
-                    }
+                    let checked = suspects.iter().zip(&outcomes);
+                    let checked = checked.map(|(suspect, outcome)| (suspect, outcome, FoundBy::Verification));
+                    self.checker.publish_mismatches(&self.kafka, &producer, &table, checked).await?;
                     Ok::<_, CheckError>(connected)
                 };
                 match checked.await {
                     Ok(connected) => {
                         reader = Some(connected);
-                        pause = BACKOFF.0;
+                        backoff.reset();
                         break;
                     }
                     Err(error) if error.is_transient() => {
                         tracing::warn!(%error, "streaming verification pauses and checks these keys again");
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(BACKOFF.1);
+                        backoff.pause().await;
                     }
                     Err(error) => return Err(error),
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tandem_kafka::{KafkaConfig, read_all};
+use tandem_kafka::{KafkaConfig, Producer, read_all};
 use tandem_mapping::{Difference, printable};
 use tandem_model::Value;
 use tandem_runtime::now_us;
@@ -10,24 +10,35 @@ use tandem_wire::WireError;
 use tandem_wire::control::{FoundBy, Mismatch, MismatchKind, MismatchState, decode_control, encode_control};
 use tandem_wire::log::{OutRecord, Topics};
 
-use crate::check::{CheckError, CheckedTable, Checker, Confirmed};
+use crate::check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect};
 
 impl Checker {
-    /// Counts a confirmed mismatch of the row with this key, and gives its events for the mismatch topic,
-    /// one for each target row that differs. Reconcile takes them up. `found_by` says what met it.
-    pub fn report(
+    /// Publishes every confirmed mismatch among the checked rows: one event for each target row that differs.
+    /// Reconcile takes them up. Returns how many events there were, once Kafka has acknowledged them.
+    ///
+    /// # Errors
+    /// A key cannot be encoded, or Kafka does not take the events.
+    pub async fn publish_mismatches<'a>(
         &self,
         kafka: &KafkaConfig,
+        producer: &Producer,
         table: &CheckedTable,
-        key: &[Value],
-        confirmed: &Confirmed,
-        found_by: FoundBy,
-    ) -> Result<Vec<OutRecord>, CheckError> {
-        let events = found(table, key, confirmed, found_by)?;
-        for event in &events {
-            self.metrics.mismatches.get_or_create(&event.kind.into()).inc();
+        checked: impl Iterator<Item = (&'a Suspect, &'a Outcome, FoundBy)>,
+    ) -> Result<usize, CheckError> {
+        let mut records = Vec::new();
+        for (suspect, outcome, found_by) in checked {
+            let Outcome::Mismatch(confirmed) = outcome else { continue };
+            for event in found(table, &suspect.key, confirmed, found_by)? {
+                self.metrics.mismatches.get_or_create(&event.kind.into()).inc();
+                records.push(mismatch_record(kafka, &event)?);
+            }
         }
-        events.iter().map(|event| mismatch_record(kafka, event)).collect()
+        let count = records.len();
+        if count > 0 {
+            tracing::warn!(table = %table.source().name, target_rows = count, "mismatches confirmed");
+            producer.send(records).await?;
+        }
+        Ok(count)
     }
 }
 
@@ -69,14 +80,8 @@ fn found(
 
 /// The record of an event. All events of one target row have one key and one partition.
 pub fn mismatch_record(kafka: &KafkaConfig, event: &Mismatch) -> Result<OutRecord, CheckError> {
-    Ok(OutRecord {
-        topic: Topics::new(&kafka.prefix).mismatches().into(),
-        partition: 0,
-        key: format!("{}/{}", event.target, event.target_key.join("/")).into_bytes(),
-        value: Some(encode_control(event)?),
-        version: None,
-        timestamp_ms: None,
-    })
+    let key = format!("{}/{}", event.target, event.target_key.join("/")).into_bytes();
+    Ok(OutRecord::control(Topics::new(&kafka.prefix).mismatches(), key, encode_control(event)?))
 }
 
 /// How many mismatches the log holds, by what has become of them.

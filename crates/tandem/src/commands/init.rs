@@ -1,6 +1,9 @@
 //! `tandem init`: a first configuration, with a table of the same shape for each of MySQL's.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tandem_kafka::KafkaConfig;
 use tandem_mapping::{TableConfig, TablePlan, compile_all, create_table, same_shape};
-use tandem_mysql::{Mysql, MysqlConfig, TableError};
+use tandem_mysql::{Mysql, MysqlConfig, TableError, split_password};
 
 use crate::cli::InitArgs;
 use crate::config::Config;
@@ -29,7 +32,11 @@ struct Tables<'a> {
 /// Writes `tandem.toml` and `schema.cql`.
 pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
     let schema_cql = args.out.with_file_name("schema.cql");
-    for path in [&args.out, &schema_cql] {
+    let (url, password) = split_password(&args.mysql_url)?;
+    // Absolute, since the configuration may be read from any folder.
+    let password_file = std::path::absolute(args.out.with_file_name("mysql-password"))?;
+    let secret = password.as_deref().map(|password| (&password_file, password));
+    for path in [&args.out, &schema_cql].into_iter().chain(secret.map(|(path, _)| path)) {
         if path.exists() && !args.force {
             bail!("{} is there already: give --force to overwrite it, or another --out", path.display());
         }
@@ -54,7 +61,7 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
     }
     if !refused.is_empty() {
         bail!(
-            "these tables cannot be migrated as they are:\n{}\nMend them, or leave each out with --exclude TABLE",
+            "these tables cannot be migrated as they are:\n{}\nFix them, or leave each out with --exclude TABLE",
             refused.join("\n")
         );
     }
@@ -63,12 +70,16 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
         .with_context(|| "a table cannot be mapped in its own shape (leave it out with --exclude TABLE)")?;
 
     let keyspace = args.keyspace.clone().unwrap_or_else(|| keyspace_for(&args.database));
-    let text = config_text(args, &keyspace, &configs)?;
+    let text = config_text(args, &url, secret.map(|(path, _)| path.as_path()), &keyspace, &configs)?;
     let kafka = KafkaConfig::new(&args.kafka_brokers, &args.prefix);
     let mut cql = String::from("-- What `tandem schema create` creates, once the keyspace is there.\n");
     for target in plans.iter().flat_map(TablePlan::targets) {
         let statement = create_table(&keyspace, target.table(), gc_grace_seconds(&kafka));
         let _ = write!(cql, "\n{};\n", statement.trim_end().trim_end_matches(';'));
+    }
+    if let Some((path, password)) = secret {
+        write_secret(path, password)?;
+        println!("wrote {}, which only you may read: MySQL's password", path.display());
     }
     write(&args.out, &text)?;
     write(&schema_cql, &cql)?;
@@ -82,6 +93,19 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Writes a file that only its owner may read, whatever was there before.
+fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    let written = || -> std::io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        writeln!(file, "{secret}")
+    };
+    written().with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// A keyspace's name has letters, digits and underscores, 48 at most, and begins with a letter.
 fn keyspace_for(database: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
@@ -92,14 +116,20 @@ fn keyspace_for(database: &str) -> String {
     name
 }
 
-fn config_text(args: &InitArgs, keyspace: &str, configs: &[TableConfig]) -> Result<String> {
+fn config_text(
+    args: &InitArgs,
+    url: &str,
+    password: Option<&Path>,
+    keyspace: &str,
+    configs: &[TableConfig],
+) -> Result<String> {
     let nodes: Vec<toml::Value> = args.cassandra_nodes.iter().map(|n| n.trim().into()).collect();
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let mut text = format!(
         "# Written by `tandem init` from database {}.\n\n\
          [mysql]\n\
-         # A password may stand elsewhere: password = \"env:NAME\" or \"file:PATH\".\n\
-         url = {}\n\n\
+         # The password is kept elsewhere: \"file:PATH\" or \"env:NAME\".\n\
+         {}url = {}\n\n\
          [kafka]\n\
          brokers = {}\n\
          prefix = {}\n\n\
@@ -109,7 +139,10 @@ fn config_text(args: &InitArgs, keyspace: &str, configs: &[TableConfig]) -> Resu
          # Each MySQL table, and the Cassandra tables that it fills. A table may have several targets:\n\
          # add one for each query, with the source's key somewhere in its own key.\n\n",
         args.database.escape_default(),
-        quoted(&args.mysql_url),
+        password
+            .map(|path| format!("password = {}\n", quoted(&format!("file:{}", path.display()))))
+            .unwrap_or_default(),
+        quoted(url),
         quoted(&args.kafka_brokers),
         quoted(&args.prefix),
         toml::Value::Array(nodes),
@@ -122,6 +155,17 @@ fn config_text(args: &InitArgs, keyspace: &str, configs: &[TableConfig]) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_its_owners_alone_and_replaces_what_was_there() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mysql-password");
+        std::fs::write(&path, "open to all").unwrap();
+        write_secret(&path, "hush").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "hush\n");
+    }
 
     #[test]
     fn keyspaces_have_legal_names() {

@@ -69,7 +69,7 @@ async fn phase(kafka: &KafkaConfig) -> Result<Phase> {
     for record in read_all(kafka, &Topics::new(&kafka.prefix).control()).await? {
         if let (Some(PHASE_KEY), Some(value)) = (record.key.as_deref(), &record.value) {
             let found = decode_phase(value)?;
-            if found.generation >= newest.generation {
+            if found.supersedes(&newest) {
                 newest = found;
             }
         }

@@ -80,14 +80,7 @@ impl SchemaTopic {
         }
         let key = serde_json::to_vec(&Key { subject: subject.to_owned(), id });
         let key = key.map_err(|e| ConsumeError::Config(format!("a subject is no text: {e}")))?;
-        let record = OutRecord {
-            topic: Arc::clone(&self.inner.topic),
-            partition: 0,
-            key,
-            value: Some(json.as_bytes().to_vec()),
-            version: None,
-            timestamp_ms: None,
-        };
+        let record = OutRecord::control(Arc::clone(&self.inner.topic), key, json.as_bytes().to_vec());
         let offsets = self.inner.producer.send(vec![record]).await?;
         // Another process may have given the id away at the same moment: the order of the topic
         // decides, so what counts is what is known once our own record has been read back.

@@ -79,6 +79,24 @@ impl MysqlConfig {
     }
 }
 
+/// A connection URL without its password, and the password as it is, not as a URL spells it.
+///
+/// # Errors
+/// The URL cannot be parsed.
+pub fn split_password(url: &str) -> Result<(String, Option<String>), MysqlError> {
+    let opts = Opts::from_url(url).map_err(|e| MysqlError::Url { cause: url_problem(&e) })?;
+    let Some(password) = opts.pass() else { return Ok((url.to_owned(), None)) };
+    // The user's name and the password stand before the last `@` of the authority, with the first `:` between.
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    let end = url[begin..].find(['/', '?', '#']).map_or(url.len(), |at| begin + at);
+    let bare = url[begin..end].rfind('@').and_then(|at| {
+        let at = begin + at;
+        let colon = begin + url[begin..at].find(':')?;
+        Some(format!("{}{}", &url[..colon], &url[at..]))
+    });
+    Ok((bare.unwrap_or_else(|| url.to_owned()), Some(password.to_owned())))
+}
+
 /// What is wrong with a URL, without quoting parts of it, which may hold the password.
 fn url_problem(error: &mysql_async::UrlError) -> String {
     use mysql_async::UrlError as E;
@@ -108,6 +126,22 @@ impl fmt::Debug for MysqlConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_taken_out_of_a_url() {
+        for (url, bare, password) in [
+            ("mysql://u:hush@h:3306/d", "mysql://u@h:3306/d", Some("hush")),
+            ("mysql://u:a%40b%3A@h:1?x=1", "", None),
+            ("mysql://u:a%40b%3Ac@h:1", "mysql://u@h:1", Some("a@b:c")),
+            ("mysql://u@h:1", "mysql://u@h:1", None),
+            ("mysql://h:1", "mysql://h:1", None),
+        ] {
+            match split_password(url) {
+                Ok(split) => assert_eq!(split, (bare.to_owned(), password.map(str::to_owned)), "{url}"),
+                Err(_) => assert!(url.contains("x=1"), "{url}"),
+            }
+        }
+    }
 
     #[test]
     fn the_password_is_never_shown() {

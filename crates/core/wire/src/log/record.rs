@@ -29,6 +29,14 @@ pub struct OutRecord {
     pub timestamp_ms: Option<i64>,
 }
 
+impl OutRecord {
+    /// A record of a topic with one partition by which roles speak to each other: without a version, at the
+    /// time when it is written.
+    pub fn control(topic: impl Into<Arc<str>>, key: Vec<u8>, value: Vec<u8>) -> Self {
+        Self { topic: topic.into(), partition: 0, key, value: Some(value), version: None, timestamp_ms: None }
+    }
+}
+
 /// A record as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InRecord {

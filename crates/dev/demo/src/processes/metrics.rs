@@ -129,14 +129,14 @@ mod tests {
         tandem_apply_latency_seconds_bucket{le=\"0.1\",table=\"b\"} 100\n\
         tandem_apply_latency_seconds_bucket{le=\"+Inf\",table=\"b\"} 100\n\
         tandem_apply_latency_seconds_sum{table=\"a\"} 4.2\n\
-        tandem_mismatches_total{kind=\"missing\"} 1\ntandem_mismatches_total{kind=\"a}b\"} 2\n\
-        tandem_repairs_total 3\n# EOF\n";
+        tandem_verify_mismatches_total{kind=\"missing\"} 1\ntandem_verify_mismatches_total{kind=\"a}b\"} 2\n\
+        tandem_reconcile_repairs_total 3\n# EOF\n";
 
     #[test]
     fn counters_add_up_over_labels() {
         let metrics = Metrics::parse(TEXT);
-        assert_eq!(metrics.counter("tandem_mismatches_total"), 3);
-        assert_eq!(metrics.counter("tandem_repairs_total"), 3);
+        assert_eq!(metrics.counter("tandem_verify_mismatches_total"), 3);
+        assert_eq!(metrics.counter("tandem_reconcile_repairs_total"), 3);
         assert_eq!(metrics.counter("tandem_nothing_total"), 0);
         assert_eq!(metrics.measured(), 200);
     }
@@ -156,7 +156,7 @@ mod tests {
         let one = Metrics::parse(TEXT);
         let two = one.clone().plus(&one);
         assert_eq!(two.measured(), 400);
-        assert_eq!(two.counter("tandem_repairs_total"), 6);
+        assert_eq!(two.counter("tandem_reconcile_repairs_total"), 6);
         assert_eq!(two.since(&one), one);
     }
 }

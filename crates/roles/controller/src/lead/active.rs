@@ -51,7 +51,7 @@ impl Active<'_> {
         views: &watch::Sender<View>,
     ) -> Result<Turn, Failure> {
         self.measure().await?;
-        if self.log.phase().is_some_and(|seen| seen.generation > self.record.generation) {
+        if self.log.phase().is_some_and(|seen| seen.supersedes(&self.record)) {
             tracing::warn!("a newer phase record is there: another controller is the active one");
             if let Some(command) = command {
                 command.answer(Err(Refusal::Standby));
@@ -173,17 +173,9 @@ impl Active<'_> {
         let entry = audit(&self.record, &next, action, &self.measured, gates);
         let entry = encode_control(&entry).map_err(|error| PublishError::Finish(error.into()))?;
         let topics = Topics::new(&controller.kafka.prefix);
-        let record = |topic: String, key: Vec<u8>, value| OutRecord {
-            topic: topic.into(),
-            partition: 0,
-            key,
-            value: Some(value),
-            version: None,
-            timestamp_ms: None,
-        };
         let records = vec![
-            record(topics.control(), PHASE_KEY.to_vec(), encode_phase(&next)),
-            record(topics.audit(), next.generation.to_string().into_bytes(), entry),
+            OutRecord::control(topics.control(), PHASE_KEY.to_vec(), encode_phase(&next)),
+            OutRecord::control(topics.audit(), next.generation.to_string().into_bytes(), entry),
         ];
         self.publisher.publish(records, |_| Ok(Vec::new())).await?;
         tracing::info!(

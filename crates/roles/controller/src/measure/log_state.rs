@@ -69,7 +69,7 @@ impl LogState {
         let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(()) };
         if key == PHASE_KEY {
             let found = decode_phase(value)?;
-            if self.phase.as_ref().is_none_or(|known| found.generation > known.generation) {
+            if self.phase.as_ref().is_none_or(|known| found.supersedes(known)) {
                 self.phase = Some(found);
             }
         } else if key == FULL_SCAN_KEY {

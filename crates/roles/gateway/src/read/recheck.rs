@@ -294,20 +294,9 @@ impl Rechecker {
             })
             .unzip();
         let outcomes = checker.settle(reader, table, &suspects).await?;
-        let mut records = Vec::new();
-        for ((suspect, outcome), found_by) in suspects.iter().zip(&outcomes).zip(found_by) {
-            if let Outcome::Mismatch(confirmed) = outcome {
-                records.extend(checker.report(&self.kafka, table, &suspect.key, confirmed, found_by)?);
-            }
-        }
-        if !records.is_empty() {
-            tracing::warn!(
-                entity,
-                rows = records.len(),
-                "Cassandra does not hold what MySQL holds: confirmed"
-            );
-        }
-        self.producer.send(records).await?;
+        let checked = suspects.iter().zip(&outcomes).zip(found_by);
+        let checked = checked.map(|((suspect, outcome), found_by)| (suspect, outcome, found_by));
+        checker.publish_mismatches(&self.kafka, &self.producer, table, checked).await?;
         let mut rest = outcomes.as_slice();
         for (source, known) in differences {
             let (rows, others) = rest.split_at(known.suspects.len());

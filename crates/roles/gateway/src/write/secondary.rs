@@ -160,14 +160,7 @@ impl SecondaryWriter {
                     reason: reason.to_owned(),
                     at_us: now_us(),
                 };
-                Ok(OutRecord {
-                    topic: Arc::clone(&self.topic),
-                    partition: 0,
-                    key: source_key,
-                    value: Some(encode_control(&failure)?),
-                    version: None,
-                    timestamp_ms: None,
-                })
+                Ok(OutRecord::control(Arc::clone(&self.topic), source_key, encode_control(&failure)?))
             });
             match record {
                 Ok(record) => records.push(record),
