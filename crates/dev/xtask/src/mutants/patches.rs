@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! # rule: each row change has a version of its own
-//! # cargo: test --package tandem-capture --lib
-//! # fails: assembler::tests::who_resumes_from_any_watermark_goes_on_as_if_nothing_had_happened
+//! # cargo: test --package tandem-protocol --lib
+//! # fails: assemble::assembler::tests::who_resumes_from_any_watermark_goes_on_as_if_nothing_had_happened
 //! ```
 //!
 //! Patches are applied to a scratch copy, never to the working tree. One that no longer applies, or no
