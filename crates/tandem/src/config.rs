@@ -370,8 +370,7 @@ mod tests {
             let text = SMALLEST.replace(&header, &format!("{header}misspelt = 1\n"));
             assert!(error(&text).contains("misspelt"), "{section}");
         }
-        for section in ["http", "capture", "apply", "backfill", "verify", "gateway", "controller", "nonsense"]
-        {
+        for section in ["http", "capture", "apply", "backfill", "gateway", "controller", "nonsense"] {
             let text = format!("[{section}]\nmisspelt = 1\n{SMALLEST}");
             let error = error(&text);
             assert!(error.contains("misspelt") || error.contains("nonsense"), "{section}: {error}");

@@ -128,7 +128,9 @@ impl Metrics {
         outcome: &'static str,
         took: Duration,
     ) {
-        self.store_requests.get_or_create(&LegLabel { operation, store, outcome }).observe(took.as_secs_f64());
+        self.store_requests
+            .get_or_create(&LegLabel { operation, store, outcome })
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn count(
