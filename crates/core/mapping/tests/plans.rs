@@ -144,7 +144,7 @@ fn each_problem_is_reported() {
             vec![Problem::SameName { name: column("id"), first: column("id"), second: column("note") }],
         ),
         (&format!("{FINE}rename = {{ note = 'id', id = 'note' }}"), vec![]),
-        (&format!("{FINE}rename = {{ note = 'price' }}\nomit = ['price']"), vec![]),
+        (&format!("{FINE}rename = {{ note = 'price' }}\nexclude_from_target = ['price']"), vec![]),
         (&format!("{FINE}rename = {{ note = '' }}"), vec![Problem::EmptyName { column: column("note") }]),
         (
             "table = 'x'\npartition_key = ['at']",
@@ -342,7 +342,7 @@ fn a_spelling_changes_with_the_configuration_of_the_targets() {
         let config: TableConfig = toml::from_str(&format!("source = 'd.t'\n{text}")).unwrap();
         config.spelling()
     };
-    let target = "[[target]]\ntable = 't'\npartition_key = ['a']\nomit = ['b', 'c']\n";
+    let target = "[[target]]\ntable = 't'\npartition_key = ['a']\nexclude_from_target = ['b', 'c']\n";
     assert_eq!(of(target), of(&target.replace("'b', 'c'", "'c', 'b'")));
     assert_eq!(of(target), of(&format!("entity = 'e'\non_new_column = 'ignore'\n{target}")));
     for other in [
