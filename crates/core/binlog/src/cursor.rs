@@ -183,9 +183,9 @@ impl<'a> Cursor<'a> {
 
     /// A variable-length unsigned integer of MySQL's serialization library.
     ///
-    /// The number of trailing ones in the first byte is the number of further bytes. The value is in the bits above
-    /// these ones and the zero that ends them. For example, `0xb1 0x03` ends in one 1, so one byte follows, and the
-    /// value is `0x03b1 >> 2` = 236.
+    /// The number of trailing ones in the first byte is the number of further bytes. The value is in the bits
+    /// above these ones and the zero that ends them. For example, `0xb1 0x03` ends in one 1, so one byte
+    /// follows, and the value is `0x03b1 >> 2` = 236.
     ///
     /// # Errors
     ///

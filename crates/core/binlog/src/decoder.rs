@@ -62,8 +62,8 @@ impl EventDecoder {
         self.parser.position()
     }
 
-    /// Decodes the next event as the server sent it: with its header, and with a checksum if the server writes
-    /// one.
+    /// Decodes the next event as the server sent it: with its header, and with a checksum if the server
+    /// writes one.
     ///
     /// # Errors
     ///

@@ -13,9 +13,10 @@ mod transaction;
 
 /// The locale that gateways set in their sessions. This is the number of `en_ZW` (`sql_locale.cc`).
 ///
-/// It marks a gateway's transactions: the BEGIN of each transaction holds the locale of its session, even if a
-/// trigger changes the first row. Setting it needs no privilege and costs three bytes in the binlog. Its names of
-/// days and months are those of every English locale. An application that sets the same locale counts as a gateway.
+/// It marks a gateway's transactions: the BEGIN of each transaction holds the locale of its session, even if
+/// a trigger changes the first row. Setting it needs no privilege and costs three bytes in the binlog. Its
+/// names of days and months are those of every English locale. An application that sets the same locale
+/// counts as a gateway.
 pub const GATEWAY_LOCALE: u64 = 80;
 
 /// A decoded event of the binlog.
@@ -31,8 +32,8 @@ pub enum BinlogEvent {
         server_id: u32,
         /// The xid of an XA transaction as MySQL writes it, such as `X'67',X'62',1`.
         ///
-        /// Its rows may be published only once its outcome is known. `Commit` follows if it commits in one phase.
-        /// Otherwise `Prepared` follows, and later `Decided` as a transaction of its own.
+        /// Its rows may be published only once its outcome is known. `Commit` follows if it commits in one
+        /// phase. Otherwise `Prepared` follows, and later `Decided` as a transaction of its own.
         xa: Option<String>,
         /// Whether a gateway's session ran the transaction: gateways set [`GATEWAY_LOCALE`].
         by_gateway: bool,
@@ -49,8 +50,8 @@ pub enum BinlogEvent {
         /// The end of the transaction.
         position: BinlogPosition,
     },
-    /// An `XA COMMIT` or `XA ROLLBACK` of a prepared transaction. It is a transaction of its own, without `Begin`
-    /// and `Commit`.
+    /// An `XA COMMIT` or `XA ROLLBACK` of a prepared transaction. It is a transaction of its own, without
+    /// `Begin` and `Commit`.
     Decided {
         /// The transaction's GTID.
         gtid: Gtid,
@@ -71,14 +72,15 @@ pub enum BinlogEvent {
         gtid: Gtid,
         /// When it committed on the server that first executed it, in microseconds since the epoch.
         commit_us: i64,
-        /// The default database of the statement, which may be empty. For `DropDatabase`: the dropped database.
+        /// The default database of the statement, which may be empty. For `DropDatabase`: the dropped
+        /// database.
         database: String,
         /// The statement as the server logged it.
         sql: String,
         /// What it does.
         kind: StatementKind,
-        /// The tables that the statement names, for `Truncate`, `Drop`, `Rename` (old and new names), `Alter` and
-        /// `Create`. Empty for other kinds.
+        /// The tables that the statement names, for `Truncate`, `Drop`, `Rename` (old and new names), `Alter`
+        /// and `Create`. Empty for other kinds.
         tables: Vec<TableName>,
         /// The end of the transaction.
         position: BinlogPosition,
@@ -146,8 +148,8 @@ pub enum StatementKind {
     Alter,
     /// `CREATE TABLE`, except of temporary tables.
     Create,
-    /// A statement that changes rows without row images. The decoder refuses it with an error, so no event has
-    /// this kind.
+    /// A statement that changes rows without row images. The decoder refuses it with an error, so no event
+    /// has this kind.
     DataChange,
     /// Any other statement, such as one on views, indexes or accounts.
     Other,

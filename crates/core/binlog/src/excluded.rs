@@ -7,7 +7,8 @@ use tandem_model::TableName;
 
 /// Columns that are excluded from tables: from their definitions, from reads and from changes.
 ///
-/// The decoder skips their values in the binlog, and no query selects them. Columns are matched by name without regard to case, as in MySQL. A renamed column is a different column.
+/// The decoder skips their values in the binlog, and no query selects them. Columns are matched by name
+/// without regard to case, as in MySQL. A renamed column is a different column.
 ///
 /// Cloning is cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -33,8 +33,8 @@ impl<'a> RowsHead<'a> {
         self.table_id == 0xff_ffff && self.flags & 1 == 1
     }
 
-    /// All row images of the event as Avro: one for each row, or for updates two, the image before and the image
-    /// after.
+    /// All row images of the event as Avro: one for each row, or for updates two, the image before and the
+    /// image after.
     pub(crate) fn images(self, plan: &Plan, kind: RowsKind) -> Result<Images, Fault> {
         let mut cursor = self.rest;
         let width = cursor.length()?;

@@ -1,4 +1,5 @@
-//! Damaged real events. Each yields rows that can be decoded, or an error with its position, and never a panic.
+//! Damaged real events. Each yields rows that can be decoded, or an error with its position, and never a
+//! panic.
 //!
 //! The events are the seeds of `fuzz/`, recorded by `cargo xtask seeds`.
 

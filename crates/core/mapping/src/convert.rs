@@ -51,8 +51,8 @@ pub fn cql_type(ty: &ColumnType) -> CqlType {
 
 /// Whether a value has the same meaning and bytes in Cassandra under both types.
 ///
-/// Equal CQL types are not enough. The scale of a DECIMAL, the padding of a BINARY and the origin of a number of
-/// microseconds are not part of the CQL type.
+/// Equal CQL types are not enough. The scale of a DECIMAL, the padding of a BINARY and the origin of a number
+/// of microseconds are not part of the CQL type.
 pub(crate) fn stored_alike(a: &ColumnType, b: &ColumnType) -> bool {
     #[derive(PartialEq)]
     enum Form {
@@ -91,8 +91,8 @@ pub(crate) enum Unfit {
     Range,
 }
 
-/// Serialises a value of a MySQL type as its [`cql_type`] (CQL binary protocol v5, section 6). NULL has no serialised
-/// form.
+/// Serialises a value of a MySQL type as its [`cql_type`] (CQL binary protocol v5, section 6). NULL has no
+/// serialised form.
 pub(crate) fn to_cql(ty: &ColumnType, value: &Value) -> Result<Vec<u8>, Unfit> {
     Ok(match (ty, value) {
         (_, Value::InvalidDate(_)) => return Err(Unfit::InvalidDate),

@@ -6,8 +6,8 @@ use tandem_model::{ClusteringOrder, CqlColumn, TargetTable};
 
 /// The `CREATE TABLE IF NOT EXISTS` statement of a target table. Names are quoted to keep their case.
 ///
-/// `gc_grace_seconds` must be longer than any older write can still arrive. That is at least the retention of the
-/// change topics, and the age of the oldest chunk or dead letter.
+/// `gc_grace_seconds` must be longer than any older write can still arrive. That is at least the retention of
+/// the change topics, and the age of the oldest chunk or dead letter.
 pub fn create_table(keyspace: &str, table: &TargetTable, gc_grace_seconds: u32) -> String {
     let list = |columns: &[CqlColumn]| columns.iter().map(|c| quoted(&c.name)).collect::<Vec<_>>().join(", ");
     let mut cql = format!("CREATE TABLE IF NOT EXISTS {}.{} (\n", quoted(keyspace), quoted(&table.name));

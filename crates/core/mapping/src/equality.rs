@@ -15,8 +15,8 @@ pub enum Difference {
 
 /// Compares the expected row of a key with the stored row. Returns `None` if they are equal.
 ///
-/// Cells are equal if their serialised bytes are equal. Null, unset and a missing cell are equal. The caller must pass
-/// rows of the same key.
+/// Cells are equal if their serialised bytes are equal. Null, unset and a missing cell are equal. The caller
+/// must pass rows of the same key.
 pub fn differences(expected: Option<&[Cell]>, stored: Option<&StoredRow>) -> Option<Difference> {
     let (expected, stored) = match (expected, stored) {
         (None, None) => return None,

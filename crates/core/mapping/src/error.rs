@@ -1,4 +1,5 @@
-//! The errors of plans and rows. Messages name the table, the column and the remedy. They never contain a value.
+//! The errors of plans and rows. Messages name the table, the column and the remedy. They never contain a
+//! value.
 
 use std::fmt;
 

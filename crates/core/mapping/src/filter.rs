@@ -1,8 +1,8 @@
 //! Filters: which rows of a MySQL table a target holds.
 //!
-//! A filter is true or false for every row. It is a CEL expression over the row's columns by name, and it is checked
-//! against the columns' types when the plan is compiled. See [`check`] for the allowed expressions and [`Form`] for the
-//! types. The crate `cel` parses and evaluates filters.
+//! A filter is true or false for every row. It is a CEL expression over the row's columns by name, and it is
+//! checked against the columns' types when the plan is compiled. See [`check`] for the allowed expressions
+//! and [`Form`] for the types. The crate `cel` parses and evaluates filters.
 
 mod check;
 mod env;
@@ -72,8 +72,8 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// A column of the filter no longer exists, or its values now mean something else. The same rule holds for mapped
-    /// columns.
+    /// A column of the filter no longer exists, or its values now mean something else. The same rule holds
+    /// for mapped columns.
     pub(crate) fn adapt(&self, was: &TableDef, table: &TableDef) -> Result<Self, Vec<Problem>> {
         let problems = self.columns.iter().filter_map(|used| {
             let column = used.name.to_string();

@@ -7,20 +7,20 @@ use tandem_model::{Cell, Mutation, TargetKey, Version, Write};
 
 /// Folds the mutations of each target row into at most two writes with the same result.
 ///
-/// The first is the newest row tombstone. The second is an upsert with the newest image, if that image is above the
-/// tombstone. Rows keep the order of their first mutation.
+/// The first is the newest row tombstone. The second is an upsert with the newest image, if that image is
+/// above the tombstone. Rows keep the order of their first mutation.
 ///
-/// Every upsert is a full image of its row, so the newest image replaces all older ones, with one exception: a column
-/// is unset in it if it was NULL before. If an older image above the tombstone has a value or NULL in that column, then
-/// the column became NULL in between. The folded upsert writes NULL there. Example: `{a: 1}` at version 1 and
-/// `{a: unset}` at version 2 fold into `{a: NULL}` at version 2.
+/// Every upsert is a full image of its row, so the newest image replaces all older ones, with one exception:
+/// a column is unset in it if it was NULL before. If an older image above the tombstone has a value or NULL
+/// in that column, then the column became NULL in between. The folded upsert writes NULL there. Example: `{a:
+/// 1}` at version 1 and `{a: unset}` at version 2 fold into `{a: NULL}` at version 2.
 ///
-/// The order of the mutations and duplicates do not matter. Images of the same version (two reads that borrowed the
-/// same watermark) are merged cell by cell as Cassandra does it: null beats a value, and the larger value beats the
-/// smaller.
+/// The order of the mutations and duplicates do not matter. Images of the same version (two reads that
+/// borrowed the same watermark) are merged cell by cell as Cassandra does it: null beats a value, and the
+/// larger value beats the smaller.
 ///
-/// The remaining writes cover all others. The tombstone covers every image or NULL at or below it, and the newer image
-/// covers older cells at its version.
+/// The remaining writes cover all others. The tombstone covers every image or NULL at or below it, and the
+/// newer image covers older cells at its version.
 pub fn fold(mutations: Vec<Mutation>) -> Vec<Mutation> {
     let mut groups: HashMap<(&str, &[Vec<u8>]), usize> = HashMap::with_capacity(mutations.len());
     let group_of: Vec<usize> = mutations

@@ -77,15 +77,15 @@ impl TablePlan {
         text
     }
 
-    /// Adapts the plan to another definition of the same table, such as after an ALTER. The target tables stay the
-    /// same.
+    /// Adapts the plan to another definition of the same table, such as after an ALTER. The target tables
+    /// stay the same.
     ///
     /// A column that is new in `table` follows `on_new_column`, unless every target excludes it.
     ///
     /// # Errors
     ///
-    /// A mapped column no longer exists or would be stored in another form; a column of a filter no longer exists or
-    /// its values now mean something else; or a new column is not allowed.
+    /// A mapped column no longer exists or would be stored in another form; a column of a filter no longer
+    /// exists or its values now mean something else; or a new column is not allowed.
     pub fn adapt(&self, table: &Arc<TableDef>) -> Result<Self, PlanError> {
         let mut report = Report::new(self.source.name.to_string());
         if table.name != self.source.name {

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use tandem_model::{CqlType, Decimal};
 
-/// A serialised value as text, for events and reports. Blobs, and bytes that are not a value of the type, are printed
-/// in hexadecimal.
+/// A serialised value as text, for events and reports. Blobs, and bytes that are not a value of the type, are
+/// printed in hexadecimal.
 pub fn printable(ty: CqlType, bytes: &[u8]) -> String {
     let integer = || -> Option<i64> {
         Some(match ty {

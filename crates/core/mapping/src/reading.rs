@@ -26,8 +26,8 @@ impl TargetPlan {
 impl TablePlan {
     /// The first target in which a row can be found by its primary key alone.
     ///
-    /// Its key consists of the source's primary key, possibly in another order. A target with a filter does not
-    /// qualify: a row that is missing there may exist in MySQL.
+    /// Its key consists of the source's primary key, possibly in another order. A target with a filter does
+    /// not qualify: a row that is missing there may exist in MySQL.
     pub fn target_by_primary_key(&self) -> Option<usize> {
         let key = self.source.primary_key.len();
         self.targets.iter().position(|target| target.key.len() == key && !target.is_filtered())

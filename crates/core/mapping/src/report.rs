@@ -35,8 +35,8 @@ impl Report {
     }
 }
 
-/// Checks the key of a target: no column may be NULL or floating point, and the key must contain the whole primary key
-/// of the source.
+/// Checks the key of a target: no column may be NULL or floating point, and the key must contain the whole
+/// primary key of the source.
 ///
 /// Returns the index in the key of each column of that primary key.
 pub(crate) fn check_key(table: &TableDef, key: &[usize], report: &mut Report) -> Vec<usize> {

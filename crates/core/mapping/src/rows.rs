@@ -27,17 +27,17 @@ impl TablePlan {
     ///
     /// - **Create, snapshot:** the full row, with its NULLs unset.
     /// - **Re-snapshot:** what [`TablePlan::repair`] writes, because older cells may exist.
-    /// - **Update:** the full row, with NULL only where a column changed to NULL. If the row moves to another key of a
-    ///   target, the old key is deleted and the new one is written as for a create.
+    /// - **Update:** the full row, with NULL only where a column changed to NULL. If the row moves to another
+    ///   key of a target, the old key is deleted and the new one is written as for a create.
     /// - **Delete:** a row tombstone.
     ///
-    /// For a target with a filter, a row outside the filter does not exist. An update that moves a row out of the
-    /// filter is a delete. One that moves it in is a create. One that keeps it outside under the same key writes
-    /// nothing.
+    /// For a target with a filter, a row outside the filter does not exist. An update that moves a row out of
+    /// the filter is a delete. One that moves it in is a create. One that keeps it outside under the same key
+    /// writes nothing.
     ///
-    /// A delete or a move to another key writes its row tombstone even if the row was outside the filter. A DDL
-    /// statement, or a change that became a dead letter, may have moved the row out. Then no row change has deleted
-    /// it, and a reader of MySQL can no longer see its key.
+    /// A delete or a move to another key writes its row tombstone even if the row was outside the filter. A
+    /// DDL statement, or a change that became a dead letter, may have moved the row out. Then no row change
+    /// has deleted it, and a reader of MySQL can no longer see its key.
     ///
     /// # Errors
     ///
@@ -106,8 +106,8 @@ impl TablePlan {
         Ok(())
     }
 
-    /// The key of a row to delete. `None` if the row is outside the filter and its key is not possible in Cassandra:
-    /// then nothing is stored there.
+    /// The key of a row to delete. `None` if the row is outside the filter and its key is not possible in
+    /// Cassandra: then nothing is stored there.
     fn key_to_delete(
         &self,
         target: &TargetPlan,
@@ -120,8 +120,8 @@ impl TablePlan {
         }
     }
 
-    /// The rows that the targets must hold for `row`, in the order of the targets. A target whose filter does not admit
-    /// the row must hold nothing.
+    /// The rows that the targets must hold for `row`, in the order of the targets. A target whose filter does
+    /// not admit the row must hold nothing.
     ///
     /// # Errors
     ///
@@ -143,8 +143,8 @@ impl TablePlan {
 
     /// The keys under which a check must look for `row`, each with its target's index.
     ///
-    /// These are the row's keys in all targets, even where it is outside the filter. Only a key that is outside the
-    /// filter and not possible in Cassandra is left out.
+    /// These are the row's keys in all targets, even where it is outside the filter. Only a key that is
+    /// outside the filter and not possible in Cassandra is left out.
     ///
     /// # Errors
     ///
@@ -159,7 +159,8 @@ impl TablePlan {
         Ok(keys)
     }
 
-    /// Whether target `target` must hold `row` under `key`: the filter admits the row, and the row has that key.
+    /// Whether target `target` must hold `row` under `key`: the filter admits the row, and the row has that
+    /// key.
     ///
     /// # Errors
     ///
@@ -172,8 +173,8 @@ impl TablePlan {
 
     /// The primary key in MySQL, in its own order, of the row with `key` in target `target`.
     ///
-    /// This is the inverse of [`TablePlan::target_keys`]. It exists because a target's key contains the source's
-    /// primary key.
+    /// This is the inverse of [`TablePlan::target_keys`]. It exists because a target's key contains the
+    /// source's primary key.
     ///
     /// # Errors
     ///
@@ -192,14 +193,14 @@ impl TablePlan {
 
     /// The mutations that repair Cassandra for a row read from MySQL, at `version`.
     ///
-    /// They write the row with explicit NULLs, if it exists, and row tombstones for the keys that must not exist. These
-    /// are the keys in `also_delete`, each with its target's index, and the row's own keys in targets whose filter does
-    /// not admit it. A key under which a target must hold the row is not deleted.
+    /// They write the row with explicit NULLs, if it exists, and row tombstones for the keys that must not
+    /// exist. These are the keys in `also_delete`, each with its target's index, and the row's own keys in
+    /// targets whose filter does not admit it. A key under which a target must hold the row is not deleted.
     ///
     /// # Errors
     ///
-    /// There is no such target, a key is not one of its target, or the row does not match the plan or cannot be
-    /// converted.
+    /// There is no such target, a key is not one of its target, or the row does not match the plan or cannot
+    /// be converted.
     pub fn repair(
         &self,
         row: Option<&Row>,

@@ -1,5 +1,5 @@
-//! Cassandra converges to the mapping of MySQL's last row, whatever the order, the repetition and the folding of the
-//! writes. The tests use a small model of Cassandra's own rules.
+//! Cassandra converges to the mapping of MySQL's last row, whatever the order, the repetition and the folding
+//! of the writes. The tests use a small model of Cassandra's own rules.
 
 #![allow(clippy::unwrap_used)] // the helpers of a test fail it by panicking
 
@@ -14,7 +14,8 @@ use tandem_model::{
     Version, Write,
 };
 
-/// A row as Cassandra's storage engine keeps it. Everything has its own timestamp, and nothing is ever removed.
+/// A row as Cassandra's storage engine keeps it. Everything has its own timestamp, and nothing is ever
+/// removed.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct CassandraRow {
     marker: Option<Version>,
@@ -71,8 +72,8 @@ fn apply(cassandra: &mut Cassandra, mutations: &[Mutation]) {
     }
 }
 
-/// `d.t (id, k, a null, b null)` in four tables: `t` by `id`, `by_k` by `k` and `id`, and the same two with a filter,
-/// `some` and `some_by_k`. The latter filters by a column that it does not hold.
+/// `d.t (id, k, a null, b null)` in four tables: `t` by `id`, `by_k` by `k` and `id`, and the same two with a
+/// filter, `some` and `some_by_k`. The latter filters by a column that it does not hold.
 fn plan() -> TablePlan {
     plan_with(["a != 1", "b != null && b > 0"].map(|filter| Some(filter.to_owned())))
 }
@@ -121,8 +122,8 @@ fn every_key(plan: &TablePlan) -> Vec<(usize, TargetKey)> {
     keys.collect()
 }
 
-/// A borrowed write: the state after `seen` changes at the watermark before change `watermark`, written by a backfill
-/// or by a repair.
+/// A borrowed write: the state after `seen` changes at the watermark before change `watermark`, written by a
+/// backfill or by a repair.
 #[derive(Debug, Clone)]
 struct Borrowed {
     seen: usize,
@@ -314,8 +315,8 @@ proptest! {
         history.check(&plan, &cassandra)?;
     }
 
-    /// A fold has at most a tombstone and then an upsert above it for each row. Rows are adjacent and in the order of
-    /// their first mutation.
+    /// A fold has at most a tombstone and then an upsert above it for each row. Rows are adjacent and in the
+    /// order of their first mutation.
     #[test]
     fn a_fold_has_at_most_two_writes_per_row((_, _, writes) in deliveries(), taken in 0..10usize) {
         let input = writes[..taken.min(writes.len())].concat();

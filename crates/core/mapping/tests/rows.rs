@@ -15,8 +15,8 @@ fn column(name: &str, ty: &str, nullable: bool) -> ColumnDef {
     ColumnDef { name: name.into(), ty: ty.parse().unwrap(), nullable }
 }
 
-/// `d.t (id tinyint, k text, a tinyint null, born date null)` in two tables: `t` by `id`, and `by_k` by `k` and `id`,
-/// without `born`.
+/// `d.t (id tinyint, k text, a tinyint null, born date null)` in two tables: `t` by `id`, and `by_k` by `k`
+/// and `id`, without `born`.
 fn plan() -> TablePlan {
     let table = TableDef {
         name: TableName::new("d", "t"),

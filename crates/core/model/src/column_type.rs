@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// The type of a MySQL column, with the details that its values depend on.
 ///
-/// The text form is MySQL's own (`information_schema.COLUMNS.COLUMN_TYPE`), without display widths, lengths and
-/// charsets. For example, `varchar(40)` is printed as `text`.
+/// The text form is MySQL's own (`information_schema.COLUMNS.COLUMN_TYPE`), without display widths, lengths
+/// and charsets. For example, `varchar(40)` is printed as `text`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ColumnType {
     /// TINYINT (8), SMALLINT (16), MEDIUMINT (24), INT (32), BIGINT (64).

@@ -17,13 +17,14 @@ pub struct Decimal {
 pub struct ParseDecimalError;
 
 impl Decimal {
-    /// Creates a decimal from its unscaled value as big-endian two's complement bytes. Avro's `decimal` and CQL's
-    /// `varint` use this form.
+    /// Creates a decimal from its unscaled value as big-endian two's complement bytes. Avro's `decimal` and
+    /// CQL's `varint` use this form.
     pub fn from_be_bytes(unscaled: &[u8], scale: u32) -> Self {
         Self { unscaled: BigInt::from_signed_bytes_be(unscaled), scale }
     }
 
-    /// Parses MySQL's text form, such as `-12.50`, with the column's `scale`. Missing fraction digits are zeros.
+    /// Parses MySQL's text form, such as `-12.50`, with the column's `scale`. Missing fraction digits are
+    /// zeros.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Global transaction identifiers (GTIDs) and GTID sets.
 //!
-//! The text form is MySQL's, such as `uuid:1-5:7,uuid:tag:1-3`. Tags exist since MySQL 8.3; see "GTID Format and
-//! Storage" in the Reference Manual.
+//! The text form is MySQL's, such as `uuid:1-5:7,uuid:tag:1-3`. Tags exist since MySQL 8.3; see "GTID Format
+//! and Storage" in the Reference Manual.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,8 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// The origin of a transaction number: a server's UUID and a tag in lower case (empty: no tag). UUIDs are ordered
-/// like their text.
+/// The origin of a transaction number: a server's UUID and a tag in lower case (empty: no tag). UUIDs are
+/// ordered like their text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Origin {
     uuid: Uuid,
@@ -36,8 +36,8 @@ pub struct GtidSet {
 pub struct ParseGtidError(String);
 
 impl Gtid {
-    /// Creates a GTID from the 16 bytes of a server's UUID, a tag (empty: no tag) and a number, as GTID events hold
-    /// them.
+    /// Creates a GTID from the 16 bytes of a server's UUID, a tag (empty: no tag) and a number, as GTID
+    /// events hold them.
     pub fn from_sid(sid: [u8; 16], tag: &str, number: u64) -> Self {
         Self { origin: Origin { uuid: Uuid::from_bytes(sid), tag: tag.to_owned() }, number }
     }
@@ -127,8 +127,8 @@ impl GtidSet {
         self.intervals.is_empty()
     }
 
-    /// Each origin with its intervals: the server's UUID, the tag (empty: no tag), and the first and last numbers,
-    /// inclusive.
+    /// Each origin with its intervals: the server's UUID, the tag (empty: no tag), and the first and last
+    /// numbers, inclusive.
     pub fn origins(&self) -> impl Iterator<Item = (Uuid, &str, &[(u64, u64)])> {
         self.intervals.iter().map(|(o, runs)| (o.uuid, o.tag.as_str(), runs.as_slice()))
     }

@@ -1,5 +1,5 @@
-//! The types that all crates of Tandem share: values, rows, tables, changes, GTID sets, versions, watermarks and
-//! mutations.
+//! The types that all crates of Tandem share: values, rows, tables, changes, GTID sets, versions, watermarks
+//! and mutations.
 //!
 //! This crate does no I/O. It does not depend on tokio, Kafka, Avro, or a driver for MySQL or Cassandra.
 //! Everything in it is a plain value or a plain function over values.

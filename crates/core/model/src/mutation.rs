@@ -23,8 +23,8 @@ pub type TargetKey = Vec<Vec<u8>>;
 /// The kind of a write, with its cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// `INSERT … USING TIMESTAMP`: writes the row marker and these cells, in the order of the target's regular
-    /// columns.
+    /// `INSERT … USING TIMESTAMP`: writes the row marker and these cells, in the order of the target's
+    /// regular columns.
     Upsert(Vec<Cell>),
     /// `DELETE … USING TIMESTAMP`: writes a row tombstone, never a range or partition tombstone.
     DeleteRow,

@@ -11,7 +11,8 @@ pub enum Phase {
     /// Reads and writes go to MySQL alone.
     #[default]
     Prepare,
-    /// Writes go to MySQL, then to Cassandra. MySQL serves reads; a sample of them is compared with Cassandra.
+    /// Writes go to MySQL, then to Cassandra. MySQL serves reads; a sample of them is compared with
+    /// Cassandra.
     DualWrite,
     /// As in `DualWrite`, while existing rows are copied.
     Backfill,
@@ -96,7 +97,8 @@ pub struct PhaseRecord {
     pub cohort: Cohort,
     /// The share of the reads served by Cassandra that are compared with MySQL, from 0 to 1.
     pub validate: f64,
-    /// The share of the reads served by MySQL, from `dual-write` on, that are compared with Cassandra, from 0 to 1.
+    /// The share of the reads served by MySQL, from `dual-write` on, that are compared with Cassandra, from 0
+    /// to 1.
     pub shadow: f64,
     /// Whether MySQL answers a read that Cassandra cannot. Without fallback, such a read returns an error or
     /// Cassandra's answer.
@@ -105,8 +107,8 @@ pub struct PhaseRecord {
     pub dual_write: DualWriteMode,
     /// Whether the controller advances by itself once its gates are met. Gateways ignore this.
     pub auto: bool,
-    /// Whether the rollout is paused: the controller neither advances nor rolls back by itself. Gateways ignore
-    /// this.
+    /// Whether the rollout is paused: the controller neither advances nor rolls back by itself. Gateways
+    /// ignore this.
     pub paused: bool,
     /// Who ordered the change.
     pub by: String,
@@ -114,16 +116,16 @@ pub struct PhaseRecord {
     pub reason: String,
     /// When its phase and cohort took effect, in microseconds since the epoch.
     pub since_us: i64,
-    /// The offset in the mismatch topic from which mismatches belong to this phase and cohort. Earlier mismatches
-    /// were known at the decision. Gateways ignore this.
+    /// The offset in the mismatch topic from which mismatches belong to this phase and cohort. Earlier
+    /// mismatches were known at the decision. Gateways ignore this.
     pub mismatches_from: i64,
     /// When the record was written, in microseconds since the epoch.
     pub at_us: i64,
 }
 
 impl PhaseRecord {
-    /// Whether this record replaces `other`. Only a higher generation does, so the first record of a generation
-    /// stays in force whoever writes a second one.
+    /// Whether this record replaces `other`. Only a higher generation does, so the first record of a
+    /// generation stays in force whoever writes a second one.
     pub fn supersedes(&self, other: &Self) -> bool {
         self.generation > other.generation
     }

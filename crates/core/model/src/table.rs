@@ -71,8 +71,8 @@ impl TableDef {
         self.primary_key.iter().map(|&i| row[i].clone()).collect()
     }
 
-    /// Whether two rows of this table have the same primary key, byte for byte. MySQL's collation may treat two
-    /// keys as equal that are different keys in Cassandra.
+    /// Whether two rows of this table have the same primary key, byte for byte. MySQL's collation may treat
+    /// two keys as equal that are different keys in Cassandra.
     pub fn same_key(&self, a: &Row, b: &Row) -> bool {
         self.primary_key.iter().all(|&i| a[i] == b[i])
     }

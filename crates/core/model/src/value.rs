@@ -35,8 +35,8 @@ pub enum Value {
     /// BINARY (padded to its length), VARBINARY, BLOB, GEOMETRY (the SRID as four bytes
     /// little-endian, then well-known binary), VECTOR (FLOATs of four bytes little-endian).
     Bytes(Vec<u8>),
-    /// A zero or partial date in a DATE, DATETIME or TIMESTAMP column, such as `0000-00-00`, as MySQL prints it. It
-    /// is not a valid date. The mapping decides how to handle it.
+    /// A zero or partial date in a DATE, DATETIME or TIMESTAMP column, such as `0000-00-00`, as MySQL prints
+    /// it. It is not a valid date. The mapping decides how to handle it.
     InvalidDate(String),
 }
 
@@ -46,8 +46,8 @@ impl Value {
         matches!(self, Self::Null)
     }
 
-    /// The kind of the value, for error messages. Messages never contain the value itself, which may be customer
-    /// data.
+    /// The kind of the value, for error messages. Messages never contain the value itself, which may be
+    /// customer data.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "NULL",

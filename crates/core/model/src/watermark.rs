@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::{BinlogPosition, Gtid, GtidSet, Version};
 
-/// A partially published MySQL transaction: one that is larger than one Kafka transaction and not complete yet.
+/// A partially published MySQL transaction: one that is larger than one Kafka transaction and not complete
+/// yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartialTransaction {
     /// The transaction.
@@ -27,8 +28,8 @@ pub struct Watermark {
     pub version: Version,
     /// For every change topic and each of its partitions: the offset after the last published record.
     pub offsets: BTreeMap<String, Vec<i64>>,
-    /// Set if a MySQL transaction is partially published. Such a partial watermark is only a checkpoint: it is
-    /// neither borrowed nor used as an upper bound.
+    /// Set if a MySQL transaction is partially published. Such a partial watermark is only a checkpoint: it
+    /// is neither borrowed nor used as an upper bound.
     pub partial: Option<PartialTransaction>,
     /// MySQL's clock as capture last read it, in microseconds since the epoch.
     pub clock_us: i64,

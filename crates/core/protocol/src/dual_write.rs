@@ -1,8 +1,9 @@
 //! The secondary writes: what a gateway writes to Cassandra after a MySQL transaction.
 //!
-//! A secondary write never hides a later change. It carries the image that the transaction read back under the
-//! row's lock, at the version of a watermark taken before the COMMIT. A change that comes later in the log has
-//! a higher version and wins. A secondary write makes a row visible early; the log decides its final content.
+//! A secondary write never hides a later change. It carries the image that the transaction read back under
+//! the row's lock, at the version of a watermark taken before the COMMIT. A change that comes later in the
+//! log has a higher version and wins. A secondary write makes a row visible early; the log decides its final
+//! content.
 
 use std::sync::Arc;
 
@@ -46,11 +47,11 @@ pub struct UnmappableRow {
 /// Plans the secondary writes of a transaction.
 ///
 /// Each row gets one write: its last image, with explicit NULLs, and a row tombstone for each target key that
-/// it had during the transaction and no longer has. A row is written once because two images of one row at one
-/// version would tie.
+/// it had during the transaction and no longer has. A row is written once because two images of one row at
+/// one version would tie.
 ///
-/// `borrow` returns the version of the newest watermark that knows the table of a change. The caller must take
-/// the watermark before the COMMIT. Every change that comes later in the log then has a higher version.
+/// `borrow` returns the version of the newest watermark that knows the table of a change. The caller must
+/// take the watermark before the COMMIT. Every change that comes later in the log then has a higher version.
 ///
 /// # Errors
 ///

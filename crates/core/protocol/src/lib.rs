@@ -1,6 +1,7 @@
 //! Every decision of the version protocol and of the rollout, as plain functions over values.
 //!
-//! The functions do no I/O, read no clock and draw no random numbers. Callers pass the time and the samples in.
+//! The functions do no I/O, read no clock and draw no random numbers. Callers pass the time and the samples
+//! in.
 //!
 //! | module | decides |
 //! |---|---|

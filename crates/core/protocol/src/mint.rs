@@ -5,8 +5,8 @@ use tandem_model::Version;
 /// Mints versions in binlog order. Only capture owns a minter.
 ///
 /// Every version is greater than the one before, whatever the clocks do. A version depends only on the last
-/// version and the binlog. So a capture that resumes from a watermark mints the same versions for the same row
-/// changes again.
+/// version and the binlog. So a capture that resumes from a watermark mints the same versions for the same
+/// row changes again.
 ///
 /// ```
 /// use tandem_model::Version;
@@ -48,8 +48,8 @@ impl Minter {
 
     /// A watermark's version: above every change before it and below every change after it.
     ///
-    /// It is at least MySQL's clock. So a write that borrows it replaces whatever an out-of-band writer left in
-    /// a cell before.
+    /// It is at least MySQL's clock. So a write that borrows it replaces whatever an out-of-band writer left
+    /// in a cell before.
     pub fn watermark(&mut self, clock_us: i64) -> Version {
         self.first_of_transaction(clock_us)
     }

@@ -21,8 +21,8 @@ pub enum Verdict {
 /// - `floor` is the version below which the tracker has forgotten changes.
 ///
 /// Any change after W₁ makes the comparison void: MySQL may have been read before the change and Cassandra
-/// after it, or the other way round. A change beyond W₃ alone would not. But the tracker keeps only the newest
-/// change of a key, and that change may hide another one between W₁ and W₃.
+/// after it, or the other way round. A change beyond W₃ alone would not. But the tracker keeps only the
+/// newest change of a key, and that change may hide another one between W₁ and W₃.
 pub fn judge(differs: bool, last_change: Option<Version>, lower: Version, floor: Version) -> Verdict {
     if !differs {
         Verdict::Match

@@ -38,9 +38,9 @@ pub fn reached(ends: &[i64], committed: impl Fn(usize) -> Option<i64>) -> bool {
 /// A watermark from before the table was captured is never borrowed for the table. Changes up to the first
 /// watermark that knows the table may be missing from the log.
 ///
-/// A watermark below `least` is not borrowed either. Writes that must replace cells from before a log gap pass
-/// the version with which the log continues after the gap. Example: a dual write was in flight when the gap
-/// began and borrowed the last watermark before the gap. A copy at that same version would tie with it.
+/// A watermark below `least` is not borrowed either. Writes that must replace cells from before a log gap
+/// pass the version with which the log continues after the gap. Example: a dual write was in flight when the
+/// gap began and borrowed the last watermark before the gap. A copy at that same version would tie with it.
 pub fn newest_borrowable<W: Borrow<Watermark>>(
     watermarks: impl DoubleEndedIterator<Item = W>,
     executed: &GtidSet,

@@ -1,10 +1,11 @@
 //! Writes the Avro bytes of single cells.
 //!
 //! The binlog decoder uses these functions to write cells directly from the row image, without a
-//! [`Value`](tandem_model::Value). The encoder of values uses the same functions, so both produce the same bytes.
+//! [`Value`](tandem_model::Value). The encoder of values uses the same functions, so both produce the same
+//! bytes.
 //!
-//! If the column's type is a union ([`Union::of`]), a cell starts with the branch. Then comes one of the forms below,
-//! depending on the column's type.
+//! If the column's type is a union ([`Union::of`]), a cell starts with the branch. Then comes one of the
+//! forms below, depending on the column's type.
 
 use tandem_model::{ColumnDef, ColumnType};
 
@@ -22,7 +23,8 @@ pub(crate) fn may_be_invalid(ty: &ColumnType) -> bool {
 pub struct Union {
     /// The branch of NULL. Nothing follows it.
     pub null: Option<u8>,
-    /// The branch of the column's own type. `None` means that the column is not a union: the value has no branch.
+    /// The branch of the column's own type. `None` means that the column is not a union: the value has no
+    /// branch.
     pub value: Option<u8>,
     /// The branch of a zero or partial date. Its text follows.
     pub invalid: Option<u8>,

@@ -1,7 +1,7 @@
 //! The envelope of a row change.
 //!
-//! It has the structure that Debezium's MySQL connector writes ("Change event values" in its documentation), so
-//! consumers of Debezium can read it.
+//! It has the structure that Debezium's MySQL connector writes ("Change event values" in its documentation),
+//! so consumers of Debezium can read it.
 
 use std::sync::Arc;
 
@@ -39,7 +39,8 @@ pub(crate) fn source_schema() -> Json {
     ]})
 }
 
-/// The schema of `transaction`. `data_collection_order`, a row's index among the rows of its own table, is not known.
+/// The schema of `transaction`. `data_collection_order`, a row's index among the rows of its own table, is
+/// not known.
 pub(crate) fn transaction_schema() -> Json {
     json!({"type": "record", "name": "Transaction", "fields": [
         {"name": "id", "type": "string"},
@@ -93,7 +94,8 @@ pub struct EncodedChange<'a> {
 }
 
 impl<'a> EncodedChange<'a> {
-    /// Combines a change with its images, as [`TableSchema::images`](crate::TableSchema::images) returns them.
+    /// Combines a change with its images, as [`TableSchema::images`](crate::TableSchema::images) returns
+    /// them.
     pub fn of(change: &'a Change, images: &'a Images) -> Self {
         let mut images = images.iter();
         Self {

@@ -1,7 +1,7 @@
 //! The errors of bytes, rows and schemas.
 
-/// A row, record or schema that cannot be written or read. Messages name columns and kinds of values, never the
-/// values.
+/// A row, record or schema that cannot be written or read. Messages name columns and kinds of values, never
+/// the values.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The number of cells in the row is not the number of columns of its table.

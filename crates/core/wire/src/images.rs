@@ -24,8 +24,8 @@ struct Spans {
 /// A row image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Image<'a> {
-    /// The Avro record of the primary key's columns in the key's order, without a frame. Two rows of a table have the
-    /// same key if and only if these bytes are equal.
+    /// The Avro record of the primary key's columns in the key's order, without a frame. Two rows of a table
+    /// have the same key if and only if these bytes are equal.
     pub key: &'a [u8],
     /// The Avro record of all columns.
     pub row: &'a [u8],
@@ -80,13 +80,14 @@ impl Images {
         Ok(())
     }
 
-    /// The buffer, for a decoder that appends the cells of an image itself. It must then call [`Self::end_row`].
+    /// The buffer, for a decoder that appends the cells of an image itself. It must then call
+    /// [`Self::end_row`].
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Ends the image whose cells start at `start`. `key` holds the ranges of the primary key's cells in the buffer, in
-    /// the key's order.
+    /// Ends the image whose cells start at `start`. `key` holds the ranges of the primary key's cells in the
+    /// buffer, in the key's order.
     ///
     /// # Panics
     ///

@@ -8,10 +8,10 @@
 //! - [`log`] holds the records that a producer writes, and the names of the topics.
 //! - [`control`] holds the records by which Tandem's roles communicate.
 //!
-//! Every record is framed as Kafka's tools expect: a zero byte, the schema id as four bytes big-endian, then Avro's
-//! binary encoding (Avro specification, "Binary Encoding"). The encoder and reader of rows are handwritten because
-//! every row passes through them. `apache-avro` encodes the control records. In the tests it also checks the
-//! handwritten code.
+//! Every record is framed as Kafka's tools expect: a zero byte, the schema id as four bytes big-endian, then
+//! Avro's binary encoding (Avro specification, "Binary Encoding"). The encoder and reader of rows are
+//! handwritten because every row passes through them. `apache-avro` encodes the control records. In the tests
+//! it also checks the handwritten code.
 
 pub mod cell;
 mod column;

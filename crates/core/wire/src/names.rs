@@ -13,8 +13,8 @@ pub(crate) fn is_legal(name: &str) -> bool {
 
 /// A legal and unique name for each column, in order.
 ///
-/// Legal names stay. In other names, each illegal character becomes `_`, and a number is appended if the result is
-/// already taken.
+/// Legal names stay. In other names, each illegal character becomes `_`, and a number is appended if the
+/// result is already taken.
 pub(crate) fn of_columns<'a>(columns: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     let mut taken: HashSet<String> = columns.clone().filter(|c| is_legal(c)).map(str::to_owned).collect();
     columns

@@ -28,9 +28,10 @@ pub struct ReadKeySchema {
 impl ReadSchema {
     /// Compiles a reader from the table definition in an envelope's schema.
     ///
-    /// Apart from its form, the schema must be exactly the one that Tandem writes for that definition, because the
-    /// reader is compiled from the definition. Its form may differ, because registries print schemas differently: any
-    /// white space, any order of keys, and names without a namespace that is implied.
+    /// Apart from its form, the schema must be exactly the one that Tandem writes for that definition,
+    /// because the reader is compiled from the definition. Its form may differ, because registries print
+    /// schemas differently: any white space, any order of keys, and names without a namespace that is
+    /// implied.
     ///
     /// # Errors
     ///

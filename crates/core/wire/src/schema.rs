@@ -45,7 +45,8 @@ impl TableSchema {
 
     /// The same schemas with a salt, a number that changes only their ids.
     ///
-    /// The schema store uses it if another schema already has the same id. Salt 0 is the same as [`Self::new`].
+    /// The schema store uses it if another schema already has the same id. Salt 0 is the same as
+    /// [`Self::new`].
     #[must_use]
     pub fn with_salt(&self, salt: u32) -> Self {
         Self::salted(Arc::clone(&self.table), &self.prefix, salt)

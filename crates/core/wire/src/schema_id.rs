@@ -4,8 +4,8 @@ use crate::WireError;
 
 /// The id of a schema: a hash of its normalised JSON. See [`normalise`].
 ///
-/// It is the 64-bit FNV-1a hash of the whole JSON with its two halves combined by XOR. The highest bit is cleared,
-/// because other tools treat ids as signed 32-bit numbers. 0 becomes 1.
+/// It is the 64-bit FNV-1a hash of the whole JSON with its two halves combined by XOR. The highest bit is
+/// cleared, because other tools treat ids as signed 32-bit numbers. 0 becomes 1.
 ///
 /// The hash includes logical types and Tandem's own properties, which Avro's canonical form would drop.
 pub fn id_of(json: &str) -> u32 {

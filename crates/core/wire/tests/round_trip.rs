@@ -404,8 +404,8 @@ fn orders() -> Arc<TableDef> {
     })
 }
 
-/// The schemas of one table as on every log written so far. A change of these bytes is a change of the format and of
-/// every id.
+/// The schemas of one table as on every log written so far. A change of these bytes is a change of the format
+/// and of every id.
 #[test]
 fn schemas_are_stable() {
     let schema = TableSchema::new(orders(), "tandem");

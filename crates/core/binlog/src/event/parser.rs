@@ -1,5 +1,5 @@
-//! Parses raw events into [`BinlogEvent`]s. The parser tracks the position, the open transaction and the table maps.
-//! No I/O.
+//! Parses raw events into [`BinlogEvent`]s. The parser tracks the position, the open transaction and the
+//! table maps. No I/O.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -134,8 +134,8 @@ impl EventParser {
         self.event(header, body).map_err(|fault| self.error(header.kind, fault))
     }
 
-    /// Starts a compressed transaction. Each of its events gets its end as position, because their own positions
-    /// are not positions in a file.
+    /// Starts a compressed transaction. Each of its events gets its end as position, because their own
+    /// positions are not positions in a file.
     pub(crate) fn feed_payload(
         &mut self,
         header: &EventHeader,
@@ -160,7 +160,8 @@ impl EventParser {
                 let ended = self.outside("its payload ends");
                 return ended.map(|()| None).map_err(|fault| self.error(PAYLOAD, fault));
             };
-            // QUERY, XID, TABLE_MAP, rows, comments and XA_PREPARE. No other event can be part of a transaction.
+            // QUERY, XID, TABLE_MAP, rows, comments and XA_PREPARE. No other event can be part of a
+            // transaction.
             let allowed = matches!(header.kind, 2 | 5 | 13 | 14 | 16..=19 | 23..=26 | 28..=32 | 38 | 39);
             let event = if allowed {
                 self.event(&header, body)
@@ -184,8 +185,8 @@ impl EventParser {
         }
     }
 
-    /// Moves the position within the file. `log_pos` has only 32 bits, but a large transaction can make a file
-    /// larger than that. So the upper bits follow from the previous position.
+    /// Moves the position within the file. `log_pos` has only 32 bits, but a large transaction can make a
+    /// file larger than that. So the upper bits follow from the previous position.
     fn move_to(&mut self, log_pos: u32) {
         if log_pos == 0 {
             return;
@@ -239,7 +240,8 @@ impl EventParser {
             }
             // STOP, FORMAT_DESCRIPTION and PREVIOUS_GTIDS are at the begin or end of a file.
             3 | 15 | 35 => Ok(self.idle()),
-            // IGNORABLE, ROWS_QUERY (the statement as a comment), and a membership change of a replication group.
+            // IGNORABLE, ROWS_QUERY (the statement as a comment), and a membership change of a replication
+            // group.
             28 | 29 | 37 => Ok(None),
             5 | 13 | 14 | 17 | 18 => Err(Fault::unsupported(
                 "it belongs to a statement that changes rows without row images",
@@ -275,8 +277,8 @@ impl EventParser {
         }
     }
 
-    /// Reads HEARTBEAT version 2. Its fields are type, length and value. Type 1 is the file's name, type 2 the
-    /// position.
+    /// Reads HEARTBEAT version 2. Its fields are type, length and value. Type 1 is the file's name, type 2
+    /// the position.
     fn heartbeat_2(&mut self, body: &[u8]) -> Result<(), Fault> {
         let mut cursor = Cursor::new(body);
         while !cursor.is_empty() {
@@ -309,7 +311,8 @@ impl EventParser {
         }
     }
 
-    /// Reads XA_PREPARE: whether the transaction committed in one phase, and its xid, which is known from XA START.
+    /// Reads XA_PREPARE: whether the transaction committed in one phase, and its xid, which is known from XA
+    /// START.
     fn xa_prepare(&mut self, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
         let one_phase = Cursor::new(body).u8()? != 0;
         match self.state {
@@ -440,8 +443,8 @@ impl EventParser {
         }
     }
 
-    /// Reads the head of PARTIAL_UPDATE_ROWS, which is that of other rows events. Such rows are refused for wanted
-    /// tables.
+    /// Reads the head of PARTIAL_UPDATE_ROWS, which is that of other rows events. Such rows are refused for
+    /// wanted tables.
     fn partial_rows(&mut self, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
         match self.plan_of(&RowsHead::read(body)?)? {
             None => Ok(None),

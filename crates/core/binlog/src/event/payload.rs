@@ -1,5 +1,5 @@
-//! Reads TRANSACTION_PAYLOAD events: the compressed events of a transaction (`Transaction_payload_event` in MySQL's
-//! source). MySQL writes them with `binlog_transaction_compression=ON`.
+//! Reads TRANSACTION_PAYLOAD events: the compressed events of a transaction (`Transaction_payload_event` in
+//! MySQL's source). MySQL writes them with `binlog_transaction_compression=ON`.
 
 use std::fmt;
 use std::io::{BufReader, Cursor as IoCursor, Read};
@@ -96,8 +96,8 @@ impl Payload {
         Ok(Some((header, &self.event)))
     }
 
-    /// Reads `n` bytes into `event`. Memory grows only with the bytes that actually come, whatever size an event
-    /// claims.
+    /// Reads `n` bytes into `event`. Memory grows only with the bytes that actually come, whatever size an
+    /// event claims.
     fn read(&mut self, n: usize) -> Result<(), Malformed> {
         self.event.clear();
         let read =

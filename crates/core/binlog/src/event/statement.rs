@@ -1,7 +1,7 @@
 //! Classifies statements by their first words.
 //!
-//! This is not an SQL parser. The result drives transaction boundaries and the log of schema changes; decoding rows
-//! does not depend on it.
+//! This is not an SQL parser. The result drives transaction boundaries and the log of schema changes;
+//! decoding rows does not depend on it.
 
 use tandem_model::TableName;
 
@@ -13,7 +13,8 @@ pub(crate) enum Query {
     Begin,
     Commit,
     Rollback,
-    /// SAVEPOINT, RELEASE SAVEPOINT or ROLLBACK TO. MySQL has already removed what was undone from the binlog.
+    /// SAVEPOINT, RELEASE SAVEPOINT or ROLLBACK TO. MySQL has already removed what was undone from the
+    /// binlog.
     Savepoint,
     /// The xid as MySQL writes it. The same holds for the next two variants with an xid.
     XaStart(String),
@@ -182,8 +183,8 @@ enum Token<'a> {
     End,
 }
 
-/// The tokens of a statement. Comments are skipped, except for `/*! … */`: MySQL executes their content, so it is
-/// part of the statement.
+/// The tokens of a statement. Comments are skipped, except for `/*! … */`: MySQL executes their content, so
+/// it is part of the statement.
 #[derive(Clone)]
 struct Tokens<'a> {
     rest: &'a str,

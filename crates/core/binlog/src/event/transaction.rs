@@ -11,8 +11,8 @@ use crate::types::charset::Collations;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub(crate) gtid: Gtid,
-    /// When it committed on the server that first executed it, in microseconds since the epoch. Servers older than
-    /// 8.0.1 do not write that; then it is the event's own time in whole seconds.
+    /// When it committed on the server that first executed it, in microseconds since the epoch. Servers older
+    /// than 8.0.1 do not write that; then it is the event's own time in whole seconds.
     pub(crate) commit_us: i64,
     pub(crate) server_id: u32,
 }
@@ -41,11 +41,11 @@ impl Opened {
         Ok(Self { gtid, commit_us: commit_us as i64, server_id })
     }
 
-    /// Reads GTID_TAGGED, an event in the format of MySQL's serialization library (`libs/mysql/serialization` in
-    /// MySQL's source).
+    /// Reads GTID_TAGGED, an event in the format of MySQL's serialization library (`libs/mysql/serialization`
+    /// in MySQL's source).
     ///
-    /// The event is a version, the size, the last field that a reader must understand, and then the fields in the
-    /// order of their ids, each after its id. Integers have variable length.
+    /// The event is a version, the size, the last field that a reader must understand, and then the fields in
+    /// the order of their ids, each after its id. Integers have variable length.
     pub(crate) fn read_tagged(body: &[u8], timestamp: u32, server_id: u32) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(body);
         if cursor.varlen()? != 1 {
@@ -129,8 +129,8 @@ struct Status {
 }
 
 impl Status {
-    /// Reads the variables up to the locale, in the order in which the server writes them. An unknown variable
-    /// ends the reading.
+    /// Reads the variables up to the locale, in the order in which the server writes them. An unknown
+    /// variable ends the reading.
     fn read(variables: &[u8]) -> Self {
         let mut status = Self::default();
         // Truncated variables end the reading, too.

@@ -183,8 +183,8 @@ impl Cell {
         Ok(())
     }
 
-    /// Writes a date or a point in time. For an invalid date it replaces the branch that was already written, and
-    /// writes the text of the date.
+    /// Writes a date or a point in time. For an invalid date it replaces the branch that was already written,
+    /// and writes the text of the date.
     fn put_date(
         &self,
         out: &mut Vec<u8>,

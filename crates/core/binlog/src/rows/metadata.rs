@@ -1,5 +1,5 @@
-//! The optional metadata at the end of a TABLE_MAP event (`Table_map_event::Optional_metadata_fields` in MySQL's
-//! source). MySQL writes all of it with `binlog_row_metadata=FULL`.
+//! The optional metadata at the end of a TABLE_MAP event (`Table_map_event::Optional_metadata_fields` in
+//! MySQL's source). MySQL writes all of it with `binlog_row_metadata=FULL`.
 
 use crate::cursor::{Cursor, Fault, Malformed};
 
@@ -94,8 +94,8 @@ impl<'a> Metadata<'a> {
                     let mut key = Vec::new();
                     while !field.is_empty() {
                         key.push(field.length()?);
-                        // The length of the column's prefix in the key. A key of prefixes is unique for the whole
-                        // columns, too.
+                        // The length of the column's prefix in the key. A key of prefixes is unique for the
+                        // whole columns, too.
                         field.lenenc()?;
                     }
                     out.primary_key = Some(key);

@@ -25,7 +25,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// `columns` are the columns of the row images, each with whether it is excluded. `key` are indexes into them.
+    /// `columns` are the columns of the row images, each with whether it is excluded. `key` are indexes into
+    /// them.
     fn new(name: TableName, columns: Vec<(ColumnDef, Form, bool)>, key: &[usize]) -> Result<Self, Fault> {
         if key.len() > KEY_COLUMNS {
             return Err(Fault::Malformed("its primary key has more columns than MySQL allows".into()));
@@ -76,7 +77,8 @@ pub(crate) struct Head<'a> {
     pub(crate) rest: Cursor<'a>,
 }
 
-/// Splits a TABLE_MAP event into the table id and the bytes after it. Two maps with the same bytes are identical.
+/// Splits a TABLE_MAP event into the table id and the bytes after it. Two maps with the same bytes are
+/// identical.
 pub(crate) fn split_id(body: &[u8]) -> Result<(u64, &[u8]), Malformed> {
     let mut cursor = Cursor::new(body);
     Ok((cursor.uint(6)?, cursor.rest()))
@@ -261,8 +263,8 @@ fn blob_length(type_metadata: &mut Cursor<'_>) -> Result<u8, Fault> {
     }
 }
 
-/// Reads a STRING column: CHAR or BINARY, or, by the real type in its metadata, ENUM or SET. The two highest bits
-/// of a length above 255 are inverted in the real type.
+/// Reads a STRING column: CHAR or BINARY, or, by the real type in its metadata, ENUM or SET. The two highest
+/// bits of a length above 255 are inverted in the real type.
 fn string(
     type_metadata: &mut Cursor<'_>,
     metadata: &Metadata<'_>,

@@ -31,8 +31,8 @@ pub(crate) enum Charset {
     Binary,
 }
 
-/// The characters of Windows-1252 from 0x80 to 0x9f. MySQL maps its five undefined bytes to the C1 controls of the
-/// same number.
+/// The characters of Windows-1252 from 0x80 to 0x9f. MySQL maps its five undefined bytes to the C1 controls
+/// of the same number.
 const LATIN1_80_9F: [char; 32] = [
     '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}',
     '\u{2030}', '\u{160}', '\u{2039}', '\u{152}', '\u{8d}', '\u{17d}', '\u{8f}', '\u{90}', '\u{2018}',

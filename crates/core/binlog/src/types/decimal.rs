@@ -1,7 +1,8 @@
 //! Reads a DECIMAL from the binlog (`bin2decimal` in `strings/decimal.cc`).
 //!
-//! From the decimal point outwards, each group of 9 digits takes 4 bytes big-endian. The remaining digits take as few
-//! bytes as they need. The first bit is inverted. For a negative number, every bit is inverted as well.
+//! From the decimal point outwards, each group of 9 digits takes 4 bytes big-endian. The remaining digits
+//! take as few bytes as they need. The first bit is inverted. For a negative number, every bit is inverted as
+//! well.
 
 use tandem_model::Decimal;
 use tandem_wire::cell;

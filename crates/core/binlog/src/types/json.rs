@@ -1,6 +1,7 @@
 //! Prints MySQL's binary JSON (`sql-common/json_binary.h`) as text.
 //!
-//! The text is exactly the text that a SELECT returns. So the binlog and a read agree, and nobody has to parse JSON.
+//! The text is exactly the text that a SELECT returns. So the binlog and a read agree, and nobody has to
+//! parse JSON.
 
 use std::fmt::Write as _;
 
@@ -25,8 +26,8 @@ fn text(document: &[u8]) -> Result<String, Malformed> {
     let Some((&kind, body)) = document.split_first() else {
         return Ok("null".into());
     };
-    // Each value takes at least one byte. So this limit also ends a damaged document whose values refer to each
-    // other.
+    // Each value takes at least one byte. So this limit also ends a damaged document whose values refer to
+    // each other.
     let mut printer = Printer { out: String::with_capacity(document.len() * 2), left: document.len() };
     printer.value(kind, body, 0)?;
     Ok(printer.out)
@@ -81,8 +82,8 @@ impl Printer {
 
     /// Prints an object or array.
     ///
-    /// It holds the number of elements and its size in bytes, for an object the offsets and lengths of its keys, and
-    /// then for each element its type with its offset, or with its value if that is small enough.
+    /// It holds the number of elements and its size in bytes, for an object the offsets and lengths of its
+    /// keys, and then for each element its type with its offset, or with its value if that is small enough.
     fn container(&mut self, body: &[u8], widths: Widths, keyed: bool, depth: u32) -> Result<(), Malformed> {
         let mut head = Cursor::new(body);
         let count = head.uint(widths.offset)?;
@@ -193,7 +194,8 @@ impl Widths {
     }
 }
 
-/// Reads a variable-length number: seven bits per byte, the lowest first. A set highest bit means that more follow.
+/// Reads a variable-length number: seven bits per byte, the lowest first. A set highest bit means that more
+/// follow.
 fn variable_length(cursor: &mut Cursor<'_>) -> Result<usize, Malformed> {
     let mut length = 0;
     for shift in [0, 7, 14, 21, 28] {

@@ -1,12 +1,12 @@
 //! Prints a DOUBLE in JSON as MySQL does (`my_gcvt` in `strings/dtoa.cc`).
 //!
-//! MySQL prints the shortest digits that identify the number. It uses an exponent for integers of more than 15 digits,
-//! and for numbers whose first digit is more than 15 places after the point.
+//! MySQL prints the shortest digits that identify the number. It uses an exponent for integers of more than
+//! 15 digits, and for numbers whose first digit is more than 15 places after the point.
 
 use std::fmt::Write as _;
 
-/// The maximum distance between the first digit and the decimal point without an exponent. The limit to the right
-/// applies only to integers.
+/// The maximum distance between the first digit and the decimal point without an exponent. The limit to the
+/// right applies only to integers.
 const PLAIN: i32 = 15;
 
 /// Appends the text of a number.

@@ -1,5 +1,5 @@
-//! Dates and times in MySQL's binlog encodings (`sql/my_time.cc`, `my_*_packed_from_binary`), as fields, and as the
-//! model's values.
+//! Dates and times in MySQL's binlog encodings (`sql/my_time.cc`, `my_*_packed_from_binary`), as fields, and
+//! as the model's values.
 
 use tandem_model::Value;
 
@@ -29,8 +29,9 @@ const DAY_US: i64 = 86_400_000_000;
 impl DateTimeFields {
     /// Days since 1970-01-01. `None` if the fields are not a day of the calendar.
     ///
-    /// That is the case for zero and partial dates, for dates such as the 31st of February (ALLOW_INVALID_DATES),
-    /// and for the year 0: MySQL's own arithmetic does not treat it as a year of the proleptic calendar.
+    /// That is the case for zero and partial dates, for dates such as the 31st of February
+    /// (ALLOW_INVALID_DATES), and for the year 0: MySQL's own arithmetic does not treat it as a year of the
+    /// proleptic calendar.
     pub(crate) fn days(self) -> Option<i32> {
         let (year, month, day) = (i32::from(self.year), i32::from(self.month), i32::from(self.day));
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -88,8 +89,8 @@ impl DateTimeFields {
         })
     }
 
-    /// Reads the packed form in JSON (`TIME_from_longlong_datetime_packed`): year × 13 + month, then 5 bits for the
-    /// day, 5 for the hour, 6 for the minute, 6 for the second and 24 for microseconds.
+    /// Reads the packed form in JSON (`TIME_from_longlong_datetime_packed`): year × 13 + month, then 5 bits
+    /// for the day, 5 for the hour, 6 for the minute, 6 for the second and 24 for microseconds.
     pub(crate) fn from_packed(packed: i64) -> Result<Self, Malformed> {
         let packed = packed.unsigned_abs();
         let year_month = packed >> 46;
@@ -139,8 +140,8 @@ impl DateTimeFields {
         self.micros_since_epoch().map_or_else(|| self.invalid(Some(fsp)), Value::Timestamp)
     }
 
-    /// The fields of a DATE, DATETIME, TIMESTAMP or invalid date. `None` for other values, and for values outside
-    /// MySQL's range.
+    /// The fields of a DATE, DATETIME, TIMESTAMP or invalid date. `None` for other values, and for values
+    /// outside MySQL's range.
     pub fn of(value: &Value) -> Option<Self> {
         match value {
             Value::Date(days) => Self::from_days((*days).into()),
@@ -228,8 +229,8 @@ fn micros(fraction: u64) -> Result<u32, Malformed> {
     Ok(fraction as u32)
 }
 
-/// Reads a DATETIME2: 5 bytes big-endian, then the fraction. The bits are the sign, 17 for year × 13 + month, 5 for
-/// the day, 5 for the hour, 6 for the minute and 6 for the second.
+/// Reads a DATETIME2: 5 bytes big-endian, then the fraction. The bits are the sign, 17 for year × 13 + month,
+/// 5 for the day, 5 for the hour, 6 for the minute and 6 for the second.
 pub(crate) fn binlog_date_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<DateTimeFields, Malformed> {
     let packed = cursor.uint_be(5)? & 0x7f_ffff_ffff;
     let year_month = packed >> 22;
@@ -244,8 +245,8 @@ pub(crate) fn binlog_date_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<DateT
     })
 }
 
-/// Reads a TIMESTAMP2: seconds since the epoch in 4 bytes big-endian, then the fraction. Returns microseconds, or
-/// `None` for 0, which is the zero date.
+/// Reads a TIMESTAMP2: seconds since the epoch in 4 bytes big-endian, then the fraction. Returns
+/// microseconds, or `None` for 0, which is the zero date.
 pub(crate) fn binlog_timestamp(cursor: &mut Cursor<'_>, fsp: u8) -> Result<Option<i64>, Malformed> {
     let seconds = cursor.uint_be(4)? as i64;
     let micros = fraction(cursor, fsp)?;
@@ -255,8 +256,8 @@ pub(crate) fn binlog_timestamp(cursor: &mut Cursor<'_>, fsp: u8) -> Result<Optio
 /// Reads a TIME2. Returns microseconds.
 ///
 /// It is 3 bytes (10 bits for the hour, 6 for the minute, 6 for the second) and the fraction, together one
-/// big-endian number with an offset of half its range. So a negative time with a fraction is one two's complement
-/// number, not a negative whole with a positive fraction.
+/// big-endian number with an offset of half its range. So a negative time with a fraction is one two's
+/// complement number, not a negative whole with a positive fraction.
 pub(crate) fn binlog_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<i64, Malformed> {
     let (bytes, unit) = fraction_layout(fsp)?;
     let fraction_bits = 8 * bytes as u32;

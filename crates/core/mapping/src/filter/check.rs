@@ -1,7 +1,7 @@
 //! The type check of filters.
 //!
-//! A checked filter cannot fail, whatever the row. The crate `cel` checks nothing before it evaluates, so this check
-//! restricts expressions to a subset of CEL:
+//! A checked filter cannot fail, whatever the row. The crate `cel` checks nothing before it evaluates, so
+//! this check restricts expressions to a subset of CEL:
 //!
 //! - `&&`, `||`, `!`, `? :` over booleans;
 //! - `==` and `!=` between values of one type (int and uint compare by value), and with `null`;
@@ -10,8 +10,8 @@
 //! - `%` by a positive literal, to select a part of the rows;
 //! - `startsWith`, `endsWith`, `contains`, `size`, and `timestamp` of a text literal.
 //!
-//! A nullable column is allowed in `==`, `!=` and `in`. Elsewhere, the expression itself must guard it. Examples:
-//! `amount != null && amount > 5`, and `amount == null || amount > 5`.
+//! A nullable column is allowed in `==`, `!=` and `in`. Elsewhere, the expression itself must guard it.
+//! Examples: `amount != null && amount > 5`, and `amount == null || amount > 5`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Turns binlog events into batches of records. It mints versions, ends batches and resumes from watermarks, and
-//! does no I/O.
+//! Turns binlog events into batches of records. It mints versions, ends batches and resumes from watermarks,
+//! and does no I/O.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -308,8 +308,8 @@ impl Assembler {
         Ok(())
     }
 
-    /// Commits the open transaction. Its rows are already published, or it is an XA transaction that commits in
-    /// one phase.
+    /// Commits the open transaction. Its rows are already published, or it is an XA transaction that commits
+    /// in one phase.
     fn commit(&mut self, position: BinlogPosition) -> Result<(), AssembleError> {
         let mut open = self.open.take().ok_or_else(|| AssembleError::OutOfOrder(position.clone()))?;
         let Some((_, held)) = open.xa.take() else {

@@ -5,18 +5,18 @@
 //! published only at the XA COMMIT, at its position and its time. Between the two:
 //!
 //! - **The checkpoint lacks the GTID of the PREPARE** until the decision is completely published. A GTID set
-//!   may have holes. So after a restart MySQL sends the prepared transaction again, before everything new, and
-//!   capture needs no other memory. A PREPARE mints nothing and publishes nothing. So versions remain a
+//!   may have holes. So after a restart MySQL sends the prepared transaction again, before everything new,
+//!   and capture needs no other memory. A PREPARE mints nothing and publishes nothing. So versions remain a
 //!   function of the last watermark and the binlog. Its rows are minted as rows of the XA COMMIT.
-//! - **The borrowing rule `W.gtid ⊆ gtid_executed` still holds.** A set with a hole requires less of the server.
-//!   A state read before the XA COMMIT has none of the rows; a state that has them was read after it. So a
-//!   borrowed write is below the rows, or it contains them.
+//! - **The borrowing rule `W.gtid ⊆ gtid_executed` still holds.** A set with a hole requires less of the
+//!   server. A state read before the XA COMMIT has none of the rows; a state that has them was read after it.
+//!   So a borrowed write is below the rows, or it contains them.
 //! - **MySQL must not purge the file that holds the PREPARE.** If it does, a restart is refused as for every
 //!   purged transaction.
-//! - **The rows are kept in memory** up to one limit for all prepared transactions. A transaction that exceeds
-//!   the limit is dropped from memory completely. When it commits, a replay reads its rows from the binlog
-//!   again: a second connection asks for this one transaction, and its rows are published like those of any
-//!   large transaction.
+//! - **The rows are kept in memory** up to one limit for all prepared transactions. A transaction that
+//!   exceeds the limit is dropped from memory completely. When it commits, a replay reads its rows from the
+//!   binlog again: a second connection asks for this one transaction, and its rows are published like those
+//!   of any large transaction.
 //! - **An XA COMMIT of an unknown transaction stops capture.** The transaction was prepared before the log
 //!   began. An XA ROLLBACK of an unknown transaction needs nothing.
 

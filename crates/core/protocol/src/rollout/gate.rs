@@ -76,7 +76,8 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// The text is not CEL, uses an unknown measurement or function, mixes types, or does not yield a boolean.
+    /// The text is not CEL, uses an unknown measurement or function, mixes types, or does not yield a
+    /// boolean.
     pub fn compile(name: &str, expression: &str) -> Result<Self, GateError> {
         let refused =
             |cause: String| GateError { name: name.to_owned(), expression: expression.to_owned(), cause };

@@ -1,7 +1,7 @@
 //! The control records, by which Tandem's roles communicate.
 //!
-//! Their schemas are in the project's `schemas/` folder. Each record starts with its `format`. A reader refuses a
-//! record of a later format.
+//! Their schemas are in the project's `schemas/` folder. Each record starts with its `format`. A reader
+//! refuses a record of a later format.
 
 mod audit;
 mod phase;

@@ -1,4 +1,5 @@
-//! Control records: mismatches, backfill progress, DDL statements, failed dual writes, log gaps and full verifications.
+//! Control records: mismatches, backfill progress, DDL statements, failed dual writes, log gaps and full
+//! verifications.
 
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +149,8 @@ pub struct DualWriteFailure {
 /// The key in `<prefix>.control` of the record of the newest log gap.
 pub const RESNAPSHOT_KEY: &[u8] = b"resnapshot";
 
-/// A log gap. Changes that MySQL made during the gap are on no topic, so every table is copied again (re-snapshot).
+/// A log gap. Changes that MySQL made during the gap are on no topic, so every table is copied again
+/// (re-snapshot).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resnapshot {
     /// The version of the watermark with which the log continues.
@@ -163,11 +165,11 @@ pub struct Resnapshot {
     pub at_us: i64,
 }
 
-/// The key in `<prefix>.control` of the progress of a table's backfill. `resnapshot` is the newest [`Resnapshot`], if
-/// there is one.
+/// The key in `<prefix>.control` of the progress of a table's backfill. `resnapshot` is the newest
+/// [`Resnapshot`], if there is one.
 ///
-/// Each re-snapshot starts new copies under keys of their own. So rows copied before it do not count. Neither does a
-/// backfill that has not seen the re-snapshot yet and continues the earlier copy.
+/// Each re-snapshot starts new copies under keys of their own. So rows copied before it do not count. Neither
+/// does a backfill that has not seen the re-snapshot yet and continues the earlier copy.
 pub fn progress_key(table: &str, resnapshot: Option<&Resnapshot>) -> Vec<u8> {
     match resnapshot {
         None => format!("backfill/{table}"),

@@ -52,8 +52,8 @@ impl ChangeTopic {
 
     /// The record of a change.
     ///
-    /// A key stays in its partition when the table definition changes. The partition depends only on the values of
-    /// the primary key, not on the schema id before them, which changes with the definition.
+    /// A key stays in its partition when the table definition changes. The partition depends only on the
+    /// values of the primary key, not on the schema id before them, which changes with the definition.
     ///
     /// # Errors
     ///

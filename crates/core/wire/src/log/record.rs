@@ -29,8 +29,8 @@ pub struct OutRecord {
 }
 
 impl OutRecord {
-    /// A record on a topic with one partition by which roles communicate. It has no version, and its time is the time
-    /// of writing.
+    /// A record on a topic with one partition by which roles communicate. It has no version, and its time is
+    /// the time of writing.
     pub fn control(topic: impl Into<Arc<str>>, key: Vec<u8>, value: Vec<u8>) -> Self {
         Self { topic: topic.into(), partition: 0, key, value: Some(value), version: None, timestamp_ms: None }
     }

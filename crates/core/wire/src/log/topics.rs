@@ -66,8 +66,8 @@ impl Topics {
 
     /// The audit topic: who changed the phase, when and why. It has one partition.
     ///
-    /// It is separate from the control topic because every entry is kept forever, and every gateway reads the control
-    /// topic from its beginning.
+    /// It is separate from the control topic because every entry is kept forever, and every gateway reads the
+    /// control topic from its beginning.
     pub fn audit(&self) -> String {
         self.named("audit")
     }
@@ -120,8 +120,8 @@ impl Topics {
 
 /// Escapes a name for use in a topic name. Different names have different escaped forms.
 ///
-/// Kafka allows ASCII letters, digits, `.`, `_` and `-`. Letters, digits and `_` stay. Every other byte, including `.`
-/// and `-`, becomes `-` and two hexadecimal digits. For example, `a-b.c` becomes `a-2db-2ec`.
+/// Kafka allows ASCII letters, digits, `.`, `_` and `-`. Letters, digits and `_` stay. Every other byte,
+/// including `.` and `-`, becomes `-` and two hexadecimal digits. For example, `a-b.c` becomes `a-2db-2ec`.
 fn escape(out: &mut String, name: &str) {
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'_' {

@@ -1,5 +1,5 @@
-//! Character sets that are decoded by tables. `cargo xtask charsets` extracts the tables from MySQL itself and
-//! documents the format of their lines.
+//! Character sets that are decoded by tables. `cargo xtask charsets` extracts the tables from MySQL itself
+//! and documents the format of their lines.
 
 use std::sync::OnceLock;
 
@@ -48,7 +48,8 @@ struct Table {
     two: Vec<u16>,
     /// Sequences of three bytes, indexed by the last two. Empty if the character set has none.
     three: Vec<u16>,
-    /// Runs of four-byte sequences: the number of the first sequence, its character, and the length of the run.
+    /// Runs of four-byte sequences: the number of the first sequence, its character, and the length of the
+    /// run.
     runs: Vec<(u32, u32, u32)>,
 }
 

@@ -66,7 +66,8 @@ fn a_damaged_payload_is_an_error_with_the_position() {
         let error = inflate(body).unwrap_err().to_string();
         assert!(error.contains("binlog.000001:900") && error.contains(text), "{error}");
     };
-    // A payload without a commit, an empty one, one with an event after the commit, and one with another transaction.
+    // A payload without a commit, an empty one, one with an event after the commit, and one with another
+    // transaction.
     let events = events();
     refused(&compressed(&events[..events.len() - 27]), "inside a transaction");
     refused(&compressed(&[]), "inside a transaction");
