@@ -79,7 +79,7 @@ async fn a_filter_that_not_every_row_can_pass_or_fail() -> anyhow::Result<()> {
         ("status != 'draft'", vec!["at 1:1", "no column `status`", "`id`, `v`"]),
         ("v == 'draft'", vec!["at 1:3", "column `v` (int, int in CEL)", "string"]),
         ("v > 3", vec!["at 1:1", "NULL", "guard"]),
-        ("id > 3 &&", vec!["at 1:10", "no CEL expression"]),
+        ("id > 3 &&", vec!["at 1:10", "not a CEL expression"]),
         ("id > now()", vec!["`now`"]),
         ("id % 2", vec!["must be given bool"]),
     ] {

@@ -1,29 +1,29 @@
-//! Reading bytes with every bound checked.
+//! A byte cursor that checks every bound.
 
 use tandem_model::TableName;
 
-/// The bytes ended too early or hold something that cannot be; the text says what.
+/// The bytes end too early or are invalid. The text says how.
 pub type Malformed = String;
 
-/// Why an event cannot be carried.
+/// Why an event cannot be decoded or is not supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Its bytes make no sense.
+    /// Its bytes are invalid.
     Malformed(Malformed),
-    /// It is understood, and cannot be carried.
+    /// It is not supported.
     Unsupported {
-        /// Why.
+        /// The reason.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// The rows of one table cannot be carried.
+    /// The rows of one table are not supported.
     OfTable {
         /// The table.
         table: TableName,
-        /// Why.
+        /// The reason.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
 }
@@ -33,7 +33,7 @@ impl Fault {
         Self::Unsupported { problem: problem.into(), remedy: remedy.into() }
     }
 
-    /// The same with the table's name in it.
+    /// The same fault with the table's name.
     pub(crate) fn of_table(self, table: &TableName) -> Self {
         match self {
             Self::Malformed(problem) => Self::Malformed(format!("table {table}: {problem}")),
@@ -56,7 +56,7 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// A cursor at the first of these bytes.
+    /// Creates a cursor at the first of these bytes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
@@ -66,12 +66,12 @@ impl<'a> Cursor<'a> {
         self.rest.is_empty()
     }
 
-    /// How many bytes are left.
+    /// The number of bytes left.
     pub fn len(&self) -> usize {
         self.rest.len()
     }
 
-    /// Everything that is left.
+    /// All bytes that are left.
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
@@ -79,6 +79,7 @@ impl<'a> Cursor<'a> {
     /// The next `n` bytes.
     ///
     /// # Errors
+    ///
     /// There are fewer bytes left.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
         let Some((taken, rest)) = self.rest.split_at_checked(n) else {
@@ -97,6 +98,7 @@ impl<'a> Cursor<'a> {
     /// The next byte.
     ///
     /// # Errors
+    ///
     /// There are fewer bytes left.
     pub fn u8(&mut self) -> Result<u8, Malformed> {
         Ok(self.take(1)?[0])
@@ -105,6 +107,7 @@ impl<'a> Cursor<'a> {
     /// A server's UUID: 16 bytes.
     ///
     /// # Errors
+    ///
     /// There are fewer bytes left.
     pub fn sid(&mut self) -> Result<[u8; 16], Malformed> {
         self.array()
@@ -113,6 +116,7 @@ impl<'a> Cursor<'a> {
     /// A FLOAT, little-endian.
     ///
     /// # Errors
+    ///
     /// There are fewer bytes left.
     pub fn f32(&mut self) -> Result<f32, Malformed> {
         Ok(f32::from_le_bytes(self.array()?))
@@ -121,6 +125,7 @@ impl<'a> Cursor<'a> {
     /// A DOUBLE, little-endian.
     ///
     /// # Errors
+    ///
     /// There are fewer bytes left.
     pub fn f64(&mut self) -> Result<f64, Malformed> {
         Ok(f64::from_le_bytes(self.array()?))
@@ -129,9 +134,10 @@ impl<'a> Cursor<'a> {
     /// A little-endian unsigned integer of up to 8 bytes.
     ///
     /// # Errors
-    /// There are fewer bytes left, or they hold no such number.
+    ///
+    /// There are fewer bytes left, or they are not such a number.
     pub fn uint(&mut self, bytes: usize) -> Result<u64, Malformed> {
-        // The widths that rows are full of, without a copy of a length known only at run time.
+        // Fast paths for the common widths: their lengths are known at compile time.
         Ok(match bytes {
             1 => self.u8()?.into(),
             2 => u16::from_le_bytes(self.array()?).into(),
@@ -144,7 +150,8 @@ impl<'a> Cursor<'a> {
     /// A little-endian two's complement integer of 1 to 8 bytes.
     ///
     /// # Errors
-    /// There are fewer bytes left, or they hold no such number.
+    ///
+    /// There are fewer bytes left, or they are not such a number.
     pub fn int(&mut self, bytes: usize) -> Result<i64, Malformed> {
         let shift = 64 - 8 * bytes as u32;
         Ok((self.uint(bytes)? << shift) as i64 >> shift)
@@ -153,7 +160,8 @@ impl<'a> Cursor<'a> {
     /// A big-endian unsigned integer of up to 8 bytes.
     ///
     /// # Errors
-    /// There are fewer bytes left, or they hold no such number.
+    ///
+    /// There are fewer bytes left, or they are not such a number.
     pub fn uint_be(&mut self, bytes: usize) -> Result<u64, Malformed> {
         Ok(self.take(bytes)?.iter().fold(0, |sum, &b| sum << 8 | u64::from(b)))
     }
@@ -161,22 +169,27 @@ impl<'a> Cursor<'a> {
     /// The protocol's length-encoded integer.
     ///
     /// # Errors
-    /// There are fewer bytes left, or they hold no such number.
+    ///
+    /// There are fewer bytes left, or they are not such a number.
     pub fn lenenc(&mut self) -> Result<u64, Malformed> {
         match self.u8()? {
             first @ 0..=250 => Ok(first.into()),
             252 => self.uint(2),
             253 => self.uint(3),
             254 => self.uint(8),
-            _ => Err("it holds a length that is none".into()),
+            _ => Err("it holds an invalid length".into()),
         }
     }
 
-    /// An unsigned integer of MySQL's serialization library: as many ones as the first byte ends in, so
-    /// many bytes follow; the value is what lies above those ones and the zero that ends them.
+    /// A variable-length unsigned integer of MySQL's serialization library.
+    ///
+    /// The number of trailing ones in the first byte is the number of further bytes. The value is in the bits
+    /// above these ones and the zero that ends them. For example, `0xb1 0x03` ends in one 1, so one byte
+    /// follows, and the value is `0x03b1 >> 2` = 236.
     ///
     /// # Errors
-    /// There are fewer bytes left, or they hold no such number.
+    ///
+    /// There are fewer bytes left, or they are not such a number.
     pub fn varlen(&mut self) -> Result<u64, Malformed> {
         let first = self.u8()?;
         let more = first.trailing_ones() as usize;
@@ -187,18 +200,20 @@ impl<'a> Cursor<'a> {
         Ok(((high | u128::from(first)) >> (more + 1)) as u64)
     }
 
-    /// A length-encoded integer as the length of something that lies within these bytes.
+    /// A length-encoded integer that is the length of something within these bytes.
     ///
     /// # Errors
-    /// There are fewer bytes left, or they hold no such number.
+    ///
+    /// There are fewer bytes left, or they are not such a number.
     pub fn length(&mut self) -> Result<usize, Malformed> {
         usize::try_from(self.lenenc()?).map_err(|_| "it holds a length beyond memory".into())
     }
 
-    /// Bytes after their length-encoded length.
+    /// Bytes that follow their length-encoded length.
     ///
     /// # Errors
-    /// There are fewer bytes left, or they hold no such number.
+    ///
+    /// There are fewer bytes left, or they are not such a number.
     pub fn lenenc_bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let n = self.length()?;
         self.take(n)
@@ -210,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers() {
+    fn integers_of_every_encoding() {
         assert_eq!(Cursor::new(&[0xff, 0xff, 0x7f]).int(3), Ok(0x7f_ffff));
         assert_eq!(Cursor::new(&[0x00, 0x00, 0x80]).int(3), Ok(-0x80_0000));
         assert_eq!(Cursor::new(&[0xff; 8]).int(8), Ok(-1));

@@ -1,4 +1,4 @@
-//! The decoder: raw events in, binlog events out.
+//! The event decoder: raw events in, binlog events out.
 
 use std::fmt;
 
@@ -13,8 +13,8 @@ use crate::{BinlogEvent, DecodeError, ExcludedColumns};
 
 /// Decodes a binlog, event by event, in the binlog's order.
 ///
-/// A compressed transaction is one raw event that holds many: after each event ask [`more`](Self::more)
-/// until it gives nothing.
+/// A compressed transaction is one raw event that holds many events. So after each raw event, call
+/// [`more`](Self::more) until it returns `None`.
 pub struct EventDecoder {
     parser: EventParser,
     checksums: Checksums,
@@ -27,8 +27,10 @@ impl fmt::Debug for EventDecoder {
 }
 
 impl EventDecoder {
-    /// `collations` are pairs of a collation's id and the name of its character set, as
-    /// `information_schema.COLLATIONS` has them. Rows come only of tables that are `wanted`.
+    /// Creates a decoder for the tables that `wanted` selects. Rows of other tables are skipped.
+    ///
+    /// `collations` are pairs of a collation's id and the name of its character set, from
+    /// `information_schema.COLLATIONS`.
     pub fn new(
         collations: impl IntoIterator<Item = (u64, String)>,
         wanted: impl Fn(&TableName) -> bool + Send + 'static,
@@ -40,31 +42,32 @@ impl EventDecoder {
         }
     }
 
-    /// Leaves these columns out of every row and every definition.
+    /// Excludes these columns from every row and every definition.
     #[must_use]
     pub fn excluding(mut self, columns: ExcludedColumns) -> Self {
         self.parser.exclude(columns);
         self
     }
 
-    /// Whether the server's events end in a CRC32 (`@@binlog_checksum`), until a format description event
-    /// says otherwise.
+    /// Sets whether the server's events end in a CRC32 (`@@binlog_checksum`). A format description event
+    /// overrides this.
     #[must_use]
     pub fn with_checksums(mut self, expected: bool) -> Self {
         self.checksums.expected = expected;
         self
     }
 
-    /// Where the last event ended.
+    /// The end of the last event.
     pub fn position(&self) -> &BinlogPosition {
         self.parser.position()
     }
 
-    /// Takes the next event as the server sent it, with its header and, where the server writes them, its
-    /// checksum.
+    /// Decodes the next event as the server sent it: with its header, and with a checksum if the server
+    /// writes one.
     ///
     /// # Errors
-    /// The event is damaged, not understood, or cannot be carried.
+    ///
+    /// The event is damaged, unknown, or not supported.
     pub fn receive(&mut self, event: &Bytes) -> Result<Option<BinlogEvent>, DecodeError> {
         match self.checksums.open(event) {
             Ok((header, body)) if header.kind == PAYLOAD => self.parser.feed_payload(&header, &body),
@@ -77,11 +80,13 @@ impl EventDecoder {
         }
     }
 
-    /// Takes the next event without a checksum: its header of 19 bytes (`Log_event_header`) and its body.
-    /// The header's size does not count; the slice's does.
+    /// Decodes the next event without a checksum: its header of 19 bytes (`Log_event_header`) and its body.
+    ///
+    /// The length of the slice decides where the event ends. The size in the header is ignored.
     ///
     /// # Errors
-    /// The event is damaged, not understood, or cannot be carried.
+    ///
+    /// The event is damaged, unknown, or not supported.
     pub fn feed(&mut self, event: &[u8]) -> Result<Option<BinlogEvent>, DecodeError> {
         match split(event) {
             Ok((header, body)) => self.parser.feed(&header, body),
@@ -89,10 +94,11 @@ impl EventDecoder {
         }
     }
 
-    /// What else the last event holds, where it is a compressed transaction.
+    /// The next event inside the last raw event, if that is a compressed transaction. `None` at its end.
     ///
     /// # Errors
-    /// The compressed transaction is damaged, or holds an event that cannot be carried.
+    ///
+    /// The compressed transaction is damaged, or it holds an event that is not supported.
     pub fn more(&mut self) -> Result<Option<BinlogEvent>, DecodeError> {
         self.parser.more()
     }

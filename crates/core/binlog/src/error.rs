@@ -2,32 +2,32 @@
 
 use tandem_model::TableName;
 
-/// An event that cannot be decoded or carried. Reading the same event again gives the same error.
+/// An event that cannot be decoded or is not supported. Reading the same event again yields the same error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// An event whose bytes make no sense.
+    /// An event with invalid bytes.
     #[error("the binlog event {event} that ends at {at} cannot be read: {problem}")]
     Malformed {
         /// The event's type.
         event: String,
         /// `file:position`.
         at: String,
-        /// What is wrong.
+        /// What is invalid.
         problem: String,
     },
-    /// An event that is understood but cannot be carried, or is not known.
+    /// An event that is unknown, or known but not supported.
     #[error("the binlog event {event} that ends at {at} cannot be carried: {problem}; {remedy}")]
     Unsupported {
         /// The event's type.
         event: String,
         /// `file:position`.
         at: String,
-        /// Why.
+        /// The reason.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// A table's rows cannot be carried.
+    /// The rows of a table cannot be decoded, or are not supported.
     #[error(
         "rows of table {table} in the binlog event that ends at {at} cannot be carried: {problem}; {remedy}"
     )]
@@ -36,9 +36,9 @@ pub enum DecodeError {
         table: TableName,
         /// `file:position`.
         at: String,
-        /// Why, naming the column where there is one.
+        /// The reason. It names the column, if there is one.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
 }

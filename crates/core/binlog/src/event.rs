@@ -1,4 +1,4 @@
-//! What the binlog stream yields.
+//! The events that the decoder yields.
 
 use std::sync::Arc;
 
@@ -11,81 +11,83 @@ mod payload;
 mod statement;
 mod transaction;
 
-/// The locale that gateways set in their sessions, `en_ZW` by its number (`sql_locale.cc`).
+/// The locale that gateways set in their sessions. This is the number of `en_ZW` (`sql_locale.cc`).
 ///
-/// The number stands in the BEGIN of each of a session's transactions, also where a trigger changes the
-/// first row. It takes no privilege and three bytes; its names of days and months are those of every
-/// English locale. An application that sets the same locale is taken for a gateway.
+/// It marks a gateway's transactions: the BEGIN of each transaction holds the locale of its session, even if
+/// a trigger changes the first row. Setting it needs no privilege and costs three bytes in the binlog. Its
+/// names of days and months are those of every English locale. An application that sets the same locale
+/// counts as a gateway.
 pub const GATEWAY_LOCALE: u64 = 80;
 
-/// One thing that happened in the binlog.
+/// A decoded event of the binlog.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BinlogEvent {
     /// A transaction begins.
     Begin {
-        /// Its GTID.
+        /// The transaction's GTID.
         gtid: Gtid,
-        /// When it committed on the server that executed it first, microseconds since the epoch.
+        /// When it committed on the server that first executed it, in microseconds since the epoch.
         commit_us: i64,
-        /// That server.
+        /// The id of that server.
         server_id: u32,
-        /// The xid of an XA transaction, as MySQL writes it: `X'67',X'62',1`. Its rows may not be told before
-        /// it is known what becomes of it: by `Commit` where it was committed in one phase, else by
-        /// `Prepared` and then, as a transaction of its own, by `Decided`.
+        /// The xid of an XA transaction as MySQL writes it, such as `X'67',X'62',1`.
+        ///
+        /// Its rows may be published only once its outcome is known. `Commit` follows if it commits in one
+        /// phase. Otherwise `Prepared` follows, and later `Decided` as a transaction of its own.
         xa: Option<String>,
-        /// Whether a gateway's session ran it: they set [`GATEWAY_LOCALE`].
+        /// Whether a gateway's session ran the transaction: gateways set [`GATEWAY_LOCALE`].
         by_gateway: bool,
     },
     /// Rows of a wanted table changed.
     Rows(RowsEvent),
     /// The transaction is complete.
     Commit {
-        /// Where it ends.
+        /// The end of the transaction.
         position: BinlogPosition,
     },
-    /// The XA transaction is prepared: complete, and neither committed nor rolled back.
+    /// The XA transaction is prepared: it is complete, but neither committed nor rolled back.
     Prepared {
-        /// Where it ends.
+        /// The end of the transaction.
         position: BinlogPosition,
     },
-    /// `XA COMMIT` or `XA ROLLBACK` of a prepared transaction: a transaction of its own, without
+    /// An `XA COMMIT` or `XA ROLLBACK` of a prepared transaction. It is a transaction of its own, without
     /// `Begin` and `Commit`.
     Decided {
-        /// Its GTID.
+        /// The transaction's GTID.
         gtid: Gtid,
-        /// When it committed on the server that executed it first, microseconds since the epoch.
+        /// When it committed on the server that first executed it, in microseconds since the epoch.
         commit_us: i64,
-        /// That server.
+        /// The id of that server.
         server_id: u32,
-        /// The prepared transaction, by the xid of its `Begin`.
+        /// The xid of the prepared transaction, as in its `Begin`.
         xid: String,
-        /// Whether it was committed.
+        /// Whether the prepared transaction was committed.
         committed: bool,
-        /// Where this transaction ends.
+        /// The end of this transaction.
         position: BinlogPosition,
     },
-    /// A statement that is a whole transaction of its own: DDL and administration. No `Begin` and
-    /// no `Commit` surround it.
+    /// A statement that is a whole transaction: DDL and administration. It has no `Begin` and no `Commit`.
     Statement {
-        /// Its GTID.
+        /// The transaction's GTID.
         gtid: Gtid,
-        /// When it committed on the server that executed it first, microseconds since the epoch.
+        /// When it committed on the server that first executed it, in microseconds since the epoch.
         commit_us: i64,
-        /// The default database when it ran; may be empty. For `DropDatabase`, the one dropped.
+        /// The default database of the statement, which may be empty. For `DropDatabase`: the dropped
+        /// database.
         database: String,
         /// The statement as the server logged it.
         sql: String,
         /// What it does.
         kind: StatementKind,
-        /// The tables that it names, for `Truncate`, `Drop`, `Rename` (old and new names), `Alter`
-        /// and `Create`; empty for the others.
+        /// The tables that the statement names, for `Truncate`, `Drop`, `Rename` (old and new names), `Alter`
+        /// and `Create`. Empty for other kinds.
         tables: Vec<TableName>,
-        /// Where it ends.
+        /// The end of the transaction.
         position: BinlogPosition,
     },
-    /// The position moved outside a transaction: a heartbeat, a new file.
+    /// The position moved outside a transaction, by a heartbeat or a new file.
     Idle {
-        /// Where the stream is.
+        /// The current position of the stream.
         position: BinlogPosition,
     },
 }
@@ -93,21 +95,20 @@ pub enum BinlogEvent {
 /// The rows of one binlog event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowsEvent {
-    /// The table as it was. Identical definitions come as the same `Arc`.
+    /// The table definition at that time. Identical definitions are the same `Arc`.
     pub table: Arc<TableDef>,
     /// What happened to the rows.
     pub kind: RowsKind,
-    /// The row images as Avro: one for each row, or, of updates, the image before and the image
-    /// after.
+    /// The row images as Avro: one for each row, or for updates two, the image before and the image after.
     pub images: Images,
-    /// Where the event ends, in bytes.
+    /// The end of the event, in bytes.
     pub end: u64,
-    /// The file it is in.
+    /// The binlog file of the event.
     pub file: Arc<str>,
 }
 
 impl RowsEvent {
-    /// For each row the image before and the image after, each where there is one.
+    /// The image before and the image after of each row, as far as they exist.
     pub fn rows(&self) -> impl Iterator<Item = (Option<Image<'_>>, Option<Image<'_>>)> {
         let mut images = self.images.iter();
         std::iter::from_fn(move || {
@@ -124,20 +125,20 @@ impl RowsEvent {
 /// What happened to the rows of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowsKind {
-    /// Inserted: only images after.
+    /// Inserted: only the image after.
     Write,
     /// Updated: both images.
     Update,
-    /// Deleted: only images before.
+    /// Deleted: only the image before.
     Delete,
 }
 
-/// What a statement does, told by its first words.
+/// The kind of a statement, determined by its first words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatementKind {
     /// `TRUNCATE`.
     Truncate,
-    /// `DROP TABLE` (never of temporary tables).
+    /// `DROP TABLE`, except of temporary tables.
     Drop,
     /// `DROP DATABASE`.
     DropDatabase,
@@ -145,12 +146,12 @@ pub enum StatementKind {
     Rename,
     /// `ALTER TABLE`.
     Alter,
-    /// `CREATE TABLE` (never of temporary tables).
+    /// `CREATE TABLE`, except of temporary tables.
     Create,
-    /// Changes rows without row images. The stream stops at such a statement with an error, so it
-    /// is never part of an event.
+    /// A statement that changes rows without row images. The decoder refuses it with an error, so no event
+    /// has this kind.
     DataChange,
-    /// Anything else: views, indexes, accounts, …
+    /// Any other statement, such as one on views, indexes or accounts.
     Other,
 }
 

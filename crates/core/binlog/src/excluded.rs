@@ -1,25 +1,26 @@
-//! Columns that are not looked at.
+//! Columns that are excluded from capture.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tandem_model::TableName;
 
-/// Columns that are left out of a table wherever it is met: of its definition, of reads and of changes. Their
-/// values are stepped over in the binlog, and asked for nowhere.
+/// Columns that are excluded from tables: from their definitions, from reads and from changes.
 ///
-/// They go by name, as MySQL compares names of columns: without regard to case. A column that is renamed is
-/// another one. Cheap to clone.
+/// The decoder skips their values in the binlog, and no query selects them. Columns are matched by name
+/// without regard to case, as in MySQL. A renamed column is a different column.
+///
+/// Cloning is cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExcludedColumns(Arc<HashMap<TableName, HashSet<String>>>);
 
 impl ExcludedColumns {
-    /// Whether the column is left out.
+    /// Whether the column is excluded.
     pub fn has(&self, table: &TableName, column: &str) -> bool {
         self.0.get(table).is_some_and(|columns| columns.contains(&column.to_lowercase()))
     }
 
-    /// Those of a table's that are not among these columns, by name.
+    /// The excluded names of a table that are not among `columns`, sorted.
     pub fn beyond<'a>(&self, table: &TableName, columns: impl Iterator<Item = &'a str>) -> Vec<String> {
         let mut beyond = self.0.get(table).cloned().unwrap_or_default();
         columns.for_each(|column| {
@@ -46,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_no_column_has() {
+    fn beyond_returns_names_that_no_column_has() {
         let table = TableName::new("d", "t");
         let names = ["Secret", "secert", "other"].map(|name| (table.clone(), name.to_owned()));
         let excluded: ExcludedColumns = names.into_iter().collect();

@@ -1,19 +1,19 @@
-//! MySQL's binlog: from the bytes of events to row images in Avro. No I/O.
+//! Decodes MySQL's binlog: raw events in, row images in Avro out. No I/O.
 //!
-//! [`EventDecoder`] takes one raw event at a time and gives [`BinlogEvent`]s: where a transaction
-//! begins and ends, the rows that it changed, and the statements that change a schema. Every row comes
-//! with the definition that its table had when the row was written.
+//! [`EventDecoder`] processes one raw event at a time and returns [`BinlogEvent`]s: the begin and end of each
+//! transaction, the rows that it changed, and the statements that change a schema. Every row comes with the
+//! definition that its table had when the row was written.
 //!
 //! Invariants:
 //!
-//! - An event that is not understood is a [`DecodeError`] with its position, never a skip.
-//! - Every bound is checked: damaged bytes give an error, not a panic.
-//! - For one stored row, the binlog and a `SELECT` give the same Avro bytes.
+//! - An unknown event is a [`DecodeError`] with its position. It is never skipped.
+//! - Every bound is checked. Damaged bytes yield an error, never a panic.
+//! - The binlog and a `SELECT` yield the same Avro bytes for the same stored row.
 //!
 //! ```
 //! use tandem_binlog::EventDecoder;
 //!
-//! // Collations as `information_schema.COLLATIONS` lists them, and the tables whose rows are wanted.
+//! // The collations that `information_schema.COLLATIONS` lists, and a filter for the tables to decode.
 //! let collations = [(255, "utf8mb4".to_owned())];
 //! let mut decoder = EventDecoder::new(collations, |table| table.database == "shop");
 //! assert!(decoder.feed(b"not an event").is_err());

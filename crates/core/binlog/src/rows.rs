@@ -1,4 +1,4 @@
-//! Rows events (`Rows_event` in MySQL's source, version 2): row images by a table's plan.
+//! Decodes rows events (`Rows_event` in MySQL's source, version 2) into row images by a table's plan.
 
 use tandem_wire::Images;
 
@@ -14,7 +14,7 @@ pub(crate) mod table_map;
 pub(crate) struct RowsHead<'a> {
     pub(crate) table_id: u64,
     flags: u16,
-    /// The width, the bitmaps of the columns present, and the rows.
+    /// The number of columns, the bitmaps of the columns present, and the rows.
     rest: Cursor<'a>,
 }
 
@@ -28,13 +28,13 @@ impl<'a> RowsHead<'a> {
         Ok(Self { table_id, flags, rest: cursor })
     }
 
-    /// Whether this is the event without a table that only ends a statement.
+    /// Whether this is a dummy event: one without a table that only ends a statement.
     pub(crate) fn is_dummy(&self) -> bool {
         self.table_id == 0xff_ffff && self.flags & 1 == 1
     }
 
-    /// All row images of the event as Avro: one for each row, or, of updates, the image before and
-    /// the image after.
+    /// All row images of the event as Avro: one for each row, or for updates two, the image before and the
+    /// image after.
     pub(crate) fn images(self, plan: &Plan, kind: RowsKind) -> Result<Images, Fault> {
         let mut cursor = self.rest;
         let width = cursor.length()?;
@@ -51,7 +51,7 @@ impl<'a> RowsHead<'a> {
                 ));
             }
         }
-        // Numbers take about as much as before, and each cell may need the branch of a union.
+        // Numbers take about as many bytes as in the binlog. Each cell may need the branch of a union.
         let mut images = Images::with_capacity(cursor.len() + per_row * (width + plan.padding), per_row);
         while !cursor.is_empty() {
             for _ in 0..per_row {
@@ -62,7 +62,7 @@ impl<'a> RowsHead<'a> {
     }
 }
 
-/// One row image: a bitmap of NULLs, then the other values.
+/// Decodes one row image: a bitmap of NULLs, then the other values.
 fn image(cursor: &mut Cursor<'_>, plan: &Plan, images: &mut Images) -> Result<(), Fault> {
     let nulls = cursor.take(plan.cells.len().div_ceil(8))?;
     let mut key = [(0, 0); KEY_COLUMNS];

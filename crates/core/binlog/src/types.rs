@@ -1,4 +1,4 @@
-//! How each MySQL type lies in a row image.
+//! The encoding of each MySQL type in a row image.
 
 pub(crate) mod charset;
 pub(crate) mod decimal;

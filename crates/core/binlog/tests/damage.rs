@@ -1,5 +1,7 @@
-//! Real events, damaged: each gives rows that can be read, or an error that says where, and never a
-//! panic. The events are the seeds of `fuzz/`, recorded by `cargo xtask seeds`.
+//! Damaged real events. Each yields rows that can be decoded, or an error with its position, and never a
+//! panic.
+//!
+//! The events are the seeds of `fuzz/`, recorded by `cargo xtask seeds`.
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
 
@@ -30,7 +32,7 @@ fn split(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     out
 }
 
-/// A decoder that knows in which file it is.
+/// A decoder that knows its binlog file.
 fn decoder() -> EventDecoder {
     let collations = [
         (8, "latin1"),
@@ -48,7 +50,7 @@ fn decoder() -> EventDecoder {
     decoder
 }
 
-/// Feeds events up to the first error; the rows in them.
+/// Feeds events up to the first error, and returns the rows in them.
 fn feed<'a>(events: impl IntoIterator<Item = &'a [u8]>) -> (usize, Result<(), DecodeError>) {
     let (mut decoder, mut rows) = (decoder(), 0);
     for event in events {
@@ -79,7 +81,7 @@ fn judge(outcome: Result<(), DecodeError>) -> bool {
 }
 
 #[test]
-fn what_is_whole_is_read() {
+fn intact_events_are_decoded() {
     let seeds = seeds();
     assert!(seeds.len() >= 10, "only {} seeds", seeds.len());
     for (number, events) in seeds.iter().enumerate() {
@@ -89,16 +91,16 @@ fn what_is_whole_is_read() {
     }
 }
 
-/// Every event of every seed, cut at every place.
+/// Every event of every seed, truncated at every offset.
 #[test]
-fn what_is_cut_is_an_error_that_says_where() {
+fn truncated_events_are_errors_with_a_position() {
     let (mut cuts, mut errors) = (0, 0);
     for events in seeds() {
         for (number, event) in events.iter().enumerate() {
             for end in 0..event.len() {
                 let before = events[..number].iter().map(Vec::as_slice);
                 let (_, outcome) = feed(before.chain([&event[..end]]));
-                // A rows event may be cut between rows, a statement's text anywhere.
+                // A rows event may end between rows, and a statement's text may end anywhere.
                 let rows_or_map = matches!(event[4], 19 | 30..=32);
                 if let Err(error) = &outcome {
                     assert!(error.to_string().contains(FILE), "{error}");
@@ -113,9 +115,9 @@ fn what_is_cut_is_an_error_that_says_where() {
     assert!(errors * 100 > cuts * 98, "only {errors} of {cuts} cuts were noticed");
 }
 
-/// Random bytes in random places of the events that carry tables and rows.
+/// Random bytes at random offsets of the events that hold tables and rows.
 #[test]
-fn what_is_damaged_is_read_or_an_error() {
+fn damaged_events_are_decoded_or_errors() {
     let seconds = if std::env::var_os("TANDEM_TEST_FULL").is_some() { 120 } else { 3 };
     let (seeds, began) = (seeds(), Instant::now());
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -129,7 +131,7 @@ fn what_is_damaged_is_read_or_an_error() {
                 if !matches!(event[4], 19 | 30..=32) {
                     continue;
                 }
-                // Not in the header, which the checksum and the stream's framing hold.
+                // The header stays intact: the checksum and the stream's framing protect it.
                 let at = 19 + random.below(event.len() - 19);
                 match random.below(4) {
                     0 => event.truncate(at),
@@ -148,7 +150,7 @@ fn what_is_damaged_is_read_or_an_error() {
     assert!(errors > tried / 10, "of {tried} damaged transactions only {errors} were noticed");
 }
 
-/// xorshift64*: the same damage in every run, as far as it gets.
+/// xorshift64*. Every run makes the same damage, up to its time limit.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! The default conversions: every MySQL value in a CQL type that holds it without loss.
+//! Converts every MySQL value to a CQL type that holds it without loss.
 
 use tandem_model::{ColumnType, CqlType, Decimal, Value};
 
@@ -7,13 +7,13 @@ use tandem_model::{ColumnType, CqlType, Decimal, Value};
 /// | MySQL | CQL |
 /// |---|---|
 /// | TINYINT, SMALLINT, INT, BIGINT | tinyint, smallint, int, bigint |
-/// | the same UNSIGNED | the next wider one; BIGINT UNSIGNED: varint |
+/// | the same UNSIGNED | the next wider type; BIGINT UNSIGNED: varint |
 /// | MEDIUMINT, MEDIUMINT UNSIGNED, YEAR | int |
 /// | FLOAT, DOUBLE, DECIMAL | float, double, decimal |
 /// | DATE | date |
-/// | TIME (−838 to +838 hours, so not CQL's time) | bigint, in microseconds |
+/// | TIME (−838 to +838 hours, which CQL's time cannot hold) | bigint, in microseconds |
 /// | DATETIME, TIMESTAMP with up to 3 fraction digits | timestamp |
-/// | the same with more | bigint, in microseconds since the epoch |
+/// | DATETIME, TIMESTAMP with more fraction digits | bigint, in microseconds since the epoch |
 /// | texts, ENUM, SET | text |
 /// | BIT(1) to BIT(63) | bigint |
 /// | BIT(64) | varint |
@@ -49,8 +49,10 @@ pub fn cql_type(ty: &ColumnType) -> CqlType {
     }
 }
 
-/// Whether a value has the same meaning and bytes in Cassandra under both types. A DECIMAL's scale,
-/// a BINARY's padding and what a number of microseconds counts from are not part of the CQL type.
+/// Whether a value has the same meaning and bytes in Cassandra under both types.
+///
+/// Equal CQL types are not enough. The scale of a DECIMAL, the padding of a BINARY and the origin of a number
+/// of microseconds are not part of the CQL type.
 pub(crate) fn stored_alike(a: &ColumnType, b: &ColumnType) -> bool {
     #[derive(PartialEq)]
     enum Form {
@@ -78,19 +80,19 @@ pub(crate) fn stored_alike(a: &ColumnType, b: &ColumnType) -> bool {
     cql_type(a) == cql_type(b) && form(a) == form(b)
 }
 
-/// Why a value has no CQL form.
+/// Why a value cannot be converted to CQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfit {
     /// A zero or partial date.
     InvalidDate,
-    /// Not a value of that type.
+    /// The kind of the value does not match the type.
     Kind,
-    /// Outside the type.
+    /// The value is outside the range of the type.
     Range,
 }
 
-/// A value of a MySQL type in the serialised form of its [`cql_type`] (CQL binary protocol v5,
-/// section 6). NULL has no such form.
+/// Serialises a value of a MySQL type as its [`cql_type`] (CQL binary protocol v5, section 6). NULL has no
+/// serialised form.
 pub(crate) fn to_cql(ty: &ColumnType, value: &Value) -> Result<Vec<u8>, Unfit> {
     Ok(match (ty, value) {
         (_, Value::InvalidDate(_)) => return Err(Unfit::InvalidDate),
@@ -139,20 +141,20 @@ fn integer(ty: CqlType, v: i64) -> Result<Vec<u8>, Unfit> {
     })
 }
 
-/// Minimal big-endian two's complement of a number that is not negative.
+/// The minimal big-endian two's complement of a non-negative number.
 fn varint(v: u64) -> Vec<u8> {
     let bytes = u128::from(v).to_be_bytes();
     let unused = (v.leading_zeros() as usize + 64) / 8;
-    // One leading bit must be 0 for the sign.
+    // The leading bit is the sign and must be 0.
     let start = if unused == 16 || bytes[unused] >= 0x80 { unused - 1 } else { unused };
     bytes[start..].to_vec()
 }
 
-/// The inverse of [`to_cql`]; nothing if the bytes are not of that type.
+/// The inverse of [`to_cql`]. `None` if the bytes are not a value of that type.
 pub(crate) fn from_cql(ty: &ColumnType, bytes: &[u8]) -> Option<Value> {
     Some(match ty {
         ColumnType::Int { unsigned: true, bits: 64 } | ColumnType::Bit { bits: 64 } => {
-            // Sign bit, then at most 64 bits.
+            // The sign bit, then at most 64 bits.
             let (&first, _) = bytes.split_first()?;
             if first >= 0x80 || bytes.len() > 9 || bytes.len() == 9 && first != 0 {
                 return None;
@@ -208,7 +210,7 @@ mod tests {
         Value::Decimal(Decimal::parse(text, scale).unwrap())
     }
 
-    /// Type, value, CQL type, its bytes.
+    /// MySQL type, value, CQL type, serialised bytes.
     fn table() -> Vec<(&'static str, Value, CqlType, Vec<u8>)> {
         let mut rows = vec![
             ("tinyint", Value::Int(-128), CqlType::Tinyint, vec![0x80]),
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn types_that_are_stored_alike_and_types_that_only_look_it() {
+    fn types_are_stored_alike_only_with_the_same_meaning() {
         let alike = |a: &str, b: &str| stored_alike(&a.parse().unwrap(), &b.parse().unwrap());
         for (a, b) in [
             ("int", "int"),
@@ -279,7 +281,7 @@ mod tests {
         ] {
             assert!(alike(a, b) && alike(b, a), "{a} {b}");
         }
-        // Of one CQL type each.
+        // These pairs have the same CQL type.
         for (a, b) in [
             ("decimal(10,2)", "decimal(10,3)"),
             ("binary(2)", "binary(3)"),
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn conversions_and_their_inverses() {
+    fn conversions_have_inverses() {
         for (ty, value, cql, bytes) in table() {
             let ty: ColumnType = ty.parse().unwrap();
             assert_eq!(cql_type(&ty), cql, "{ty}");
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn values_that_do_not_fit_are_refused() {
         for (ty, value, unfit) in [
             ("date", Value::InvalidDate("0000-00-00".into()), Unfit::InvalidDate),
             ("tinyint", Value::Int(128), Unfit::Range),

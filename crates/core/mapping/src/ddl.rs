@@ -1,13 +1,13 @@
-//! The CQL that creates a target table.
+//! The CQL statement that creates a target table.
 
 use std::fmt::Write as _;
 
 use tandem_model::{ClusteringOrder, CqlColumn, TargetTable};
 
-/// `CREATE TABLE IF NOT EXISTS` for a target table, names quoted so that their case is kept.
+/// The `CREATE TABLE IF NOT EXISTS` statement of a target table. Names are quoted to keep their case.
 ///
-/// `gc_grace_seconds` must outlive every older write that may still arrive: the retention of the
-/// change topics and the oldest chunk or dead letter.
+/// `gc_grace_seconds` must be longer than any older write can still arrive. That is at least the retention of
+/// the change topics, and the age of the oldest chunk or dead letter.
 pub fn create_table(keyspace: &str, table: &TargetTable, gc_grace_seconds: u32) -> String {
     let list = |columns: &[CqlColumn]| columns.iter().map(|c| quoted(&c.name)).collect::<Vec<_>>().join(", ");
     let mut cql = format!("CREATE TABLE IF NOT EXISTS {}.{} (\n", quoted(keyspace), quoted(&table.name));
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_a_table() {
+    fn every_part_of_a_table_is_in_the_statement() {
         let mut table = TargetTable {
             name: "Invoices_by_account".into(),
             partition_key: vec![column("account", CqlType::Varint), column("Month", CqlType::Int)],

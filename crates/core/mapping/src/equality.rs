@@ -1,22 +1,22 @@
-//! Equality between a MySQL row and its row in Cassandra. There is no other definition of it.
+//! The only definition of equality between a MySQL row and its row in Cassandra.
 
 use tandem_model::{Cell, StoredRow};
 
-/// How a stored row differs from what it should be.
+/// How a stored row differs from the expected row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
-    /// It should be there and is not.
+    /// The row is expected and does not exist.
     Missing,
-    /// It is there and should not be.
+    /// The row exists and is not expected.
     Extra,
-    /// These cells differ: indexes into the target's regular columns.
+    /// Cells differ. These are their indexes in the target's regular columns.
     Cells(Vec<usize>),
 }
 
-/// Compares what Cassandra should hold under a key with what it holds; nothing if they are equal.
+/// Compares the expected row of a key with the stored row. Returns `None` if they are equal.
 ///
-/// Cells are equal when their serialised bytes are; null, unset and no cell are the same. The keys
-/// are the caller's to match.
+/// Cells are equal if their serialised bytes are equal. Null, unset and a missing cell are equal. The caller
+/// must pass rows of the same key.
 pub fn differences(expected: Option<&[Cell]>, stored: Option<&StoredRow>) -> Option<Difference> {
     let (expected, stored) = match (expected, stored) {
         (None, None) => return None,
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn null_unset_and_no_cell_are_one() {
+    fn null_unset_and_a_missing_cell_are_equal() {
         let value = |v: &[u8]| Cell::Value(v.to_vec());
         let stored = |cells: &[Option<&[u8]>]| StoredRow {
             cells: cells.iter().map(|c| c.map(<[u8]>::to_vec)).collect(),

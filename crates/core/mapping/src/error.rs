@@ -1,5 +1,5 @@
-//! What can be wrong with a plan and with a row. Messages name tables and columns and the remedy,
-//! never a value.
+//! The errors of plans and rows. Messages name the table, the column and the remedy. They never contain a
+//! value.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use tandem_model::{ColumnType, TableName};
 use crate::filter::FilterProblem;
 use crate::print::quoted_names;
 
-/// A configuration that cannot become a plan: everything that is wrong with it.
+/// A configuration that cannot become a plan, with all its problems.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct PlanError {
     /// The problems, at least one, in the order of the configuration.
@@ -27,12 +27,12 @@ impl fmt::Display for PlanError {
     }
 }
 
-/// One problem and where it is.
+/// A problem and its location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanProblem {
     /// The MySQL table, as the configuration names it.
     pub table: String,
-    /// The target table, if the problem is one target's.
+    /// The target table, if the problem concerns one target.
     pub target: Option<String>,
     /// The problem.
     pub problem: Problem,
@@ -48,10 +48,10 @@ impl fmt::Display for PlanProblem {
     }
 }
 
-/// What is wrong with a table's configuration, or with a table for its plan.
+/// A problem with the configuration of a table, or with a table for its plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// `source` is no table name.
+    /// `source` is not a table name.
     #[error("`source` is not of the form database.table; correct it")]
     BadSource,
     /// MySQL has no such table.
@@ -59,7 +59,7 @@ pub enum Problem {
         "MySQL has no such table, or Tandem's user may not see it; correct `source` or grant SELECT on it"
     )]
     NoSuchTable,
-    /// A plan meets another table's definition.
+    /// The definition is that of another table than the plan's.
     #[error("the definition given is that of `{found}`; after a RENAME, correct `source` and restart")]
     OtherTable {
         /// The table of the definition.
@@ -74,15 +74,15 @@ pub enum Problem {
     /// The MySQL table has no primary key.
     #[error("it has no primary key, so its rows cannot be told apart; add one in MySQL")]
     NoPrimaryKey,
-    /// Something that Tandem does not do.
+    /// A feature that Tandem does not support.
     #[error("{what} not supported yet; remove `{option}`")]
     NotSupported {
-        /// What it is, with its verb.
+        /// The feature, with its verb.
         what: &'static str,
-        /// The option as it stands in the configuration.
+        /// The option in the configuration.
         option: String,
     },
-    /// Cassandra does not allow a table of that name.
+    /// Cassandra does not allow a table with this name.
     #[error("Cassandra allows no table of that name; use 1 to 48 of A-Z, a-z, 0-9 and _")]
     TableName,
     /// Two targets with the same table.
@@ -91,7 +91,7 @@ pub enum Problem {
         /// The MySQL table of the other target.
         other: String,
     },
-    /// A name that is not one of the MySQL table's columns.
+    /// A name that is not a column of the MySQL table.
     #[error(
         "`{option}` names `{column}`, which MySQL's table does not have; name columns as MySQL does, before any rename"
     )]
@@ -101,13 +101,13 @@ pub enum Problem {
         /// The name.
         column: String,
     },
-    /// A key column is omitted.
+    /// A key column is excluded.
     #[error("`{column}` is in the key and in `exclude_from_target`; take it out of one of them")]
     OmittedKey {
         /// The column.
         column: String,
     },
-    /// A column is both renamed and omitted.
+    /// A column is both renamed and excluded.
     #[error("`{column}` is in `rename` and in `exclude_from_target`; take it out of one of them")]
     RenamedAndOmitted {
         /// The column.
@@ -120,19 +120,19 @@ pub enum Problem {
         name: String,
         /// A MySQL column.
         first: String,
-        /// Another.
+        /// Another MySQL column.
         second: String,
     },
-    /// A column renamed to nothing.
+    /// A column is renamed to the empty name.
     #[error("`rename` gives `{column}` an empty name; name it or use `exclude_from_target`")]
     EmptyName {
         /// The MySQL column.
         column: String,
     },
-    /// No partition key.
+    /// The partition key is empty.
     #[error("`partition_key` is empty; name at least one column")]
     EmptyPartitionKey,
-    /// A column is twice in the key.
+    /// A column is in the key twice.
     #[error("`{column}` is in the key twice; name it once")]
     KeyTwice {
         /// The column.
@@ -146,11 +146,11 @@ pub enum Problem {
     },
     /// The target's key lacks columns of MySQL's primary key.
     #[error(
-        "the key lacks {} of MySQL's primary key, so two rows could meet in one; add to `clustering_key`",
+        "the key lacks {} of MySQL's primary key, so two rows could have the same key; add to `clustering_key`",
         quoted_names(.missing)
     )]
     KeyLacksSourceKey {
-        /// The columns that are missing.
+        /// The missing columns.
         missing: Vec<String>,
     },
     /// A key column may be NULL.
@@ -162,12 +162,12 @@ pub enum Problem {
         column: String,
     },
     /// A FLOAT or DOUBLE in the key.
-    #[error("key column `{column}` is a floating point number, which makes no reliable key; use another")]
+    #[error("key column `{column}` is a floating point number, which is not a reliable key; use another")]
     FloatKey {
         /// The column.
         column: String,
     },
-    /// A mapped column is gone.
+    /// A mapped column no longer exists.
     #[error(
         "MySQL's table no longer has the mapped column `{column}`; map the table without it and copy it again if it was renamed"
     )]
@@ -175,41 +175,41 @@ pub enum Problem {
         /// The column.
         column: String,
     },
-    /// A mapped column is stored in another form than before.
+    /// The type of a mapped column is now stored in another form.
     #[error(
         "column `{column}` was {was} and is {now}, which Cassandra stores differently; change the target table and copy it again"
     )]
     Changed {
         /// The column.
         column: String,
-        /// Its type when the plan was made.
+        /// Its type when the plan was compiled.
         was: ColumnType,
         /// Its type now.
         now: ColumnType,
     },
-    /// Something wrong with a filter.
+    /// A filter has a problem.
     #[error("`where = {expression:?}`, at {at}: {problem}")]
     Filter {
         /// The expression.
         expression: String,
-        /// The place in it, as `line:column`, both from 1.
+        /// The position in it as `line:column`, both from 1.
         at: String,
-        /// What is wrong.
+        /// The problem of the filter.
         problem: FilterProblem,
     },
-    /// The values of a filter's column mean something else than before.
+    /// The values of a filter's column now mean something else.
     #[error(
-        "column `{column}`, which `where` uses, was {was} and is {now}, so its values mean something else; make sure that `where` still says what it should and restart"
+        "column `{column}`, which `where` uses, was {was} and is {now}, so its values mean something else; check that `where` still selects the right rows and restart"
     )]
     FilterColumnChanged {
         /// The column.
         column: String,
-        /// Its type when the plan was made.
+        /// Its type when the plan was compiled.
         was: ColumnType,
         /// Its type now.
         now: ColumnType,
     },
-    /// A column that the plan does not know.
+    /// The table has a column that the plan does not know.
     #[error(
         "MySQL's table has a new column `{column}`; add it to the target tables and restart, or name it in `exclude_from_target`, or set `on_new_column = \"ignore\"`"
     )]
@@ -219,12 +219,12 @@ pub enum Problem {
     },
 }
 
-/// A row or key that has no form in Cassandra.
+/// A row or key that cannot be converted for Cassandra or from it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// A zero or partial date.
     #[error(
-        "`{table}`.`{column}` holds a zero or partial date, which Cassandra has no form for; correct the row in MySQL or exclude_from_target the column"
+        "`{table}`.`{column}` holds a zero or partial date, which Cassandra cannot store; correct the row in MySQL or name the column in `exclude_from_target`"
     )]
     InvalidDate {
         /// The MySQL table.
@@ -232,7 +232,7 @@ pub enum RowError {
         /// The column.
         column: String,
     },
-    /// A value of another kind than its column's type.
+    /// A value whose kind does not match its column's type.
     #[error(
         "`{table}`.`{column}` is {ty} but the row has a {found}; the row was decoded with another schema"
     )]
@@ -246,7 +246,7 @@ pub enum RowError {
         /// The kind of value that the row has.
         found: &'static str,
     },
-    /// A value outside its column's type.
+    /// A value outside the range of its column's type.
     #[error("`{table}`.`{column}` holds a value outside {ty}; the row was decoded with another schema")]
     Range {
         /// The MySQL table.
@@ -256,7 +256,7 @@ pub enum RowError {
         /// Its type.
         ty: ColumnType,
     },
-    /// A row of which a filter cannot say whether it is in.
+    /// A row for which a filter cannot be evaluated.
     #[error(
         "`where = {expression:?}` of target `{target}` cannot be decided for a row of `{table}`: {reason}; correct the row in MySQL or change `where`"
     )]
@@ -267,7 +267,7 @@ pub enum RowError {
         target: String,
         /// The expression.
         expression: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// An empty text or blob as the whole partition key.
@@ -308,24 +308,24 @@ pub enum RowError {
         /// `before` or `after`.
         image: &'static str,
     },
-    /// A change or a row of another definition than the plan's.
+    /// A change or row of another table definition than the plan's.
     #[error("a row of `{table}` has another schema than the plan; adapt the plan to it first")]
     OtherSchema {
         /// The MySQL table.
         table: TableName,
     },
-    /// A target key that is none of this plan's.
-    #[error("the bytes given are no key of `{target}`; the table in Cassandra differs from the plan")]
+    /// Bytes that are not a key of the target.
+    #[error("the bytes given are not a key of `{target}`; the table in Cassandra differs from the plan")]
     BadKey {
         /// The target table.
         target: String,
     },
-    /// A target number that the plan does not have.
+    /// A target index that the plan does not have.
     #[error("`{table}` has no target number {target}; the plan has changed since the key was recorded")]
     NoSuchTarget {
         /// The MySQL table.
         table: TableName,
-        /// The number.
+        /// The index.
         target: usize,
     },
 }

@@ -1,8 +1,8 @@
-//! Filters: which rows of a MySQL table a target takes.
+//! Filters: which rows of a MySQL table a target holds.
 //!
-//! A filter is a CEL expression over the row's columns by name. It is checked against the columns'
-//! types when the plan is made, so that it is true or false for every row: see [`check`] for what
-//! is allowed and [`Form`] for the types. The crate `cel` parses and evaluates it.
+//! A filter is true or false for every row. It is a CEL expression over the row's columns by name, and it is
+//! checked against the columns' types when the plan is compiled. See [`check`] for the allowed expressions
+//! and [`Form`] for the types. The crate `cel` parses and evaluates filters.
 
 mod check;
 mod env;
@@ -36,7 +36,7 @@ pub(crate) struct Filter {
 #[derive(Debug, Clone)]
 struct Column {
     name: Arc<str>,
-    /// Its place in the row.
+    /// Its index in the row.
     index: usize,
     form: Form,
 }
@@ -52,6 +52,10 @@ impl fmt::Debug for Filter {
 
 impl Filter {
     /// Compiles `text` for rows of `table`.
+    ///
+    /// # Errors
+    ///
+    /// The text is not CEL, or the check refuses it.
     pub(crate) fn compile(text: &str, table: &TableDef) -> Result<Self, Vec<Problem>> {
         let program = ENV.compile(text).map_err(|errors| {
             let problems = errors.errors.iter().map(|error| {
@@ -64,9 +68,12 @@ impl Filter {
         Self { text: text.into(), program: Arc::new(program), columns: Vec::new() }.resolved(table)
     }
 
-    /// The same filter for rows of another definition of the table, `was` being the one that it was
-    /// made for. A column that is gone or whose values now mean something else is an error, as for
-    /// mapped columns.
+    /// Adapts the filter from the definition `was` to another definition of the table.
+    ///
+    /// # Errors
+    ///
+    /// A column of the filter no longer exists, or its values now mean something else. The same rule holds
+    /// for mapped columns.
     pub(crate) fn adapt(&self, was: &TableDef, table: &TableDef) -> Result<Self, Vec<Problem>> {
         let problems = self.columns.iter().filter_map(|used| {
             let column = used.name.to_string();
@@ -83,7 +90,7 @@ impl Filter {
         if problems.is_empty() { self.clone().resolved(table) } else { Err(problems) }
     }
 
-    /// Finds the columns of the expression in `table` and checks it against them.
+    /// Resolves the columns of the expression in `table` and checks their types.
     fn resolved(mut self, table: &TableDef) -> Result<Self, Vec<Problem>> {
         let checker = Checker::check(&self.program, table);
         if !checker.problems.is_empty() {
@@ -98,13 +105,16 @@ impl Filter {
         Ok(self)
     }
 
-    /// The expression as it was written.
+    /// The expression as configured.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether `row`, which has as many values as its table has columns, is in; or why that cannot be
-    /// said.
+    /// Whether the filter admits `row`. The row must have as many values as its table has columns.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the filter cannot be evaluated, without values of the row.
     pub(crate) fn admits(&self, row: &Row) -> Result<bool, String> {
         for column in &self.columns {
             if let Err(found) = column.form.check(&row[column.index]) {
@@ -116,7 +126,7 @@ impl Filter {
         context.set_variable_resolver(&names);
         match self.program.execute(&context) {
             Ok(cel::Value::Bool(admitted)) => Ok(admitted),
-            // The evaluator's own words would hold values of the row.
+            // The evaluator's own message would contain values of the row.
             _ => Err("the expression is neither true nor false for it".to_owned()),
         }
     }

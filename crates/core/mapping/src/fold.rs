@@ -1,23 +1,26 @@
-//! Fewer writes for the same end.
+//! Folding: fewer writes with the same result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tandem_model::{Cell, Mutation, TargetKey, Version, Write};
 
-/// Folds the mutations of each target row into at most one tombstone, the newest, followed by at
-/// most one upsert, the newest image if it lies above that tombstone. Rows come out in the order
-/// in which they first came in.
+/// Folds the mutations of each target row into at most two writes with the same result.
 ///
-/// Every upsert is a full image of its row, so the newest one replaces all older ones but for one
-/// thing: columns that are unset in it because they were NULL already. Where an older image above
-/// the tombstone had a value or a NULL there, the column became NULL within, and the folded upsert
-/// says NULL. Order and duplicates do not matter; images of one version (two reads borrowed at one
-/// watermark) are merged cell by cell as Cassandra does it: null beats a value, the larger value
-/// beats the smaller.
+/// The first is the newest row tombstone. The second is an upsert with the newest image, if that image is
+/// above the tombstone. Rows keep the order of their first mutation.
 ///
-/// The writes left out are all covered by those that stay: an image or NULL at or below the
-/// tombstone by the tombstone, older cells by the newer image at its version.
+/// Every upsert is a full image of its row, so the newest image replaces all older ones, with one exception:
+/// a column is unset in it if it was NULL before. If an older image above the tombstone has a value or NULL
+/// in that column, then the column became NULL in between. The folded upsert writes NULL there. Example: `{a:
+/// 1}` at version 1 and `{a: unset}` at version 2 fold into `{a: NULL}` at version 2.
+///
+/// The order of the mutations and duplicates do not matter. Images of the same version (two reads that
+/// borrowed the same watermark) are merged cell by cell as Cassandra does it: null beats a value, and the
+/// larger value beats the smaller.
+///
+/// The remaining writes cover all others. The tombstone covers every image or NULL at or below it, and the
+/// newer image covers older cells at its version.
 pub fn fold(mutations: Vec<Mutation>) -> Vec<Mutation> {
     let mut groups: HashMap<(&str, &[Vec<u8>]), usize> = HashMap::with_capacity(mutations.len());
     let group_of: Vec<usize> = mutations
@@ -81,7 +84,7 @@ impl FoldedRow {
     }
 }
 
-/// The newest of some images, with NULL where it is unset and an older one was not.
+/// The newest image. A cell that is unset in it but not in an older image is NULL.
 fn newest_image(images: impl Iterator<Item = (Version, Vec<Cell>)>) -> Option<(Version, Vec<Cell>)> {
     let mut images: Vec<_> = images.collect();
     images.sort_by_key(|(version, _)| *version);
@@ -104,7 +107,7 @@ fn newest_image(images: impl Iterator<Item = (Version, Vec<Cell>)>) -> Option<(V
     Some((newest, cells))
 }
 
-/// Which of two cells with the same timestamp Cassandra keeps: the greater.
+/// Orders cells with the same timestamp. Cassandra keeps the greater one.
 fn strength(cell: &Cell) -> (u8, &[u8]) {
     match cell {
         Cell::Unset => (0, &[]),

@@ -1,11 +1,15 @@
-//! From a MySQL row to Cassandra mutations: plans, conversions, folding, equality, DDL.
+//! Maps MySQL rows to Cassandra mutations: plans, conversions, folding, equality, DDL. No I/O.
 //!
-//! A [`TablePlan`] is compiled once from a [`TableConfig`] and the table's definition; after that
-//! nothing is looked up by name. It says what a change writes ([`TablePlan::mutations`]), what
-//! Cassandra must hold for a MySQL row ([`TablePlan::expected`]) and the other way round
-//! ([`TablePlan::row`]), and how a row is put right again ([`TablePlan::repair`]). [`fold`] makes
-//! few writes out of many, [`differences`] is the one definition of equality between both stores.
-//! No I/O anywhere.
+//! A [`TablePlan`] is compiled once from a [`TableConfig`] and the table's definition. After that, nothing is
+//! looked up by name. The plan answers four questions:
+//!
+//! - Which mutations does a change write? [`TablePlan::mutations`]
+//! - What must Cassandra hold for a MySQL row? [`TablePlan::expected`]
+//! - Which MySQL row does a Cassandra row stand for? [`TablePlan::row`]
+//! - Which mutations repair a row? [`TablePlan::repair`]
+//!
+//! [`fold`] merges many writes into few. [`differences`] is the only definition of equality between the
+//! stores.
 
 mod compile;
 mod config;

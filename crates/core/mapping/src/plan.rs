@@ -1,4 +1,4 @@
-//! A table's configuration with every name resolved.
+//! Plans: a table's configuration with every name resolved.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::error::{PlanError, Problem};
 use crate::filter::Filter;
 use crate::report::{Report, check_key};
 
-/// How the rows of one MySQL table, under one definition of it, become rows of its targets.
+/// Converts rows of a MySQL table, under one definition of it, to rows of its targets.
 #[derive(Debug, Clone)]
 pub struct TablePlan {
     pub(crate) source: Arc<TableDef>,
@@ -22,30 +22,30 @@ pub struct TablePlan {
 /// One target of a [`TablePlan`].
 #[derive(Debug, Clone)]
 pub struct TargetPlan {
-    /// The table's name as mutations carry it.
+    /// The target table's name in mutations.
     pub(crate) name: Arc<str>,
     pub(crate) table: Arc<TargetTable>,
-    /// For each key column of the target: the source column.
+    /// The source column of each key column.
     pub(crate) key: Vec<usize>,
-    /// For each regular column of the target: the source column.
+    /// The source column of each regular column.
     pub(crate) regular: Vec<usize>,
-    /// For each column of the source's primary key: its place in the target's key.
+    /// The index in the target's key of each column of the source's primary key.
     pub(crate) source_key: Vec<usize>,
-    /// Source columns left out on purpose, by name: they may come and go.
+    /// The names of source columns that are excluded. They may be added and dropped freely.
     pub(crate) exclude_from_target: Arc<[String]>,
-    /// Which rows it takes; all, if there is none.
+    /// The rows that the target holds. Without a filter, all.
     pub(crate) filter: Option<Filter>,
 }
 
 impl TargetPlan {
-    /// The target table: its columns in the order in which keys and cells are given.
+    /// The target table. Keys and cells are in the order of its columns.
     pub fn table(&self) -> &TargetTable {
         &self.table
     }
 }
 
 impl TablePlan {
-    /// The definition of the MySQL table that rows must have.
+    /// The definition of the MySQL table that rows must match.
     pub fn source(&self) -> &Arc<TableDef> {
         &self.source
     }
@@ -55,9 +55,9 @@ impl TablePlan {
         &self.targets
     }
 
-    /// The target tables in one text: their names, keys, columns, types and filters. A table whose
-    /// targets have another layout than when it was copied has columns, rows or whole targets that
-    /// were never filled.
+    /// The layout of the target tables as a text: their names, keys, columns, types and filters.
+    ///
+    /// If the layout differs from that of the copy, then the copy did not fill some columns, rows or targets.
     pub fn layout(&self) -> String {
         let mut text = String::new();
         for target in &self.targets {
@@ -77,12 +77,15 @@ impl TablePlan {
         text
     }
 
-    /// The same plan for rows of another definition of the same table, as after an ALTER. The
-    /// target tables stay as they are.
+    /// Adapts the plan to another definition of the same table, such as after an ALTER. The target tables
+    /// stay the same.
     ///
-    /// A mapped column that is gone, or that Cassandra would store in another form, is an error, and
-    /// so is a column of a filter that is gone or whose values mean something else there. A column
-    /// that this plan's definition does not have follows `on_new_column`, unless it is omitted.
+    /// A column that is new in `table` follows `on_new_column`, unless every target excludes it.
+    ///
+    /// # Errors
+    ///
+    /// A mapped column no longer exists or would be stored in another form; a column of a filter no longer
+    /// exists or its values now mean something else; or a new column is not allowed.
     pub fn adapt(&self, table: &Arc<TableDef>) -> Result<Self, PlanError> {
         let mut report = Report::new(self.source.name.to_string());
         if table.name != self.source.name {

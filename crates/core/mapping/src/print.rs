@@ -1,11 +1,11 @@
-//! Cassandra's serialised values as people read them.
+//! Prints Cassandra's serialised values in readable form.
 
 use std::fmt::Write as _;
 
 use tandem_model::{CqlType, Decimal};
 
-/// A serialised value as text, for events and reports. Bytes that are no value of the type, and
-/// blobs, are printed as hexadecimal.
+/// A serialised value as text, for events and reports. Blobs, and bytes that are not a value of the type, are
+/// printed in hexadecimal.
 pub fn printable(ty: CqlType, bytes: &[u8]) -> String {
     let integer = || -> Option<i64> {
         Some(match ty {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_and_nonsense() {
+    fn values_and_invalid_bytes_are_printed() {
         for (ty, bytes, text) in [
             (CqlType::Int, &[0xff, 0xff, 0xff, 0xfe][..], "-2"),
             (CqlType::Bigint, &[0, 0, 0, 0, 0, 0, 1, 0], "256"),

@@ -1,4 +1,4 @@
-//! From target rows back to MySQL's: what a reader of Cassandra gets.
+//! Converts rows of target tables back to MySQL rows, for readers of Cassandra.
 
 use tandem_model::{Row, StoredRow, TargetKey, Value};
 
@@ -7,33 +7,37 @@ use crate::error::RowError;
 use crate::plan::{TablePlan, TargetPlan};
 
 impl TargetPlan {
-    /// The source's columns that the target holds, by index into the source's columns.
+    /// The columns that the target holds, as indexes into the source's columns.
     pub fn columns(&self) -> impl Iterator<Item = usize> {
         self.key.iter().chain(&self.regular).copied()
     }
 
-    /// Whether a filter keeps rows out of it.
+    /// Whether the target has a filter.
     pub fn is_filtered(&self) -> bool {
         self.filter.is_some()
     }
 
-    /// For each column of the target's key, the source's column.
+    /// The key columns of the target, as indexes into the source's columns.
     pub fn key_columns(&self) -> &[usize] {
         &self.key
     }
 }
 
 impl TablePlan {
-    /// The target whose key is the source's primary key, perhaps in another order: the one in which
-    /// a row can be found by that key alone. The first, if there are several. Not one with a filter:
-    /// what is not there may be a row all the same.
+    /// The first target in which a row can be found by its primary key alone.
+    ///
+    /// Its key consists of the source's primary key, possibly in another order. A target with a filter does
+    /// not qualify: a row that is missing there may exist in MySQL.
     pub fn target_by_primary_key(&self) -> Option<usize> {
         let key = self.source.primary_key.len();
         self.targets.iter().position(|target| target.key.len() == key && !target.is_filtered())
     }
 
-    /// The key in target number `target` (see [`Self::target_by_primary_key`]) of the row with this
-    /// primary key.
+    /// The key of a row in target `target`, given its primary key. See [`Self::target_by_primary_key`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such target, or the values cannot be a key there.
     pub fn key_by_primary_key(&self, target: usize, key: &[Value]) -> Result<TargetKey, RowError> {
         let mut row = vec![Value::Null; self.source.columns.len()];
         for (&column, value) in self.source.primary_key.iter().zip(key) {
@@ -42,8 +46,13 @@ impl TablePlan {
         self.target_key(self.target(target)?, &row)
     }
 
-    /// A row of target number `target` as MySQL has it. Columns that the target does not hold are
-    /// NULL. The inverse of [`TablePlan::expected`].
+    /// Converts a row of target `target` to a MySQL row. This is the inverse of [`TablePlan::expected`].
+    ///
+    /// Columns that the target does not hold are NULL.
+    ///
+    /// # Errors
+    ///
+    /// There is no such target, or the stored bytes do not match its columns.
     pub fn row(&self, target: usize, key: &TargetKey, stored: &StoredRow) -> Result<Row, RowError> {
         let target = self.target(target)?;
         let bad = || RowError::BadKey { target: target.table.name.clone() };

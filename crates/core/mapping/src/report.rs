@@ -1,13 +1,13 @@
-//! Collecting what is wrong with a mapping.
+//! Collects the problems of a mapping.
 
 use tandem_model::{ColumnType, TableDef};
 
 use crate::error::{PlanError, PlanProblem, Problem};
 
-/// Collects problems with the place where they are.
+/// Collects problems with their locations.
 pub(crate) struct Report {
     table: String,
-    /// The target that is being looked at.
+    /// The current target.
     pub(crate) target: Option<String>,
     pub(crate) problems: Vec<PlanProblem>,
 }
@@ -21,7 +21,7 @@ impl Report {
         self.problems.push(PlanProblem { table: self.table.clone(), target: self.target.clone(), problem });
     }
 
-    /// Takes over the problems of a part, or gives the part.
+    /// Returns the part, or adds its problems.
     pub(crate) fn keep<T>(&mut self, part: Result<T, Vec<Problem>>) -> Option<T> {
         part.map_err(|problems| problems.into_iter().for_each(|problem| self.add(problem))).ok()
     }
@@ -35,8 +35,10 @@ impl Report {
     }
 }
 
-/// What a target's key must be, whatever its table's definition: columns that cannot be NULL, no
-/// floating point, and among them the whole primary key of the source, whose places are returned.
+/// Checks the key of a target: no column may be NULL or floating point, and the key must contain the whole
+/// primary key of the source.
+///
+/// Returns the index in the key of each column of that primary key.
 pub(crate) fn check_key(table: &TableDef, key: &[usize], report: &mut Report) -> Vec<usize> {
     for &i in key {
         let column = &table.columns[i];

@@ -1,4 +1,4 @@
-//! From rows to mutations, and from target keys back to rows.
+//! Converts rows to mutations, and target keys back to primary keys.
 
 use std::sync::Arc;
 
@@ -8,33 +8,40 @@ use crate::convert::{Unfit, from_cql, to_cql};
 use crate::error::RowError;
 use crate::plan::{TablePlan, TargetPlan};
 
-/// Cassandra's limit for the serialised partition key and for all clustering values together.
+/// Cassandra's limit in bytes for the serialised partition key, and for all clustering values together.
 const KEY_MAX: usize = 65_535;
 
-/// What a target must hold for a MySQL row.
+/// The row that a target must hold for a MySQL row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedRow {
-    /// The target's number in the plan.
+    /// The target's index in the plan.
     pub target: usize,
-    /// The row's key there.
+    /// The row's key in the target.
     pub key: TargetKey,
-    /// Its cells, NULLs explicit.
+    /// The row's cells, with explicit NULLs.
     pub cells: Vec<Cell>,
 }
 
 impl TablePlan {
-    /// Appends what `change` writes, target by target. Create, read: the full row with its NULLs
-    /// unset. Read again: what [`TablePlan::repair`] writes, since it meets cells of before. Update: the full row, with NULL only where a column changed to NULL; a row that moves
-    /// to another key of a target is deleted under the old one and written like a new one under the
-    /// new one. Delete: a row tombstone. All at the change's version.
+    /// Appends the mutations of a change, target by target. All have the change's version.
     ///
-    /// For a target with a filter, a row outside it is no row: an update that takes it out is a
-    /// delete, one that brings it in is a create, and one of an image that stays outside under its key
-    /// writes nothing. A delete, or a move to another key, writes its row tombstone also for a row that
-    /// was outside: a DDL statement may have taken it out, or a change that is a dead letter, and then
-    /// no row change has deleted it, and nobody who reads MySQL can see its key any more.
+    /// - **Create, snapshot:** the full row, with its NULLs unset.
+    /// - **Re-snapshot:** what [`TablePlan::repair`] writes, because older cells may exist.
+    /// - **Update:** the full row, with NULL only where a column changed to NULL. If the row moves to another
+    ///   key of a target, the old key is deleted and the new one is written as for a create.
+    /// - **Delete:** a row tombstone.
     ///
-    /// After an error `out` is as it was before.
+    /// For a target with a filter, a row outside the filter does not exist. An update that moves a row out of
+    /// the filter is a delete. One that moves it in is a create. One that keeps it outside under the same key
+    /// writes nothing.
+    ///
+    /// A delete or a move to another key writes its row tombstone even if the row was outside the filter. A
+    /// DDL statement, or a change that became a dead letter, may have moved the row out. Then no row change
+    /// has deleted it, and a reader of MySQL can no longer see its key.
+    ///
+    /// # Errors
+    ///
+    /// The change does not match the plan, or a row cannot be converted. `out` is unchanged then.
     pub fn mutations(&self, change: &Change, out: &mut Vec<Mutation>) -> Result<(), RowError> {
         let start = out.len();
         let result = self.push_mutations(change, out);
@@ -99,8 +106,8 @@ impl TablePlan {
         Ok(())
     }
 
-    /// The key of a row that goes away. A row outside the filter may have one that Cassandra cannot
-    /// have: nothing stands there.
+    /// The key of a row to delete. `None` if the row is outside the filter and its key is not possible in
+    /// Cassandra: then nothing is stored there.
     fn key_to_delete(
         &self,
         target: &TargetPlan,
@@ -113,8 +120,12 @@ impl TablePlan {
         }
     }
 
-    /// What each target must hold for `row`, in the order of the targets. A target whose filter the
-    /// row is outside of must hold nothing.
+    /// The rows that the targets must hold for `row`, in the order of the targets. A target whose filter does
+    /// not admit the row must hold nothing.
+    ///
+    /// # Errors
+    ///
+    /// The row does not match the plan or cannot be converted.
     pub fn expected(&self, row: &Row) -> Result<Vec<ExpectedRow>, RowError> {
         self.check_shape(row)?;
         let mut expected = Vec::with_capacity(self.targets.len());
@@ -130,9 +141,14 @@ impl TablePlan {
         Ok(expected)
     }
 
-    /// The keys under which a check must look for `row`, each with its target's number: the row's own
-    /// in every target, also where it is outside the filter. Only a key outside that Cassandra could
-    /// not have is left out.
+    /// The keys under which a check must look for `row`, each with its target's index.
+    ///
+    /// These are the row's keys in all targets, even where it is outside the filter. Only a key that is
+    /// outside the filter and not possible in Cassandra is left out.
+    ///
+    /// # Errors
+    ///
+    /// The row does not match the plan or cannot be converted.
     pub fn target_keys(&self, row: &Row) -> Result<Vec<(usize, TargetKey)>, RowError> {
         self.check_shape(row)?;
         let mut keys = Vec::with_capacity(self.targets.len());
@@ -143,16 +159,26 @@ impl TablePlan {
         Ok(keys)
     }
 
-    /// Whether `row` stands under `key` in target number `target`, as it does if it is within the
-    /// filter and has that key there.
+    /// Whether target `target` must hold `row` under `key`: the filter admits the row, and the row has that
+    /// key.
+    ///
+    /// # Errors
+    ///
+    /// There is no such target, or the row does not match the plan or cannot be converted.
     pub fn stands_at(&self, target: usize, key: &TargetKey, row: &Row) -> Result<bool, RowError> {
         self.check_shape(row)?;
         let target = self.target(target)?;
         Ok(self.admits(target, row)? && self.target_key(target, row)? == *key)
     }
 
-    /// The primary key in MySQL, in its own order, of the row with that key in target number
-    /// `target`. The inverse of [`TablePlan::target_keys`]: a target's key contains the source's.
+    /// The primary key in MySQL, in its own order, of the row with `key` in target `target`.
+    ///
+    /// This is the inverse of [`TablePlan::target_keys`]. It exists because a target's key contains the
+    /// source's primary key.
+    ///
+    /// # Errors
+    ///
+    /// There is no such target, or the bytes are not a key of it.
     pub fn source_key(&self, target: usize, key: &TargetKey) -> Result<Vec<Value>, RowError> {
         let target = self.target(target)?;
         let bad_key = || RowError::BadKey { target: target.table.name.clone() };
@@ -165,10 +191,16 @@ impl TablePlan {
         values.collect()
     }
 
-    /// The writes that put Cassandra right at `version` for a row read from MySQL: the row with its
-    /// NULLs explicit, if it is there, and row tombstones for the keys that must not exist, each
-    /// with its target's number: those given, and the row's own in targets whose filter it is outside
-    /// of. A key where the row stands is not deleted.
+    /// The mutations that repair Cassandra for a row read from MySQL, at `version`.
+    ///
+    /// They write the row with explicit NULLs, if it exists, and row tombstones for the keys that must not
+    /// exist. These are the keys in `also_delete`, each with its target's index, and the row's own keys in
+    /// targets whose filter does not admit it. A key under which a target must hold the row is not deleted.
+    ///
+    /// # Errors
+    ///
+    /// There is no such target, a key is not one of its target, or the row does not match the plan or cannot
+    /// be converted.
     pub fn repair(
         &self,
         row: Option<&Row>,
@@ -214,7 +246,7 @@ impl TablePlan {
         }
     }
 
-    /// Whether the target takes the row. The row's shape has been checked.
+    /// Whether the target must hold the row. The caller has checked the row's shape.
     fn admits(&self, target: &TargetPlan, row: &Row) -> Result<bool, RowError> {
         let Some(filter) = &target.filter else { return Ok(true) };
         filter.admits(row).map_err(|reason| RowError::Filter {
@@ -243,7 +275,7 @@ impl TablePlan {
                 }
                 ("partition", only.len())
             }
-            // Each value of a composite key has two bytes of length before and one after it.
+            // Each value of a composite key has two bytes of length before it and one byte after it.
             several => ("partition", several.iter().map(|value| value.len() + 3).sum()),
         };
         let clustering_bytes = clustering.iter().map(Vec::len).sum();
@@ -272,7 +304,11 @@ impl TablePlan {
         self.stored(column, &row[column])
     }
 
-    /// A value of a source's column as the targets store it.
+    /// A value of a source column in the serialised form of the targets.
+    ///
+    /// # Errors
+    ///
+    /// The value does not match the column's type or cannot be stored.
     pub fn stored(&self, column: usize, value: &Value) -> Result<Vec<u8>, RowError> {
         let def = &self.source.columns[column];
         to_cql(&def.ty, value).map_err(|unfit| {

@@ -1,5 +1,5 @@
-//! The end state in Cassandra is the mapping of MySQL's last row, in whatever order, how often and
-//! in whatever folds the writes arrive: proved against a small model of Cassandra's own rules.
+//! Cassandra converges to the mapping of MySQL's last row, whatever the order, the repetition and the folding
+//! of the writes. The tests use a small model of Cassandra's own rules.
 
 #![allow(clippy::unwrap_used)] // the helpers of a test fail it by panicking
 
@@ -14,8 +14,8 @@ use tandem_model::{
     Version, Write,
 };
 
-/// A row as Cassandra's storage engine keeps it: everything with its own timestamp, nothing ever
-/// taken away.
+/// A row as Cassandra's storage engine keeps it. Everything has its own timestamp, and nothing is ever
+/// removed.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct CassandraRow {
     marker: Option<Version>,
@@ -39,7 +39,7 @@ impl CassandraRow {
                 Cell::Null => None,
                 Cell::Value(bytes) => Some(bytes.clone()),
             };
-            // The newest wins; at one timestamp a tombstone, then the larger value.
+            // The newest cell wins. At the same timestamp a tombstone wins, then the larger value.
             let rank =
                 |(version, value): &(Version, Option<Vec<u8>>)| (*version, value.is_none(), value.clone());
             let new = (version, new);
@@ -50,9 +50,9 @@ impl CassandraRow {
         }
     }
 
-    /// What SELECT finds: nothing if neither the marker nor a cell lives.
+    /// The result of a SELECT. `None` if neither the row marker nor a cell is live.
     fn select(&self, columns: usize) -> Option<StoredRow> {
-        // A tombstone covers its own timestamp too.
+        // A tombstone also covers its own timestamp.
         let lives = |version: &Version| Some(*version) > self.tombstone;
         let live = |i| self.cells.get(&i).filter(|(version, value)| lives(version) && value.is_some());
         let row = StoredRow {
@@ -72,13 +72,13 @@ fn apply(cassandra: &mut Cassandra, mutations: &[Mutation]) {
     }
 }
 
-/// `d.t (id, k, a null, b null)` in four tables: `t` by `id`, `by_k` by `k`, then `id`, and both again
-/// for a part of the rows: `some` and `some_by_k`, which filters by a column that it does not have.
+/// `d.t (id, k, a null, b null)` in four tables: `t` by `id`, `by_k` by `k` and `id`, and the same two with a
+/// filter, `some` and `some_by_k`. The latter filters by a column that it does not hold.
 fn plan() -> TablePlan {
     plan_with(["a != 1", "b != null && b > 0"].map(|filter| Some(filter.to_owned())))
 }
 
-/// The same tables with other filters, or without.
+/// The same tables with other filters, or without filters.
 fn plan_with([some, some_by_k]: [Option<String>; 2]) -> TablePlan {
     let column =
         |name: &str, nullable| ColumnDef { name: name.into(), ty: "tinyint".parse().unwrap(), nullable };
@@ -105,7 +105,7 @@ fn plan_with([some, some_by_k]: [Option<String>; 2]) -> TablePlan {
     TablePlan::compile(&config, &Arc::new(table)).unwrap()
 }
 
-/// How many different values `k` takes.
+/// The number of different values of `k`.
 const KEYS: i64 = 3;
 
 fn row() -> impl Strategy<Value = Row> {
@@ -122,8 +122,8 @@ fn every_key(plan: &TablePlan) -> Vec<(usize, TargetKey)> {
     keys.collect()
 }
 
-/// A borrowed write: the state after `seen` changes, at the watermark before change number
-/// `watermark`, as a backfill's read or as a repair.
+/// A borrowed write: the state after `seen` changes at the watermark before change `watermark`, written by a
+/// backfill or by a repair.
 #[derive(Debug, Clone)]
 struct Borrowed {
     seen: usize,
@@ -131,7 +131,7 @@ struct Borrowed {
     repair: bool,
 }
 
-/// Every state of one row in turn, and all that is written about it.
+/// All states of one row in order, and the borrowed writes of it.
 #[derive(Debug, Clone)]
 struct History {
     states: Vec<Option<Row>>,
@@ -217,14 +217,14 @@ fn history() -> impl Strategy<Value = History> {
     (states, borrowed).prop_map(|(states, borrowed)| {
         let borrowed = borrowed.into_iter().enumerate().map(|(i, (seen, watermark, repair))| {
             let seen = seen.index(states.len());
-            // The first is the backfill of a row that was there before the log.
+            // The first borrowed write is the backfill of a row that existed before the log.
             Borrowed { seen, watermark: watermark.index(seen + 1), repair: repair && i > 0 }
         });
         History { borrowed: borrowed.collect(), states }
     })
 }
 
-/// All writes at least once, some again, in any order.
+/// All writes in any order, each at least once and some repeatedly.
 fn deliveries() -> impl Strategy<Value = (TablePlan, History, Vec<Vec<Mutation>>)> {
     history().prop_flat_map(|history| {
         let plan = plan();
@@ -240,7 +240,7 @@ fn deliveries() -> impl Strategy<Value = (TablePlan, History, Vec<Vec<Mutation>>
     })
 }
 
-/// So many cases, unless `PROPTEST_CASES` says otherwise.
+/// This many cases, unless `PROPTEST_CASES` is set.
 fn cases(cases: u32) -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -276,7 +276,7 @@ proptest! {
         history.check(&plan, &cassandra)?;
     }
 
-    /// Replay from an earlier offset: a prefix is written, then everything, each folded in log order.
+    /// A replay from an earlier offset: first a prefix is written, then everything, each folded in log order.
     #[test]
     fn a_replay_changes_nothing(history in history(), stop in any::<prop::sample::Index>()) {
         let plan = plan();
@@ -290,12 +290,12 @@ proptest! {
         prop_assert_eq!(once, cassandra);
     }
 
-    /// Writes lost and writes of strangers: after a repair above them nothing of it is left.
+    /// A repair removes the effects of lost writes and of out-of-band writes below its version.
     #[test]
-    fn a_repair_heals_whatever_lies_below_it(
+    fn a_repair_fixes_everything_below_its_version(
         (plan, history, writes) in deliveries(),
         lost in proptest::collection::vec(any::<bool>(), 24),
-        foreign in proptest::collection::vec((row(), any::<bool>(), 0..300i64), 0..4),
+        out_of_band in proptest::collection::vec((row(), any::<bool>(), 0..300i64), 0..4),
     ) {
         let mut cassandra = Cassandra::new();
         for (write, _) in writes.iter().zip(lost).filter(|(_, lost)| !lost) {
@@ -303,9 +303,9 @@ proptest! {
         }
         let last = history.states.len() - 1;
         let repaired = Version::max(History::watermark_version(last + 1), Version(300));
-        // Strangers do not know the filters.
+        // Out-of-band writers ignore the filters.
         let anywhere = plan_with([None, None]);
-        for (row, delete, version) in foreign {
+        for (row, delete, version) in out_of_band {
             let also = if delete { anywhere.target_keys(&row).unwrap() } else { vec![] };
             let row = (!delete).then_some(&row);
             apply(&mut cassandra, &anywhere.repair(row, &also, Version(version)).unwrap());
@@ -315,9 +315,10 @@ proptest! {
         history.check(&plan, &cassandra)?;
     }
 
-    /// At most a tombstone, then an upsert above it; rows adjacent and in order of first appearance.
+    /// A fold has at most a tombstone and then an upsert above it for each row. Rows are adjacent and in the
+    /// order of their first mutation.
     #[test]
-    fn the_shape_of_a_fold((_, _, writes) in deliveries(), taken in 0..10usize) {
+    fn a_fold_has_at_most_two_writes_per_row((_, _, writes) in deliveries(), taken in 0..10usize) {
         let input = writes[..taken.min(writes.len())].concat();
         let output = fold(input.clone());
         let mut first_seen: Vec<(&Arc<str>, &TargetKey)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What a configuration may say, and every way in which it is refused.
+//! Valid configurations, and every problem with which one is refused.
 
 #![allow(clippy::unwrap_used)] // the helpers of a test fail it by panicking
 
@@ -37,7 +37,7 @@ fn config(body: &str) -> TableConfig {
     toml::from_str(body).unwrap()
 }
 
-/// One target in short: the lines of its section.
+/// A configuration with one target, given the lines of its section.
 fn one(target: &str) -> TableConfig {
     config(&format!("source = 'd.t'\n[[target]]\n{target}"))
 }
@@ -105,7 +105,7 @@ fn the_first_configuration_of_a_table_compiles() {
 }
 
 #[test]
-fn keys_that_toml_does_not_know_are_refused() {
+fn unknown_keys_are_refused() {
     for body in [
         "source = 'd.t'\ntargets = []",
         "source = 'd.t'\n[[target]]\ntable = 'x'\npartition_key = []\nfilter = ''",
@@ -115,7 +115,7 @@ fn keys_that_toml_does_not_know_are_refused() {
 }
 
 #[test]
-fn each_refusal() {
+fn each_problem_is_reported() {
     let column = |column: &str| column.to_owned();
     let unknown = |option, name: &str| Problem::UnknownColumn { option, column: name.into() };
     let not_supported = |what, option: &str| Problem::NotSupported { what, option: option.into() };
@@ -144,7 +144,7 @@ fn each_refusal() {
             vec![Problem::SameName { name: column("id"), first: column("id"), second: column("note") }],
         ),
         (&format!("{FINE}rename = {{ note = 'id', id = 'note' }}"), vec![]),
-        (&format!("{FINE}rename = {{ note = 'price' }}\nomit = ['price']"), vec![]),
+        (&format!("{FINE}rename = {{ note = 'price' }}\nexclude_from_target = ['price']"), vec![]),
         (&format!("{FINE}rename = {{ note = '' }}"), vec![Problem::EmptyName { column: column("note") }]),
         (
             "table = 'x'\npartition_key = ['at']",
@@ -212,14 +212,14 @@ fn each_refusal() {
 }
 
 #[test]
-fn all_problems_come_at_once_with_place_and_remedy() {
+fn all_problems_are_reported_with_location_and_remedy() {
     let error =
         TablePlan::compile(&one("table = 'a b'\npartition_key = ['at']\nwhere = 'nope'"), &t()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "table `d.t`, target `a b`: Cassandra allows no table of that name; use 1 to 48 of A-Z, a-z, 0-9 and _\n\
          table `d.t`, target `a b`: `where = \"nope\"`, at 1:1: MySQL's table has no column `nope`; it has `id`, `part`, `at`, `note`, `price`, `ratio`\n\
-         table `d.t`, target `a b`: the key lacks `id`, `part` of MySQL's primary key, so two rows could meet in one; add to `clustering_key`"
+         table `d.t`, target `a b`: the key lacks `id`, `part` of MySQL's primary key, so two rows could have the same key; add to `clustering_key`"
     );
 }
 
@@ -270,7 +270,7 @@ fn a_plan_adapts_to_an_altered_table() {
     let omitting = format!("{FINE}exclude_from_target = ['ratio']");
     for (config, new, expected) in [
         (one(FINE), t(), vec![]),
-        // Another order, and types that are stored alike.
+        // Another order of columns, and types that are stored in the same form.
         (one(FINE), table("t", &[all[5], all[4], all[3], all[2], all[1], all[0]], &[5, 4]), vec![]),
         (one(FINE), with(2, "at datetime"), vec![]),
         (one(FINE), with(3, "note enum('a')"), vec![]),
@@ -316,10 +316,10 @@ fn a_plan_adapts_to_an_altered_table() {
 }
 
 #[test]
-fn a_layout_tells_every_target_and_column_and_nothing_else() {
+fn a_layout_holds_every_target_and_column_and_nothing_else() {
     let layout = |target: &str| TablePlan::compile(&one(target), &t()).unwrap().layout();
     let known = layout(FINE);
-    // Neither the entity nor a new name of nothing changes what is filled.
+    // The entity does not change the layout.
     let mut same = one(FINE);
     same.entity = Some("thing".into());
     assert_eq!(TablePlan::compile(&same, &t()).unwrap().layout(), known);
@@ -337,12 +337,12 @@ fn a_layout_tells_every_target_and_column_and_nothing_else() {
 }
 
 #[test]
-fn a_spelling_changes_with_what_is_written_about_the_targets() {
+fn a_spelling_changes_with_the_configuration_of_the_targets() {
     let of = |text: &str| {
         let config: TableConfig = toml::from_str(&format!("source = 'd.t'\n{text}")).unwrap();
         config.spelling()
     };
-    let target = "[[target]]\ntable = 't'\npartition_key = ['a']\nomit = ['b', 'c']\n";
+    let target = "[[target]]\ntable = 't'\npartition_key = ['a']\nexclude_from_target = ['b', 'c']\n";
     assert_eq!(of(target), of(&target.replace("'b', 'c'", "'c', 'b'")));
     assert_eq!(of(target), of(&format!("entity = 'e'\non_new_column = 'ignore'\n{target}")));
     for other in [

@@ -1,4 +1,4 @@
-//! What a change writes, and the way back from a target key.
+//! The mutations of changes and repairs, and the way back from a target key.
 
 #![allow(clippy::unwrap_used)] // the helpers of a test fail it by panicking
 
@@ -15,8 +15,8 @@ fn column(name: &str, ty: &str, nullable: bool) -> ColumnDef {
     ColumnDef { name: name.into(), ty: ty.parse().unwrap(), nullable }
 }
 
-/// `d.t (id tinyint, k text, a tinyint null, born date null)` in two tables: `t` by `id`, and `by_k`
-/// by `k`, then `id`, without `born`.
+/// `d.t (id tinyint, k text, a tinyint null, born date null)` in two tables: `t` by `id`, and `by_k` by `k`
+/// and `id`, without `born`.
 fn plan() -> TablePlan {
     let table = TableDef {
         name: TableName::new("d", "t"),
@@ -89,7 +89,7 @@ fn what_each_operation_writes() {
     let deleted = |k: &[u8]| {
         vec![mutation("t", &[&[1]], Write::DeleteRow), mutation("by_k", &[k, &[1]], Write::DeleteRow)]
     };
-    // `t` keeps the row; in `by_k` it moves from `x` to `y`.
+    // The row keeps its key in `t`. In `by_k` it moves from `x` to `y`.
     let moved = vec![
         mutation("t", &[&[1]], Write::Upsert(vec![value(b"y"), Cell::Null, Cell::Unset])),
         mutation("by_k", &[b"x", &[1]], Write::DeleteRow),
@@ -112,7 +112,7 @@ fn what_each_operation_writes() {
 }
 
 #[test]
-fn rows_that_cannot_be_written() {
+fn rows_that_cannot_be_written_are_errors() {
     let plan = plan();
     let name = || TableName::new("d", "t");
     let fine = || Some(row("x", Some(5)));
@@ -150,7 +150,7 @@ fn rows_that_cannot_be_written() {
             change(&plan, Op::Create, None, Some(row("x", Some(300)))),
             RowError::Range { table: name(), column: "a".into(), ty: "tinyint".parse().unwrap() },
         ),
-        // The empty text is no partition key in `by_k`, and fine as a cell of `t`.
+        // The empty text is not allowed as the partition key of `by_k`, but it is allowed in a cell of `t`.
         (
             change(&plan, Op::Create, None, Some(row("", None))),
             RowError::EmptyPartitionKey { table: name(), column: "k".into(), target: "by_k".into() },
@@ -167,7 +167,7 @@ fn rows_that_cannot_be_written() {
 }
 
 #[test]
-fn the_limits_of_composite_and_clustering_keys() {
+fn composite_and_clustering_keys_have_limits() {
     let table = Arc::new(TableDef {
         name: TableName::new("d", "t"),
         columns: vec![column("a", "text", false), column("b", "text", false)],
@@ -201,7 +201,7 @@ fn the_limits_of_composite_and_clustering_keys() {
 }
 
 #[test]
-fn a_repair_says_everything() {
+fn a_repair_writes_nulls_and_tombstones() {
     let plan = plan();
     let key = |parts: &[&[u8]]| parts.iter().map(|p| p.to_vec()).collect::<Vec<_>>();
     let delete = |target: &str, parts: &[&[u8]]| mutation(target, parts, Write::DeleteRow);
@@ -231,7 +231,7 @@ fn a_repair_says_everything() {
 }
 
 #[test]
-fn a_stored_row_is_read_back() {
+fn a_stored_row_converts_back() {
     let plan = plan();
     assert_eq!(plan.target_by_primary_key(), Some(0));
     assert_eq!(plan.key_by_primary_key(0, &[Value::Int(1)]), Ok(vec![vec![1]]));
@@ -255,7 +255,7 @@ fn a_stored_row_is_read_back() {
 }
 
 #[test]
-fn an_adapted_plan_finds_the_columns_where_they_are_now() {
+fn an_adapted_plan_follows_moved_columns() {
     let plan = plan();
     let mut altered = TableDef::clone(plan.source());
     altered.columns.reverse();
@@ -267,7 +267,7 @@ fn an_adapted_plan_finds_the_columns_where_they_are_now() {
     assert_eq!(adapted.expected(&reversed), Ok(expected));
 }
 
-/// A type that may stand in a key, and a value of it.
+/// A type that is allowed in a key, and a value of it.
 fn key_value() -> impl Strategy<Value = (String, Value)> {
     let int = |ty: &'static str, min: i64, max: i64| {
         (min..=max).prop_map(move |v| (ty.to_owned(), Value::Int(v))).boxed()
@@ -313,7 +313,7 @@ fn key_value() -> impl Strategy<Value = (String, Value)> {
 }
 
 proptest! {
-    /// With the primary key in any order within the target's key, and further columns in it.
+    /// The target's key holds the primary key in any order, and further columns.
     #[test]
     fn source_key_is_the_inverse_of_target_keys(
         values in proptest::collection::vec(key_value(), 1..5),
@@ -338,7 +338,7 @@ proptest! {
 }
 
 #[test]
-fn an_equal_definition_need_not_be_the_same_one() {
+fn equal_definitions_need_not_be_the_same_arc() {
     let plan = plan();
     let mut change = change(&plan, Op::Create, None, Some(row("x", None)));
     let known = written(&plan, &change).unwrap();

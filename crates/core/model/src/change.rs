@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{Row, TableDef, Version};
 
-/// What happened to a row: the `op` of the envelope.
+/// What happened to a row. The envelope's `op` holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
     /// A row was inserted.
@@ -13,14 +13,15 @@ pub enum Op {
     Update,
     /// A row was deleted.
     Delete,
-    /// A row was read by a backfill.
+    /// A backfill read the row.
     Snapshot,
-    /// A row was read by a backfill behind a gap in the log, over whatever was written before.
+    /// A backfill after a log gap read the row (re-snapshot). It replaces whatever was written before.
     Resnapshot,
 }
 
 impl Op {
-    /// The envelope's letter. A copy and one made anew have the same; `source.snapshot` tells them apart.
+    /// The letter in the envelope. A snapshot and a re-snapshot have the same letter; `source.snapshot`
+    /// distinguishes them.
     pub fn letter(self) -> &'static str {
         match self {
             Self::Create => "c",
@@ -30,7 +31,7 @@ impl Op {
         }
     }
 
-    /// The operation of an envelope's letter: `r` is [`Op::Snapshot`].
+    /// The operation of an envelope's letter. `r` yields [`Op::Snapshot`].
     pub fn from_letter(letter: &str) -> Option<Self> {
         Some(match letter {
             "c" => Self::Create,
@@ -42,46 +43,47 @@ impl Op {
     }
 }
 
-/// Where a change came from.
+/// The source of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SourceInfo {
-    /// The transaction's GTID; none for a row read by a backfill.
+    /// The transaction's GTID. `None` for a row read by a backfill.
     pub gtid: Option<String>,
-    /// The binlog file; empty for a row read by a backfill.
+    /// The binlog file. Empty for a row read by a backfill.
     pub file: Arc<str>,
-    /// The end of the event that held the row, in bytes.
+    /// The end of the event that holds the row, as an offset in bytes.
     pub pos: u64,
-    /// The row change's number within its transaction, from 0.
+    /// The index of the row change within its transaction, from 0.
     pub row: u64,
-    /// The server that executed the transaction first.
+    /// The id of the server that first executed the transaction.
     pub server_id: u32,
-    /// When the transaction committed on that server (a backfill's row: when it was read), in
-    /// microseconds since the epoch.
+    /// When the transaction committed on that server, in microseconds since the epoch. For a row read by a
+    /// backfill: when it was read.
     pub ts_us: i64,
 }
 
-/// One row change: one record on the log.
+/// A row change. It is one record on the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// The table as it was at that moment.
+    /// The table definition at the time of the change.
     pub table: Arc<TableDef>,
-    /// What happened.
+    /// The operation.
     pub op: Op,
-    /// The row before (update, delete).
+    /// The row before the change (update, delete).
     pub before: Option<Row>,
-    /// The row after (create, update, read).
+    /// The row after the change (create, update, snapshot).
     pub after: Option<Row>,
-    /// The version that its cells carry in Cassandra.
+    /// The version of its cells in Cassandra.
     pub version: Version,
-    /// Where it came from.
+    /// The source of the change.
     pub source: SourceInfo,
 }
 
 impl Change {
-    /// The row that names the key: the image after, else the image before.
+    /// The row that holds the key: the image after, or else the image before.
     ///
     /// # Panics
-    /// A change without any image cannot be built by the decoder or the reader.
+    ///
+    /// The change has no image. Neither the decoder nor the snapshot reader builds such a change.
     pub fn image(&self) -> &Row {
         self.after.as_ref().or(self.before.as_ref()).expect("a change has at least one image")
     }
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_image_after_names_the_key_where_there_is_one() {
+    fn the_image_after_holds_the_key_if_it_exists() {
         let table = TableDef { name: TableName::new("d", "t"), columns: Vec::new(), primary_key: Vec::new() };
         let row = |v| Some(vec![Value::Int(v)]);
         let change = |before, after| Change {

@@ -1,16 +1,16 @@
-//! Whose reads are moved first.
+//! Cohorts: which requests the canary includes.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Something that a request says about whom it is for.
+/// A cohort attribute: a property of a request by which cohorts are formed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CohortAttribute {
-    /// The whole primary key that is asked for.
+    /// The whole primary key of the requested row.
     Key,
-    /// The value of a column, as far as the request names it.
+    /// The value of a column, if the request contains it.
     Column(String),
-    /// The value of a request header. Names compare without case.
+    /// The value of a request header. Names are case-insensitive.
     Header(String),
 }
 
@@ -37,38 +37,50 @@ impl FromStr for CohortAttribute {
     }
 }
 
-/// A group of customers: those whose hash lies below a percentage, and those with one of these
-/// values. The same customer always stays in or out, and a higher percentage only adds customers.
+/// A group of requests: those whose bucket is below a percentage, and those with one of the listed values.
+///
+/// The same attribute value is always in or always out. A higher percentage only adds values.
+///
+/// ```
+/// use tandem_model::{Cohort, CohortAttribute};
+///
+/// let country = CohortAttribute::Header("country".into());
+/// let cohort = Cohort { values: vec![(country.clone(), "PT".into())], ..Cohort::default() };
+/// assert!(cohort.admits(|attribute| (*attribute == country).then(|| "PT".to_owned())));
+/// assert!(!cohort.admits(|attribute| (*attribute == country).then(|| "ES".to_owned())));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cohort {
-    /// What tells customers apart.
+    /// The attribute whose value selects the bucket.
     pub by: CohortAttribute,
-    /// From 0 (nobody) to 100 (everybody).
+    /// The percentage of the buckets, from 0 (no request) to 100 (every request).
     pub percent: f64,
-    /// Who is in with a value, such as a country, whatever their hash is.
+    /// Requests with one of these values, such as a country, are in whatever their bucket is.
     pub values: Vec<(CohortAttribute, String)>,
 }
 
 impl Default for Cohort {
-    /// Nobody, told apart by the key.
+    /// The empty cohort, with buckets by the key.
     fn default() -> Self {
         Self { by: CohortAttribute::Key, percent: 0.0, values: Vec::new() }
     }
 }
 
 impl Cohort {
-    /// Whether a request is of the cohort. `fact` gives what the request says, in one canonical text
-    /// form each. A request that does not say what tells customers apart is in only where everybody
-    /// is.
-    pub fn admits(&self, fact: impl Fn(&CohortAttribute) -> Option<String>) -> bool {
-        let by_value = self.values.iter().any(|(name, value)| fact(name).as_ref() == Some(value));
-        let by_bucket = || fact(&self.by).is_some_and(|text| bucket(&text) < self.percent);
+    /// Whether a request is in the cohort.
+    ///
+    /// `value_of` returns the request's value of an attribute in its canonical text form. A request without a
+    /// value for [`Self::by`] is in only if the percentage is 100, or by another attribute's value.
+    pub fn admits(&self, value_of: impl Fn(&CohortAttribute) -> Option<String>) -> bool {
+        let by_value = self.values.iter().any(|(name, value)| value_of(name).as_ref() == Some(value));
+        let by_bucket = || value_of(&self.by).is_some_and(|text| bucket(&text) < self.percent);
         by_value || self.percent >= 100.0 || by_bucket()
     }
 }
 
-/// Where a text lies between 0 and 100 (not included), evenly spread and the same for ever: FNV-1a
-/// of 64 bits, mixed by MurmurHash3's finaliser, of which the upper 53 bits count.
+/// The bucket of a text: a number in `[0, 100)`, evenly distributed and stable across releases.
+///
+/// It is the 64-bit FNV-1a hash of the text, mixed by MurmurHash3's finaliser. The upper 53 bits count.
 pub fn bucket(text: &str) -> f64 {
     let mut hash = text
         .bytes()
@@ -90,19 +102,20 @@ mod tests {
     }
 
     fn in_by(cohort: &Cohort, customer: &str) -> bool {
-        cohort
-            .admits(|fact| (*fact == CohortAttribute::Column("customer".into())).then(|| customer.to_owned()))
+        cohort.admits(|attribute| {
+            (*attribute == CohortAttribute::Column("customer".into())).then(|| customer.to_owned())
+        })
     }
 
-    /// A customer must not move between releases either.
+    /// A customer must stay in the same bucket in every release.
     #[test]
-    fn places_are_what_they_always_were() {
-        let places = ["", "1", "2", "customer-17"].map(|text| format!("{:.12}", bucket(text)));
-        assert_eq!(places, ["93.676944839044", "48.523252407915", "74.031799931282", "39.577859315054"]);
+    fn buckets_are_stable_across_releases() {
+        let buckets = ["", "1", "2", "customer-17"].map(|text| format!("{:.12}", bucket(text)));
+        assert_eq!(buckets, ["93.676944839044", "48.523252407915", "74.031799931282", "39.577859315054"]);
     }
 
     #[test]
-    fn as_many_are_in_as_the_percentage_says() {
+    fn the_percentage_is_the_share_of_customers_in() {
         for percent in [1.0, 10.0, 50.0] {
             let cohort = by_percent(percent);
             let share = (0..20_000).filter(|n| in_by(&cohort, &n.to_string())).count() as f64 / 200.0;
@@ -111,27 +124,27 @@ mod tests {
     }
 
     #[test]
-    fn nobody_and_everybody() {
+    fn zero_percent_admits_none_and_a_hundred_admits_all() {
         assert!((0..1000).all(|n| !in_by(&by_percent(0.0), &n.to_string())));
         assert!((0..1000).all(|n| in_by(&by_percent(100.0), &n.to_string())));
         assert!(by_percent(100.0).admits(|_| None) && !by_percent(99.9).admits(|_| None));
-        assert!(!in_by(&by_percent(bucket("1")), "1"), "the percentage itself is out");
+        assert!(!in_by(&by_percent(bucket("1")), "1"), "the bucket must be below the percentage");
     }
 
     #[test]
-    fn a_value_is_in_whatever_its_hash() {
+    fn a_listed_value_is_in_whatever_its_bucket() {
         let country = CohortAttribute::Header("tandem-country".into());
         let cohort = Cohort { values: vec![(country.clone(), "PT".into())], ..Cohort::default() };
-        let from = |code: &str| cohort.admits(|fact| (*fact == country).then(|| code.to_owned()));
+        let from = |code: &str| cohort.admits(|attribute| (*attribute == country).then(|| code.to_owned()));
         assert!(from("PT") && !from("pt") && !from("ES"));
     }
 
     #[test]
-    fn facts_are_read_back_and_others_refused() {
-        for fact in
+    fn attributes_round_trip_and_others_are_refused() {
+        for attribute in
             [CohortAttribute::Key, CohortAttribute::Column("a:b".into()), CohortAttribute::Header("x".into())]
         {
-            assert_eq!(fact.to_string().parse(), Ok(fact));
+            assert_eq!(attribute.to_string().parse(), Ok(attribute));
         }
         assert_eq!("header:Tandem-Country".parse(), Ok(CohortAttribute::Header("tandem-country".into())));
         for bad in ["", "keys", "column:", "header:", "cookie:x"] {

@@ -1,17 +1,19 @@
-//! The MySQL column types that Tandem carries.
+//! The MySQL column types that Tandem supports.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-/// The type of a MySQL column, as far as its values need it. Its text form is MySQL's own
-/// (`information_schema.COLUMNS.COLUMN_TYPE`), without display widths, lengths and charsets.
+/// The type of a MySQL column, with the details that its values depend on.
+///
+/// The text form is MySQL's own (`information_schema.COLUMNS.COLUMN_TYPE`), without display widths, lengths
+/// and charsets. For example, `varchar(40)` is printed as `text`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ColumnType {
     /// TINYINT (8), SMALLINT (16), MEDIUMINT (24), INT (32), BIGINT (64).
     Int {
         /// Width in bits.
         bits: u8,
-        /// Whether it was declared UNSIGNED.
+        /// Whether the column is UNSIGNED.
         unsigned: bool,
     },
     /// FLOAT.
@@ -20,9 +22,9 @@ pub enum ColumnType {
     Double,
     /// DECIMAL(precision, scale).
     Decimal {
-        /// All digits, up to 65.
+        /// The number of digits, up to 65.
         precision: u8,
-        /// Digits after the point, up to 30.
+        /// The number of digits after the point, up to 30.
         scale: u8,
     },
     /// YEAR.
@@ -46,12 +48,12 @@ pub enum ColumnType {
     },
     /// BIT(n).
     Bit {
-        /// How many bits, 1 to 64.
+        /// The number of bits, 1 to 64.
         bits: u8,
     },
-    /// CHAR, VARCHAR and the TEXTs.
+    /// CHAR, VARCHAR and the TEXT types.
     Text,
-    /// VARBINARY and the BLOBs (`None`), or BINARY(n), whose values are padded to n bytes.
+    /// VARBINARY and the BLOB types (`None`), or BINARY(n), whose values are padded to n bytes.
     Bytes {
         /// The length of a BINARY column.
         fixed: Option<u16>,
@@ -62,13 +64,13 @@ pub enum ColumnType {
     Set(Vec<String>),
     /// JSON.
     Json,
-    /// GEOMETRY and the types of single kinds of geometries.
+    /// GEOMETRY and its subtypes, such as POINT.
     Geometry,
     /// VECTOR.
     Vector,
 }
 
-/// A MySQL type that Tandem does not carry.
+/// A MySQL type that Tandem does not support.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("type `{0}` is not supported")]
 pub struct UnsupportedType(pub String);
@@ -132,8 +134,10 @@ impl FromStr for ColumnType {
     }
 }
 
-/// The members of `'a','it''s'`. MySQL doubles quotes here and writes a backslash before a
-/// backslash, and line ends and NUL as `\n`, `\r`, `\0` (`append_unescaped` in its source).
+/// Parses the members of a list such as `'a','it''s'`.
+///
+/// MySQL doubles single quotes and escapes backslashes by a backslash. It writes line ends and NUL as `\n`,
+/// `\r` and `\0` (`append_unescaped` in its source).
 fn members(text: &str) -> Option<Vec<String>> {
     let mut out = Vec::new();
     let mut chars = text.chars().peekable();
@@ -227,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mysql_spellings() {
+    fn mysqls_spellings_are_parsed() {
         for (mysql, ours) in [
             ("tinyint(1)", "tinyint"),
             ("int unsigned", "int unsigned"),

@@ -1,4 +1,4 @@
-//! Target tables and their types.
+//! Target tables in Cassandra and their CQL types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -62,7 +62,7 @@ impl FromStr for CqlType {
     }
 }
 
-/// The order of a clustering column.
+/// The sort order of a clustering column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusteringOrder {
     /// `ASC`.
@@ -74,32 +74,32 @@ pub enum ClusteringOrder {
 /// A column of a target table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CqlColumn {
-    /// Its name, case kept (written with double quotes in CQL).
+    /// The column's name. Its case is significant: CQL writes it in double quotes.
     pub name: String,
-    /// Its type.
+    /// The column's type.
     pub ty: CqlType,
 }
 
-/// A table in Cassandra as the mapping defines it.
+/// A Cassandra table as the mapping defines it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetTable {
-    /// Its name within the keyspace, case kept.
+    /// The table's name within the keyspace. Its case is significant.
     pub name: String,
     /// The partition key.
     pub partition_key: Vec<CqlColumn>,
-    /// The clustering columns with their orders.
+    /// The clustering columns with their sort orders.
     pub clustering: Vec<(CqlColumn, ClusteringOrder)>,
     /// All other columns.
     pub regular: Vec<CqlColumn>,
 }
 
 impl TargetTable {
-    /// Partition key, then clustering columns: the columns of a [`crate::TargetKey`].
+    /// The columns of a [`crate::TargetKey`]: the partition key, then the clustering columns.
     pub fn key_columns(&self) -> impl Iterator<Item = &CqlColumn> {
         self.partition_key.iter().chain(self.clustering.iter().map(|(c, _)| c))
     }
 
-    /// How many columns the primary key has.
+    /// The number of columns in the primary key.
     pub fn key_len(&self) -> usize {
         self.partition_key.len() + self.clustering.len()
     }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_named_as_cql_names_them() {
+    fn types_have_their_names_in_cql() {
         for (ty, name) in CqlType::ALL {
             assert_eq!((ty.name(), ty.to_string().as_str(), name.parse()), (name, name, Ok(ty)));
         }

@@ -1,4 +1,4 @@
-//! DECIMAL values of any size that MySQL allows (65 digits do not fit 128 bits).
+//! DECIMAL values of any size that MySQL allows. Its limit of 65 digits does not fit 128 bits.
 
 use std::fmt;
 
@@ -11,20 +11,24 @@ pub struct Decimal {
     scale: u32,
 }
 
-/// The text was no decimal number.
+/// The text is not a decimal number of the wanted scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a decimal number")]
 pub struct ParseDecimalError;
 
 impl Decimal {
-    /// A decimal from its unscaled value as big-endian two's complement bytes, the form that both
-    /// Avro's `decimal` and CQL's `varint` use.
+    /// Creates a decimal from its unscaled value as big-endian two's complement bytes. Avro's `decimal` and
+    /// CQL's `varint` use this form.
     pub fn from_be_bytes(unscaled: &[u8], scale: u32) -> Self {
         Self { unscaled: BigInt::from_signed_bytes_be(unscaled), scale }
     }
 
-    /// A decimal from MySQL's text form, such as `-12.50`, with the column's `scale`: missing
-    /// fraction digits are zeros, digits beyond the scale are an error.
+    /// Parses MySQL's text form, such as `-12.50`, with the column's `scale`. Missing fraction digits are
+    /// zeros.
+    ///
+    /// # Errors
+    ///
+    /// The text is not a decimal number, or it has more fraction digits than `scale`.
     pub fn parse(text: &str, scale: u32) -> Result<Self, ParseDecimalError> {
         let (negative, digits) = match text.as_bytes() {
             [b'-', rest @ ..] => (true, rest),
@@ -49,7 +53,7 @@ impl Decimal {
         Ok(Self { unscaled: if negative { -magnitude } else { magnitude }, scale })
     }
 
-    /// Digits after the decimal point.
+    /// The number of digits after the decimal point.
     pub fn scale(&self) -> u32 {
         self.scale
     }

@@ -1,7 +1,7 @@
-//! Global transaction identifiers and sets of them.
+//! Global transaction identifiers (GTIDs) and GTID sets.
 //!
-//! The text form is MySQL's: `uuid:1-5:7,uuid:tag:1-3` (tags exist from MySQL 8.3 on; see the
-//! Reference Manual, "GTID Format and Storage").
+//! The text form is MySQL's, such as `uuid:1-5:7,uuid:tag:1-3`. Tags exist since MySQL 8.3; see "GTID Format
+//! and Storage" in the Reference Manual.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,34 +9,35 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// Who numbered a transaction: a server's UUID, which is ordered like its text, and a tag in lower case
-/// (empty: none).
+/// The origin of a transaction number: a server's UUID and a tag in lower case (empty: no tag). UUIDs are
+/// ordered like their text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Origin {
     uuid: Uuid,
     tag: String,
 }
 
-/// One transaction.
+/// The identifier of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Gtid {
     origin: Origin,
     number: u64,
 }
 
-/// A set of transactions, as sorted, disjoint, non-adjacent, inclusive intervals.
+/// A set of transactions. It holds sorted, disjoint, non-adjacent, inclusive intervals for each origin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GtidSet {
     intervals: BTreeMap<Origin, Vec<(u64, u64)>>,
 }
 
-/// The text is no GTID or no GTID set.
+/// The text is not a GTID or GTID set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a GTID or GTID set")]
 pub struct ParseGtidError(String);
 
 impl Gtid {
-    /// A GTID from the 16 bytes of a server's UUID and a tag (empty: none), as GTID events hold them.
+    /// Creates a GTID from the 16 bytes of a server's UUID, a tag (empty: no tag) and a number, as GTID
+    /// events hold them.
     pub fn from_sid(sid: [u8; 16], tag: &str, number: u64) -> Self {
         Self { origin: Origin { uuid: Uuid::from_bytes(sid), tag: tag.to_owned() }, number }
     }
@@ -68,7 +69,7 @@ impl FromStr for Gtid {
 impl GtidSet {
     /// Adds one transaction.
     pub fn insert(&mut self, gtid: &Gtid) {
-        // Nearly always the number that follows the last interval of a known origin.
+        // Nearly always, the number follows the last interval of a known origin.
         if let Some(runs) = self.intervals.get_mut(&gtid.origin) {
             if let Some(last) = runs.last_mut()
                 && last.1 + 1 == gtid.number
@@ -98,7 +99,7 @@ impl GtidSet {
         })
     }
 
-    /// What is in `self` and not in `other`.
+    /// The transactions in `self` that are not in `other`.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         let mut out = Self::default();
@@ -121,19 +122,19 @@ impl GtidSet {
         out
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.intervals.is_empty()
     }
 
-    /// Each origin with its intervals: the server's UUID, the tag (empty: none), and first and last
+    /// Each origin with its intervals: the server's UUID, the tag (empty: no tag), and the first and last
     /// numbers, inclusive.
     pub fn origins(&self) -> impl Iterator<Item = (Uuid, &str, &[(u64, u64)])> {
         self.intervals.iter().map(|(o, runs)| (o.uuid, o.tag.as_str(), runs.as_slice()))
     }
 }
 
-/// Merges `first..=last` into sorted disjoint runs.
+/// Merges `first..=last` into sorted, disjoint intervals.
 fn insert_run(runs: &mut Vec<(u64, u64)>, mut first: u64, mut last: u64) {
     let start = runs.partition_point(|&(_, b)| b.saturating_add(1) < first);
     let end = runs.partition_point(|&(a, _)| a <= last.saturating_add(1));
@@ -152,7 +153,7 @@ impl FromStr for GtidSet {
         let mut set = Self::default();
         for part in s.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let mut fields = part.split(':').map(str::trim);
-            // Its other forms have other lengths.
+            // A UUID's other text forms have other lengths.
             let uuid = fields.next().filter(|text| text.len() == 36).ok_or_else(bad)?;
             let uuid = Uuid::try_parse(uuid).map_err(|_| bad())?;
             let mut tag = String::new();
@@ -208,7 +209,7 @@ mod tests {
     const B: &str = "4e11fa47-71ca-11e1-9e33-c80aa9429562";
 
     #[test]
-    fn text_forms() {
+    fn text_forms_are_parsed_and_printed() {
         for (text, canonical) in [
             (String::new(), String::new()),
             (format!("{A}:1-5:6:9"), format!("{A}:1-6:9")),
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_sets_and_numbers_that_are_none() {
+    fn empty_sets_and_invalid_numbers() {
         const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
         assert!(GtidSet::default().is_empty());
         let mut set: GtidSet = format!("{UUID}:1-3").parse().unwrap();

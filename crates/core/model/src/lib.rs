@@ -1,8 +1,17 @@
-//! What every other crate of Tandem speaks of: values, rows, tables, changes, GTID sets, versions,
-//! watermarks and mutations.
+//! The types that all crates of Tandem share: values, rows, tables, changes, GTID sets, versions, watermarks
+//! and mutations.
 //!
-//! This crate does no I/O and knows no tokio, no Kafka, no MySQL driver, no Cassandra driver and no
-//! Avro. Everything in it is a plain function over values.
+//! This crate does no I/O. It does not depend on tokio, Kafka, Avro, or a driver for MySQL or Cassandra.
+//! Everything in it is a plain value or a plain function over values.
+//!
+//! ```
+//! use tandem_model::GtidSet;
+//!
+//! let executed: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-9".parse().unwrap();
+//! let published: GtidSet = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:7".parse().unwrap();
+//! assert!(published.is_subset(&executed));
+//! assert_eq!(executed.minus(&published).to_string(), "3e11fa47-71ca-11e1-9e33-c80aa9429562:6:8-9");
+//! ```
 
 mod change;
 mod cohort;

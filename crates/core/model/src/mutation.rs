@@ -1,42 +1,43 @@
-//! What is written to Cassandra.
+//! Mutations: writes to Cassandra.
 
 use std::sync::Arc;
 
 use crate::Version;
 
-/// One cell as CQL's binary protocol carries it.
+/// A cell as CQL's binary protocol represents it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
-    /// Leave whatever is there.
+    /// Leaves the stored value unchanged.
     Unset,
-    /// Write a cell tombstone.
+    /// Writes a cell tombstone.
     Null,
-    /// Write this value, in CQL's serialised form.
+    /// Writes this value, in CQL's serialised form.
     Value(Vec<u8>),
 }
 
-/// The primary key of a row in a target table: partition key then clustering columns, in the
-/// table's order, each in CQL's serialised form.
+/// The primary key of a row in a target table: the partition key, then the clustering columns.
+///
+/// The values are in the table's order, each in CQL's serialised form.
 pub type TargetKey = Vec<Vec<u8>>;
 
-/// What happens to a target row.
+/// The kind of a write, with its cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
-    /// `INSERT … USING TIMESTAMP`: the row marker and these cells, in the order of the target's
+    /// `INSERT … USING TIMESTAMP`: writes the row marker and these cells, in the order of the target's
     /// regular columns.
     Upsert(Vec<Cell>),
-    /// `DELETE … USING TIMESTAMP`: a row tombstone. Never a range or a partition.
+    /// `DELETE … USING TIMESTAMP`: writes a row tombstone, never a range or partition tombstone.
     DeleteRow,
 }
 
-/// One write to one row of one target table.
+/// A write to one row of one target table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutation {
     /// The name of the target table within the keyspace.
     pub target: Arc<str>,
-    /// The row.
+    /// The primary key of the row.
     pub key: TargetKey,
-    /// The timestamp of everything in this write.
+    /// The version of the whole write. It becomes the timestamp in Cassandra.
     pub version: Version,
     /// The write.
     pub write: Write,
@@ -45,8 +46,8 @@ pub struct Mutation {
 /// A row as Cassandra returned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRow {
-    /// The regular columns in the target's order, in CQL's serialised form; `None` is null.
+    /// The regular columns in the target's order, in CQL's serialised form. `None` is null.
     pub cells: Vec<Option<Vec<u8>>>,
-    /// Their writetimes, where a cell is there.
+    /// The writetimes of these cells. `None` where the cell is null.
     pub writetimes: Vec<Option<i64>>,
 }

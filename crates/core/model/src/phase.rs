@@ -1,25 +1,26 @@
-//! Phases of a migration, as the controller orders them and the gateways follow them.
+//! The phases of a migration. The controller sets the phase, and the gateways follow it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Cohort;
 
-/// How far a migration is. Ordered: a later phase is a greater one.
+/// The phase of a migration. A later phase compares as greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Phase {
-    /// MySQL alone reads and writes.
+    /// Reads and writes go to MySQL alone.
     #[default]
     Prepare,
-    /// Writes go to MySQL, then to Cassandra. MySQL is read; a sample is compared with Cassandra.
+    /// Writes go to MySQL, then to Cassandra. MySQL serves reads; a sample of them is compared with
+    /// Cassandra.
     DualWrite,
-    /// The same while the rows that were there before are copied.
+    /// As in `DualWrite`, while existing rows are copied.
     Backfill,
-    /// The same while everything is compared.
+    /// As in `DualWrite`, while all rows are compared.
     Verify,
-    /// The same, but a cohort's reads are served by Cassandra.
+    /// As in `DualWrite`, but Cassandra serves the reads of a cohort.
     Canary,
-    /// The same, but all reads are served by Cassandra.
+    /// As in `DualWrite`, but Cassandra serves all reads.
     ReadSwitch,
 }
 
@@ -28,7 +29,7 @@ impl Phase {
     pub const ALL: [Self; 6] =
         [Self::Prepare, Self::DualWrite, Self::Backfill, Self::Verify, Self::Canary, Self::ReadSwitch];
 
-    /// Its name, as commands and the API spell it.
+    /// The phase's name in commands and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
@@ -45,12 +46,12 @@ impl Phase {
         self >= Self::DualWrite
     }
 
-    /// The phase after it.
+    /// The next phase.
     pub fn next(self) -> Option<Self> {
         Self::ALL.into_iter().find(|phase| *phase > self)
     }
 
-    /// The phase before it.
+    /// The previous phase.
     pub fn previous(self) -> Option<Self> {
         Self::ALL.into_iter().rev().find(|phase| *phase < self)
     }
@@ -68,67 +69,70 @@ impl FromStr for Phase {
     fn from_str(s: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|phase| phase.name() == s).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("`{s}` is no phase: the phases are {names}")
+            format!("`{s}` is not a phase: the phases are {names}")
         })
     }
 }
 
-/// When a dual write's second leg is made.
+/// When the secondary write of a dual write is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DualWriteMode {
-    /// Before the client is answered.
+    /// Before the client gets its response.
     #[default]
     InRequest,
-    /// After the client has been answered.
+    /// After the client has its response.
     Behind,
 }
 
-/// What the gateways do from now on: the record `phase` of the control topic, written by the active
-/// controller only.
+/// The phase record: it tells the gateways what to do from now on.
+///
+/// It is the record `phase` of the control topic. Only the active controller writes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PhaseRecord {
-    /// Rises by one with each record. An older one than the newest seen is refused.
+    /// Rises by one with each record. A record with an older generation than the newest seen is refused.
     pub generation: u64,
     /// The phase.
     pub phase: Phase,
-    /// In the phase `canary`: whose reads Cassandra serves.
+    /// The cohort whose reads Cassandra serves in the phase `canary`.
     pub cohort: Cohort,
-    /// The share of the reads served by Cassandra that are compared with MySQL, from 0 to 1 (always).
+    /// The share of the reads served by Cassandra that are compared with MySQL, from 0 to 1.
     pub validate: f64,
-    /// The share of the reads served by MySQL, from `dual-write` on, that are compared with Cassandra.
+    /// The share of the reads served by MySQL, from `dual-write` on, that are compared with Cassandra, from 0
+    /// to 1.
     pub shadow: f64,
-    /// Whether MySQL answers where Cassandra cannot. Without it such a read is an error, or what
-    /// Cassandra says.
+    /// Whether MySQL answers a read that Cassandra cannot. Without fallback, such a read returns an error or
+    /// Cassandra's answer.
     pub fallback: bool,
-    /// When Cassandra is written.
+    /// When the secondary write is made.
     pub dual_write: DualWriteMode,
-    /// Whether the controller walks on by itself once its gates are met. Gateways do not care.
+    /// Whether the controller advances by itself once its gates are met. Gateways ignore this.
     pub auto: bool,
-    /// Whether the controller takes no step by itself, neither forth nor back. Gateways do not care.
+    /// Whether the rollout is paused: the controller neither advances nor rolls back by itself. Gateways
+    /// ignore this.
     pub paused: bool,
-    /// Who ordered it.
+    /// Who ordered the change.
     pub by: String,
-    /// Why.
+    /// Why it was ordered.
     pub reason: String,
-    /// Since when its phase and cohort hold, in microseconds since the epoch.
+    /// When its phase and cohort took effect, in microseconds since the epoch.
     pub since_us: i64,
-    /// The offset in the mismatch topic from which on mismatches belong to its phase and cohort: those
-    /// before were known when it was decided. Gateways do not care.
+    /// The offset in the mismatch topic from which mismatches belong to this phase and cohort. Earlier
+    /// mismatches were known at the decision. Gateways ignore this.
     pub mismatches_from: i64,
-    /// When it was written, in microseconds since the epoch.
+    /// When the record was written, in microseconds since the epoch.
     pub at_us: i64,
 }
 
 impl PhaseRecord {
-    /// Whether this record takes the place of another one: only a higher generation does. The first record of a
-    /// generation holds, whoever writes a second one.
+    /// Whether this record replaces `other`. Only a higher generation does, so the first record of a
+    /// generation stays in force whoever writes a second one.
     pub fn supersedes(&self, other: &Self) -> bool {
         self.generation > other.generation
     }
 }
 
 impl Default for PhaseRecord {
-    /// What holds before any record was written: MySQL alone, generation 0.
+    /// The state before the first record: MySQL alone, generation 0.
     fn default() -> Self {
         Self {
             generation: 0,
@@ -154,18 +158,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phases_are_walked_in_their_order_forth_and_back() {
-        let mut walked = vec![Phase::Prepare];
-        while let Some(next) = walked[walked.len() - 1].next() {
-            assert_eq!(next.previous(), walked.last().copied());
-            walked.push(next);
+    fn phases_follow_their_order_forward_and_back() {
+        let mut visited = vec![Phase::Prepare];
+        while let Some(next) = visited[visited.len() - 1].next() {
+            assert_eq!(next.previous(), visited.last().copied());
+            visited.push(next);
         }
-        assert_eq!(walked, Phase::ALL);
+        assert_eq!(visited, Phase::ALL);
         assert_eq!(Phase::Prepare.previous(), None);
     }
 
     #[test]
-    fn names_are_read_back_and_others_refused() {
+    fn names_round_trip_and_others_are_refused() {
         for phase in Phase::ALL {
             assert_eq!(phase.to_string().parse(), Ok(phase));
         }
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_record_mysql_is_alone() {
+    fn without_a_record_mysql_serves_alone() {
         let record = PhaseRecord::default();
         assert_eq!((record.generation, record.phase), (0, Phase::Prepare));
         assert!(!record.phase.writes_both() && Phase::DualWrite.writes_both());

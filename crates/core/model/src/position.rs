@@ -1,21 +1,23 @@
-//! Places in the binlog.
+//! Positions in the binlog.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-/// A binlog file and the offset in it. Ordered by the number at the end of the file's name, then
-/// by offset; positions of different servers do not compare.
+/// A binlog file and an offset in it.
+///
+/// Positions are ordered by the number at the end of the file's name, then by offset. Positions of different
+/// servers must not be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct BinlogPosition {
     /// The file, such as `binlog.000042`.
     pub file: Arc<str>,
-    /// The offset of the end of an event in it, in bytes.
+    /// The offset of the end of an event in the file, in bytes.
     pub pos: u64,
 }
 
 impl BinlogPosition {
-    /// The number at the end of the file's name; 0 where there is none.
+    /// The number at the end of the file's name, or 0 if there is none.
     fn file_number(&self) -> u64 {
         self.file.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(0)
     }
@@ -54,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_told_by_file_and_offset() {
+    fn a_position_prints_file_and_offset() {
         let position = BinlogPosition { file: "binlog.000007".into(), pos: 12 };
         assert_eq!(position.to_string(), "binlog.000007:12");
     }

@@ -8,14 +8,14 @@ use crate::{ColumnType, Row, Value};
 /// `database.table`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableName {
-    /// The MySQL schema.
+    /// The database (MySQL's schema).
     pub database: String,
-    /// The table in it.
+    /// The table in the database.
     pub table: String,
 }
 
 impl TableName {
-    /// Joins the two parts.
+    /// Creates a name from its two parts.
     pub fn new(database: impl Into<String>, table: impl Into<String>) -> Self {
         Self { database: database.into(), table: table.into() }
     }
@@ -38,30 +38,30 @@ impl FromStr for TableName {
     }
 }
 
-/// One column of a MySQL table.
+/// A column of a MySQL table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnDef {
-    /// Its name as MySQL spells it.
+    /// The name as MySQL spells it.
     pub name: String,
-    /// Its type.
+    /// The type.
     pub ty: ColumnType,
-    /// Whether it may hold NULL.
+    /// Whether the column may hold NULL.
     pub nullable: bool,
 }
 
-/// What a table looked like when a row image of it was made.
+/// The definition of a table at the time of a row image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableDef {
-    /// Its name.
+    /// The table's name.
     pub name: TableName,
-    /// Its columns in ordinal order.
+    /// The columns in ordinal order.
     pub columns: Vec<ColumnDef>,
-    /// The primary key: indexes into `columns`, in the key's own order. Empty: no primary key.
+    /// The primary key as indexes into `columns`, in the key's order. Empty if there is no primary key.
     pub primary_key: Vec<usize>,
 }
 
 impl TableDef {
-    /// The index of the column of that name. Names compare exactly.
+    /// The index of the column with this name. Names are compared exactly.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
     }
@@ -71,8 +71,8 @@ impl TableDef {
         self.primary_key.iter().map(|&i| row[i].clone()).collect()
     }
 
-    /// Whether two rows of this table have the same primary key, byte for byte (a collation may
-    /// call two keys equal that Cassandra would keep apart).
+    /// Whether two rows of this table have the same primary key, byte for byte. MySQL's collation may treat
+    /// two keys as equal that are different keys in Cassandra.
     pub fn same_key(&self, a: &Row, b: &Row) -> bool {
         self.primary_key.iter().all(|&i| a[i] == b[i])
     }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn names_round_trip() {
         let name = TableName::new("d", "t");
         assert_eq!((name.to_string().as_str(), "d.t".parse()), ("d.t", Ok(name)));
         for bad in ["", "t", ".t", "d.", "d.t.u"] {

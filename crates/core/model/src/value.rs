@@ -1,12 +1,13 @@
-//! A MySQL value once it has left MySQL.
+//! MySQL values.
 
 use crate::Decimal;
 
 /// The cells of a row, in the order of its table's columns.
 pub type Row = Vec<Value>;
 
-/// One MySQL value without loss. The binlog decoder and the snapshot reader give the same `Value`
-/// for the same stored value, bit for bit.
+/// A MySQL value without loss.
+///
+/// The binlog decoder and the snapshot reader return the same `Value` for the same stored value, bit for bit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// SQL NULL.
@@ -25,7 +26,7 @@ pub enum Value {
     Date(i32),
     /// TIME: microseconds, from −838:59:59.999999 to +838:59:59.999999.
     Time(i64),
-    /// DATETIME: microseconds since 1970-01-01T00:00:00 on a clock without a zone.
+    /// DATETIME: microseconds since 1970-01-01T00:00:00, without a time zone.
     DateTime(i64),
     /// TIMESTAMP: microseconds since 1970-01-01T00:00:00Z.
     Timestamp(i64),
@@ -34,18 +35,19 @@ pub enum Value {
     /// BINARY (padded to its length), VARBINARY, BLOB, GEOMETRY (the SRID as four bytes
     /// little-endian, then well-known binary), VECTOR (FLOATs of four bytes little-endian).
     Bytes(Vec<u8>),
-    /// A zero or partial date in a DATE, DATETIME or TIMESTAMP column (`0000-00-00`), as MySQL
-    /// prints it. It is no date; what it becomes in Cassandra is the mapping's decision.
+    /// A zero or partial date in a DATE, DATETIME or TIMESTAMP column, such as `0000-00-00`, as MySQL prints
+    /// it. It is not a valid date. The mapping decides how to handle it.
     InvalidDate(String),
 }
 
 impl Value {
-    /// Whether this is SQL NULL.
+    /// Whether the value is SQL NULL.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
 
-    /// The kind of value, for error messages; never the value itself, which may be a customer's.
+    /// The kind of the value, for error messages. Messages never contain the value itself, which may be
+    /// customer data.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "NULL",
@@ -70,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_says_nothing_of_the_value() {
+    fn a_kind_does_not_reveal_the_value() {
         assert!(Value::Null.is_null() && !Value::Int(0).is_null());
         assert_eq!((Value::Null.kind(), Value::Text("hush".into()).kind()), ("NULL", "text"));
     }

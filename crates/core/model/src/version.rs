@@ -1,9 +1,11 @@
-//! Versions: the timestamps of Cassandra's cells.
+//! Versions: the timestamps of cells in Cassandra.
 
 use std::fmt;
 
-/// Microseconds since the epoch, in step with the commit times of MySQL's transactions, and unique
-/// for each row change and each watermark of a log. Written to Cassandra as `USING TIMESTAMP`.
+/// The version of a row change or a watermark. It is written to Cassandra as `USING TIMESTAMP`.
+///
+/// A version is unique for each row change and each watermark of a log. It is a number of microseconds since
+/// the epoch that follows the commit times of MySQL's transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Version(pub i64);
 

@@ -1,33 +1,36 @@
-//! Watermarks: "everything up to here has been published".
+//! Watermarks: "everything up to this position has been published".
 
 use std::collections::BTreeMap;
 
 use crate::{BinlogPosition, Gtid, GtidSet, Version};
 
-/// The rows of a MySQL transaction that is larger than one Kafka transaction and not yet out whole.
+/// A partially published MySQL transaction: one that is larger than one Kafka transaction and not complete
+/// yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartialTransaction {
-    /// The transaction that was cut.
+    /// The transaction.
     pub gtid: Gtid,
-    /// How many of its row changes have been published so far.
+    /// The number of its row changes that have been published so far.
     pub rows: u64,
 }
 
-/// A statement of capture about the log, and its checkpoint.
+/// Capture's statement about how far the log is complete. It is also capture's checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watermark {
-    /// The name of the source, the record's key.
+    /// The name of the source. It is the key of the watermark's record.
     pub source: String,
-    /// Every transaction published whole.
+    /// The transactions that are completely published.
     pub gtid_set: GtidSet,
-    /// Where the last complete transaction ends in the binlog.
+    /// The end of the last complete transaction in the binlog.
     pub position: BinlogPosition,
-    /// Minted for this watermark: above every change before it, below every change after it.
+    /// The version minted for this watermark. It is above every change before the watermark and below every
+    /// change after it.
     pub version: Version,
-    /// For every change topic and each of its partitions, the offset after the last record published.
+    /// For every change topic and each of its partitions: the offset after the last published record.
     pub offsets: BTreeMap<String, Vec<i64>>,
-    /// Set where a MySQL transaction is partly out. Such a watermark is a checkpoint only.
+    /// Set if a MySQL transaction is partially published. Such a partial watermark is only a checkpoint: it
+    /// is neither borrowed nor used as an upper bound.
     pub partial: Option<PartialTransaction>,
-    /// MySQL's clock as capture last heard it, in microseconds since the epoch.
+    /// MySQL's clock as capture last read it, in microseconds since the epoch.
     pub clock_us: i64,
 }

@@ -1,7 +1,7 @@
-//! From binlog events to the records of Kafka transactions.
+//! Turns binlog events into the records of Kafka transactions.
 //!
-//! Only the [`Assembler`] mints versions: one for each row change, one for each watermark, in binlog
-//! order, from nothing but the last watermark and the binlog.
+//! Only the [`Assembler`] mints versions: one for each row change and one for each watermark, in binlog
+//! order. They depend only on the last watermark and the binlog.
 
 mod assembler;
 mod error;

@@ -1,57 +1,61 @@
-//! What a gateway writes to Cassandra beside MySQL.
+//! The secondary writes: what a gateway writes to Cassandra after a MySQL transaction.
 //!
-//! A secondary write carries the image that the transaction read back under the row's lock, at the
-//! version of a watermark taken before the COMMIT. A change that comes later in the log has a higher
-//! version and wins. The write is early; the log is right.
+//! A secondary write never hides a later change. It carries the image that the transaction read back under
+//! the row's lock, at the version of a watermark taken before the COMMIT. A change that comes later in the
+//! log has a higher version and wins. A secondary write makes a row visible early; the log decides its final
+//! content.
 
 use std::sync::Arc;
 
 use tandem_mapping::{RowError, TablePlan};
 use tandem_model::{Mutation, Row, TargetKey, Value, Version};
 
-/// One change of a row within a transaction, as the transaction saw it under the row's lock.
+/// One row change of a transaction, as the transaction saw it under the row's lock.
 #[derive(Debug, Clone)]
 pub struct RowChange<'a> {
-    /// The mapping of its table.
+    /// The mapping of the row's table.
     pub plan: &'a Arc<TablePlan>,
     /// The primary key.
     pub key: &'a [Value],
-    /// The row before, if it was there.
+    /// The row before the change, if it existed.
     pub before: Option<&'a Row>,
-    /// The row read back, if it is there.
+    /// The row read back after the change, if it exists.
     pub after: Option<&'a Row>,
 }
 
-/// What one row's changes write to Cassandra, once the transaction is committed.
+/// The secondary write for one row, to be made once the transaction is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecondaryWrite {
-    /// The number of the row's last change within the transaction.
+    /// The index of the row's last change within the transaction.
     pub change: usize,
-    /// The borrowed version; none where there was no watermark to borrow, and then nothing is written.
+    /// The borrowed version. `None` means that there was no watermark to borrow; nothing is written then.
     pub version: Option<Version>,
-    /// The writes, at that version.
+    /// The mutations, at the borrowed version.
     pub mutations: Vec<Mutation>,
 }
 
-/// A row has no form in Cassandra.
+/// The mapping cannot convert a row for Cassandra.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct UnmappableRow {
-    /// The number of its change within the transaction.
+    /// The index of the row's change within the transaction.
     pub change: usize,
-    /// Why.
+    /// The reason.
     pub error: RowError,
 }
 
-/// Plans the secondary writes of a transaction: for each row its last image, with NULLs explicit, and a row
-/// tombstone for each target key that it had before and has no more. Two images of one row at one version
-/// would tie.
+/// Plans the secondary writes of a transaction.
 ///
-/// `borrow` gives the version of the newest watermark that knows a change's table. It must be taken before
-/// the COMMIT: what comes later in the log then has a higher version.
+/// Each row gets one write: its last image, with explicit NULLs, and a row tombstone for each target key that
+/// it had during the transaction and no longer has. A row is written once because two images of one row at
+/// one version would tie.
+///
+/// `borrow` returns the version of the newest watermark that knows the table of a change. The caller must
+/// take the watermark before the COMMIT. Every change that comes later in the log then has a higher version.
 ///
 /// # Errors
-/// A row has no form in Cassandra.
+///
+/// The mapping cannot convert a row for Cassandra.
 pub fn plan_secondary_writes(
     changes: &[RowChange<'_>],
     borrow: impl Fn(usize) -> Option<Version>,

@@ -1,17 +1,30 @@
-//! Every decision of the version protocol and of the rollout, as plain functions over values. No I/O, no
-//! clock, no randomness.
+//! Every decision of the version protocol and of the rollout, as plain functions over values.
+//!
+//! The functions do no I/O, read no clock and draw no random numbers. Callers pass the time and the samples
+//! in.
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`assemble`] | which records a binlog's transactions become, with which versions, in which Kafka transaction |
+//! | [`assemble`] | the records, versions and Kafka transactions that a binlog's transactions become |
 //! | [`mint`] | the version of each row change and each watermark |
-//! | [`watermark`] | which watermark may be borrowed, what it covers, when it is applied |
-//! | [`row_check`] | whether a difference between the stores counts, and what repairs it |
-//! | [`dual_write`] | what a gateway writes to Cassandra beside MySQL |
+//! | [`watermark`] | which watermark a write may borrow, what a watermark covers, and when it is applied |
+//! | [`row_check`] | whether a difference between the stores is a mismatch, and what repairs it |
+//! | [`dual_write`] | what a gateway writes to Cassandra after MySQL |
 //! | [`route`] | which store serves a read |
-//! | [`rollout`] | phases, gates, and what comes next |
+//! | [`rollout`] | phases, gates and the next transition |
 //!
-//! The model in `tests/protocol` runs these functions, and no copies of them.
+//! The model in `tests/protocol` runs these functions, not copies of them.
+//!
+//! ```
+//! use tandem_model::Version;
+//! use tandem_protocol::row_check::{Verdict, judge};
+//!
+//! let (lower, floor) = (Version(100), Version(0));
+//! // The stores differ, and no change of the key came after the lower watermark.
+//! assert_eq!(judge(true, Some(Version(90)), lower, floor), Verdict::Mismatch);
+//! // A change came after it. The comparison proves nothing and is repeated.
+//! assert_eq!(judge(true, Some(Version(110)), lower, floor), Verdict::Undecided);
+//! ```
 
 pub mod assemble;
 pub mod dual_write;

@@ -1,19 +1,30 @@
-//! Minting: the versions of row changes and watermarks, in binlog order.
+//! Mints the versions of row changes and watermarks, in binlog order.
 
 use tandem_model::Version;
 
-/// Mints versions in binlog order. Only capture owns one.
+/// Mints versions in binlog order. Only capture owns a minter.
 ///
-/// Every version is greater than the one before, whatever the clocks do, and depends on nothing
-/// but the last version and the binlog: a capture that resumes from a watermark mints the same
-/// versions for the same row changes again.
+/// Every version is greater than the one before, whatever the clocks do. A version depends only on the last
+/// version and the binlog. So a capture that resumes from a watermark mints the same versions for the same
+/// row changes again.
+///
+/// ```
+/// use tandem_model::Version;
+/// use tandem_protocol::mint::Minter;
+///
+/// let mut minter = Minter::after(Version(100));
+/// assert_eq!(minter.first_of_transaction(500), Version(500));
+/// assert_eq!(minter.further(), Version(501));
+/// // MySQL's clock steps back. The versions do not.
+/// assert_eq!(minter.first_of_transaction(400), Version(502));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Minter {
     last: Version,
 }
 
 impl Minter {
-    /// Goes on after `last`: the version of the last committed watermark.
+    /// A minter that continues after `last`, the version of the last committed watermark.
     pub fn after(last: Version) -> Self {
         Self { last }
     }
@@ -35,9 +46,10 @@ impl Minter {
         self.last
     }
 
-    /// A watermark's version: above every change before it and below every change after it, and at
-    /// MySQL's clock where that is later, so that a write that borrows it beats whatever a foreign
-    /// writer left in a cell before.
+    /// A watermark's version: above every change before it and below every change after it.
+    ///
+    /// It is at least MySQL's clock. So a write that borrows it replaces whatever an out-of-band writer left
+    /// in a cell before.
     pub fn watermark(&mut self, clock_us: i64) -> Version {
         self.first_of_transaction(clock_us)
     }
@@ -59,7 +71,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn strictly_increasing_and_repeatable(
+        fn versions_strictly_increase_and_are_repeatable(
             start in 0i64..1000,
             transactions in proptest::collection::vec((0i64..2000, 1usize..5, any::<bool>()), 0..50),
         ) {

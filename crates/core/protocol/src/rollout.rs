@@ -1,4 +1,4 @@
-//! The rollout: its stages, the gates between them, and what comes next.
+//! The rollout: its stages, the gates between them, and the next transition.
 
 mod assess;
 mod gate;

@@ -1,32 +1,32 @@
-//! Who serves a read: a function of the phase and of what is known about the request.
+//! The routing of reads: a function of the phase and of facts about the request.
 
 use std::fmt;
 
 use tandem_model::{Phase, PhaseRecord};
 
-/// Why MySQL serves what Cassandra should have served.
+/// Why MySQL serves a read that was routed to Cassandra.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// The request's token is not applied yet.
+    /// The changes that the request's token stands for are not applied yet.
     Token,
-    /// No target table is keyed by what was asked for.
+    /// No target table has the key of the request.
     NoTarget,
-    /// Cassandra has failed again and again just before.
+    /// Cassandra has failed repeatedly and recently.
     Down,
-    /// Cassandra does not have the row, and MySQL has.
+    /// Cassandra lacks a row that MySQL has.
     Missing,
     /// Cassandra has a row that MySQL does not have.
     Extra,
-    /// The stores differ.
+    /// The row differs between the stores.
     Different,
     /// Cassandra did not answer in time.
     Late,
-    /// Cassandra answered with an error, or with what cannot be read.
+    /// Cassandra answered with an error, or with a row that cannot be decoded.
     Failed,
 }
 
 impl Reason {
-    /// As headers and metrics name it.
+    /// The reason's name in headers and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Token => "token-not-applied",
@@ -47,42 +47,42 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What is known about a read before any store is asked.
+/// Facts about a read that are known before a store is queried.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
+#[allow(clippy::struct_excessive_bools)] // independent facts, not a state machine
 pub struct ReadFacts {
-    /// Whether the phase's cohort admits it.
+    /// Whether the phase's cohort admits the request.
     pub in_cohort: bool,
-    /// Whether a target table can answer it.
+    /// Whether a target table can answer the read.
     pub has_target: bool,
-    /// Whether everything that its token stands for is applied; true without a token.
+    /// Whether all changes that the request's token stands for are applied. True without a token.
     pub applied: bool,
-    /// Whether Cassandra has answered lately.
+    /// Whether Cassandra has answered recently.
     pub healthy: bool,
-    /// A random number from 0 to 1 (not included), for samples.
+    /// A random number in `[0, 1)`. A read is sampled if it lies below the configured share.
     pub sample: f64,
 }
 
-/// Who serves a read.
+/// The store that serves a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// MySQL. With `shadow` Cassandra is asked too, and compared, and nobody waits for it.
+    /// MySQL serves the read.
     Mysql {
-        /// Whether Cassandra is asked too.
+        /// Whether Cassandra is queried too and compared. The client does not wait for this.
         shadow: bool,
-        /// Why not Cassandra, if it should have been.
+        /// Why Cassandra does not serve the read, if the phase routes it there.
         instead: Option<Reason>,
     },
-    /// Cassandra.
+    /// Cassandra serves the read.
     Cassandra {
-        /// Whether MySQL is asked too and has the last word where they differ.
+        /// Whether MySQL is queried too. Its row is served where the stores differ.
         validate: bool,
-        /// Whether MySQL answers where Cassandra cannot.
+        /// Whether MySQL answers if Cassandra cannot.
         fallback: bool,
     },
 }
 
-/// Decides.
+/// Decides which store serves a read.
 pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
     let cassandra = match record.phase {
         Phase::Canary => facts.in_cohort,
@@ -97,7 +97,7 @@ pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
     if !facts.has_target {
         return instead(Reason::NoTarget);
     }
-    // Also without fallback: a client reads its own writes in every phase.
+    // This holds without fallback, too: a client reads its own writes in every phase.
     if !facts.applied {
         return instead(Reason::Token);
     }
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn each_phase() {
+    fn each_phase_has_its_route() {
         let mysql = |shadow| Route::Mysql { shadow, instead: None };
         let cassandra = Route::Cassandra { validate: true, fallback: true };
         let out = ReadFacts { in_cohort: false, ..GOOD };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_below_their_share() {
+    fn a_read_is_sampled_below_the_share() {
         let sampled = PhaseRecord { validate: 0.5, shadow: 0.5, ..record(Phase::Canary) };
         for (sample, chosen) in [(0.49, true), (0.5, false)] {
             let facts = ReadFacts { sample, ..GOOD };

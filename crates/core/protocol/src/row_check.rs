@@ -1,14 +1,14 @@
-//! When a difference counts, and what repairs it.
+//! Whether a difference between the stores is a mismatch, and what repairs it.
 
 use tandem_mapping::{Difference, RowError, TablePlan};
 use tandem_model::{Mutation, Row, TargetKey, Version};
 
-/// What a comparison of one row came to.
+/// The outcome of comparing one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Both stores agree.
     Match,
-    /// They differ, but the key changed meanwhile: look again with a later watermark.
+    /// They differ, but the key may have changed meanwhile: recheck it with a later watermark.
     Undecided,
     /// They differ, and no change explains it.
     Mismatch,
@@ -16,12 +16,13 @@ pub enum Verdict {
 
 /// Judges one comparison.
 ///
-/// `lower` is the version of W₁, `last_change` the newest change of the key that the log holds up
-/// to W₃ or beyond, `floor` the version below which the tracker has forgotten changes.
+/// - `lower` is the version of W₁.
+/// - `last_change` is the newest change of the key that the log holds up to W₃ or beyond.
+/// - `floor` is the version below which the tracker has forgotten changes.
 ///
-/// Any change after W₁ makes the comparison void: MySQL may have been read before it and Cassandra
-/// after it, or the other way round. A change beyond W₃ would not, but the tracker keeps only the
-/// newest change of a key, which may hide one between W₁ and W₃.
+/// Any change after W₁ makes the comparison void: MySQL may have been read before the change and Cassandra
+/// after it, or the other way round. A change beyond W₃ alone would not. But the tracker keeps only the
+/// newest change of a key, and that change may hide another one between W₁ and W₃.
 pub fn judge(differs: bool, last_change: Option<Version>, lower: Version, floor: Version) -> Verdict {
     if !differs {
         Verdict::Match
@@ -32,27 +33,28 @@ pub fn judge(differs: bool, last_change: Option<Version>, lower: Version, floor:
     }
 }
 
-/// How one target row differs.
+/// A target row that differs, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetDifference {
-    /// The target's number in the plan.
+    /// The target's index in the plan.
     pub target: usize,
-    /// The key there.
+    /// The row's key in the target table.
     pub key: TargetKey,
     /// The difference.
     pub difference: Difference,
-    /// The writetimes found.
+    /// The writetimes that Cassandra returned.
     pub writetimes: Vec<i64>,
 }
 
-/// What a repair writes: MySQL's row at the version of W₁, with NULLs explicit, and a row tombstone for each
-/// row that must not be there.
+/// The mutations of a repair: MySQL's row at the version of W₁, with explicit NULLs, and a row tombstone for
+/// each row that must not exist.
 ///
-/// The log holds no change of the key after W₁, or the difference would not have been confirmed. Whatever
-/// comes later has a higher version and wins.
+/// A repair never overwrites a later change. The log holds no change of the key after W₁; otherwise the
+/// difference would not have been confirmed. Every later change has a higher version and wins.
 ///
 /// # Errors
-/// The row has no form in a target.
+///
+/// The mapping cannot convert the row for a target.
 pub fn repair(
     plan: &TablePlan,
     row: Option<&Row>,
@@ -72,14 +74,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case() {
+    fn judge_decides_every_case() {
         let v = Version;
         for (differs, last_change, lower, floor, verdict) in [
             (false, None, 10, 0, Verdict::Match),
             (false, Some(20), 10, 0, Verdict::Match),
             (true, None, 10, 0, Verdict::Mismatch),
             (true, Some(9), 10, 0, Verdict::Mismatch),
-            // W₁ has the version of the newest change that it covers.
+            // A change at the version of W₁ itself is covered by W₁.
             (true, Some(10), 10, 0, Verdict::Mismatch),
             (true, Some(11), 10, 0, Verdict::Undecided),
             (true, None, 10, 10, Verdict::Mismatch),

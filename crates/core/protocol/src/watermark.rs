@@ -1,40 +1,46 @@
-//! Which watermark may be borrowed, what one covers, and when one is applied.
+//! Which watermark a write may borrow, what a watermark covers, and when it is applied.
 
 use std::borrow::Borrow;
 
 use tandem_model::{BinlogPosition, GtidSet, Version, Watermark};
 
-/// Whether a write may borrow the watermark's version, given what the server has executed *before* the
-/// read view was opened.
+/// Whether a write may borrow the watermark's version.
+///
+/// `executed` is the set of transactions that the server had executed *before* the read view was opened.
 pub fn is_borrowable(watermark: &Watermark, executed: &GtidSet) -> bool {
     watermark.partial.is_none() && watermark.gtid_set.is_subset(executed)
 }
 
-/// Whether everything up to `end` of the binlog has been published: the upper bound of a check.
+/// Whether everything up to `end` of the binlog has been published. A row check needs this of its upper
+/// watermark.
 pub fn covers(watermark: &Watermark, end: &BinlogPosition) -> bool {
     watermark.partial.is_none() && watermark.position >= *end
 }
 
-/// Whether the `committed` offsets, by partition, say that all of this topic's changes up to the
-/// watermark have been applied. A partition without a committed offset counts as not applied. A topic
-/// that the watermark does not know has had no changes.
+/// Whether all changes of this topic up to the watermark have been applied.
+///
+/// `committed` returns the committed offset of a partition. A partition without a committed offset counts as
+/// not applied. A topic that the watermark does not know has had no changes, so it counts as applied.
 pub fn applied_in(watermark: &Watermark, topic: &str, committed: impl Fn(usize) -> Option<i64>) -> bool {
     watermark.offsets.get(topic).is_none_or(|ends| reached(ends, committed))
 }
 
-/// Whether committed offsets have come to `ends`, partition by partition. A partition without a
+/// Whether the committed offset of every partition has reached its entry in `ends`. A partition without a
 /// committed offset has not.
 pub fn reached(ends: &[i64], committed: impl Fn(usize) -> Option<i64>) -> bool {
     ends.iter().enumerate().all(|(partition, &end)| committed(partition).is_some_and(|at| at >= end))
 }
 
-/// The newest watermark that may be borrowed for rows of the table whose changes are in `topic`, of
-/// `watermarks` in the order of the log.
+/// The newest watermark that a write may borrow for rows of one table.
 ///
-/// A watermark from before the table was captured says nothing of it, and is never borrowed for it:
-/// what changed up to the first one that knows it may not be on the log. Nor is one below `least`: for what writes
-/// over the cells of before a gap in the log, the version with which the log goes on behind it. What was
-/// under way when it began has borrowed the last one before it, and would tie with a copy at that version.
+/// `topic` is the table's change topic. `watermarks` are in the order of the log.
+///
+/// A watermark from before the table was captured is never borrowed for the table. Changes up to the first
+/// watermark that knows the table may be missing from the log.
+///
+/// A watermark below `least` is not borrowed either. Writes that must replace cells from before a log gap
+/// pass the version with which the log continues after the gap. Example: a dual write was in flight when the
+/// gap began and borrowed the last watermark before the gap. A copy at that same version would tie with it.
 pub fn newest_borrowable<W: Borrow<Watermark>>(
     watermarks: impl DoubleEndedIterator<Item = W>,
     executed: &GtidSet,
@@ -81,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_server_has_executed_is_borrowed() {
+    fn only_an_executed_watermark_is_borrowed() {
         let log = [watermark(3, false), watermark(4, false)];
         let executed: GtidSet = format!("{SERVER}:1-3").parse().unwrap();
         assert_eq!(newest_borrowable(log.iter(), &executed, "t", ANY), Some(&log[0]));
@@ -106,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn no_committed_offset_is_not_applied() {
+    fn a_partition_without_a_committed_offset_is_not_applied() {
         let w = watermark(3, false);
         assert!(applied_in(&w, "t", |p| Some([5, 0][p])));
         assert!(!applied_in(&w, "t", |p| [Some(5), None][p]));

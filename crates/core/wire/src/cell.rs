@@ -1,9 +1,11 @@
-//! The Avro bytes of single cells, for whoever has a cell's value in another form than
-//! [`Value`](tandem_model::Value): the binlog's decoder writes them straight from the row image. The
-//! encoder of values uses the same functions, so both give the same bytes.
+//! Writes the Avro bytes of single cells.
 //!
-//! A cell is a branch of its column's union, where the column is one ([`Union::of`]), and then one
-//! of the forms below, by the column's type.
+//! The binlog decoder uses these functions to write cells directly from the row image, without a
+//! [`Value`](tandem_model::Value). The encoder of values uses the same functions, so both produce the same
+//! bytes.
+//!
+//! If the column's type is a union ([`Union::of`]), a cell starts with the branch. Then comes one of the
+//! forms below, depending on the column's type.
 
 use tandem_model::{ColumnDef, ColumnType};
 
@@ -11,20 +13,20 @@ use crate::primitive::put_long;
 
 pub use crate::primitive::{put_bytes as bytes, put_long as long};
 
-/// Whether the column may hold zero and partial dates, which are no dates: those go as text.
+/// Whether the column may hold zero and partial dates. They are not valid dates and are written as text.
 pub(crate) fn may_be_invalid(ty: &ColumnType) -> bool {
     matches!(ty, ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. })
 }
 
-/// The branches of a column's union, as the one byte that each of them is in Avro. `None`: there is
-/// no such branch.
+/// The branches of a column's union, each as its one byte in Avro. `None` means that there is no such branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Union {
-    /// NULL. Nothing follows it.
+    /// The branch of NULL. Nothing follows it.
     pub null: Option<u8>,
-    /// The column's own type. `None`: the column is no union, and the value stands alone.
+    /// The branch of the column's own type. `None` means that the column is not a union: the value has no
+    /// branch.
     pub value: Option<u8>,
-    /// The text of a zero or partial date.
+    /// The branch of a zero or partial date. Its text follows.
     pub invalid: Option<u8>,
 }
 
@@ -32,7 +34,7 @@ impl Union {
     /// The union of a column.
     pub fn of(column: &ColumnDef) -> Self {
         let invalid = may_be_invalid(&column.ty);
-        // Zig-zag: branch n is the byte 2n.
+        // In zig-zag encoding, branch n is the byte 2n.
         let first = 2 * u8::from(column.nullable);
         Self {
             null: column.nullable.then_some(0),
@@ -42,23 +44,24 @@ impl Union {
     }
 }
 
-/// FLOAT.
+/// Writes a FLOAT.
 pub fn float(out: &mut Vec<u8>, value: f32) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// DOUBLE.
+/// Writes a DOUBLE.
 pub fn double(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// BIGINT UNSIGNED, a `decimal(20,0)`.
+/// Writes a BIGINT UNSIGNED as a `decimal(20,0)`.
 pub fn unsigned_bigint(out: &mut Vec<u8>, value: u64) {
     decimal(out, &i128::from(value).to_be_bytes());
 }
 
-/// DECIMAL, from its unscaled value as big-endian two's complement of any length but 0. Avro's form
-/// is the shortest: leading bytes that only repeat the sign go.
+/// Writes a DECIMAL. `unscaled` is its unscaled value as big-endian two's complement, of any length but 0.
+///
+/// The written form is the shortest: leading bytes that only repeat the sign are dropped.
 pub fn decimal(out: &mut Vec<u8>, unscaled: &[u8]) {
     let mut rest = unscaled;
     while let [first, second, ..] = rest
@@ -75,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn branches() {
+    fn unions_have_the_right_branches() {
         let of = |ty: &str, nullable| {
             let Union { null, value, invalid } =
                 Union::of(&ColumnDef { name: "c".into(), ty: ty.parse().unwrap(), nullable });
@@ -88,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_are_as_short_as_can_be() {
+    fn decimals_are_written_in_their_shortest_form() {
         for (unscaled, short) in [
             (&[0][..], &[2, 0][..]),
             (&[0, 0, 0], &[2, 0]),

@@ -1,4 +1,4 @@
-//! One cell: its Avro type, its bytes.
+//! Cells in Avro: their types and bytes.
 
 use serde_json::{Value as Json, json};
 use tandem_model::{ColumnDef, ColumnType, Decimal, Value};
@@ -7,7 +7,7 @@ use crate::WireError;
 use crate::cell::{self, Union, may_be_invalid};
 use crate::primitive::{Reader, put_bytes, put_long};
 
-/// The Avro type of a column, without its union.
+/// The Avro type of a column's values, without a union.
 fn plain_type(ty: &ColumnType) -> Json {
     let decimal = |precision: u8, scale: u8| json!({"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale});
     match ty {
@@ -39,7 +39,7 @@ pub(crate) fn avro_type(column: &ColumnDef) -> Json {
     }
 }
 
-/// The inclusive range of an integer type of up to 63 bits unsigned or 64 bits signed.
+/// The inclusive range of an integer type with up to 63 unsigned bits or 64 signed bits.
 fn int_range(bits: u8, unsigned: bool) -> (i64, i64) {
     if unsigned {
         (0, i64::MAX >> (63 - bits.min(63)))
@@ -50,13 +50,14 @@ fn int_range(bits: u8, unsigned: bool) -> (i64, i64) {
     }
 }
 
-/// The most bytes that the unscaled value of a decimal of that many digits takes: `10^digits` has
-/// `floor(digits × log2(10)) + 1` bits, and two's complement needs one more.
+/// The maximum size in bytes of the unscaled value of a decimal with this many digits.
+///
+/// `10^digits` has `floor(digits × log2(10)) + 1` bits, and two's complement needs one more.
 fn decimal_bytes(precision: u8) -> usize {
     (usize::from(precision) * 33220 / 10000 + 2).div_ceil(8)
 }
 
-/// Writes one cell.
+/// Writes a cell.
 pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Result<(), WireError> {
     let does_not_fit = || WireError::DoesNotFit {
         column: column.name.clone(),
@@ -128,7 +129,7 @@ pub(crate) fn put(out: &mut Vec<u8>, column: &ColumnDef, value: &Value) -> Resul
     Ok(())
 }
 
-/// Reads one cell.
+/// Reads a cell.
 pub(crate) fn get(reader: &mut Reader<'_>, column: &ColumnDef) -> Result<Value, WireError> {
     let corrupt = || WireError::CorruptColumn { column: column.name.clone(), ty: column.ty.to_string() };
     let invalid = may_be_invalid(&column.ty);
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_do_not_fit() {
+    fn values_that_do_not_fit_are_errors() {
         for (ty, value) in [
             ("tinyint", Value::Int(128)),
             ("mediumint", Value::Int(-8_388_609)),
@@ -234,13 +235,13 @@ mod tests {
         }
     }
 
-    /// What `bytes` are as a cell of the column.
+    /// Reads `bytes` as a cell of a column.
     fn read(ty: &str, nullable: bool, bytes: &[u8]) -> Result<Value, WireError> {
         get(&mut Reader::new(bytes), &column(ty, nullable))
     }
 
     #[test]
-    fn the_least_and_the_greatest_go_and_come() {
+    fn the_minimum_and_maximum_round_trip() {
         for (ty, low, high) in [
             ("tinyint", Value::Int(-128), Value::Int(127)),
             ("int", Value::Int(i64::from(i32::MIN)), Value::Int(i64::from(i32::MAX))),
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_cell_of_the_column() {
+    fn bytes_that_are_not_a_cell_are_errors() {
         let long = |n: i64| {
             let mut out = Vec::new();
             put_long(&mut out, n);
@@ -271,12 +272,12 @@ mod tests {
             out
         };
         for (ty, nullable, bytes) in [
-            // Branches that the column's union has not got.
+            // Branches that the column's union does not have.
             ("date", false, long(-1)),
             ("date", false, long(2)),
             ("int", true, [long(2), framed(b"0000-00-00")].concat()),
             ("int", true, long(-1)),
-            // Numbers beyond the type, on both sides.
+            // Numbers below and above the range of the type.
             ("tinyint", false, long(128)),
             ("tinyint", false, long(-129)),
             ("int unsigned", false, long(-1)),
@@ -286,7 +287,7 @@ mod tests {
             ("year", false, long(-1)),
             ("year", false, long(10_000)),
             ("date", false, [long(0), long(1 << 31)].concat()),
-            // 64 unsigned bits: none at all, below zero, more than there are, and too many bytes for what they say.
+            // 64 unsigned bits: no bytes, a negative number, more than 64 bits, and too many bytes.
             ("bigint unsigned", false, framed(&[])),
             ("bigint unsigned", false, framed(&[0xff])),
             ("bigint unsigned", false, framed(&[1, 0, 0, 0, 0, 0, 0, 0, 0])),

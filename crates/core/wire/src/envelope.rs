@@ -1,5 +1,7 @@
-//! The envelope around a row change: the shape that Debezium's MySQL connector writes ("Change
-//! event values" in its documentation), so that its consumers can read it.
+//! The envelope of a row change.
+//!
+//! It has the structure that Debezium's MySQL connector writes ("Change event values" in its documentation),
+//! so consumers of Debezium can read it.
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use crate::images::{Image, Images};
 use crate::primitive::{Reader, put_bytes, put_long};
 use crate::{WireError, column};
 
-/// `source.version`: the release that wrote the record.
+/// The value of `source.version`: the release that wrote the record.
 const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 /// The schema of `source`.
@@ -37,7 +39,8 @@ pub(crate) fn source_schema() -> Json {
     ]})
 }
 
-/// The schema of `transaction`. A row's number among those of its own table is not known.
+/// The schema of `transaction`. `data_collection_order`, a row's index among the rows of its own table, is
+/// not known.
 pub(crate) fn transaction_schema() -> Json {
     json!({"type": "record", "name": "Transaction", "fields": [
         {"name": "id", "type": "string"},
@@ -46,7 +49,7 @@ pub(crate) fn transaction_schema() -> Json {
     ]})
 }
 
-/// Refuses a change without the images that its operation must have.
+/// Checks that a change has the images that its operation needs.
 fn check_images(op: Op, before: bool, after: bool) -> Result<(), WireError> {
     let missing = match op {
         Op::Create | Op::Snapshot | Op::Resnapshot | Op::Update if !after => "after",
@@ -56,42 +59,43 @@ fn check_images(op: Op, before: bool, after: bool) -> Result<(), WireError> {
     Err(WireError::MissingImage { op: op.letter(), image: missing })
 }
 
-/// `source.snapshot`: one of Debezium's values.
+/// The value of `source.snapshot`. All are values that Debezium uses.
 fn snapshot(op: Op) -> &'static str {
     match op {
         Op::Create | Op::Update | Op::Delete => "false",
         Op::Snapshot => "incremental",
-        Op::Resnapshot => READ_AGAIN,
+        Op::Resnapshot => RESNAPSHOT,
     }
 }
 
-/// The `source.snapshot` of [`Op::Resnapshot`]: a snapshot that stands for everything that was before it.
-const READ_AGAIN: &str = "true";
+/// The `source.snapshot` of [`Op::Resnapshot`], a snapshot that replaces everything before it.
+const RESNAPSHOT: &str = "true";
 
-/// Milliseconds, microseconds and nanoseconds since the epoch.
+/// Writes a time in milliseconds, microseconds and nanoseconds since the epoch.
 fn put_times(out: &mut Vec<u8>, us: i64) {
     put_long(out, us.div_euclid(1000));
     put_long(out, us);
     put_long(out, us.saturating_mul(1000));
 }
 
-/// A change whose images are Avro already.
+/// A change whose images are already encoded in Avro.
 #[derive(Debug, Clone, Copy)]
 pub struct EncodedChange<'a> {
-    /// What happened.
+    /// The operation.
     pub op: Op,
-    /// The row before (update, delete).
+    /// The image before (update, delete).
     pub before: Option<Image<'a>>,
-    /// The row after (create, update, read).
+    /// The image after (create, update, snapshot).
     pub after: Option<Image<'a>>,
-    /// The version that its cells carry in Cassandra.
+    /// The version of its cells in Cassandra.
     pub version: Version,
-    /// Where it came from.
+    /// The source of the change.
     pub source: &'a SourceInfo,
 }
 
 impl<'a> EncodedChange<'a> {
-    /// A change with the images that [`TableSchema::images`](crate::TableSchema::images) made of it.
+    /// Combines a change with its images, as [`TableSchema::images`](crate::TableSchema::images) returns
+    /// them.
     pub fn of(change: &'a Change, images: &'a Images) -> Self {
         let mut images = images.iter();
         Self {
@@ -103,7 +107,11 @@ impl<'a> EncodedChange<'a> {
         }
     }
 
-    /// The image that names the key: the image after, else the image before.
+    /// The image that holds the key: the image after, or else the image before.
+    ///
+    /// # Errors
+    ///
+    /// The change has no image.
     pub fn image(&self) -> Result<Image<'a>, WireError> {
         let missing = WireError::MissingImage { op: self.op.letter(), image: "after" };
         self.after.or(self.before).ok_or(missing)
@@ -187,7 +195,7 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     r.long()?;
     let ts_us = r.long()?;
     r.long()?;
-    let again = r.bytes()? == READ_AGAIN.as_bytes();
+    let resnapshot = r.bytes()? == RESNAPSHOT.as_bytes();
     r.bytes()?; // db
     if r.present()? {
         r.bytes()?; // sequence
@@ -206,7 +214,7 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     }
     let version = Version(r.long()?);
     let op = match Op::from_letter(r.text()?).ok_or(WireError::Corrupt("it has an unknown op"))? {
-        Op::Snapshot if again => Op::Resnapshot,
+        Op::Snapshot if resnapshot => Op::Resnapshot,
         op => op,
     };
     for _ in 0..3 {
@@ -230,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_images_each_operation_needs() {
+    fn each_operation_needs_its_images() {
         for (op, before, after, missing) in [
             (Op::Create, false, true, None),
             (Op::Create, false, false, Some("after")),

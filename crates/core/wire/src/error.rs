@@ -1,22 +1,22 @@
-//! What can be wrong with bytes, rows and schemas.
+//! The errors of bytes, rows and schemas.
 
-/// A row, a record or a schema that cannot be written or read. Messages name columns and kinds of
-/// values, never the values.
+/// A row, record or schema that cannot be written or read. Messages name columns and kinds of values, never
+/// the values.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// The row has another number of cells than its table has columns.
+    /// The number of cells in the row is not the number of columns of its table.
     #[error(
-        "a row of {table} has {cells} cells, its table definition {columns} columns: the definition is not the one the row was made with"
+        "a row of {table} has {cells} cells, but its table definition has {columns} columns: the row was made with another definition"
     )]
     CellCount {
         /// `database.table`.
         table: String,
-        /// Cells in the row.
+        /// The number of cells in the row.
         cells: usize,
-        /// Columns in the definition.
+        /// The number of columns in the definition.
         columns: usize,
     },
-    /// A value is not one of its column's type, or out of its range.
+    /// A value is not of its column's type, or out of its range.
     #[error("a {kind} does not fit column `{column}` of type {ty}")]
     DoesNotFit {
         /// The column.
@@ -26,7 +26,7 @@ pub enum WireError {
         /// The kind of value.
         kind: &'static str,
     },
-    /// A change lacks the image that its operation must have.
+    /// A change lacks an image that its operation needs.
     #[error("a change with op `{op}` lacks its row image `{image}`")]
     MissingImage {
         /// The envelope's letter.
@@ -43,18 +43,18 @@ pub enum WireError {
     )]
     NotFramed,
     /// The record was written with another schema.
-    #[error("the record was written with schema {found}, it was read with schema {expected}")]
+    #[error("the record was written with schema {found}, but read with schema {expected}")]
     OtherSchema {
         /// The reader's schema.
         expected: u32,
         /// The record's schema.
         found: u32,
     },
-    /// The bytes are no valid encoding.
+    /// The bytes are not a valid encoding.
     #[error("the record is corrupt: {0}")]
     Corrupt(&'static str),
-    /// A cell's bytes are no valid encoding of its column's type.
-    #[error("the record is corrupt: the bytes of column `{column}` are no {ty}")]
+    /// A cell's bytes are not a valid encoding of its column's type.
+    #[error("the record is corrupt: the bytes of column `{column}` are not a valid {ty}")]
     CorruptColumn {
         /// The column.
         column: String,
@@ -68,14 +68,14 @@ pub enum WireError {
     ForeignSchema(String),
     /// A control record of a later release.
     #[error(
-        "a {record} record has format {found}, this release reads formats up to {known}: upgrade this process"
+        "a {record} record has format {found}, but this release reads formats up to {known}: upgrade this process"
     )]
     LaterFormat {
         /// The record's name.
         record: &'static str,
         /// Its format.
         found: i64,
-        /// The newest format known.
+        /// The newest known format.
         known: i64,
     },
     /// A control record that does not match its schema.
@@ -85,7 +85,7 @@ pub enum WireError {
         record: &'static str,
         /// `written` or `read`.
         action: &'static str,
-        /// What Avro or the model said.
+        /// The cause, from Avro or the model.
         cause: String,
     },
 }

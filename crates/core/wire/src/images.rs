@@ -1,18 +1,18 @@
-//! Row images as Avro, before they are framed into records.
+//! Row images in Avro, before they are framed into records.
 
 use tandem_model::{Row, TableDef};
 
 use crate::primitive::Reader;
 use crate::{WireError, column};
 
-/// Row images of one table, in one buffer.
+/// Row images of one table in one buffer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Images {
     bytes: Vec<u8>,
     spans: Vec<Spans>,
 }
 
-/// From where to where in the buffer.
+/// The start and end of a range in the buffer.
 type Span = (usize, usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,33 +21,33 @@ struct Spans {
     key: Span,
 }
 
-/// One row image.
+/// A row image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Image<'a> {
-    /// The record of the primary key's columns in the key's order, without a frame. Two rows of a
-    /// table have the same key where these bytes are the same.
+    /// The Avro record of the primary key's columns in the key's order, without a frame. Two rows of a table
+    /// have the same key if and only if these bytes are equal.
     pub key: &'a [u8],
-    /// The record of all columns.
+    /// The Avro record of all columns.
     pub row: &'a [u8],
 }
 
 impl Images {
-    /// Room for so many bytes in so many images, to begin with.
+    /// Creates a buffer with capacity for this many bytes and images.
     pub fn with_capacity(bytes: usize, images: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), spans: Vec::with_capacity(images) }
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// How much memory they take, about.
+    /// The approximate memory use in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.len() + size_of_val(self.spans.as_slice())
     }
 
-    /// Whether there are none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
@@ -58,7 +58,11 @@ impl Images {
         self.spans.iter().map(move |spans| Image { key: of(spans.key), row: of(spans.row) })
     }
 
-    /// Appends an image. On an error there is no image more than before.
+    /// Appends an image.
+    ///
+    /// # Errors
+    ///
+    /// The row does not fit the table. No image is appended then.
     pub fn push(&mut self, table: &TableDef, row: &Row) -> Result<(), WireError> {
         check_cells(table, row)?;
         let start = self.bytes.len();
@@ -76,17 +80,18 @@ impl Images {
         Ok(())
     }
 
-    /// The buffer, for a decoder that appends the cells of an image itself, and then calls
+    /// The buffer, for a decoder that appends the cells of an image itself. It must then call
     /// [`Self::end_row`].
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Ends the image whose cells were appended from `start` on. `key` are the primary key's cells
-    /// in the key's order, by where they lie in the buffer.
+    /// Ends the image whose cells start at `start`. `key` holds the ranges of the primary key's cells in the
+    /// buffer, in the key's order.
     ///
     /// # Panics
-    /// Where a cell of the key lies outside the buffer.
+    ///
+    /// A cell of the key is outside the buffer.
     pub fn end_row(&mut self, start: usize, key: &[Span]) {
         let end = self.bytes.len();
         let adjacent = key.windows(2).all(|pair| pair[0].1 == pair[1].0);
@@ -104,7 +109,11 @@ impl Images {
 }
 
 impl Image<'_> {
-    /// The row's values.
+    /// Decodes the values of the row.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not a row of `table`.
     pub fn decode(&self, table: &TableDef) -> Result<Row, WireError> {
         let mut reader = Reader::new(self.row);
         let row = table.columns.iter().map(|c| column::get(&mut reader, c)).collect::<Result<_, _>>()?;
@@ -113,7 +122,7 @@ impl Image<'_> {
     }
 }
 
-/// Refuses a row with another number of cells than the table has columns.
+/// Checks that the row has as many cells as the table has columns.
 fn check_cells(table: &TableDef, row: &Row) -> Result<(), WireError> {
     if row.len() == table.columns.len() {
         return Ok(());
@@ -136,9 +145,9 @@ mod tests {
         TableDef { name: TableName::new("d", "t"), columns: ["a", "b", "c"].map(column).into(), primary_key }
     }
 
-    /// A key that lies in one piece is no copy, and one that does not is put together behind the row.
+    /// A contiguous key is not copied. Any other key is assembled after the row.
     #[test]
-    fn keys_wherever_their_columns_are() {
+    fn keys_are_found_wherever_their_columns_are() {
         let row: Row = [1, 2, 3].map(Value::Int).into();
         for (primary_key, key, copied) in [
             (vec![0], &[2][..], 0),
@@ -163,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_appends_the_same_as_values_do() {
+    fn a_decoder_appends_the_same_bytes_as_push() {
         let table = table(vec![2, 0]);
         let mut pushed = Images::default();
         pushed.push(&table, &[1, 2, 3].map(Value::Int).into()).unwrap();
@@ -174,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_does_not_fit_leaves_nothing() {
+    fn a_row_that_does_not_fit_appends_nothing() {
         let mut images = Images::default();
         let fits: Row = [1, 2, 3].map(Value::Int).into();
         images.push(&table(vec![0]), &fits).unwrap();

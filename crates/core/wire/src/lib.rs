@@ -1,17 +1,17 @@
-//! The bytes on the log: schemas, schema ids, rows and envelopes to and from Avro.
+//! The formats of the log: schemas, schema ids, rows and envelopes in Avro.
 //!
 //! This is the only crate that knows Avro. It does no I/O.
 //!
-//! - [`Images`] are rows as Avro, encoded from values here or by the binlog's decoder with [`cell`].
-//! - [`TableSchema`] frames them: the key and the Debezium-shaped envelope of one table definition.
-//! - [`ReadSchema`] and [`ReadKeySchema`] read what it wrote.
-//! - [`log`] has the log's records as a producer takes them, and the names of its topics.
-//! - [`control`] holds the records by which Tandem's roles speak to each other.
+//! - [`Images`] are rows in Avro. They are encoded from values, or by the binlog decoder with [`cell`].
+//! - [`TableSchema`] writes the records of one table definition: the key and the Debezium-shaped envelope.
+//! - [`ReadSchema`] and [`ReadKeySchema`] read these records.
+//! - [`log`] holds the records that a producer writes, and the names of the topics.
+//! - [`control`] holds the records by which Tandem's roles communicate.
 //!
-//! Every record is framed as Kafka's tools expect it: a zero byte, the schema's id as four bytes
-//! big-endian, then Avro's binary encoding (Avro specification, "Binary Encoding"). The encoder and
-//! the reader of rows are written by hand, since they are on the path of every row; `apache-avro`
-//! is used for the control records, and in the tests as the judge of the hand-written code.
+//! Every record is framed as Kafka's tools expect: a zero byte, the schema id as four bytes big-endian, then
+//! Avro's binary encoding (Avro specification, "Binary Encoding"). The encoder and reader of rows are
+//! handwritten because every row passes through them. `apache-avro` encodes the control records. In the tests
+//! it also checks the handwritten code.
 
 pub mod cell;
 mod column;

@@ -1,4 +1,4 @@
-//! The log's records and names, before any Kafka client sees them.
+//! The log's records and the names of its topics, independent of any Kafka client.
 
 mod change_topic;
 mod partition;

@@ -1,18 +1,20 @@
-//! Avro names for names that MySQL allows.
+//! Avro names for MySQL names.
 //!
-//! Avro specification, "Names": `[A-Za-z_][A-Za-z0-9_]*`.
+//! An Avro name matches `[A-Za-z_][A-Za-z0-9_]*` (Avro specification, "Names").
 
 use std::collections::HashSet;
 
-/// Whether Avro takes the name as it is.
+/// Whether the name is a legal Avro name.
 pub(crate) fn is_legal(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// One legal name for each column, in their order: legal names stay, others have each illegal
-/// character replaced by `_`, and a number at their end where the result is taken.
+/// A legal and unique name for each column, in order.
+///
+/// Legal names stay. In other names, each illegal character becomes `_`, and a number is appended if the
+/// result is already taken.
 pub(crate) fn of_columns<'a>(columns: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     let mut taken: HashSet<String> = columns.clone().filter(|c| is_legal(c)).map(str::to_owned).collect();
     columns
@@ -36,7 +38,7 @@ pub(crate) fn of_columns<'a>(columns: impl Iterator<Item = &'a str> + Clone) -> 
         .collect()
 }
 
-/// A legal namespace component: each illegal byte becomes `_x` and two hexadecimal digits.
+/// A legal namespace component. Each illegal byte becomes `_x` and two hexadecimal digits.
 pub(crate) fn of_namespace(component: &str) -> String {
     let mut out = String::with_capacity(component.len());
     for (i, b) in component.bytes().enumerate() {
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sanitised_names_do_not_meet() {
+    fn sanitised_names_are_unique() {
         let columns = ["a-b", "a_b", "a b", "a_b_2", "1st", "naïve", "", "ok"];
         let names = of_columns(columns.iter().copied());
         assert_eq!(names, ["a_b_3", "a_b", "a_b_4", "a_b_2", "_1st", "na_ve", "_", "ok"]);
@@ -65,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces() {
+    fn namespace_components_are_escaped() {
         assert_eq!(of_namespace("shop"), "shop");
         assert_eq!(of_namespace("2024-x"), "_x32024_x2dx");
     }

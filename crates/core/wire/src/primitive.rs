@@ -2,7 +2,7 @@
 
 use crate::WireError;
 
-/// Zig-zag variable-length integer: `int` and `long` alike.
+/// Writes an `int` or `long`: a zig-zag variable-length integer.
 pub fn put_long(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
@@ -12,13 +12,13 @@ pub fn put_long(out: &mut Vec<u8>, value: i64) {
     out.push(rest as u8);
 }
 
-/// `bytes` and `string`.
+/// Writes `bytes` or a `string`.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_long(out, bytes.len() as i64);
     out.extend_from_slice(bytes);
 }
 
-/// Reads primitives off a slice; every read is checked against what is left of it.
+/// Reads primitive values from a slice. Every read is checked against the bytes left.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| WireError::Corrupt("a string is not UTF-8"))
     }
 
-    /// The branch of a union of two whose first is `null`: whether a value follows.
+    /// Reads the branch of a union of `null` and another type. Returns whether a value follows.
     pub(crate) fn present(&mut self) -> Result<bool, WireError> {
         match self.long()? {
             0 => Ok(false),
@@ -90,7 +90,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn longs_of_the_specification() {
+    fn longs_match_the_specification() {
         for (value, bytes) in
             [(0, &[0][..]), (-1, &[1]), (1, &[2]), (-2, &[3]), (-64, &[0x7f]), (64, &[0x80, 1])]
         {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_bytes() {
+    fn invalid_bytes_are_errors() {
         assert!(matches!(Reader::new(&[0x80; 9]).long(), Err(WireError::Truncated)));
         for longer in
             [&[0xff; 12][..], &[0xff; 10], &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2]]

@@ -1,4 +1,4 @@
-//! Reading what [`TableSchema`](crate::TableSchema) wrote, given the schema's JSON.
+//! Reads the records that [`TableSchema`](crate::TableSchema) wrote, given the schema's JSON.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use crate::schema::{get_key, key_schema, value_schema};
 use crate::schema_id::{id_of, unframe};
 use crate::{WireError, envelope};
 
-/// Reads the envelopes of one schema.
+/// The reader of the envelopes of one schema.
 #[derive(Debug, Clone)]
 pub struct ReadSchema {
     table: Arc<TableDef>,
     id: u32,
 }
 
-/// Reads the record keys of one schema.
+/// The reader of the record keys of one schema.
 #[derive(Debug, Clone)]
 pub struct ReadKeySchema {
     table: TableName,
@@ -26,17 +26,23 @@ pub struct ReadKeySchema {
 }
 
 impl ReadSchema {
-    /// Finds the table definition in an envelope's schema. The JSON may be formatted in any way,
-    /// its keys may stand in any order and names may lack a namespace that is understood, as registries
-    /// print them, but it must say exactly what Tandem writes for that
-    /// definition: the reader is compiled from the definition.
+    /// Compiles a reader from the table definition in an envelope's schema.
+    ///
+    /// Apart from its form, the schema must be exactly the one that Tandem writes for that definition,
+    /// because the reader is compiled from the definition. Its form may differ, because registries print
+    /// schemas differently: any white space, any order of keys, and names without a namespace that is
+    /// implied.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::ForeignSchema`]: the text is not a schema that this release writes.
     pub fn parse(json: &str) -> Result<Self, WireError> {
         let (schema, record) = parse(json)?;
         let row = &schema["fields"][0]["type"][1];
         let columns = columns(&row["fields"])?;
         let primary_key = row["tandem.primary_key"]
             .as_array()
-            .ok_or_else(|| foreign("it names no primary key"))?
+            .ok_or_else(|| foreign("it has no primary key"))?
             .iter()
             .map(|name| columns.iter().position(|c| Some(c.name.as_str()) == name.as_str()))
             .collect::<Option<Vec<usize>>>()
@@ -49,7 +55,7 @@ impl ReadSchema {
         Ok(Self { table: Arc::new(table), id: id_of(&ours.to_string()) })
     }
 
-    /// The table as it was when the records of this schema were written.
+    /// The table definition with which the records of this schema were written.
     pub fn table(&self) -> &Arc<TableDef> {
         &self.table
     }
@@ -59,20 +65,28 @@ impl ReadSchema {
         self.id
     }
 
-    /// The same schema under another id, which a registry has given it.
+    /// The same schema under another id, which a registry assigned.
     #[must_use]
     pub fn under(self, id: u32) -> Self {
         Self { id, ..self }
     }
 
     /// Reads a framed record of this schema.
+    ///
+    /// # Errors
+    ///
+    /// The record has another schema id, is truncated or is corrupt.
     pub fn decode(&self, record: &[u8]) -> Result<Change, WireError> {
         envelope::get(unframe(record, self.id)?, &self.table)
     }
 }
 
 impl ReadKeySchema {
-    /// Finds the key's columns in a key's schema, on the terms of [`ReadSchema::parse`].
+    /// Compiles a reader from a key's schema, under the rules of [`ReadSchema::parse`].
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::ForeignSchema`]: the text is not a key schema that this release writes.
     pub fn parse(json: &str) -> Result<Self, WireError> {
         let (schema, record) = parse(json)?;
         let columns = columns(&schema["fields"])?;
@@ -99,13 +113,17 @@ impl ReadKeySchema {
         self.id
     }
 
-    /// The same schema under another id, which a registry has given it.
+    /// The same schema under another id, which a registry assigned.
     #[must_use]
     pub fn under(self, id: u32) -> Self {
         Self { id, ..self }
     }
 
-    /// Reads a framed record key: the primary key's values in the key's order.
+    /// Reads a framed record key: the values of the primary key in the key's order.
+    ///
+    /// # Errors
+    ///
+    /// The key has another schema id, is truncated or is corrupt.
     pub fn decode(&self, key: &[u8]) -> Result<Vec<Value>, WireError> {
         get_key(self.columns.iter(), unframe(key, self.id)?)
     }
@@ -115,7 +133,7 @@ fn foreign(what: &str) -> WireError {
     WireError::ForeignSchema(what.to_owned())
 }
 
-/// The properties of the outermost record.
+/// Tandem's properties of the outermost record.
 struct Properties {
     table: TableName,
     prefix: String,
@@ -134,19 +152,19 @@ fn parse(json: &str) -> Result<(Json, Properties), WireError> {
         number => number
             .as_u64()
             .and_then(|n| u32::try_from(n).ok())
-            .ok_or_else(|| foreign("its salt is no number"))?,
+            .ok_or_else(|| foreign("its salt is not a number"))?,
     };
     Ok((schema, Properties { table, prefix, salt }))
 }
 
-/// The schema with every name in full.
+/// The schema with all names fully qualified.
 fn qualified(schema: &Json) -> Json {
     let mut schema = schema.clone();
     qualify(&mut schema, "");
     schema
 }
 
-/// Puts a namespace to the names in a type that lack one (Avro specification, "Names").
+/// Qualifies the names in a type that lack a namespace (Avro specification, "Names").
 fn qualify(ty: &mut Json, namespace: &str) {
     const PRIMITIVE: [&str; 8] = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"];
     let full = |name: &str, namespace: &str| {
@@ -175,7 +193,7 @@ fn qualify(ty: &mut Json, namespace: &str) {
     }
 }
 
-/// The columns of a record's fields.
+/// The columns that a record's fields describe.
 fn columns(fields: &Json) -> Result<Vec<ColumnDef>, WireError> {
     fields
         .as_array()

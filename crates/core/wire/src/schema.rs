@@ -1,4 +1,4 @@
-//! The schemas of one table, and the writer of its records.
+//! The schemas of a table, and the writer of its records.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,21 +12,20 @@ use crate::primitive::Reader;
 use crate::schema_id::{id_of, put_frame, unframe};
 use crate::{Image, WireError, column, envelope, names};
 
-/// The version of the envelope's shape, kept in each schema as `tandem.format`.
+/// The version of the envelope's structure. Each schema holds it as `tandem.format`.
 pub(crate) const FORMAT: u32 = 1;
 
-/// The subject under which the values of a topic are registered, as Confluent's serializers name it.
+/// The subject for the values of a topic, as Confluent's serializers name it.
 pub fn value_subject(topic: &str) -> String {
     format!("{topic}-value")
 }
 
-/// The subject under which the keys of a topic are registered, as Confluent's serializers name it.
+/// The subject for the keys of a topic, as Confluent's serializers name it.
 pub fn key_subject(topic: &str) -> String {
     format!("{topic}-key")
 }
 
-/// Writes the changes of one table definition: the schemas of key and envelope, their ids, and the
-/// encoder.
+/// The schemas of one table definition for keys and envelopes, with their ids and the encoder of records.
 #[derive(Debug, Clone)]
 pub struct TableSchema {
     table: Arc<TableDef>,
@@ -39,13 +38,15 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
-    /// The schemas of a table on the log of that topic prefix.
+    /// Creates the schemas of a table on the log with this topic prefix.
     pub fn new(table: Arc<TableDef>, prefix: &str) -> Self {
         Self::salted(table, prefix, 0)
     }
 
-    /// The same schemas with a number in them that changes nothing but their ids: what the schema
-    /// store asks for when an id is already taken by another schema. Salt 0 is [`Self::new`].
+    /// The same schemas with a salt, a number that changes only their ids.
+    ///
+    /// The schema store uses it if another schema already has the same id. Salt 0 is the same as
+    /// [`Self::new`].
     #[must_use]
     pub fn with_salt(&self, salt: u32) -> Self {
         Self::salted(Arc::clone(&self.table), &self.prefix, salt)
@@ -64,7 +65,7 @@ impl TableSchema {
         &self.table
     }
 
-    /// The salt in its schemas.
+    /// The salt of the schemas.
     pub fn salt(&self) -> u32 {
         self.salt
     }
@@ -105,7 +106,11 @@ impl TableSchema {
         out.extend_from_slice(image.key);
     }
 
-    /// Appends the framed envelope of a change of this table. On an error `out` is as it was.
+    /// Appends the framed envelope of a change of this table.
+    ///
+    /// # Errors
+    ///
+    /// The change lacks an image that its operation needs. `out` is unchanged then.
     pub fn put_value(&self, change: &EncodedChange<'_>, out: &mut Vec<u8>) -> Result<(), WireError> {
         let start = out.len();
         put_frame(out, self.value_id);
@@ -116,8 +121,13 @@ impl TableSchema {
         result
     }
 
-    /// The images of a change of this table: before, then after, each where there is one (the
-    /// change's own `table` is not looked at: its rows must be rows of this one).
+    /// The images of a change of this table: the image before and the image after, as far as they exist.
+    ///
+    /// The change's own `table` is ignored. Its rows must be rows of this table.
+    ///
+    /// # Errors
+    ///
+    /// A row does not fit this table.
     pub fn images(&self, change: &Change) -> Result<Images, WireError> {
         let mut images = Images::default();
         for row in [&change.before, &change.after].into_iter().flatten() {
@@ -126,8 +136,11 @@ impl TableSchema {
         Ok(images)
     }
 
-    /// Appends the framed record key of a primary key's values, in the key's order. On an error
-    /// `out` is as it was.
+    /// Appends the framed record key for the values of a primary key, in the key's order.
+    ///
+    /// # Errors
+    ///
+    /// The values do not fit the primary key. `out` is unchanged then.
     pub fn encode_key_values(&self, key: &[Value], out: &mut Vec<u8>) -> Result<(), WireError> {
         if key.len() != self.table.primary_key.len() {
             return Err(WireError::CellCount {
@@ -145,7 +158,11 @@ impl TableSchema {
         result
     }
 
-    /// Reads a framed record key of this schema: the primary key's values in the key's order.
+    /// Reads a framed record key of this schema: the values of the primary key in the key's order.
+    ///
+    /// # Errors
+    ///
+    /// The key has another schema id, is truncated or is corrupt.
     pub fn decode_key(&self, key: &[u8]) -> Result<Vec<Value>, WireError> {
         get_key(self.key_columns(), unframe(key, self.key_id)?)
     }
@@ -176,7 +193,7 @@ fn namespace(name: &TableName, prefix: &str) -> String {
     out
 }
 
-/// The fields of a record of columns.
+/// The Avro fields of columns.
 fn fields(columns: &[&ColumnDef]) -> Json {
     let names = names::of_columns(columns.iter().map(|c| c.name.as_str()));
     Json::Array(
@@ -200,7 +217,7 @@ fn fields(columns: &[&ColumnDef]) -> Json {
     )
 }
 
-/// A record's properties from which the reader finds the table again.
+/// Adds the properties from which a reader reconstructs the table definition.
 fn put_properties(record: &mut Map<String, Json>, name: &TableName, prefix: &str, salt: u32) {
     record.insert("tandem.format".into(), FORMAT.into());
     record.insert("tandem.prefix".into(), prefix.into());

@@ -1,12 +1,13 @@
-//! Schema ids that nobody has to hand out.
+//! Schema ids. They are hashes of the schemas, so no service has to assign them.
 
 use crate::WireError;
 
-/// The id of a schema: the 64-bit FNV-1a hash of its whole normalised JSON, logical types and
-/// Tandem's own properties included (Avro's canonical form would drop them), its two halves folded
-/// by XOR, the uppermost bit cleared (ids are signed 32-bit numbers to other tools). 0 becomes 1.
+/// The id of a schema: a hash of its normalised JSON. See [`normalise`].
 ///
-/// `json` must be normalised, see [`normalise`].
+/// It is the 64-bit FNV-1a hash of the whole JSON with its two halves combined by XOR. The highest bit is
+/// cleared, because other tools treat ids as signed 32-bit numbers. 0 becomes 1.
+///
+/// The hash includes logical types and Tandem's own properties, which Avro's canonical form would drop.
 pub fn id_of(json: &str) -> u32 {
     let hash = json.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -14,12 +15,16 @@ pub fn id_of(json: &str) -> u32 {
     (((hash >> 32) ^ hash) as u32 & 0x7fff_ffff).max(1)
 }
 
-/// The same hash of any text, as progress records carry it.
+/// The same hash of any text in hexadecimal, as in progress records.
 pub fn fingerprint(text: &str) -> String {
     format!("{:08x}", id_of(text))
 }
 
-/// A schema's JSON without white space, its keys in the order in which they were written.
+/// The JSON of a schema without white space, with its keys in their original order.
+///
+/// # Errors
+///
+/// The text is not JSON.
 pub fn normalise(json: &str) -> Result<String, WireError> {
     let value: serde_json::Value =
         serde_json::from_str(json).map_err(|e| WireError::ForeignSchema(e.to_string()))?;
@@ -27,6 +32,10 @@ pub fn normalise(json: &str) -> Result<String, WireError> {
 }
 
 /// The schema id of a framed record.
+///
+/// # Errors
+///
+/// The record does not start with a frame.
 pub fn schema_id(record: &[u8]) -> Result<u32, WireError> {
     match record {
         [0, a, b, c, d, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
@@ -40,7 +49,7 @@ pub(crate) fn put_frame(out: &mut Vec<u8>, id: u32) {
     out.extend_from_slice(&id.to_be_bytes());
 }
 
-/// The Avro bytes of a record that must have been written with schema `expected`.
+/// The Avro bytes of a record. Its schema must be `expected`.
 pub(crate) fn unframe(record: &[u8], expected: u32) -> Result<&[u8], WireError> {
     let found = schema_id(record)?;
     if found == expected { Ok(&record[5..]) } else { Err(WireError::OtherSchema { expected, found }) }
@@ -52,14 +61,14 @@ mod tests {
 
     #[test]
     fn ids_are_stable() {
-        // FNV-1a of the empty string and of "a": the published test vectors, folded.
+        // The published test vectors of FNV-1a for the empty string and "a", folded.
         assert_eq!(id_of(""), (0xcbf2_9ce4 ^ 0x8422_2325) & 0x7fff_ffff);
         assert_eq!(id_of("a"), (0xaf63_dc4c ^ 0x8601_ec8c) & 0x7fff_ffff);
         assert_eq!(fingerprint("a"), "296230c0");
     }
 
     #[test]
-    fn frames() {
+    fn frames_are_written_and_checked() {
         let mut record = Vec::new();
         put_frame(&mut record, 0x0102_0304);
         assert_eq!(record, [0, 1, 2, 3, 4]);

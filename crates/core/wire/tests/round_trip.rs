@@ -1,6 +1,6 @@
-//! The hand-written encoder and reader, judged by themselves and by apache-avro.
+//! Checks the handwritten encoder and reader against each other and against apache-avro.
 
-// Helpers of tests may panic as tests do; clippy knows only the functions marked as tests.
+// Helpers of tests may panic like tests; clippy exempts only functions marked as tests.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tandem_model::{
 };
 use tandem_wire::{EncodedChange, Images, ReadKeySchema, ReadSchema, TableSchema, WireError, schema_id};
 
-/// The bytes before Avro's: zero and the id.
+/// The size of the frame in bytes: a zero byte and the schema id.
 const FRAME: usize = 5;
 
 fn any_type() -> impl Strategy<Value = ColumnType> {
@@ -160,7 +160,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     })
 }
 
-/// The same change, floats by their bits (NaN is not equal to itself).
+/// The change as text for comparisons. Floats are printed as bits, because NaN is not equal to itself.
 fn bits(change: &Change) -> String {
     let rows = [&change.before, &change.after].map(|row| {
         row.as_ref().map(|row| {
@@ -176,7 +176,7 @@ fn bits(change: &Change) -> String {
     format!("{:?} {rows:?} {:?} {:?} {:?}", change.table, change.op, change.version, change.source)
 }
 
-/// What apache-avro read, as the model's value.
+/// Converts a value read by apache-avro to the model's value.
 fn model_value(avro: &Avro, column: &ColumnDef) -> Value {
     let time = matches!(column.ty, ColumnType::Time { .. });
     let unsigned = matches!(column.ty, ColumnType::Int { unsigned: true, .. } | ColumnType::Bit { .. });
@@ -257,7 +257,7 @@ fn encode_key(schema: &TableSchema, row: &Row, out: &mut Vec<u8>) -> Result<(), 
     Ok(())
 }
 
-/// So many cases, unless `PROPTEST_CASES` says otherwise.
+/// This many cases, unless `PROPTEST_CASES` is set.
 fn cases(cases: u32) -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -269,7 +269,7 @@ proptest! {
     #![proptest_config(cases(400))]
 
     #[test]
-    fn images_are_the_rows_that_went_in(change in any_change()) {
+    fn images_decode_to_their_rows(change in any_change()) {
         let schema = TableSchema::new(Arc::clone(&change.table), "p");
         let images = schema.images(&change).unwrap();
         let rows: Vec<&Row> = [&change.before, &change.after].into_iter().flatten().collect();
@@ -351,7 +351,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_records_are_errors(change in any_change()) {
+    fn truncated_records_are_errors(change in any_change()) {
         let schema = TableSchema::new(Arc::clone(&change.table), "p");
         let (mut key, mut value) = (Vec::new(), Vec::new());
         encode_key(&schema, change.image(), &mut key).unwrap();
@@ -381,7 +381,7 @@ proptest! {
             let at = FRAME + index.index(value.len() - FRAME);
             value[at] = byte;
         }
-        // An error, or a change that has an image.
+        // The result is an error or a change with an image.
         if let Ok(read) = ReadSchema::parse(schema.value_json()).unwrap().decode(&value) {
             read.image();
         }
@@ -404,8 +404,8 @@ fn orders() -> Arc<TableDef> {
     })
 }
 
-/// The schemas of one table as they stand on every log written so far: a change of these bytes is
-/// a change of format, and of every id.
+/// The schemas of one table as on every log written so far. A change of these bytes is a change of the format
+/// and of every id.
 #[test]
 fn schemas_are_stable() {
     let schema = TableSchema::new(orders(), "tandem");
@@ -419,7 +419,7 @@ fn schemas_are_stable() {
 }
 
 #[test]
-fn a_salt_changes_the_ids_only() {
+fn a_salt_changes_only_the_ids() {
     let plain = TableSchema::new(orders(), "tandem");
     let salted = plain.with_salt(7);
     assert_eq!((plain.salt(), salted.salt()), (0, 7));
@@ -432,7 +432,7 @@ fn a_salt_changes_the_ids_only() {
 }
 
 #[test]
-fn a_registry_gives_other_ids() {
+fn a_registry_may_assign_other_ids() {
     let schema = TableSchema::new(orders(), "tandem");
     let value = ReadSchema::parse(schema.value_json()).unwrap().under(7);
     let key = ReadKeySchema::parse(schema.key_json()).unwrap().under(8);
@@ -441,18 +441,18 @@ fn a_registry_gives_other_ids() {
 }
 
 #[test]
-fn schemas_of_others_are_refused() {
+fn foreign_schemas_are_refused() {
     let schema = TableSchema::new(orders(), "tandem");
     let spaced = schema.value_json().replace(",\"", " ,\n\"");
     assert_eq!(ReadSchema::parse(&spaced).unwrap().id(), schema.value_id());
-    // As Avro's own library prints it, and with it registries: names without the namespace they are in.
+    // Avro's own library, and with it registries, print names without the namespace that they are in.
     let reference = "tandem.shop.order_x2ditems.Value\"";
     assert!(schema.value_json().contains(reference), "{}", schema.value_json());
     let short = schema.value_json().replace(reference, "Value\"");
     assert_eq!(ReadSchema::parse(&short).unwrap().id(), schema.value_id());
     let elsewhere = schema.value_json().replace(reference, "other.Value\"");
     assert!(ReadSchema::parse(&elsewhere).is_err());
-    // A primitive type is in no namespace.
+    // A primitive type has no namespace.
     let named =
         schema.value_json().replace("\"type\":\"int\"", "\"type\":\"tandem.shop.order_x2ditems.int\"");
     assert_ne!(named, schema.value_json());
@@ -471,7 +471,7 @@ fn schemas_of_others_are_refused() {
 }
 
 #[test]
-fn rows_that_do_not_fit_leave_the_buffer_alone() {
+fn rows_that_do_not_fit_leave_the_buffer_unchanged() {
     let schema = TableSchema::new(orders(), "tandem");
     let mut change = Change {
         table: orders(),

@@ -1,4 +1,4 @@
-//! The header in front of every event, and the checksum behind it.
+//! The header before every event, and the checksum after it.
 
 use bytes::Bytes;
 
@@ -9,20 +9,20 @@ const FORMAT_DESCRIPTION: u8 = 15;
 /// The type code of a compressed transaction.
 pub(crate) const PAYLOAD: u8 = 40;
 
-/// Of a raw event's header, what matters.
+/// The fields of an event header that the parser needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EventHeader {
     pub(crate) kind: u8,
     /// Seconds since the epoch.
     pub(crate) timestamp: u32,
     pub(crate) server_id: u32,
-    /// The lower 32 bits of where the event ends in its file; 0 for events made up for the stream.
+    /// The lower 32 bits of the event's end in its file. 0 for events that exist only in the stream.
     pub(crate) log_pos: u32,
 }
 
 impl EventHeader {
-    /// Reads the 19 bytes in front of an event (`Log_event_header`). Also gives the event's size, these bytes
-    /// included.
+    /// Reads the 19 bytes before an event (`Log_event_header`). Also returns the event's size including these
+    /// bytes.
     pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<(Self, u32), Malformed> {
         let timestamp = cursor.uint(4)? as u32;
         let kind = cursor.u8()?;
@@ -34,7 +34,7 @@ impl EventHeader {
     }
 }
 
-/// Splits events as a server sends them: a header, a body, and a checksum where the server writes one.
+/// Splits events as a server sends them: a header, a body, and a checksum if the server writes one.
 #[derive(Debug)]
 pub(crate) struct Checksums {
     /// Whether events end in a checksum.
@@ -42,16 +42,16 @@ pub(crate) struct Checksums {
 }
 
 impl Checksums {
-    /// The header and the body of an event whose checksum is right.
+    /// Checks the checksum of an event and returns its header and body.
     pub(crate) fn open(&mut self, event: &Bytes) -> Result<(EventHeader, Bytes), Malformed> {
         let mut cursor = Cursor::new(event);
         let (header, size) = EventHeader::read(&mut cursor)?;
         if size as usize != event.len() {
-            return Err(format!("it has {} bytes and says {size}", event.len()));
+            return Err(format!("it has {} bytes, but its header says {size}", event.len()));
         }
         let begin = event.len() - cursor.len();
         if header.kind == FORMAT_DESCRIPTION {
-            // It says whether the events after it have checksums. Its own is there in any case.
+            // It tells whether the events after it have checksums. Its own checksum field is always present.
             let algorithm = event.len().checked_sub(5).and_then(|at| event.get(at));
             self.expected = *algorithm.ok_or("it is too short")? != 0;
         }

@@ -1,5 +1,5 @@
-//! From raw events to [`BinlogEvent`]s: where we are, which transaction is open, which tables are
-//! mapped. No I/O.
+//! Parses raw events into [`BinlogEvent`]s. The parser tracks the position, the open transaction and the
+//! table maps. No I/O.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::rows::table_map::{Head, Plan, split_id};
 use crate::types::charset::Collations;
 use crate::{BinlogEvent, DecodeError, ExcludedColumns, RowsEvent, RowsKind, StatementKind};
 
-/// Whether a table's rows are wanted.
+/// Selects the tables whose rows are decoded.
 pub(crate) type Wanted = Box<dyn Fn(&TableName) -> bool + Send>;
 
 pub(crate) struct EventParser {
@@ -35,27 +35,27 @@ pub(crate) struct EventParser {
 
 enum State {
     Outside,
-    /// A GTID has come, and not yet what it is the GTID of.
+    /// A GTID event has come, but not yet the statement that it belongs to.
     Opened(Opened),
     Inside,
     /// Inside an XA transaction.
     InsideXa,
 }
 
-/// A TABLE_MAP event's bytes after the id, and the plan if the table is wanted.
+/// The bytes of a TABLE_MAP event after the table id, and the plan if the table is wanted.
 struct Mapped {
     bytes: Vec<u8>,
     plan: Option<Arc<Plan>>,
 }
 
-/// The type code of a heartbeat, whose body is the name of the file that its position is in.
+/// The type code of a heartbeat. Its body is the name of the binlog file that its position is in.
 const HEARTBEAT: u8 = 27;
 
 fn file_name(bytes: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(bytes).map_err(|_| Fault::Malformed("the file's name is no valid UTF-8".into()))
+    std::str::from_utf8(bytes).map_err(|_| Fault::Malformed("the file's name is not valid UTF-8".into()))
 }
 
-/// Table ids that are remembered at most; the server gives a table a new one now and then.
+/// The limit for remembered table ids. The server assigns a table a new id from time to time.
 const MAPS: usize = 4096;
 
 /// The names of event types (`Log_event_type`), for messages.
@@ -105,17 +105,17 @@ impl EventParser {
         }
     }
 
-    /// Leaves these columns out.
+    /// Excludes these columns.
     pub(crate) fn exclude(&mut self, columns: ExcludedColumns) {
         self.excluded = columns;
     }
 
-    /// Where the last event ended.
+    /// The end of the last event.
     pub(crate) fn position(&self) -> &BinlogPosition {
         &self.at
     }
 
-    /// Takes the next raw event, once [`more`](Self::more) gives nothing.
+    /// Parses the next raw event. [`more`](Self::more) must have returned `None` before.
     pub(crate) fn feed(
         &mut self,
         header: &EventHeader,
@@ -134,7 +134,8 @@ impl EventParser {
         self.event(header, body).map_err(|fault| self.error(header.kind, fault))
     }
 
-    /// Takes a compressed transaction. Its events end where it ends: their own positions are of no file.
+    /// Starts a compressed transaction. Each of its events gets its end as position, because their own
+    /// positions are not positions in a file.
     pub(crate) fn feed_payload(
         &mut self,
         header: &EventHeader,
@@ -143,15 +144,14 @@ impl EventParser {
         self.move_to(header.log_pos);
         let opened = matches!(self.state, State::Opened(_)) && self.payload.is_none();
         let payload = match Payload::open(body) {
-            _ if !opened => Err(Fault::Malformed("it stands where no transaction begins".into())),
+            _ if !opened => Err(Fault::Malformed("it comes where no transaction begins".into())),
             payload => payload,
         };
         self.payload = Some(payload.map_err(|fault| self.error(PAYLOAD, fault))?);
         self.more()
     }
 
-    /// The next event of the compressed transaction that is being read; `None` where there is none, or at
-    /// its end.
+    /// The next event of the current compressed transaction. `None` at its end, or if there is none.
     pub(crate) fn more(&mut self) -> Result<Option<BinlogEvent>, DecodeError> {
         let Some(mut payload) = self.payload.take() else { return Ok(None) };
         loop {
@@ -160,12 +160,13 @@ impl EventParser {
                 let ended = self.outside("its payload ends");
                 return ended.map(|()| None).map_err(|fault| self.error(PAYLOAD, fault));
             };
-            // QUERY, XID, TABLE_MAP, rows, comments and XA_PREPARE. No other event is part of a transaction.
-            let may = matches!(header.kind, 2 | 5 | 13 | 14 | 16..=19 | 23..=26 | 28..=32 | 38 | 39);
-            let event = if may {
+            // QUERY, XID, TABLE_MAP, rows, comments and XA_PREPARE. No other event can be part of a
+            // transaction.
+            let allowed = matches!(header.kind, 2 | 5 | 13 | 14 | 16..=19 | 23..=26 | 28..=32 | 38 | 39);
+            let event = if allowed {
                 self.event(&header, body)
             } else {
-                Err(Fault::Malformed("it stands inside a compressed transaction".into()))
+                Err(Fault::Malformed("it is inside a compressed transaction".into()))
             };
             if let Some(event) = event.map_err(|fault| self.error(header.kind, fault))? {
                 self.payload = Some(payload);
@@ -174,7 +175,7 @@ impl EventParser {
         }
     }
 
-    /// An error about the event that was just fed.
+    /// An error about the current event.
     pub(crate) fn error(&self, kind: u8, fault: Fault) -> DecodeError {
         let (event, at) = (kind_name(kind), self.at.to_string());
         match fault {
@@ -184,7 +185,8 @@ impl EventParser {
         }
     }
 
-    /// Moves within the file. The wire has only 32 bits; a file grows larger by a large transaction.
+    /// Moves the position within the file. `log_pos` has only 32 bits, but a large transaction can make a
+    /// file larger than that. So the upper bits follow from the previous position.
     fn move_to(&mut self, log_pos: u32) {
         if log_pos == 0 {
             return;
@@ -236,16 +238,17 @@ impl EventParser {
                 self.heartbeat_2(body)?;
                 Ok(self.idle())
             }
-            // STOP, FORMAT_DESCRIPTION and PREVIOUS_GTIDS frame a file.
+            // STOP, FORMAT_DESCRIPTION and PREVIOUS_GTIDS are at the begin or end of a file.
             3 | 15 | 35 => Ok(self.idle()),
-            // IGNORABLE, ROWS_QUERY (the statement as a comment), and a change of members of a group.
+            // IGNORABLE, ROWS_QUERY (the statement as a comment), and a membership change of a replication
+            // group.
             28 | 29 | 37 => Ok(None),
             5 | 13 | 14 | 17 | 18 => Err(Fault::unsupported(
                 "it belongs to a statement that changes rows without row images",
                 STATEMENT_BASED,
             )),
             23..=25 => Err(Fault::unsupported(
-                "rows are written in an old form",
+                "rows are in the old format (version 1)",
                 "SET GLOBAL log_bin_use_v1_row_events = OFF and go on behind it with `tandem resnapshot`",
             )),
             26 => Err(Fault::unsupported("the server says that it may have lost changes here", RESNAPSHOT)),
@@ -255,13 +258,13 @@ impl EventParser {
             )),
             39 => self.partial_rows(body),
             _ => Err(Fault::unsupported(
-                "this type of event is not known",
+                "this type of event is unknown",
                 "use a version of Tandem that knows this version of MySQL",
             )),
         }
     }
 
-    /// The position, if there is one and no transaction is open.
+    /// The position as an event, if it is known and no transaction is open.
     fn idle(&self) -> Option<BinlogEvent> {
         let outside = matches!(self.state, State::Outside) && !self.at.file.is_empty();
         outside.then(|| BinlogEvent::Idle { position: self.at.clone() })
@@ -274,7 +277,8 @@ impl EventParser {
         }
     }
 
-    /// HEARTBEAT version 2: fields of type, length and value; 1 is the file's name, 2 the position.
+    /// Reads HEARTBEAT version 2. Its fields are type, length and value. Type 1 is the file's name, type 2
+    /// the position.
     fn heartbeat_2(&mut self, body: &[u8]) -> Result<(), Fault> {
         let mut cursor = Cursor::new(body);
         while !cursor.is_empty() {
@@ -307,8 +311,8 @@ impl EventParser {
         }
     }
 
-    /// XA_PREPARE: whether the transaction was committed in one phase, and its xid, which XA START has told
-    /// already.
+    /// Reads XA_PREPARE: whether the transaction committed in one phase, and its xid, which is known from XA
+    /// START.
     fn xa_prepare(&mut self, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
         let one_phase = Cursor::new(body).u8()? != 0;
         match self.state {
@@ -431,7 +435,7 @@ impl EventParser {
         Ok(None)
     }
 
-    /// The plan of an event's table, where it is wanted.
+    /// The plan for an event's table, if the table is wanted.
     fn plan_of(&self, head: &RowsHead<'_>) -> Result<Option<Arc<Plan>>, Fault> {
         match self.maps.get(&head.table_id) {
             Some(mapped) => Ok(mapped.plan.clone()),
@@ -439,7 +443,8 @@ impl EventParser {
         }
     }
 
-    /// PARTIAL_UPDATE_ROWS, which begins as other rows events do.
+    /// Reads the head of PARTIAL_UPDATE_ROWS, which is that of other rows events. Such rows are refused for
+    /// wanted tables.
     fn partial_rows(&mut self, body: &[u8]) -> Result<Option<BinlogEvent>, Fault> {
         match self.plan_of(&RowsHead::read(body)?)? {
             None => Ok(None),

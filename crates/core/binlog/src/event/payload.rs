@@ -1,5 +1,5 @@
-//! TRANSACTION_PAYLOAD events: a transaction's events, compressed (`Transaction_payload_event` in
-//! MySQL's source; written with `binlog_transaction_compression=ON`).
+//! Reads TRANSACTION_PAYLOAD events: the compressed events of a transaction (`Transaction_payload_event` in
+//! MySQL's source). MySQL writes them with `binlog_transaction_compression=ON`.
 
 use std::fmt;
 use std::io::{BufReader, Cursor as IoCursor, Read};
@@ -10,14 +10,15 @@ use zstd::stream::read::Decoder;
 use crate::cursor::{Cursor, Fault, Malformed};
 use crate::event::header::EventHeader;
 
-/// Bytes of an event's header.
+/// The size of an event's header in bytes.
 const HEADER: usize = 19;
 
-/// The events of a compressed transaction, inflated one after the other: what is held is the compressed
-/// bytes, zstd's window and one event.
+/// The events of a compressed transaction, decompressed one by one.
+///
+/// Memory holds only the compressed bytes, zstd's window and one event.
 pub(crate) struct Payload {
     inflated: Inflated,
-    /// Bytes that must still come out.
+    /// The number of decompressed bytes that must still come.
     left: u64,
     event: Vec<u8>,
 }
@@ -43,7 +44,7 @@ impl fmt::Debug for Payload {
 }
 
 impl Payload {
-    /// Reads the fields in front of the compressed bytes: each a type, a length and a value, up to the type 0.
+    /// Reads the fields before the compressed bytes. Each is a type, a length and a value; type 0 ends them.
     pub(crate) fn open(body: &Bytes) -> Result<Self, Fault> {
         let mut cursor = Cursor::new(body);
         let (mut compression, mut size, mut inflated_size) = (None, None, None);
@@ -62,7 +63,7 @@ impl Payload {
         }
         let begin = body.len() - cursor.len();
         if size != Some(cursor.len() as u64) {
-            return Err(Fault::Malformed("its payload does not have the size that it names".into()));
+            return Err(Fault::Malformed("its payload does not have the size that its header says".into()));
         }
         let bytes = IoCursor::new(body.slice(begin..));
         let left = inflated_size.unwrap_or_else(|| cursor.len() as u64);
@@ -71,7 +72,7 @@ impl Payload {
             Some(255) => Inflated::Stored(bytes),
             _ => {
                 return Err(Fault::unsupported(
-                    "it is compressed in a way that is not known",
+                    "its compression algorithm is not known",
                     "use a version of Tandem that knows this version of MySQL",
                 ));
             }
@@ -79,7 +80,9 @@ impl Payload {
         Ok(Self { inflated, left, event: Vec::new() })
     }
 
-    /// The next event, which has no checksum; `None` at the end, which must be where it was said to be.
+    /// The next event, without a checksum. `None` at the end.
+    ///
+    /// The end must come after exactly the decompressed size that the header names.
     pub(crate) fn next(&mut self) -> Result<Option<(EventHeader, &[u8])>, Malformed> {
         if self.left == 0 {
             let more = self.inflated.read(&mut [0]).map_err(|e| damaged(&e))?;
@@ -93,7 +96,8 @@ impl Payload {
         Ok(Some((header, &self.event)))
     }
 
-    /// Reads `n` bytes into `event`. No more memory is taken than has come, whatever the size claims.
+    /// Reads `n` bytes into `event`. Memory grows only with the bytes that actually come, whatever size an
+    /// event claims.
     fn read(&mut self, n: usize) -> Result<(), Malformed> {
         self.event.clear();
         let read =

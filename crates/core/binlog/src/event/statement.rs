@@ -1,31 +1,34 @@
-//! What a statement does, told by its first words. This is no SQL parser: it is for the log of
-//! schema changes, not for the decoding of rows.
+//! Classifies statements by their first words.
+//!
+//! This is not an SQL parser. The result drives transaction boundaries and the log of schema changes;
+//! decoding rows does not depend on it.
 
 use tandem_model::TableName;
 
 use crate::StatementKind;
 
-/// What a QUERY event means.
+/// The meaning of a QUERY event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Query {
     Begin,
     Commit,
     Rollback,
-    /// SAVEPOINT, RELEASE SAVEPOINT, ROLLBACK TO: what is undone has left the binlog already.
+    /// SAVEPOINT, RELEASE SAVEPOINT or ROLLBACK TO. MySQL has already removed what was undone from the
+    /// binlog.
     Savepoint,
-    /// The xid as MySQL writes it, here and in the next two.
+    /// The xid as MySQL writes it. The same holds for the next two variants with an xid.
     XaStart(String),
     XaEnd,
     XaCommit(String),
     XaRollback(String),
-    /// CREATE TABLE … SELECT: `CREATE TABLE … START TRANSACTION`, rows, and an XID.
+    /// CREATE TABLE … SELECT. MySQL logs `CREATE TABLE … START TRANSACTION`, rows and an XID.
     CreateAndRows,
-    /// Concerns temporary tables only.
+    /// A statement on temporary tables only.
     Temporary,
     Other {
         kind: StatementKind,
         tables: Vec<TableName>,
-        /// The database of a DROP DATABASE.
+        /// The dropped database of a DROP DATABASE.
         dropped: Option<String>,
     },
 }
@@ -116,7 +119,7 @@ pub(crate) fn classify(sql: &str, database: &str) -> Query {
     }
 }
 
-/// `ALTER TABLE x …`, which renames where one of its clauses is `RENAME [TO | AS] y`.
+/// Classifies `ALTER TABLE x …`. A clause `RENAME [TO | AS] y` makes it a rename.
 fn alter(tokens: &mut Tokens<'_>, database: &str) -> Query {
     let mut tables: Vec<_> = tokens.table(database).into_iter().collect();
     let mut kind = StatementKind::Alter;
@@ -139,11 +142,11 @@ fn alter(tokens: &mut Tokens<'_>, database: &str) -> Query {
                 tables.extend(tokens.table(database));
                 kind = StatementKind::Rename;
             }
-            // Rows go, or come, without row changes: what that does to the table is what TRUNCATE does.
+            // Rows disappear or appear without row changes, so the statement counts as a TRUNCATE.
             Token::Word(word) if depth == 0 && clause_begins && moves_rows(word, tokens) => {
                 kind = StatementKind::Truncate;
             }
-            // EXCHANGE PARTITION p WITH TABLE x: the rows of x change as well.
+            // EXCHANGE PARTITION p WITH TABLE x changes the rows of x as well.
             Token::Word(word)
                 if depth == 0
                     && kind == StatementKind::Truncate
@@ -159,8 +162,7 @@ fn alter(tokens: &mut Tokens<'_>, database: &str) -> Query {
     Query::Other { kind, tables, dropped: None }
 }
 
-/// Whether a clause of ALTER TABLE that begins with `word` takes rows from the table, or puts some
-/// there, below the level of rows.
+/// Whether a clause of ALTER TABLE that begins with `word` removes or adds rows without row changes.
 fn moves_rows(word: &str, tokens: &mut Tokens<'_>) -> bool {
     let next = match word.to_ascii_uppercase().as_str() {
         "DROP" | "TRUNCATE" | "EXCHANGE" => "PARTITION",
@@ -181,8 +183,8 @@ enum Token<'a> {
     End,
 }
 
-/// The tokens of a statement. Comments are left out, but what stands in `/*! … */` is executed by
-/// MySQL, and so it is read here.
+/// The tokens of a statement. Comments are skipped, except for `/*! … */`: MySQL executes their content, so
+/// it is part of the statement.
 #[derive(Clone)]
 struct Tokens<'a> {
     rest: &'a str,
@@ -246,7 +248,7 @@ impl<'a> Tokens<'a> {
         Token::Word(text)
     }
 
-    /// The next word in upper case; empty where something else follows.
+    /// The next word in upper case. Empty if another token follows.
     fn word(&mut self) -> String {
         match self.next() {
             Token::Word(word) => word.to_ascii_uppercase(),
@@ -254,7 +256,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Goes past these words where they follow.
+    /// Skips these words if they come next. Returns whether they do.
     fn skip(&mut self, words: &[&str]) -> bool {
         let mut ahead = self.clone();
         if words.iter().all(|w| matches!(ahead.next(), Token::Word(found) if found.eq_ignore_ascii_case(w))) {
@@ -264,7 +266,7 @@ impl<'a> Tokens<'a> {
         false
     }
 
-    /// Goes past this sign where it follows.
+    /// Skips this sign if it comes next. Returns whether it does.
     fn sign(&mut self, sign: char) -> bool {
         let mut ahead = self.clone();
         if ahead.next() == Token::Sign(sign) {
@@ -274,7 +276,7 @@ impl<'a> Tokens<'a> {
         false
     }
 
-    /// A name, quoted or not.
+    /// Reads a name, quoted or not.
     fn name(&mut self) -> Option<String> {
         match self.next() {
             Token::Word(word) => Some(word.to_owned()),
@@ -283,7 +285,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// A table's name, with or without its database.
+    /// Reads a table's name, with or without its database.
     fn table(&mut self, database: &str) -> Option<TableName> {
         let first = self.name()?;
         if self.sign('.') {
@@ -298,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statements() {
+    fn statements_are_classified() {
         use StatementKind as K;
         for (sql, kind, tables) in [
             ("TRUNCATE x", K::Truncate, "d.x"),
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn transactions() {
+    fn transaction_statements_are_classified() {
         for (sql, query) in [
             ("BEGIN", Query::Begin),
             ("begin /* x */", Query::Begin),

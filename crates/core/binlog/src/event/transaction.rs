@@ -1,4 +1,4 @@
-//! GTID and QUERY events.
+//! Reads GTID and QUERY events.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,12 @@ use tandem_model::Gtid;
 use crate::cursor::{Cursor, Malformed};
 use crate::types::charset::Collations;
 
-/// A transaction's beginning, from a GTID event (`Gtid_event`).
+/// The begin of a transaction, from a GTID event (`Gtid_event`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub(crate) gtid: Gtid,
-    /// When it committed on the server that executed it first; on servers older than 8.0.1, which
-    /// do not write that, the event's own time in whole seconds.
+    /// When it committed on the server that first executed it, in microseconds since the epoch. Servers older
+    /// than 8.0.1 do not write that; then it is the event's own time in whole seconds.
     pub(crate) commit_us: i64,
     pub(crate) server_id: u32,
 }
@@ -23,11 +23,11 @@ impl Opened {
         cursor.u8()?;
         let gtid = Gtid::from_sid(cursor.sid()?, "", cursor.uint(8)?);
         let mut commit_us = 0;
-        // The type of the logical timestamps and the two of them, then the commit times.
+        // The type of the logical timestamps, the two logical timestamps, then the commit times.
         if !cursor.is_empty() && cursor.u8()? == 2 {
             cursor.take(16)?;
             if !cursor.is_empty() {
-                // The highest bit says that the original commit time differs and follows.
+                // If the highest bit is set, the original commit time differs and follows.
                 let immediate = cursor.uint(7)?;
                 commit_us = if immediate >> 55 == 1 { cursor.uint(7)? } else { immediate };
                 if commit_us == 0 {
@@ -41,13 +41,15 @@ impl Opened {
         Ok(Self { gtid, commit_us: commit_us as i64, server_id })
     }
 
-    /// Reads GTID_TAGGED, which is written by the serialization library (`libs/mysql/serialization` in MySQL's
-    /// source): a version, the size, the last field that must be understood, then fields in the order of
-    /// their ids, each after its id; integers of variable length.
+    /// Reads GTID_TAGGED, an event in the format of MySQL's serialization library (`libs/mysql/serialization`
+    /// in MySQL's source).
+    ///
+    /// The event is a version, the size, the last field that a reader must understand, and then the fields in
+    /// the order of their ids, each after its id. Integers have variable length.
     pub(crate) fn read_tagged(body: &[u8], timestamp: u32, server_id: u32) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(body);
         if cursor.varlen()? != 1 {
-            return Err("it is written in a later format".into());
+            return Err("it has a later format version".into());
         }
         cursor.varlen()?;
         cursor.varlen()?;
@@ -60,25 +62,25 @@ impl Opened {
                 1 => {
                     let mut bytes = [0; 16];
                     for byte in &mut bytes {
-                        *byte = u8::try_from(cursor.varlen()?).map_err(|_| "its UUID is none")?;
+                        *byte = u8::try_from(cursor.varlen()?).map_err(|_| "its UUID is invalid")?;
                     }
                     sid = Some(bytes);
                 }
-                // Signed: the lowest bit is the sign.
+                // A signed number: the lowest bit is the sign.
                 2 => number = cursor.varlen()? >> 1,
                 3 => {
-                    let length = usize::try_from(cursor.varlen()?).map_err(|_| "its tag is none")?;
-                    tag = std::str::from_utf8(cursor.take(length)?).map_err(|_| "its tag is none")?;
+                    let length = usize::try_from(cursor.varlen()?).map_err(|_| "its tag is invalid")?;
+                    tag = std::str::from_utf8(cursor.take(length)?).map_err(|_| "its tag is invalid")?;
                 }
                 6 => immediate = cursor.varlen()?,
                 7 => original = cursor.varlen()?,
-                // The length, versions, and whatever comes later.
+                // The transaction length, versions and later fields.
                 _ => break,
             }
         }
         let gtid = match sid {
             Some(sid) if number > 0 => Gtid::from_sid(sid, tag, number),
-            _ => return Err("it names no GTID".into()),
+            _ => return Err("it holds no GTID".into()),
         };
         let commit_us = [original, immediate].into_iter().find(|us| *us > 0);
         let commit_us = commit_us.unwrap_or_else(|| u64::from(timestamp) * 1_000_000) as i64;
@@ -91,8 +93,7 @@ impl Opened {
 pub(crate) struct QueryText<'a> {
     pub(crate) database: Cow<'a, str>,
     pub(crate) sql: Cow<'a, str>,
-    /// The locale of the names of days and months in the session that ran it (`sql_locale.cc`); 0 is
-    /// `en_US`.
+    /// The session's locale for the names of days and months (`sql_locale.cc`). 0 is `en_US`.
     pub(crate) locale: u64,
 }
 
@@ -110,7 +111,7 @@ impl<'a> QueryText<'a> {
         let text = cursor.rest();
         let charset = || status.client_collation.and_then(|id| collations.charset(id).ok());
         let decoded = match text {
-            // Nearly all are this one, which is the same in every character set.
+            // Nearly all statements are this one. It has the same bytes in every character set.
             b"BEGIN" => None,
             _ => charset().and_then(|charset| charset.decode(text).ok()),
         };
@@ -119,20 +120,20 @@ impl<'a> QueryText<'a> {
     }
 }
 
-/// Of a QUERY event's status variables (`Query_event_status_vars`), what matters.
+/// The status variables of a QUERY event that the parser needs (`Query_event_status_vars`).
 #[derive(Default)]
 struct Status {
-    /// The collation that the client spoke.
+    /// The client's collation.
     client_collation: Option<u64>,
     locale: u64,
 }
 
 impl Status {
-    /// Walks through the variables up to the locale, in the order in which the server writes them. What
-    /// is not known ends the walk.
+    /// Reads the variables up to the locale, in the order in which the server writes them. An unknown
+    /// variable ends the reading.
     fn read(variables: &[u8]) -> Self {
         let mut status = Self::default();
-        // An unexpected end is an end.
+        // Truncated variables end the reading, too.
         let _ = status.walk(&mut Cursor::new(variables));
         status
     }
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn commit_times() {
+    fn commit_times_of_every_format() {
         let at = |immediate: &[u8]| Opened::read(&gtid_event(immediate), 5, 1).unwrap().commit_us;
         assert_eq!(at(&[1, 2, 0, 0, 0, 0, 0]), 0x201);
         assert_eq!(at(&[1, 2, 0, 0, 0, 0, 0x80, 9, 0, 0, 0, 0, 0, 0]), 9);
@@ -190,9 +191,9 @@ mod tests {
         assert_eq!(opened.server_id, 3);
     }
 
-    /// As MySQL 9.7 has written it.
+    /// The event is one that MySQL 9.7 wrote.
     #[test]
-    fn tagged() {
+    fn a_tagged_gtid_event_is_read() {
         let body = [
             0x02, 0x72, 0x00, 0x00, 0x00, 0x02, 0xb0, 0x72, 0xb1, 0x03, 0xdd, 0x02, 0xa1, 0x03, 0x7e, 0x22,
             0xc5, 0x03, 0xd5, 0x02, 0xad, 0x03, 0x04, 0xf1, 0x03, 0x00, 0x00, 0x00, 0x02, 0x04, 0x04, 0x06,
@@ -202,19 +203,19 @@ mod tests {
         let opened = Opened::read_tagged(&body, 5, 3).unwrap();
         assert_eq!(opened.gtid.to_string(), "5839ecb7-e83f-11f1-b5eb-02fc00000001:blue:1");
         assert_eq!((opened.commit_us, opened.server_id), (0x0006_610a_f3b1_8e50, 3));
-        // Up to the immediate commit time; then the original one.
+        // The event up to its immediate commit time, followed by an original one.
         let end = body.len() - 7;
         let mut original = body[..end].to_vec();
         original.extend_from_slice(&[0x0e, 0x54]);
         assert_eq!(Opened::read_tagged(&original, 5, 3).unwrap().commit_us, 42);
         for end in 0..42 {
-            let cut = Opened::read_tagged(&body[..end], 5, 3);
-            assert!(cut.is_err() || cut.unwrap().commit_us == 5_000_000, "{end}");
+            let truncated = Opened::read_tagged(&body[..end], 5, 3);
+            assert!(truncated.is_err() || truncated.unwrap().commit_us == 5_000_000, "{end}");
         }
     }
 
     #[test]
-    fn statements_in_the_clients_charset() {
+    fn statements_are_decoded_by_the_clients_charset() {
         let mut body = vec![0; 8];
         body.extend_from_slice(&[1, 0, 0]);
         let variables =
@@ -230,9 +231,9 @@ mod tests {
         }
     }
 
-    /// As MySQL 9.7 writes it for a gateway's session.
+    /// The variables are those that MySQL 9.7 writes for a gateway's session.
     #[test]
-    fn the_locale_of_a_session() {
+    fn the_locale_of_a_session_is_read() {
         let variables =
             b"\x00\x00\x00\x00\x00\x01\x20\x00\xa0\x45\x00\x00\x00\x00\x06\x03std\x04\xff\x00\xff\x00\xff\
                           \x00\x05\x06+00:00\x07\x50\x00\x12\xff\x00";

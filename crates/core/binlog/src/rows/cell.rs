@@ -1,4 +1,4 @@
-//! One cell of a row image: from the binlog's bytes to Avro's, by its column's plan.
+//! Converts a cell of a row image from the binlog's encoding to Avro, by its column's plan.
 
 use tandem_model::ColumnDef;
 use tandem_wire::cell::{self, Union};
@@ -9,21 +9,21 @@ use crate::types::decimal::DecimalForm;
 use crate::types::json;
 use crate::types::temporal::{DateTimeFields, binlog_date, binlog_date_time, binlog_time, binlog_timestamp};
 
-/// How to read and write the cells of one column.
+/// Reads and writes the cells of one column.
 #[derive(Debug)]
 pub(crate) struct Cell {
     form: Form,
     union: Union,
-    /// The column's place in the primary key.
+    /// The column's index in the primary key, if it is part of it.
     pub(crate) key: Option<usize>,
-    /// Whether the column is left out.
+    /// Whether the column is excluded.
     pub(crate) excluded: bool,
 }
 
-/// How a column's value lies in a row image.
+/// The encoding of a column's value in a row image.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Little-endian, two's complement if it is signed. Unsigned, it has up to 4 bytes.
+    /// Little-endian, in two's complement if it is signed. An unsigned number has up to 4 bytes here.
     Int {
         bytes: u8,
         unsigned: bool,
@@ -43,31 +43,31 @@ pub(crate) enum Form {
     Timestamp {
         fsp: u8,
     },
-    /// A length of so many bytes, then text.
+    /// A length in `length_bytes` bytes, then text.
     Text {
         length_bytes: u8,
         charset: Charset,
     },
-    /// A length of so many bytes, then bytes, to be padded with zeros to `fixed`.
+    /// A length in `length_bytes` bytes, then bytes. They are padded with zeros to `fixed` bytes.
     Bytes {
         length_bytes: u8,
         fixed: u16,
     },
-    /// Big-endian, in so many bytes.
+    /// Big-endian, in `bytes` bytes.
     Bit {
         bytes: u8,
         bits: u8,
     },
-    /// A length of so many bytes, then MySQL's binary JSON.
+    /// A length in `length_bytes` bytes, then MySQL's binary JSON.
     Json {
         length_bytes: u8,
     },
-    /// The number of a member, from 1 on.
+    /// The number of a member, from 1.
     Enum {
         bytes: u8,
         members: Vec<String>,
     },
-    /// A bit for each member.
+    /// One bit for each member.
     Set {
         bytes: u8,
         members: Vec<String>,
@@ -79,7 +79,7 @@ impl Cell {
         Self { form, union: Union::of(column), key, excluded }
     }
 
-    /// Steps over a cell that is not NULL.
+    /// Skips a cell that is not NULL.
     pub(crate) fn skip(&self, cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
         let fraction = |fsp: u8| usize::from(fsp.div_ceil(2));
         let length = match &self.form {
@@ -109,7 +109,7 @@ impl Cell {
         Ok(())
     }
 
-    /// Takes a cell that is not NULL from a row image and writes it.
+    /// Reads a cell that is not NULL from a row image and writes it.
     pub(crate) fn put(&self, cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
         if let Some(branch) = self.union.value {
             out.push(branch);
@@ -172,7 +172,7 @@ impl Cell {
             }
             Form::Enum { bytes, members } => {
                 let text = match cursor.uint((*bytes).into())? as usize {
-                    // The special value of an invalid member: no text, and no NULL.
+                    // MySQL's special value for an invalid member. It is the empty text, not NULL.
                     0 => "",
                     index => members.get(index - 1).ok_or("the ENUM has no such member")?,
                 };
@@ -183,8 +183,8 @@ impl Cell {
         Ok(())
     }
 
-    /// A date or a point in time, or, in place of the branch that has been written for it, the text of
-    /// one that is none.
+    /// Writes a date or a point in time. For an invalid date it replaces the branch that was already written,
+    /// and writes the text of the date.
     fn put_date(
         &self,
         out: &mut Vec<u8>,
@@ -203,7 +203,7 @@ impl Cell {
     }
 }
 
-/// The names of a SET's members, by its bits, with commas between them.
+/// Writes the names of the SET members whose bits are set, separated by commas.
 fn put_set(out: &mut Vec<u8>, bits: u64, members: &[String]) -> Result<(), Malformed> {
     if members.len() < 64 && bits >> members.len() != 0 {
         return Err("the SET has no such member".into());

@@ -1,17 +1,17 @@
-//! The optional metadata at the end of a TABLE_MAP event, written in full by
-//! `binlog_row_metadata=FULL` (`Table_map_event::Optional_metadata_fields` in MySQL's source).
+//! The optional metadata at the end of a TABLE_MAP event (`Table_map_event::Optional_metadata_fields` in
+//! MySQL's source). MySQL writes all of it with `binlog_row_metadata=FULL`.
 
 use crate::cursor::{Cursor, Fault, Malformed};
 
-/// The fields that matter for decoding rows.
+/// The metadata fields that decoding rows needs.
 #[derive(Debug, Default)]
 pub(crate) struct Metadata<'a> {
     signedness: &'a [u8],
-    /// Character columns.
+    /// The collations of character columns.
     pub(crate) text: Collated,
-    /// ENUM and SET columns.
+    /// The collations of ENUM and SET columns.
     pub(crate) members: Collated,
-    /// The columns' names; `None` with `binlog_row_metadata=MINIMAL`.
+    /// The names of the columns. `None` with `binlog_row_metadata=MINIMAL`.
     pub(crate) names: Option<Vec<&'a [u8]>>,
     /// The members of each SET column.
     pub(crate) sets: Vec<Vec<&'a [u8]>>,
@@ -21,14 +21,14 @@ pub(crate) struct Metadata<'a> {
     pub(crate) primary_key: Option<Vec<usize>>,
 }
 
-/// The collation ids of the columns of one class, counted within the class.
+/// The collation ids of the columns of one class, numbered within the class.
 #[derive(Debug, Default)]
 pub(crate) enum Collated {
     #[default]
     Missing,
-    /// One for all, with exceptions.
+    /// A default for all columns, with exceptions.
     Default(u64, Vec<(u64, u64)>),
-    /// One for each.
+    /// One id for each column.
     Each(Vec<u64>),
 }
 
@@ -94,15 +94,15 @@ impl<'a> Metadata<'a> {
                     let mut key = Vec::new();
                     while !field.is_empty() {
                         key.push(field.length()?);
-                        // How much of the column the key holds. A key of beginnings is unique for the
-                        // whole columns too.
+                        // The length of the column's prefix in the key. A key of prefixes is unique for the
+                        // whole columns, too.
                         field.lenenc()?;
                     }
                     out.primary_key = Some(key);
                 }
                 10 => out.members = Collated::with_default(field)?,
                 11 => out.members = Collated::for_each(field)?,
-                // Kinds of geometry, visibility of columns, dimensions of vectors.
+                // The types of geometries, the visibility of columns, the dimensions of vectors.
                 7 | 12 | 13 => {}
                 other => {
                     return Err(Fault::unsupported(
@@ -115,14 +115,14 @@ impl<'a> Metadata<'a> {
         Ok(out)
     }
 
-    /// Whether the n-th numeric column is UNSIGNED: a bit for each, the first one highest.
+    /// Whether the n-th numeric column is UNSIGNED. There is one bit per column, the highest first.
     pub(crate) fn unsigned(&self, n: usize) -> Result<bool, Malformed> {
         let byte = self.signedness.get(n / 8).ok_or("its metadata lacks a column's signedness")?;
         Ok(byte >> (7 - n % 8) & 1 == 1)
     }
 }
 
-/// For each column, a count and as many names.
+/// Reads the members of each column: a count, and then as many names.
 fn member_lists(mut cursor: Cursor<'_>) -> Result<Vec<Vec<&[u8]>>, Malformed> {
     let mut lists = Vec::new();
     while !cursor.is_empty() {

@@ -1,4 +1,4 @@
-//! TABLE_MAP events: what a table looked like, and from that a plan of how to read its rows.
+//! Reads TABLE_MAP events: the definition of a table, and from it the plan for decoding its rows.
 
 use std::sync::Arc;
 
@@ -11,21 +11,22 @@ use crate::rows::metadata::Metadata;
 use crate::types::charset::{Charset, Collations};
 use crate::types::decimal::DecimalForm;
 
-/// The most columns that a primary key can have in MySQL.
+/// MySQL's limit for the columns of a primary key.
 pub(crate) const KEY_COLUMNS: usize = 16;
 
-/// How to read the rows of one table.
+/// The plan for decoding the rows of one table.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) table: Arc<TableDef>,
-    /// One for each column that a row image has.
+    /// One cell for each column of a row image.
     pub(crate) cells: Vec<Cell>,
-    /// By how many bytes the padding of BINARYs can make a row longer.
+    /// The number of bytes that the padding of BINARY columns can add to a row.
     pub(crate) padding: usize,
 }
 
 impl Plan {
-    /// `columns` are those of the row images, with whether each is left out; `key` are numbers of them.
+    /// `columns` are the columns of the row images, each with whether it is excluded. `key` are indexes into
+    /// them.
     fn new(name: TableName, columns: Vec<(ColumnDef, Form, bool)>, key: &[usize]) -> Result<Self, Fault> {
         if key.len() > KEY_COLUMNS {
             return Err(Fault::Malformed("its primary key has more columns than MySQL allows".into()));
@@ -57,7 +58,7 @@ impl Plan {
         Ok(Self { cells, padding, table: Arc::new(table) })
     }
 
-    /// What is wrong with the cell of the i-th column of a row image.
+    /// The fault of a cell in the i-th column of a row image.
     #[cold]
     pub(crate) fn of_column(&self, i: usize, problem: &Malformed) -> Fault {
         Fault::Malformed(if self.cells[i].excluded {
@@ -69,14 +70,15 @@ impl Plan {
     }
 }
 
-/// The beginning of a TABLE_MAP event.
+/// The head of a TABLE_MAP event.
 pub(crate) struct Head<'a> {
     pub(crate) name: TableName,
-    /// What follows the name.
+    /// The bytes after the name.
     pub(crate) rest: Cursor<'a>,
 }
 
-/// The id of a TABLE_MAP event's table, and everything after it: what makes two maps identical.
+/// Splits a TABLE_MAP event into the table id and the bytes after it. Two maps with the same bytes are
+/// identical.
 pub(crate) fn split_id(body: &[u8]) -> Result<(u64, &[u8]), Malformed> {
     let mut cursor = Cursor::new(body);
     Ok((cursor.uint(6)?, cursor.rest()))
@@ -96,7 +98,7 @@ impl<'a> Head<'a> {
         Ok(Self { name, rest: cursor })
     }
 
-    /// The plan for the rows of this table.
+    /// Builds the plan for the rows of this table.
     pub(crate) fn plan(self, collations: &Collations, excluded: &ExcludedColumns) -> Result<Plan, Fault> {
         let mut cursor = self.rest;
         let count = cursor.length()?;
@@ -111,7 +113,7 @@ impl<'a> Head<'a> {
             ));
         };
         if names.len() != count {
-            return Err(Fault::Malformed("it has not as many column names as columns".into()));
+            return Err(Fault::Malformed("its column names do not match its number of columns".into()));
         }
 
         let mut classes = Classes::default();
@@ -134,7 +136,7 @@ impl<'a> Head<'a> {
 
         let primary_key = metadata.primary_key.unwrap_or_default();
         if primary_key.iter().any(|&i| i >= count) {
-            return Err(Fault::Malformed("its primary key names a column that it has not".into()));
+            return Err(Fault::Malformed("its primary key names a column that does not exist".into()));
         }
         if primary_key.is_empty() {
             return Err(Fault::unsupported(
@@ -147,10 +149,10 @@ impl<'a> Head<'a> {
 }
 
 fn utf8(bytes: &[u8]) -> Result<String, Malformed> {
-    Charset::Utf8.decode(bytes).map_err(|_| "it holds a name that is no valid UTF-8".into())
+    Charset::Utf8.decode(bytes).map_err(|_| "it holds a name that is not valid UTF-8".into())
 }
 
-/// How many columns of each class have been seen: the metadata counts within classes.
+/// The number of columns seen in each class. The metadata numbers columns within their class.
 #[derive(Default)]
 struct Classes {
     numeric: usize,
@@ -160,13 +162,13 @@ struct Classes {
     sets: usize,
 }
 
-/// Takes a class's next number.
+/// Returns the class's next number.
 fn next(counter: &mut usize) -> usize {
     *counter += 1;
     *counter - 1
 }
 
-/// The type of a column from its type code (`enum_field_types`) and metadata, and how to read it.
+/// The type and the encoding of a column, from its type code (`enum_field_types`) and metadata.
 fn column(
     code: u8,
     type_metadata: &mut Cursor<'_>,
@@ -218,12 +220,12 @@ fn column(
             let fsp = type_metadata.u8()?;
             (ColumnType::Timestamp { fsp }, Form::Timestamp { fsp })
         }
-        // VARCHAR and VARBINARY: the greatest length in bytes.
+        // VARCHAR and VARBINARY: the metadata is the maximum length in bytes.
         15 => {
             let length_bytes = if type_metadata.uint(2)? > 255 { 2 } else { 1 };
             text_or_bytes(length_bytes, 0, metadata, classes, collations)?
         }
-        // BLOB and TEXT: how many bytes the length takes.
+        // BLOB and TEXT: the metadata is the size of the length in bytes.
         252 => text_or_bytes(blob_length(type_metadata)?, 0, metadata, classes, collations)?,
         16 => {
             let (odd, whole) = (type_metadata.u8()?, type_metadata.u8()?);
@@ -239,7 +241,7 @@ fn column(
             (ColumnType::Geometry, Form::Bytes { length_bytes, fixed: 0 })
         }
         242 => {
-            // Counted among the texts, which JSON and GEOMETRY are not.
+            // VECTOR counts as a text column. JSON and GEOMETRY do not.
             next(&mut classes.text);
             (ColumnType::Vector, Form::Bytes { length_bytes: blob_length(type_metadata)?, fixed: 0 })
         }
@@ -253,7 +255,7 @@ fn column(
     })
 }
 
-/// How many bytes the length of a BLOB, or of what is stored like one, takes.
+/// The size of the length of a BLOB in bytes. JSON, GEOMETRY and VECTOR are stored like a BLOB.
 fn blob_length(type_metadata: &mut Cursor<'_>) -> Result<u8, Fault> {
     match type_metadata.u8()? {
         bytes @ 1..=4 => Ok(bytes),
@@ -261,8 +263,8 @@ fn blob_length(type_metadata: &mut Cursor<'_>) -> Result<u8, Fault> {
     }
 }
 
-/// STRING: CHAR and BINARY, and by the real type in its metadata, ENUM and SET. A length above
-/// 255 has its two highest bits inverted in the real type.
+/// Reads a STRING column: CHAR or BINARY, or, by the real type in its metadata, ENUM or SET. The two highest
+/// bits of a length above 255 are inverted in the real type.
 fn string(
     type_metadata: &mut Cursor<'_>,
     metadata: &Metadata<'_>,
@@ -301,7 +303,7 @@ fn string(
     }
 }
 
-/// A column that is text or bytes by its collation. `fixed` is the length of a CHAR or BINARY.
+/// A column that is text or bytes, depending on its collation. `fixed` is the length of a CHAR or BINARY.
 fn text_or_bytes(
     length_bytes: u8,
     fixed: u16,

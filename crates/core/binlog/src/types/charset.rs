@@ -1,4 +1,4 @@
-//! The character sets whose columns are carried, decoded to UTF-8.
+//! The supported character sets, decoded to UTF-8.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ mod table;
 /// A character set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Charset {
-    /// utf8mb4 and utf8mb3: UTF-8 both.
+    /// utf8mb4 and utf8mb3. Both are UTF-8.
     Utf8,
     /// ascii.
     Ascii,
@@ -20,18 +20,18 @@ pub(crate) enum Charset {
     Latin1,
     /// utf16 and ucs2, big-endian; utf16le.
     Utf16 {
-        /// Whether the lower byte comes first.
+        /// Whether it is little-endian.
         little: bool,
     },
     /// utf32, big-endian.
     Utf32,
-    /// One whose characters stand in a table.
+    /// A character set that is decoded by a table.
     Tabled(Tabled),
-    /// No character set: bytes.
+    /// No character set: the column holds bytes.
     Binary,
 }
 
-/// What Windows-1252 has from 0x80 to 0x9f. MySQL maps its five undefined bytes to the C1 controls
+/// The characters of Windows-1252 from 0x80 to 0x9f. MySQL maps its five undefined bytes to the C1 controls
 /// of the same number.
 const LATIN1_80_9F: [char; 32] = [
     '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}',
@@ -40,13 +40,13 @@ const LATIN1_80_9F: [char; 32] = [
     '\u{203a}', '\u{153}', '\u{9d}', '\u{17e}', '\u{178}',
 ];
 
-/// Whether columns of this character set can be carried, by MySQL's name of it.
+/// Whether Tandem supports columns of this character set. `name` is MySQL's name for it.
 pub fn is_supported_charset(name: &str) -> bool {
     Charset::from_name(name).is_some()
 }
 
 impl Charset {
-    /// The character set of MySQL's name for it.
+    /// Looks a character set up by MySQL's name for it.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "utf8mb4" | "utf8mb3" | "utf8" => Self::Utf8,
@@ -60,7 +60,7 @@ impl Charset {
         })
     }
 
-    /// Writes bytes of this character set as text.
+    /// Writes bytes of this character set as a text cell.
     pub(crate) fn put(self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         match self {
             Self::Utf8 if std::str::from_utf8(bytes).is_ok() => cell::bytes(out, bytes),
@@ -70,14 +70,14 @@ impl Charset {
         Ok(())
     }
 
-    /// Bytes of this character set as text.
+    /// Decodes bytes of this character set.
     pub(crate) fn decode(self, bytes: &[u8]) -> Result<String, Malformed> {
         match self {
             Self::Utf8 | Self::Binary => std::str::from_utf8(bytes)
                 .map(ToOwned::to_owned)
-                .map_err(|_| "the bytes are no valid UTF-8".into()),
+                .map_err(|_| "the bytes are not valid UTF-8".into()),
             Self::Ascii | Self::Latin1 if bytes.is_ascii() => Self::Utf8.decode(bytes),
-            Self::Ascii => Err("the bytes are no valid ASCII".into()),
+            Self::Ascii => Err("the bytes are not valid ASCII".into()),
             Self::Utf16 { little } => utf16(bytes, little),
             Self::Utf32 => utf32(bytes),
             Self::Tabled(tabled) => tabled.decode(bytes),
@@ -97,13 +97,13 @@ fn utf16(bytes: &[u8], little: bool) -> Result<String, Malformed> {
     let units =
         units.iter().map(|unit| if little { u16::from_le_bytes(*unit) } else { u16::from_be_bytes(*unit) });
     let text: Result<String, _> = char::decode_utf16(units).collect();
-    text.ok().filter(|_| rest.is_empty()).ok_or_else(|| "the bytes are no valid UTF-16".into())
+    text.ok().filter(|_| rest.is_empty()).ok_or_else(|| "the bytes are not valid UTF-16".into())
 }
 
 fn utf32(bytes: &[u8]) -> Result<String, Malformed> {
     let (units, rest) = bytes.as_chunks();
     let text: Option<String> = units.iter().map(|unit| char::from_u32(u32::from_be_bytes(*unit))).collect();
-    text.filter(|_| rest.is_empty()).ok_or_else(|| "the bytes are no valid UTF-32".into())
+    text.filter(|_| rest.is_empty()).ok_or_else(|| "the bytes are not valid UTF-32".into())
 }
 
 /// The character set of each collation id, as the server lists them.
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unicode_in_units() {
+    fn utf16_and_utf32_are_decoded() {
         let (big, little) = (Charset::Utf16 { little: false }, Charset::Utf16 { little: true });
         assert_eq!(big.decode(b"\0a\xd8\x3d\xde\0").unwrap(), "a😀");
         assert_eq!(little.decode(b"a\0\x3d\xd8\0\xde").unwrap(), "a😀");

@@ -1,38 +1,40 @@
-//! DECIMAL in the binlog (`strings/decimal.cc`, `bin2decimal`): groups of 9 digits in 4 bytes
-//! big-endian from the decimal point outwards, the remaining digits in as few bytes as they need,
-//! the first bit inverted, and every bit inverted for a negative number.
+//! Reads a DECIMAL from the binlog (`bin2decimal` in `strings/decimal.cc`).
+//!
+//! From the decimal point outwards, each group of 9 digits takes 4 bytes big-endian. The remaining digits
+//! take as few bytes as they need. The first bit is inverted. For a negative number, every bit is inverted as
+//! well.
 
 use tandem_model::Decimal;
 use tandem_wire::cell;
 
 use crate::cursor::{Cursor, Malformed};
 
-/// Bytes of 0 to 9 digits.
+/// The sizes of groups of 0 to 9 digits in bytes.
 const GROUP_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
 const POWERS: [u64; 10] =
     [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// How a DECIMAL(precision, scale) lies in a row image: groups of digits from the most significant on.
+/// The layout of a DECIMAL(precision, scale) in a row image: groups of digits, the most significant first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DecimalForm {
-    /// Digits after the point.
+    /// The number of digits after the point.
     scale: u8,
-    /// All bytes.
+    /// The size in bytes.
     size: u8,
-    /// Digits of the group before the full ones, maybe none.
+    /// The number of digits in the group before the full groups. May be 0.
     first: u8,
-    /// How many groups of nine digits there are.
+    /// The number of full groups, of nine digits each.
     full: u8,
-    /// Digits of the group after the full ones, maybe none.
+    /// The number of digits in the group after the full groups. May be 0.
     last: u8,
-    /// Whether every value fits 64 bits, as nearly every one does.
+    /// Whether every value of the type fits 64 bits. This is the common case.
     small: bool,
 }
 
 impl DecimalForm {
     pub(crate) fn new(precision: u8, scale: u8) -> Result<Self, Malformed> {
         let Some(whole) = precision.checked_sub(scale).filter(|_| (1..=65).contains(&precision)) else {
-            return Err("it has a DECIMAL of a precision that MySQL does not know".into());
+            return Err("it has a DECIMAL of a precision that MySQL does not allow".into());
         };
         let (first, full, last) = (whole % 9, whole / 9 + scale / 9, scale % 9);
         let bytes = |digits: u8| GROUP_BYTES[usize::from(digits)] as u8;
@@ -46,34 +48,34 @@ impl DecimalForm {
         })
     }
 
-    /// The groups' digits.
+    /// The number of digits in each group.
     fn groups(self) -> impl Iterator<Item = usize> {
         let odd = |digits: u8| (digits > 0).then_some(usize::from(digits));
         odd(self.first).into_iter().chain((0..self.full).map(|_| 9)).chain(odd(self.last))
     }
 
-    /// How many bytes a value takes.
+    /// The size of a value in bytes.
     pub(crate) fn bytes(self) -> usize {
         self.size.into()
     }
 
-    /// Takes a DECIMAL from a row image and writes it.
+    /// Reads a DECIMAL from a row image and writes it as a cell.
     pub(crate) fn put(self, cursor: &mut Cursor<'_>, out: &mut Vec<u8>) -> Result<(), Malformed> {
         self.unscaled(cursor, |bytes| cell::decimal(out, bytes))
     }
 
-    /// Takes a DECIMAL from JSON.
+    /// Reads a DECIMAL from JSON.
     pub(crate) fn read(self, cursor: &mut Cursor<'_>) -> Result<Decimal, Malformed> {
         let mut decimal = None;
         self.unscaled(cursor, |bytes| decimal = Some(Decimal::from_be_bytes(bytes, self.scale.into())))?;
         decimal.ok_or_else(|| "it has a DECIMAL without digits".into())
     }
 
-    /// Gives the unscaled value as big-endian two's complement.
+    /// Passes the unscaled value to `give` as big-endian two's complement.
     #[inline]
     fn unscaled(self, cursor: &mut Cursor<'_>, give: impl FnOnce(&[u8])) -> Result<(), Malformed> {
         let mut rest = cursor.take(self.size.into())?;
-        // Every bit of a negative number is inverted, and the first one of every number.
+        // The first bit of every number is inverted, and every bit of a negative number.
         let negative = rest[0] & 0x80 == 0;
         let inverted = if negative { 0xff } else { 0 };
         let mut sign = 0x80;
@@ -127,13 +129,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What is read, and the bytes that are left.
+    /// Reads a value. Returns it and the number of bytes left.
     fn read(bytes: &[u8], precision: u8, scale: u8) -> Result<(Decimal, usize), Malformed> {
         let mut cursor = Cursor::new(bytes);
         Ok((DecimalForm::new(precision, scale)?.read(&mut cursor)?, cursor.len()))
     }
 
-    /// MySQL's `decimal2bin`, from digits.
+    /// Encodes digits as MySQL's `decimal2bin` does.
     fn pack(negative: bool, whole: &str, fraction: &str) -> Vec<u8> {
         let mut out = Vec::new();
         let mut group = |digits: &str| {
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_mysqls_source() {
+    fn the_example_in_mysqls_source_is_read() {
         // strings/decimal.cc: 1234567890.1234 as DECIMAL(14,4), and its negative.
         let positive = [0x81, 0x0d, 0xfb, 0x38, 0xd2, 0x04, 0xd2];
         let negative = [0x7e, 0xf2, 0x04, 0xc7, 0x2d, 0xfb, 0x2d];

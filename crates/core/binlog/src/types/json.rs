@@ -1,5 +1,7 @@
-//! MySQL's binary JSON (`sql-common/json_binary.h`) as text: exactly the text that a SELECT gives, so
-//! that the binlog and a read agree without anybody parsing JSON.
+//! Prints MySQL's binary JSON (`sql-common/json_binary.h`) as text.
+//!
+//! The text is exactly the text that a SELECT returns. So the binlog and a read agree, and nobody has to
+//! parse JSON.
 
 use std::fmt::Write as _;
 
@@ -10,21 +12,22 @@ use crate::types::decimal::DecimalForm;
 use crate::types::json_number::put_double;
 use crate::types::temporal::DateTimeFields;
 
-/// MySQL refuses documents that are deeper.
+/// The maximum depth of a document. MySQL refuses deeper ones.
 const DEPTH: u32 = 100;
 
-/// Writes a document as the text of a cell.
+/// Writes a document as a text cell.
 pub(crate) fn put(document: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     cell::bytes(out, text(document)?.as_bytes());
     Ok(())
 }
 
-/// A document's text. Where none was stored (INSERT IGNORE of NULL), MySQL reads it as `null`.
+/// The text of a document. MySQL reads an empty document (INSERT IGNORE of NULL) as `null`.
 fn text(document: &[u8]) -> Result<String, Malformed> {
     let Some((&kind, body)) = document.split_first() else {
         return Ok("null".into());
     };
-    // Each value takes a byte at least: a damaged document, whose values refer to each other, ends.
+    // Each value takes at least one byte. So this limit also ends a damaged document whose values refer to
+    // each other.
     let mut printer = Printer { out: String::with_capacity(document.len() * 2), left: document.len() };
     printer.value(kind, body, 0)?;
     Ok(printer.out)
@@ -32,12 +35,12 @@ fn text(document: &[u8]) -> Result<String, Malformed> {
 
 struct Printer {
     out: String,
-    /// How many values may still come.
+    /// The number of values that may still come.
     left: usize,
 }
 
 impl Printer {
-    /// A value of this type, which begins where `body` does.
+    /// Prints a value of this type. It starts at the first byte of `body`.
     fn value(&mut self, kind: u8, body: &[u8], depth: u32) -> Result<(), Malformed> {
         self.left = self.left.checked_sub(1).ok_or("the JSON has more values than bytes")?;
         let mut cursor = Cursor::new(body);
@@ -77,8 +80,10 @@ impl Printer {
         let _ = write!(self.out, "{value}");
     }
 
-    /// An object or array: how many elements, its size in bytes, for an object the places and lengths
-    /// of its keys, then the elements' types with their places or, where small enough, their values.
+    /// Prints an object or array.
+    ///
+    /// It holds the number of elements and its size in bytes, for an object the offsets and lengths of its
+    /// keys, and then for each element its type with its offset, or with its value if that is small enough.
     fn container(&mut self, body: &[u8], widths: Widths, keyed: bool, depth: u32) -> Result<(), Malformed> {
         let mut head = Cursor::new(body);
         let count = head.uint(widths.offset)?;
@@ -139,7 +144,7 @@ impl Printer {
         Ok(())
     }
 
-    /// A value of one of SQL's types (`enum_field_types`), as its field is stored.
+    /// Prints a value of an SQL type (`enum_field_types`), encoded as in a column.
     fn opaque(&mut self, field_type: u8, bytes: &[u8]) -> Result<(), Malformed> {
         let mut cursor = Cursor::new(bytes);
         match field_type {
@@ -148,7 +153,7 @@ impl Printer {
                 let decimal = DecimalForm::new(precision, scale)?.read(&mut cursor)?;
                 self.display(decimal);
             }
-            // DATE, DATETIME and TIMESTAMP, packed alike; TIME.
+            // DATE, DATETIME and TIMESTAMP, all packed in the same way, and TIME.
             10 => self.moment(&DateTimeFields::from_packed(cursor.int(8)?)?.text(None).as_str()),
             7 | 12 => self.moment(&DateTimeFields::from_packed(cursor.int(8)?)?.text(Some(6)).as_str()),
             11 => {
@@ -172,7 +177,7 @@ impl Printer {
     }
 }
 
-/// How wide the numbers in an object or array are.
+/// The sizes of the numbers in an object or array.
 #[derive(Clone, Copy)]
 struct Widths {
     offset: usize,
@@ -183,13 +188,14 @@ impl Widths {
         Self { offset: if large { 4 } else { 2 } }
     }
 
-    /// Whether a value of this type stands in the entry itself.
+    /// Whether a value of this type is stored in the entry itself.
     fn inlines(self, kind: u8) -> bool {
         matches!(kind, 4..=6) || self.offset == 4 && matches!(kind, 7 | 8)
     }
 }
 
-/// Seven bits a byte, the lowest first, as long as the highest bit says that more come.
+/// Reads a variable-length number: seven bits per byte, the lowest first. A set highest bit means that more
+/// follow.
 fn variable_length(cursor: &mut Cursor<'_>) -> Result<usize, Malformed> {
     let mut length = 0;
     for shift in [0, 7, 14, 21, 28] {
@@ -202,7 +208,7 @@ fn variable_length(cursor: &mut Cursor<'_>) -> Result<usize, Malformed> {
     Err("the JSON holds a length that is none".into())
 }
 
-/// Base64 in MySQL's lines of 76 characters, whose ends JSON escapes.
+/// Prints base64 in MySQL's lines of 76 characters. JSON escapes the line ends.
 fn put_base64(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (i, chunk) in bytes.chunks(3).enumerate() {
@@ -223,7 +229,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_document_by_hand() {
+    fn a_handwritten_document_is_printed() {
         // {"a": [1, "x"], "bb": true}
         let array = [2, 0, 12, 0, 5, 1, 0, 12, 10, 0, 1, b'x'];
         let document =

@@ -1,23 +1,24 @@
-//! A DOUBLE as MySQL prints it in JSON (`my_gcvt` in `strings/dtoa.cc`): the shortest digits that
-//! name it, with an exponent for integers of more than 15 digits and for what has its first digit
-//! more than 15 places after the point.
+//! Prints a DOUBLE in JSON as MySQL does (`my_gcvt` in `strings/dtoa.cc`).
+//!
+//! MySQL prints the shortest digits that identify the number. It uses an exponent for integers of more than
+//! 15 digits, and for numbers whose first digit is more than 15 places after the point.
 
 use std::fmt::Write as _;
 
-/// How far from the first digit the decimal point may lie without an exponent; to its right, only in
-/// integers.
+/// The maximum distance between the first digit and the decimal point without an exponent. The limit to the
+/// right applies only to integers.
 const PLAIN: i32 = 15;
 
-/// Appends a number's text.
+/// Appends the text of a number.
 pub(crate) fn put_double(out: &mut String, value: f64) {
-    // Of two shortest texts that are equally near, MySQL takes the even one, as rounding does.
+    // If two shortest texts are equally near, MySQL takes the even one, as rounding does.
     let shortest = format!("{value:e}");
     let places = shortest.bytes().take_while(|b| *b != b'e').filter(u8::is_ascii_digit).count();
     let even = format!("{value:.0$e}", places.saturating_sub(1));
-    // At a power of two the nearest text may name the number below.
+    // At a power of two, that text may identify the number below instead.
     let scientific = if even.parse() == Ok(value) { even } else { shortest };
     let Some((mantissa, exponent)) = scientific.split_once('e') else {
-        // Not a number, or none that JSON has: MySQL stores no such thing.
+        // NaN or an infinity. JSON has no such numbers, and MySQL does not store them.
         out.push_str("null");
         return;
     };
@@ -30,7 +31,7 @@ pub(crate) fn put_double(out: &mut String, value: f64) {
     };
     let digits = mantissa.replace('.', "");
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    // Digits before the decimal point.
+    // The number of digits before the decimal point.
     let point = exponent + 1;
     if value == 0.0 {
         out.push_str("0.0");
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_mysql_prints_them() {
+    fn doubles_print_as_in_mysql() {
         for (value, text) in [
             (0.0, "0.0"),
             (-0.0, "-0.0"),

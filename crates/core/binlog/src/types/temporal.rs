@@ -1,11 +1,11 @@
-//! Dates and times: MySQL's binlog forms (`sql/my_time.cc`, `my_*_packed_from_binary`), its broken-
-//! down form, and ours.
+//! Dates and times in MySQL's binlog encodings (`sql/my_time.cc`, `my_*_packed_from_binary`), as fields, and
+//! as the model's values.
 
 use tandem_model::Value;
 
 use crate::cursor::{Cursor, Malformed};
 
-/// A date and time of day in fields, valid or not, as MySQL keeps them.
+/// The fields of a date and time of day. As in MySQL, they need not be a valid date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DateTimeFields {
     /// The year, 0 to 9999.
@@ -27,9 +27,11 @@ pub struct DateTimeFields {
 const DAY_US: i64 = 86_400_000_000;
 
 impl DateTimeFields {
-    /// Days since 1970-01-01; `None` where the fields name no day of the calendar: zero and
-    /// partial dates, the 31st of February (ALLOW_INVALID_DATES), and the year 0, which MySQL's
-    /// own arithmetic does not treat as a year of the proleptic calendar.
+    /// Days since 1970-01-01. `None` if the fields are not a day of the calendar.
+    ///
+    /// That is the case for zero and partial dates, for dates such as the 31st of February
+    /// (ALLOW_INVALID_DATES), and for the year 0: MySQL's own arithmetic does not treat it as a year of the
+    /// proleptic calendar.
     pub(crate) fn days(self) -> Option<i32> {
         let (year, month, day) = (i32::from(self.year), i32::from(self.month), i32::from(self.day));
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -42,7 +44,7 @@ impl DateTimeFields {
         if year == 0 || day < 1 || day > length {
             return None;
         }
-        // Days from civil: years that begin in March, in eras of 400 years.
+        // The algorithm "days from civil": years begin in March, and eras have 400 years.
         let y = if month <= 2 { year - 1 } else { year };
         let era = y.div_euclid(400);
         let year_of_era = y.rem_euclid(400);
@@ -50,7 +52,7 @@ impl DateTimeFields {
         Some(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468)
     }
 
-    /// The fields of a day since 1970-01-01, within the years that MySQL can hold.
+    /// The fields of a day since 1970-01-01, if its year is within MySQL's range.
     fn from_days(days: i64) -> Option<Self> {
         let z = days + 719_468;
         let era = z.div_euclid(146_097);
@@ -87,8 +89,8 @@ impl DateTimeFields {
         })
     }
 
-    /// From the packed form in JSON (`TIME_from_longlong_datetime_packed`): year × 13 + month, day 5
-    /// bits, hour 5, minute 6, second 6, microseconds 24.
+    /// Reads the packed form in JSON (`TIME_from_longlong_datetime_packed`): year × 13 + month, then 5 bits
+    /// for the day, 5 for the hour, 6 for the minute, 6 for the second and 24 for microseconds.
     pub(crate) fn from_packed(packed: i64) -> Result<Self, Malformed> {
         let packed = packed.unsigned_abs();
         let year_month = packed >> 46;
@@ -103,7 +105,7 @@ impl DateTimeFields {
         })
     }
 
-    /// As MySQL prints it: a date, and with a number of fraction digits a date and time.
+    /// The text as MySQL prints it. With a number of fraction digits it is a date and time, otherwise a date.
     pub(crate) fn text(self, fsp: Option<u8>) -> DateText {
         let mut text = DateText { bytes: *b"0000-00-00 00:00:00.000000", len: 10 };
         text.digits(0..4, self.year.into());
@@ -138,8 +140,8 @@ impl DateTimeFields {
         self.micros_since_epoch().map_or_else(|| self.invalid(Some(fsp)), Value::Timestamp)
     }
 
-    /// The fields of a DATE, DATETIME, TIMESTAMP or invalid date; `None` for others, and for
-    /// what MySQL cannot hold.
+    /// The fields of a DATE, DATETIME, TIMESTAMP or invalid date. `None` for other values, and for values
+    /// outside MySQL's range.
     pub fn of(value: &Value) -> Option<Self> {
         match value {
             Value::Date(days) => Self::from_days((*days).into()),
@@ -149,7 +151,7 @@ impl DateTimeFields {
         }
     }
 
-    /// The fields of a text form that this module has written.
+    /// Parses a text form that this module wrote.
     fn parse(text: &str) -> Option<Self> {
         let number = |range: std::ops::Range<usize>| text.get(range).and_then(|t| t.parse::<u16>().ok());
         let small = |range| number(range).and_then(|n| u8::try_from(n).ok());
@@ -189,7 +191,7 @@ impl DateText {
     }
 }
 
-/// DATE in the binlog: 3 bytes little-endian, day 5 bits, month 4 bits, year 15 bits.
+/// Reads a DATE: 3 bytes little-endian, with 5 bits for the day, 4 for the month and 15 for the year.
 pub(crate) fn binlog_date(cursor: &mut Cursor<'_>) -> Result<DateTimeFields, Malformed> {
     let packed = cursor.uint(3)?;
     Ok(DateTimeFields {
@@ -204,7 +206,7 @@ fn year(year: u64) -> Result<u16, Malformed> {
     if year > 9999 { Err("it has a date after the year 9999".into()) } else { Ok(year as u16) }
 }
 
-/// How many bytes the fraction takes, and what one unit of it is in microseconds.
+/// The size of the fraction in bytes, and its unit in microseconds.
 fn fraction_layout(fsp: u8) -> Result<(usize, u64), Malformed> {
     match fsp {
         0 => Ok((0, 0)),
@@ -227,8 +229,8 @@ fn micros(fraction: u64) -> Result<u32, Malformed> {
     Ok(fraction as u32)
 }
 
-/// DATETIME2: 5 bytes big-endian (sign, 17 bits year × 13 + month, day 5, hour 5, minute 6,
-/// second 6), then the fraction.
+/// Reads a DATETIME2: 5 bytes big-endian, then the fraction. The bits are the sign, 17 for year × 13 + month,
+/// 5 for the day, 5 for the hour, 6 for the minute and 6 for the second.
 pub(crate) fn binlog_date_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<DateTimeFields, Malformed> {
     let packed = cursor.uint_be(5)? & 0x7f_ffff_ffff;
     let year_month = packed >> 22;
@@ -243,18 +245,19 @@ pub(crate) fn binlog_date_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<DateT
     })
 }
 
-/// TIMESTAMP2: 4 bytes big-endian of seconds since the epoch, then the fraction. In
-/// microseconds; none for 0, which is the zero date.
+/// Reads a TIMESTAMP2: seconds since the epoch in 4 bytes big-endian, then the fraction. Returns
+/// microseconds, or `None` for 0, which is the zero date.
 pub(crate) fn binlog_timestamp(cursor: &mut Cursor<'_>, fsp: u8) -> Result<Option<i64>, Malformed> {
     let seconds = cursor.uint_be(4)? as i64;
     let micros = fraction(cursor, fsp)?;
     Ok((seconds != 0).then_some(seconds * 1_000_000 + i64::from(micros)))
 }
 
-/// TIME2: 3 bytes (hour 10 bits, minute 6, second 6) and the fraction as one big-endian number with
-/// an offset of half its range, so that a negative time with a fraction is one two's complement
-/// number and not a negative whole with a positive fraction. In
-/// microseconds.
+/// Reads a TIME2. Returns microseconds.
+///
+/// It is 3 bytes (10 bits for the hour, 6 for the minute, 6 for the second) and the fraction, together one
+/// big-endian number with an offset of half its range. So a negative time with a fraction is one two's
+/// complement number, not a negative whole with a positive fraction.
 pub(crate) fn binlog_time(cursor: &mut Cursor<'_>, fsp: u8) -> Result<i64, Malformed> {
     let (bytes, unit) = fraction_layout(fsp)?;
     let fraction_bits = 8 * bytes as u32;
@@ -278,7 +281,7 @@ mod tests {
 
     #[test]
     fn negative_times_with_fractions() {
-        // The cases of the comment above my_time_packed_from_binary in MySQL's source.
+        // The cases are from the comment above my_time_packed_from_binary in MySQL's source.
         assert_eq!(time(&[0x80, 0, 0, 0], 2), 0);
         assert_eq!(time(&[0x7f, 0xff, 0xff, 0xff], 2), -10_000);
         assert_eq!(time(&[0x7f, 0xff, 0xff, 0x9d], 2), -990_000);
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn days_that_are_none() {
+    fn invalid_dates_have_no_day() {
         let at = |year, month, day| DateTimeFields { year, month, day, ..DateTimeFields::default() }.date();
         assert_eq!(at(1970, 1, 1), Value::Date(0));
         assert_eq!(at(2000, 2, 29), Value::Date(11_016));

@@ -1,17 +1,17 @@
-//! The types of an expression.
+//! The type check of filters.
 //!
-//! The crate `cel` checks nothing before it evaluates. Here an expression is held to a part of CEL in
-//! which evaluation cannot fail, whatever the row:
+//! A checked filter cannot fail, whatever the row. The crate `cel` checks nothing before it evaluates, so
+//! this check restricts expressions to a subset of CEL:
 //!
 //! - `&&`, `||`, `!`, `? :` over booleans;
 //! - `==` and `!=` between values of one type (int and uint compare by value), and with `null`;
 //! - `<`, `<=`, `>`, `>=` between values of one type that are not null;
-//! - `in` a list of values of the type;
-//! - `%` by a positive number that stands there, for taking a part of the rows;
-//! - `startsWith`, `endsWith`, `contains`, `size`, and `timestamp` of a text that stands there.
+//! - `in` with a list of values of the same type;
+//! - `%` by a positive literal, to select a part of the rows;
+//! - `startsWith`, `endsWith`, `contains`, `size`, and `timestamp` of a text literal.
 //!
-//! A column that may be NULL may be used beyond `==`, `!=` and `in` only where the expression itself
-//! has made sure that it is not: `amount != null && amount > 5`, or `amount == null || amount > 5`.
+//! A nullable column is allowed in `==`, `!=` and `in`. Elsewhere, the expression itself must guard it.
+//! Examples: `amount != null && amount > 5`, and `amount == null || amount > 5`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::env::ENV;
 use super::form::Form;
 use super::problem::FilterProblem;
 
-/// A type of CEL, as far as filters have it.
+/// A CEL type that filters support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ty {
     Bool,
@@ -68,29 +68,29 @@ impl Ty {
     }
 }
 
-/// What is known of a part of the expression.
+/// The type of a subexpression.
 #[derive(Debug, Clone, Copy)]
 struct Typed {
     ty: Ty,
-    /// It may be null.
+    /// Whether it may be null.
     nullable: bool,
 }
 
-/// Columns that are not NULL, by their place in the row.
+/// Columns that are not NULL, by their index in the row.
 type NotNull = BTreeSet<usize>;
 
-/// An expression being checked against a table.
+/// Checks an expression against a table.
 pub(super) struct Checker<'a> {
     table: &'a TableDef,
     program: &'a Program,
-    /// The columns that it uses, by their place in the row.
+    /// The columns that the expression uses, by their index in the row.
     pub(super) columns: BTreeSet<usize>,
-    /// What is wrong, with the place as `line:column`.
+    /// The problems, each with its position as `line:column`.
     pub(super) problems: Vec<(String, FilterProblem)>,
 }
 
 impl<'a> Checker<'a> {
-    /// Checks the whole of `program` against the columns of `table`.
+    /// Checks `program` against the columns of `table`.
     pub(super) fn check(program: &'a Program, table: &'a TableDef) -> Self {
         let mut checker = Self { table, program, columns: BTreeSet::new(), problems: Vec::new() };
         let root = program.expression();
@@ -100,7 +100,7 @@ impl<'a> Checker<'a> {
 
     fn add(&mut self, expr: &IdedExpr, problem: FilterProblem) {
         let info = self.program.source_info();
-        // The parser counts bytes.
+        // The parser's offsets count bytes.
         let offset = info.offset_for(expr.id).map_or(0, |(start, _)| start as usize);
         let before = info.source.get(..offset).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
@@ -108,7 +108,7 @@ impl<'a> Checker<'a> {
         self.problems.push((format!("{line}:{column}"), problem));
     }
 
-    /// The type of `expr`, where the columns `known` are not NULL; nothing if a problem was found.
+    /// The type of `expr`, given that the columns `known` are not NULL. `None` if there is a problem.
     fn typed(&mut self, expr: &IdedExpr, known: &NotNull) -> Option<Typed> {
         let sure = |ty| Some(Typed { ty, nullable: false });
         match &expr.expr {
@@ -123,7 +123,7 @@ impl<'a> Checker<'a> {
             },
             Expr::Ident(name) => self.column(expr, name, known),
             Expr::Call(call) => self.call(expr, call, known),
-            Expr::List(_) => self.unsupported(expr, "a list other than after `in`"),
+            Expr::List(_) => self.unsupported(expr, "a list except after `in`"),
             Expr::Select(_) => self.unsupported(expr, "a field of a value"),
             Expr::Map(_) | Expr::Struct(_) => self.unsupported(expr, "a map or message"),
             Expr::Comprehension(_) | Expr::Unspecified => self.unsupported(expr, "a macro"),
@@ -228,15 +228,15 @@ impl<'a> Checker<'a> {
                 | operators::DIVIDE
                 | operators::NEGATE,
                 ..,
-            ) => self.unsupported(expr, "arithmetic, which can overflow,"),
+            ) => self.unsupported(expr, "arithmetic, which can overflow"),
             _ => self.unsupported(expr, format!("`{}`", shown(name))),
         }
     }
 
-    /// A timestamp that stands in the expression: it is evaluated here.
+    /// Checks a timestamp literal by evaluating it.
     fn timestamp(&mut self, expr: &IdedExpr, text: &IdedExpr) -> Option<Typed> {
         let Expr::Literal(LiteralValue::String(_)) = &text.expr else {
-            return self.unsupported(expr, "`timestamp` of anything but a text that stands there");
+            return self.unsupported(expr, "`timestamp` of anything but a text literal");
         };
         let value = Value::resolve(expr, &Context::with_env(Arc::clone(&ENV)));
         if matches!(value, Ok(Value::Timestamp(_))) {
@@ -246,7 +246,7 @@ impl<'a> Checker<'a> {
         None
     }
 
-    /// The type of `expr`, which must be one of `wanted` and not null.
+    /// The type of `expr`. It must be one of `wanted` and must not be null.
     fn expect(&mut self, expr: &IdedExpr, known: &NotNull, wanted: &[Ty], operator: &str) -> Option<Typed> {
         let typed = self.typed(expr, known)?;
         let operator = operator.to_owned();
@@ -264,7 +264,7 @@ impl<'a> Checker<'a> {
         Some(typed)
     }
 
-    /// Both sides must have one type, or one of them be null.
+    /// Checks that both sides have the same type, or that one of them is null.
     fn same(
         &mut self,
         expr: &IdedExpr,
@@ -296,7 +296,7 @@ impl<'a> Checker<'a> {
         None
     }
 
-    /// A part of the expression for the reader: its type, and what the column is in MySQL.
+    /// Describes a subexpression in a message: its type and, for a column, its type in MySQL.
     fn describe(&self, expr: &IdedExpr, typed: Typed) -> String {
         let column = match &expr.expr {
             Expr::Ident(name) => self.table.column(name),
@@ -309,7 +309,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The columns that are not NULL wherever `expr` is `truth`.
+    /// The columns that cannot be NULL when `expr` is `truth`.
     fn facts(&self, expr: &IdedExpr, truth: bool) -> NotNull {
         let Expr::Call(call) = &expr.expr else { return NotNull::new() };
         match (call.func_name.as_str(), call.args.as_slice()) {
@@ -322,7 +322,7 @@ impl<'a> Checker<'a> {
                 let equal = (name == operators::EQUALS) == truth;
                 let one_way = |column: &IdedExpr, value: &IdedExpr| {
                     let Expr::Literal(literal) = &value.expr else { return None };
-                    // Not equal to null, or equal to something that is not.
+                    // The column differs from null, or equals a value that is not null.
                     self.column_at(column).filter(|_| (*literal == LiteralValue::Null) != equal)
                 };
                 one_way(left, right).or_else(|| one_way(right, left)).into_iter().collect()
@@ -347,7 +347,7 @@ fn with(known: &NotNull, more: NotNull) -> NotNull {
     known.iter().copied().chain(more).collect()
 }
 
-/// An operator as it is written: `_==_` is `==`.
+/// An operator in source form. For example, `_==_` becomes `==`.
 fn shown(name: &str) -> &str {
     name.trim_matches('_')
 }

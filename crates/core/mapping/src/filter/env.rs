@@ -1,10 +1,10 @@
-//! What an expression may use.
+//! The CEL environment of filters.
 
 use std::sync::{Arc, LazyLock};
 
 use cel::Env;
 
-/// What expressions may use: CEL's standard functions, all of them pure, without its macros and
-/// optional values. The check of types allows fewer still.
+/// The CEL environment of filters: the standard functions, all of them pure, without macros and optional
+/// values. The type check restricts expressions further.
 pub(super) static ENV: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));

@@ -1,12 +1,12 @@
-//! MySQL's values in CEL.
+//! The representation of MySQL values in CEL.
 
 use cel::common::types::{CelBytes, CelDouble, CelInt, CelNull, CelString, CelTimestamp, CelUInt};
 use cel::common::value::CowVal;
 use chrono::DateTime;
 use tandem_model::{ColumnType, Value};
 
-/// How values of a column stand in an expression. What has no exact form in CEL (DECIMAL, TIME) is
-/// not there.
+/// The CEL type of a column's values. Types without an exact form in CEL, such as DECIMAL and TIME, are not
+/// supported.
 ///
 /// | MySQL | CEL |
 /// |---|---|
@@ -31,7 +31,7 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// The form of a column's values.
+    /// The form of a column's values. `None` if CEL has no exact form for them.
     pub(super) fn of(ty: &ColumnType) -> Option<Self> {
         Some(match ty {
             ColumnType::Int { unsigned: false, .. } | ColumnType::Year => Self::Int,
@@ -50,7 +50,11 @@ impl Form {
         })
     }
 
-    /// Whether `value` has this form or is NULL; if not, what it is.
+    /// Checks that `value` has this form or is NULL.
+    ///
+    /// # Errors
+    ///
+    /// The kind of the value, if it has another form or is NaN.
     pub(super) fn check(self, value: &Value) -> Result<(), &'static str> {
         let fits = match value {
             Value::Null => true,
@@ -69,7 +73,7 @@ impl Form {
     }
 }
 
-/// A value in CEL, borrowed where it can be; nothing for one that has no form there.
+/// A value in CEL, borrowed if possible. `None` if it has no form in CEL.
 pub(super) fn cel_value(value: &Value) -> Option<CowVal<'_, '_>> {
     let timestamp = |microseconds: i64| {
         let time = DateTime::from_timestamp_micros(microseconds)?;
@@ -94,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_values_of_the_form_and_numbers_that_are_some() {
+    fn other_forms_and_nan_are_refused() {
         for (value, form) in [
             (Value::Int(1), Form::Int),
             (Value::UInt(1), Form::Uint),

@@ -1,16 +1,16 @@
-//! What can be wrong with a filter.
+//! The problems that the check of a filter finds.
 
 use tandem_model::ColumnType;
 
 use crate::print::quoted_names;
 
-/// What is wrong with a filter. CEL's own grammar and types: its language definition.
+/// A problem with a filter. CEL's grammar and types are in its language definition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FilterProblem {
-    /// It is no expression.
-    #[error("this is no CEL expression: {message}")]
+    /// The text is not a CEL expression.
+    #[error("this is not a CEL expression: {message}")]
     Syntax {
-        /// What the parser says.
+        /// The parser's message.
         message: String,
     },
     /// A name that is not one of the MySQL table's columns.
@@ -18,7 +18,7 @@ pub enum FilterProblem {
     UnknownColumn {
         /// The name.
         column: String,
-        /// The columns that there are.
+        /// The existing columns.
         columns: Vec<String>,
     },
     /// A column whose values have no exact form in CEL.
@@ -29,45 +29,45 @@ pub enum FilterProblem {
         /// Its type.
         ty: ColumnType,
     },
-    /// An operand of a type that its operator does not take.
+    /// An operand of a type that its operator does not accept.
     #[error("`{operator}` must be given {wanted}, and this is {found}")]
     WrongType {
         /// The operator or function.
         operator: String,
-        /// The types that it takes.
+        /// The types that it accepts.
         wanted: String,
-        /// What was found, and its type.
+        /// The operand and its type.
         found: String,
     },
     /// Two operands of different types.
-    #[error("`{operator}` meets {left} and {right}; write both in one type")]
+    #[error("`{operator}` has operands of two types, {left} and {right}; use one type for both")]
     Mixed {
         /// The operator.
         operator: String,
-        /// What is left of it, and its type.
+        /// The left operand and its type.
         left: String,
-        /// What is right of it, and its type.
+        /// The right operand and its type.
         right: String,
     },
-    /// An operand that may be NULL where its operator has no answer to that.
+    /// An operand that may be NULL, of an operator that is not defined for NULL.
     #[error(
-        "`{operator}` has no answer for NULL, and this is {found}, which may be NULL; guard it with `… != null && …` or `… == null || …`"
+        "`{operator}` is not defined for NULL, and this is {found}, which may be NULL; guard it with `… != null && …` or `… == null || …`"
     )]
     MayBeNull {
         /// The operator or function.
         operator: String,
-        /// What was found, and its type.
+        /// The operand and its type.
         found: String,
     },
-    /// A text that is no time.
-    #[error("this is no time; write it as RFC 3339 does, such as timestamp('2024-05-31T00:00:00Z')")]
+    /// A text that is not a time.
+    #[error("this is not a time; write it as in RFC 3339, such as timestamp('2024-05-31T00:00:00Z')")]
     BadTimestamp,
-    /// Something of CEL that filters do not have.
+    /// A feature of CEL that filters do not support.
     #[error(
-        "{what} is not for filters, which have && || ! ? : == != < <= > >= in, `%` by a number, startsWith, endsWith, contains, size and timestamp"
+        "filters do not support {what}; they support && || ! ? : == != < <= > >= in, `%` by a number, startsWith, endsWith, contains, size and timestamp"
     )]
     Unsupported {
-        /// What it is.
+        /// The feature.
         what: String,
     },
 }

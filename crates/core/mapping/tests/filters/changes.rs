@@ -1,4 +1,4 @@
-//! What a filtered target is written, must hold, and becomes under another definition of its table.
+//! Filtered targets: their mutations, their expected rows, and their plans under another table definition.
 
 use std::sync::Arc;
 
@@ -51,16 +51,16 @@ fn what_a_change_writes_within_and_without() {
         (Op::Create, None, image("paid", Some(3)), upsert(value())),
         (Op::Snapshot, None, image("new", None), vec![]),
         (Op::Snapshot, None, image("paid", None), upsert(Cell::Unset)),
-        // It may have left the filter in the gap that the copy follows.
+        // The row may have left the filter during the log gap before the re-snapshot.
         (Op::Resnapshot, None, image("new", None), delete()),
         (Op::Resnapshot, None, image("paid", None), upsert(Cell::Null)),
         (Op::Update, image("new", Some(3)), image("new", None), vec![]),
         (Op::Update, image("new", None), image("paid", Some(3)), upsert(value())),
-        // Outside, its NULL was never written as a value.
+        // While the row was outside, its value was never written, so no NULL is needed.
         (Op::Update, image("new", Some(3)), image("paid", None), upsert(Cell::Unset)),
         (Op::Update, image("paid", Some(3)), image("paid", None), upsert(Cell::Null)),
         (Op::Update, image("paid", Some(3)), image("new", Some(3)), delete()),
-        // A DDL statement may have taken it out: no row change has deleted it then.
+        // A DDL statement may have moved the row out. Then no row change has deleted it.
         (Op::Delete, image("new", None), None, delete()),
         (Op::Delete, image("paid", None), None, delete()),
     ] {
@@ -69,7 +69,7 @@ fn what_a_change_writes_within_and_without() {
     }
 }
 
-/// By `e`, then `id`: the filter's column is in the key.
+/// A target by `e` and `id`: the filter's column is in the key.
 fn by_e(filter: &str) -> TablePlan {
     let table = table();
     let mut config = same_shape(&table);
@@ -89,7 +89,7 @@ fn by_e(filter: &str) -> TablePlan {
 }
 
 #[test]
-fn a_row_that_moves_leaves_the_key_it_had() {
+fn a_row_that_moves_is_deleted_under_its_old_key() {
     let plan = by_e("e != ''");
     assert_eq!(plan.targets()[0].key_columns(), [4, 0]);
     let image = |e: &str| Some(set(row(), "e", Value::Text(e.into())));
@@ -106,7 +106,7 @@ fn a_row_that_moves_leaves_the_key_it_had() {
     ] {
         assert_eq!(mutations(&plan, Op::Update, image(before), image(after)), Ok(expected));
     }
-    // Outside the filter a row may have a key that Cassandra refuses: it is nowhere.
+    // A row outside the filter may have a key that Cassandra refuses. Then it is not stored anywhere.
     let nowhere = image("").unwrap();
     assert_eq!(mutations(&plan, Op::Create, None, image("")), Ok(vec![]));
     assert_eq!(mutations(&plan, Op::Delete, image(""), None), Ok(vec![]));
@@ -116,7 +116,7 @@ fn a_row_that_moves_leaves_the_key_it_had() {
 }
 
 #[test]
-fn a_check_looks_for_rows_outside_and_a_repair_deletes_them() {
+fn a_check_includes_rows_outside_the_filter_and_a_repair_deletes_them() {
     let plan = plan("e == 'paid'");
     let (outside, inside) = (row(), set(row(), "e", Value::Text("paid".into())));
     let key = upsert(Cell::Null).remove(0).key;
@@ -135,7 +135,7 @@ fn a_check_looks_for_rows_outside_and_a_repair_deletes_them() {
 }
 
 #[test]
-fn a_row_that_cannot_be_decided_is_an_error_without_its_values() {
+fn a_row_that_cannot_be_evaluated_is_an_error_without_its_values() {
     let filter = "id == 1 || day == null";
     let zero = set(row(), "day", Value::InvalidDate("2020-02-00".into()));
     let error = |reason: &str| {
@@ -150,12 +150,12 @@ fn a_row_that_cannot_be_decided_is_an_error_without_its_values() {
         let found = mutations(&plan(filter), Op::Create, None, Some(row)).unwrap_err();
         assert_eq!(found.to_string(), error(reason));
     }
-    // A column that the filter does not use may hold what it will.
+    // A column that the filter does not use may hold any value.
     assert_eq!(admits(&plan("id == 1"), &zero), Ok(true));
 }
 
 #[test]
-fn another_definition_of_the_table() {
+fn a_filter_adapts_to_another_definition() {
     let plan = plan("s != 'draft' && (n == null || n > 1)");
     let with = |change: &dyn Fn(&mut TableDef)| {
         let mut table = table();
@@ -164,7 +164,7 @@ fn another_definition_of_the_table() {
     };
     let ty =
         |column: usize, ty: &'static str| move |t: &mut TableDef| t.columns[column].ty = ty.parse().unwrap();
-    // Columns in another order: they are found by name again. (The key's place changes with them.)
+    // Columns in another order are found by name. (The index of the key changes with them.)
     let reversed = with(&|t: &mut TableDef| {
         t.columns.reverse();
         t.primary_key = vec![11];
@@ -188,13 +188,13 @@ fn another_definition_of_the_table() {
         matches!(&changed[..], [Problem::FilterColumnChanged { column, .. }] if column == "s"),
         "{changed:?}"
     );
-    // The same form in CEL, and yet another meaning.
+    // The same CEL type, but another meaning.
     let by_time = compile("at == null", table()).unwrap();
     let mut timestamp = table();
     ty(7, "timestamp(6)")(&mut timestamp);
     let changed = problems(by_time.adapt(&Arc::new(timestamp)));
     assert!(matches!(&changed[..], [Problem::FilterColumnChanged { .. }]), "{changed:?}");
-    // A column that may be NULL from now on.
+    // A column becomes nullable.
     let by_number = compile("id > 1 && e > 'a'", table()).unwrap();
     let mut nullable = table();
     nullable.columns[4].nullable = true;
@@ -205,9 +205,9 @@ fn another_definition_of_the_table() {
     );
 }
 
-/// A reader by key must not take a row outside the filter for one that is not there.
+/// A reader by key must not mistake a row outside the filter for a row that does not exist.
 #[test]
-fn a_filtered_target_is_no_place_to_find_a_row_by_its_key() {
+fn a_filtered_target_is_not_used_for_reads_by_key() {
     assert_eq!(plan("e == 'paid'").target_by_primary_key(), None);
     let table = Arc::new(table());
     let whole = TablePlan::compile(&same_shape(&table), &table).unwrap();

@@ -1,13 +1,13 @@
-//! What filters say, and what is none.
+//! The language of filters: their results, and what is refused.
 
 use tandem_mapping::{FilterProblem, Problem};
 
 use crate::{admits, compile, nulls, plan, row, table};
 
 #[test]
-fn what_filters_say() {
+fn filters_admit_the_expected_rows() {
     for (filter, of_row, of_nulls) in [
-        // CEL's null is a value like others: it differs from every text, where SQL would not know.
+        // In CEL, null is a value that differs from every text. In SQL, the comparison would be NULL.
         ("s != 'Paid'", false, true),
         ("s == 'Paid'", true, false),
         ("s == 'paid'", false, false),
@@ -52,18 +52,18 @@ fn what_filters_say() {
 }
 
 #[test]
-fn what_is_refused_when_the_plan_is_made() {
+fn invalid_filters_are_refused_when_the_plan_is_compiled() {
     let unsupported = |what: &str| {
         format!(
-            "{what} is not for filters, which have && || ! ? : == != < <= > >= in, `%` by a number, startsWith, endsWith, contains, size and timestamp"
+            "filters do not support {what}; they support && || ! ? : == != < <= > >= in, `%` by a number, startsWith, endsWith, contains, size and timestamp"
         )
     };
     let null = |operator: &str, column: &str| {
         format!(
-            "`{operator}` has no answer for NULL, and this is column {column}, which may be NULL; guard it with `… != null && …` or `… == null || …`"
+            "`{operator}` is not defined for NULL, and this is column {column}, which may be NULL; guard it with `… != null && …` or `… == null || …`"
         )
     };
-    let chosen = "`<` has no answer for NULL, and this is a value of type int, which may be NULL; guard it with `… != null && …` or `… == null || …`";
+    let chosen = "`<` is not defined for NULL, and this is a value of type int, which may be NULL; guard it with `… != null && …` or `… == null || …`";
     let ordered = "int, uint, double, string, bytes, timestamp";
     for (filter, at, message) in [
         (
@@ -71,11 +71,11 @@ fn what_is_refused_when_the_plan_is_made() {
             "1:1",
             "MySQL's table has no column `status`; it has `id`, `n`, `u`, `s`, `e`, `r`, `b`, `at`, `seen`, `day`, `amount`, `took`".to_owned(),
         ),
-        ("s == 1", "1:3", "`==` meets column `s` (text, string in CEL) and a value of type int; write both in one type".into()),
-        ("e == 'a' &&\n 1.5 != id", "2:6", "`!=` meets a value of type double and column `id` (bigint, int in CEL); write both in one type".into()),
-        ("s in ['a', 1]", "1:12", "`in` meets column `s` (text, string in CEL) and a value of type int; write both in one type".into()),
+        ("s == 1", "1:3", "`==` has operands of two types, column `s` (text, string in CEL) and a value of type int; use one type for both".into()),
+        ("e == 'a' &&\n 1.5 != id", "2:6", "`!=` has operands of two types, a value of type double and column `id` (bigint, int in CEL); use one type for both".into()),
+        ("s in ['a', 1]", "1:12", "`in` has operands of two types, column `s` (text, string in CEL) and a value of type int; use one type for both".into()),
         ("id ? e : id == 1", "1:1", "`?` must be given bool, and this is column `id` (bigint, int in CEL)".into()),
-        ("(id > 1 ? e : id) == 'x'", "1:9", "`? :` meets column `e` (enum('new','paid'), string in CEL) and column `id` (bigint, int in CEL); write both in one type".into()),
+        ("(id > 1 ? e : id) == 'x'", "1:9", "`? :` has operands of two types, column `e` (enum('new','paid'), string in CEL) and column `id` (bigint, int in CEL); use one type for both".into()),
         ("id", "1:1", "`where` must be given bool, and this is column `id` (bigint, int in CEL)".into()),
         ("e && id > 1", "1:1", "`&&` must be given bool, and this is column `e` (enum('new','paid'), string in CEL)".into()),
         ("!id", "1:2", "`!` must be given bool, and this is column `id` (bigint, int in CEL)".into()),
@@ -100,19 +100,19 @@ fn what_is_refused_when_the_plan_is_made() {
         ("seen > now()", "1:11", unsupported("`now`")),
         ("random() < 0.5", "1:7", unsupported("`random`")),
         ("e.matches('a')", "1:10", unsupported("`matches`")),
-        ("id + 1 > 2", "1:4", unsupported("arithmetic, which can overflow,")),
-        ("-id > 2", "1:1", unsupported("arithmetic, which can overflow,")),
+        ("id + 1 > 2", "1:4", unsupported("arithmetic, which can overflow")),
+        ("-id > 2", "1:1", unsupported("arithmetic, which can overflow")),
         ("id % 0 == 0", "1:6", unsupported("`%` by anything but a positive number")),
         ("u != null && u % 0u == 0u", "1:18", unsupported("`%` by anything but a positive number")),
         ("(id == 1 ? n : id) < 5", "1:10", chosen.into()),
         ("(id == 1 ? id : n) < 5", "1:10", chosen.into()),
-        ("id % 2u == 0u", "1:4", "`%` meets column `id` (bigint, int in CEL) and a value of type uint; write both in one type".into()),
+        ("id % 2u == 0u", "1:4", "`%` has operands of two types, column `id` (bigint, int in CEL) and a value of type uint; use one type for both".into()),
         ("e in s", "1:3", unsupported("`in` without a list in brackets")),
         ("d.e == 'a'", "1:2", unsupported("a field of a value")),
-        ("['a'] == e", "1:1", unsupported("a list other than after `in`")),
+        ("['a'] == e", "1:1", unsupported("a list except after `in`")),
         ("{'a': 1} == null", "1:1", unsupported("a map or message")),
         ("[1].exists(x, x == id)", "1:11", unsupported("`exists`")),
-        ("e == 'é…' && e == 1", "1:16", "`==` meets column `e` (enum('new','paid'), string in CEL) and a value of type int; write both in one type".into()),
+        ("e == 'é…' && e == 1", "1:16", "`==` has operands of two types, column `e` (enum('new','paid'), string in CEL) and a value of type int; use one type for both".into()),
         ("has(s.x)", "1:4", unsupported("`has`")),
     ] {
         assert_eq!(
@@ -120,19 +120,19 @@ fn what_is_refused_when_the_plan_is_made() {
             format!("table `d.t`, target `x`: `where = {filter:?}`, at {at}: {message}")
         );
     }
-    // Both sides of an operator are looked at.
+    // Both sides of an operator are checked.
     assert_eq!(compile("s > 1 && took == f()", table()).unwrap_err().problems.len(), 3);
 }
 
 #[test]
-fn what_is_no_expression_is_refused_with_its_place() {
-    for (filter, place) in [("id ==", "1:6"), ("id = 1", "1:4"), ("id == 1 &&\n& 2", "2:1"), ("", "1:1")] {
+fn syntax_errors_are_refused_with_their_position() {
+    for (filter, position) in [("id ==", "1:6"), ("id = 1", "1:4"), ("id == 1 &&\n& 2", "2:1"), ("", "1:1")] {
         let error = compile(filter, table()).unwrap_err();
         let Problem::Filter { expression, at, problem } = &error.problems[0].problem else {
             panic!("{error}");
         };
-        assert_eq!((expression.as_str(), at.as_str()), (filter, place));
+        assert_eq!((expression.as_str(), at.as_str()), (filter, position));
         assert!(matches!(problem, FilterProblem::Syntax { .. }), "{error}");
-        assert!(error.to_string().contains("this is no CEL expression: "), "{error}");
+        assert!(error.to_string().contains("this is not a CEL expression: "), "{error}");
     }
 }

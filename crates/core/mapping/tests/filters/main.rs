@@ -1,4 +1,4 @@
-//! Filters: what they say, what a filtered target is written, and how filters are refused.
+//! Filters: their language, the writes of filtered targets, and their totality.
 
 #![allow(clippy::unwrap_used)] // the helpers of a test fail it by panicking
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tandem_mapping::{PlanError, RowError, TablePlan, TargetConfig, same_shape};
 use tandem_model::{ColumnDef, Decimal, Row, TableDef, TableName, Value};
 
-/// The columns of `d.t`; `?` after the type: may be NULL.
+/// The columns of `d.t`. A `?` after the type means that the column may be NULL.
 pub(crate) const COLUMNS: [(&str, &str); 12] = [
     ("id", "bigint"),
     ("n", "tinyint?"),
@@ -64,7 +64,7 @@ pub(crate) fn set(mut row: Row, column: &str, value: Value) -> Row {
     row
 }
 
-/// One table, `x`, by `id`, with `n` alone, for the rows that the filter lets in.
+/// One target `x` by `id` that holds only `n`, for the rows that the filter admits.
 pub(crate) fn compile(filter: &str, table: TableDef) -> Result<TablePlan, PlanError> {
     let mut config = same_shape(&table);
     let others = COLUMNS.iter().map(|(name, _)| (*name).to_owned()).filter(|n| n != "id" && n != "n");

@@ -1,11 +1,11 @@
-//! A filter that is not refused decides every row.
+//! An accepted filter is true or false for every row.
 
 use proptest::prelude::*;
 use tandem_model::{Decimal, Row, Value};
 
 use crate::{admits, compile, table};
 
-/// Expressions, some of which are refused.
+/// Random expressions. Some of them are refused.
 fn expression() -> impl Strategy<Value = String> {
     let atoms = [
         "n == null",
@@ -66,7 +66,7 @@ fn any_row() -> impl Strategy<Value = Row> {
     let text = || "[ab]{0,2}".prop_map(Value::Text).boxed();
     let float = any::<f32>().prop_filter("MySQL has no NaN", |v| !v.is_nan()).prop_map(Value::Float).boxed();
     let blob = proptest::collection::vec(any::<u8>(), 0..3).prop_map(Value::Bytes).boxed();
-    // From the year 0 to 9999.
+    // The years 0 to 9999.
     let us = || -62_167_219_200_000_000..253_402_300_800_000_000i64;
     let at = us().prop_map(Value::DateTime).boxed();
     let seen = us().prop_map(Value::Timestamp).boxed();
@@ -81,7 +81,7 @@ fn any_row() -> impl Strategy<Value = Row> {
     )
 }
 
-/// So many cases, unless `PROPTEST_CASES` says otherwise.
+/// This many cases, unless `PROPTEST_CASES` is set.
 fn cases(cases: u32) -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -92,7 +92,7 @@ fn cases(cases: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(ProptestConfig { max_global_rejects: 100_000, ..cases(400) })]
 
-    /// What is not refused is true or false for every row.
+    /// An accepted filter is true or false for every row.
     #[test]
     fn filters_are_total(filter in expression(), rows in proptest::collection::vec(any_row(), 20)) {
         let plan = compile(&filter, table());

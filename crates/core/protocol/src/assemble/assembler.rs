@@ -1,4 +1,5 @@
-//! From binlog events to batches of records: minting, cutting, resuming. No I/O.
+//! Turns binlog events into batches of records. It mints versions, ends batches and resumes from watermarks,
+//! and does no I/O.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,23 +16,23 @@ use crate::assemble::error::AssembleError;
 use crate::assemble::pending_xa::{HeldRows, PendingXa};
 use crate::mint::Minter;
 
-/// What one Kafka transaction carries before its watermark.
+/// The content of one Kafka transaction, without its watermark.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The changes (and DDL records), in order.
+    /// The change records and DDL records, in order.
     pub records: Vec<OutRecord>,
-    /// Schemas that its records are the first to use.
+    /// The schemas that appear for the first time in this batch.
     pub schemas: Vec<Arc<TableSchema>>,
-    /// Row changes in it.
+    /// The number of row changes.
     pub rows: u64,
-    /// Transactions that ended in it.
+    /// The number of MySQL transactions that ended in this batch.
     pub transactions: u64,
-    /// Row changes in it by table and operation.
+    /// The row changes, counted by table and operation.
     pub changes: Vec<(TableName, Op, u64)>,
-    /// Of the row changes, those that no gateway made, by table.
+    /// The row changes that no gateway made, counted by table.
     pub out_of_band_rows: BTreeMap<TableName, u64>,
-    /// Statements in it that changed the schema of a mapped table. Values that such a statement itself
-    /// changed are not row changes and are not carried.
+    /// The statements that changed the schema of a mapped table. Values that such a statement changes itself
+    /// are not row changes and are not published.
     pub schema_changes: Vec<Ddl>,
 }
 
@@ -43,36 +44,36 @@ struct Open {
     by_gateway: bool,
     /// Where the last row change came from.
     source: SourceInfo,
-    /// Row changes seen so far, published before or now.
+    /// The row changes seen so far, whether published before a restart or now.
     rows: u64,
-    /// Row changes that were published before a restart.
+    /// The row changes that were published before a restart.
     skip: u64,
-    /// Of an XA transaction its xid and its rows, until it is known what becomes of it.
+    /// The xid and the rows of an XA transaction, until its decision is known.
     xa: Option<(String, HeldRows)>,
 }
 
-/// A transaction that commits now and whose rows must be read again.
+/// A committing transaction whose rows must be read again.
 struct Replay {
     /// The transaction that holds the rows.
     rows_of: Gtid,
-    /// Where the one that commits them ends.
+    /// The end of the transaction that commits the rows.
     end: BinlogPosition,
-    /// Whether the events that come are of it.
+    /// Whether the current events belong to the transaction that holds the rows.
     inside: bool,
 }
 
-/// A table definition with what belongs to each of its records.
+/// A table definition with the state that its records share.
 struct TableState {
     table: Arc<TableDef>,
     topic: ChangeTopic,
-    /// Row changes in the batch: created, updated, deleted.
+    /// The row changes in the batch by operation, in the order of [`OPS`].
     changes: [u64; 3],
 }
 
-/// The operations that a row change can be.
+/// The operations of row changes in a binlog.
 const OPS: [Op; 3] = [Op::Create, Op::Update, Op::Delete];
 
-/// What the assembler needs to know besides the watermark that it resumes from.
+/// The settings of an [`Assembler`].
 #[derive(Debug, Clone)]
 pub struct AssemblerConfig {
     /// The mapped tables.
@@ -83,11 +84,11 @@ pub struct AssemblerConfig {
     pub prefix: String,
     /// How many partitions each change topic has.
     pub partitions: HashMap<String, i32>,
-    /// How far, in microseconds, a commit time may lie ahead of this machine's clock.
+    /// How far a commit time may lie ahead of this machine's clock, in microseconds.
     pub max_clock_ahead_us: i64,
-    /// How many bytes of rows of prepared XA transactions are kept; what goes beyond is read again.
+    /// How many bytes of rows of pending XA transactions are kept in memory. Rows beyond that are read again.
     pub prepared_bytes: usize,
-    /// Whether a record without a value follows each DELETE, for those who compact copies of the topics.
+    /// Whether a record without a value follows each DELETE, for consumers that compact copies of the topics.
     pub tombstones: bool,
 }
 
@@ -102,17 +103,17 @@ pub struct Assembler {
     open: Option<Open>,
     prepared: PendingXa,
     replay: Option<Replay>,
-    /// The cut of the watermark that was resumed from, until its transaction comes again.
+    /// The partial transaction of the watermark that was resumed from, until MySQL sends it again.
     resumed: Option<PartialTransaction>,
-    /// By the address of the definition: the stream gives the same `Arc` for the same table map,
-    /// and each entry holds it, so that its address is not used again.
+    /// By the address of the table definition. The stream returns the same `Arc` for the same table map. Each
+    /// entry holds that `Arc`, so its address is not reused.
     known: HashMap<usize, TableState>,
     batch: Batch,
     bytes: usize,
 }
 
 impl Assembler {
-    /// Goes on after `last`.
+    /// An assembler that continues after the watermark `last`.
     pub fn resume(config: AssemblerConfig, last: &Watermark) -> Self {
         Self {
             prepared: PendingXa::new(config.prepared_bytes),
@@ -131,39 +132,46 @@ impl Assembler {
         }
     }
 
-    /// Whether nothing has been put into the batch yet.
+    /// Whether the batch has no records.
     pub fn is_empty(&self) -> bool {
         self.batch.records.is_empty()
     }
 
-    /// The bytes of the batch's keys and values.
+    /// The total size of the batch's keys and values in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Records in the batch.
+    /// The number of records in the batch.
     pub fn len(&self) -> usize {
         self.batch.records.len()
     }
 
-    /// Where the last complete transaction ends.
+    /// The end of the last complete transaction.
     pub fn position(&self) -> &BinlogPosition {
         &self.position
     }
 
-    /// Whether a MySQL transaction is under way.
+    /// Whether a MySQL transaction is open.
     pub fn in_transaction(&self) -> bool {
         self.open.is_some()
     }
 
-    /// The transaction whose rows are needed now and must be read again: its events, and nothing else,
-    /// are to be fed until this is `None`. They may come among others.
+    /// The transaction whose rows must be read again now, if any.
+    ///
+    /// Until this is `None`, feed the events of that transaction. Events of other transactions among them are
+    /// ignored.
     pub fn rows_needed(&self) -> Option<&Gtid> {
         self.replay.as_ref().map(|replay| &replay.rows_of)
     }
 
-    /// Takes in the next event. `now_us` is this machine's clock, only used to refuse commit times
-    /// that lie far ahead of it.
+    /// Processes the next event.
+    ///
+    /// `now_us` is this machine's clock. It is used only to refuse commit times that lie far ahead of it.
+    ///
+    /// # Errors
+    ///
+    /// Capture cannot continue past the event: see [`AssembleError`].
     pub fn on_event(&mut self, event: BinlogEvent, now_us: i64) -> Result<(), AssembleError> {
         if self.replay.is_some() {
             return self.on_replayed_event(event);
@@ -243,17 +251,17 @@ impl Assembler {
         }
     }
 
-    /// Ends the batch. `clock_us` is MySQL's clock if it was just asked, which is done only when
-    /// the binlog is read to its end.
+    /// Ends the batch and mints its watermark.
     ///
-    /// The watermark's offsets are not known yet: they are those of the records once published.
+    /// `clock_us` is MySQL's clock, if the caller just read it; callers do so only when the binlog is read to
+    /// its end. The watermark's offsets are empty: they are known only once the records are published.
     pub fn take(&mut self, clock_us: Option<i64>) -> (Batch, Watermark) {
         self.clock_us = self.clock_us.max(clock_us.unwrap_or(i64::MIN));
         let partial = match &self.open {
             Some(open) if open.rows.max(open.skip) > 0 => {
                 Some(PartialTransaction { gtid: open.gtid.clone(), rows: open.rows.max(open.skip) })
             }
-            // The transaction that was cut before a restart has not come again yet: it is still cut.
+            // The transaction that was partial before a restart has not come again, so it is still partial.
             _ => self.resumed.clone(),
         };
         self.bytes = 0;
@@ -286,7 +294,8 @@ impl Assembler {
         now_us: i64,
     ) -> Result<(), AssembleError> {
         let partial = self.resumed.take_if(|partial| partial.gtid == gtid);
-        // PendingXa transactions come again before the one that was cut; `commit` looks whether it is one.
+        // Pending XA transactions come again before the partial one. `commit` checks those that commit in one
+        // phase.
         if xa.is_none() {
             self.check_partial(&gtid)?;
         }
@@ -299,7 +308,8 @@ impl Assembler {
         Ok(())
     }
 
-    /// The transaction is committed: one whose rows are out, or an XA transaction in one phase.
+    /// Commits the open transaction. Its rows are already published, or it is an XA transaction that commits
+    /// in one phase.
     fn commit(&mut self, position: BinlogPosition) -> Result<(), AssembleError> {
         let mut open = self.open.take().ok_or_else(|| AssembleError::OutOfOrder(position.clone()))?;
         let Some((_, held)) = open.xa.take() else {
@@ -314,7 +324,7 @@ impl Assembler {
         self.publish(rows_of, held, position)
     }
 
-    /// Publishes rows that were held as those of the open transaction, which ends at `end`.
+    /// Publishes held rows as rows of the open transaction, which ends at `end`.
     fn publish(&mut self, rows_of: Gtid, held: HeldRows, end: BinlogPosition) -> Result<(), AssembleError> {
         let Some(events) = held.into_events() else {
             self.replay = Some(Replay { rows_of, end, inside: false });
@@ -326,7 +336,7 @@ impl Assembler {
         self.published(&rows_of, end)
     }
 
-    /// All rows of `rows_of` are out as those of the open transaction.
+    /// Ends the open transaction, once all rows of `rows_of` are published as its rows.
     fn published(&mut self, rows_of: &Gtid, end: BinlogPosition) -> Result<(), AssembleError> {
         let open = self.open.take().ok_or_else(|| AssembleError::OutOfOrder(end.clone()))?;
         self.gtid_set.insert(rows_of);
@@ -334,7 +344,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// An event of the second reading of a transaction.
+    /// Processes an event while a replay reads a transaction again.
     fn on_replayed_event(&mut self, event: BinlogEvent) -> Result<(), AssembleError> {
         let Some(mut replay) = self.replay.take() else { return Ok(()) };
         match event {
@@ -349,7 +359,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// Refuses a transaction that may not come now, wherever it stands.
+    /// Refuses a transaction whose commit time is too far ahead, or that begins inside another one.
     fn check_next(&self, gtid: &Gtid, commit_us: i64, now_us: i64) -> Result<(), AssembleError> {
         let ahead_us = commit_us - now_us;
         if ahead_us > self.config.max_clock_ahead_us {
@@ -361,7 +371,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// Refuses a transaction, or a statement that is one, while the one that was cut has not come again.
+    /// Refuses every other transaction or statement until the partial transaction has come again.
     fn check_partial(&self, gtid: &Gtid) -> Result<(), AssembleError> {
         match &self.resumed {
             Some(partial) if partial.gtid != *gtid => {
@@ -408,7 +418,7 @@ impl Assembler {
         }
     }
 
-    /// Row changes at a place of the binlog.
+    /// Adds the row changes of one event at a binlog position.
     fn rows(&mut self, event: &RowsEvent, at: &BinlogPosition) -> Result<(), AssembleError> {
         let known = self.know(&event.table, at)?;
         let published = self.batch.rows;
@@ -420,7 +430,7 @@ impl Assembler {
                 (RowsKind::Delete, Some(before), _) => {
                     self.change(known, Op::Delete, Some(before), None, at)?;
                 }
-                // A change of the primary key is two row changes, each in its own key's partition.
+                // A change of the primary key becomes two row changes, each in the partition of its own key.
                 (RowsKind::Update, Some(before), Some(after)) if before.key != after.key => {
                     self.change(known, Op::Delete, Some(before), None, at)?;
                     self.change(known, Op::Create, None, Some(after), at)?;
@@ -438,7 +448,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// The key of `known` for this definition, made at its first sight.
+    /// The key of `known` for this definition. The entry is created when the definition first appears.
     fn know(&mut self, table: &Arc<TableDef>, at: &BinlogPosition) -> Result<usize, AssembleError> {
         let address = Arc::as_ptr(table) as usize;
         if !self.known.contains_key(&address) {

@@ -1,23 +1,24 @@
-//! Why events cannot be turned into records.
+//! Why binlog events cannot be turned into records.
 
 use tandem_model::{BinlogPosition, Gtid, TableName};
 use tandem_wire::WireError;
 
-/// Why capture cannot go on at some place of the binlog. All of these are fatal: a restart meets
-/// the same event again.
+/// Why capture cannot continue at a binlog position.
+///
+/// Each error is fatal: a restart reads the same event again.
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError {
-    /// An envelope cannot be written.
+    /// An envelope cannot be encoded.
     #[error("{table} at {position}: {source}")]
     Encode {
         /// The table.
         table: TableName,
-        /// Where in the binlog.
+        /// The binlog position.
         position: BinlogPosition,
-        /// Why.
+        /// The reason.
         source: WireError,
     },
-    /// A statement took away rows of a mapped table, or the table itself, without row changes.
+    /// A statement removed rows of a mapped table, or the table itself, without row changes.
     #[error(
         "`{kind}` on {table} in transaction {gtid} at {position} cannot be carried to Cassandra: \
          the table's rows there are left as they were. Either take the table out of tandem.toml, or go on behind \
@@ -33,39 +34,39 @@ pub enum AssembleError {
         /// The end of the statement's event.
         position: BinlogPosition,
     },
-    /// A table without a primary key came in the binlog.
+    /// The binlog holds rows of a table without a primary key.
     #[error(
         "{table} at {position} has no primary key (any more); add one, and go on behind this with `tandem resnapshot`"
     )]
     NoPrimaryKey {
         /// The table.
         table: TableName,
-        /// Where in the binlog.
+        /// The binlog position.
         position: BinlogPosition,
     },
-    /// MySQL's clock is far ahead of this machine's.
+    /// MySQL's clock is too far ahead of this machine's.
     #[error(
         "transaction {gtid} was committed {ahead_s} s ahead of this machine's clock. Its time would raise every \
-         later version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start replay"
+         later version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start again"
     )]
     ClockAhead {
         /// The transaction.
         gtid: Gtid,
-        /// By how many seconds.
+        /// How far ahead, in seconds.
         ahead_s: i64,
     },
-    /// The transaction that the last watermark cut does not come next.
+    /// The next transaction is not the one that the last watermark published in part.
     #[error(
         "the last watermark lies inside transaction {partial}, but the server's next one is {found}: this server has \
          lost transactions that were already published. Point mysql.url at the server that has them"
     )]
     PartialMissing {
-        /// The transaction that is partly published.
+        /// The partially published transaction.
         partial: Gtid,
-        /// What came instead.
+        /// The transaction that came instead.
         found: Gtid,
     },
-    /// An XA transaction commits that was prepared before the log began.
+    /// An XA COMMIT of a transaction that was prepared before the log began.
     #[error(
         "XA COMMIT {xid} in transaction {gtid} at {position} commits rows that were prepared before this log \
          began, so they are not on it. Go on behind it with `tandem resnapshot`, when XA RECOVER shows no \
@@ -76,10 +77,10 @@ pub enum AssembleError {
         xid: String,
         /// The GTID of the XA COMMIT.
         gtid: Gtid,
-        /// Where it ends.
+        /// The end of the XA COMMIT.
         position: BinlogPosition,
     },
-    /// The stream's events came in an order that no binlog has.
+    /// The events came in an order that no binlog has.
     #[error(
         "unexpected event at {0}: a row or an end of a transaction outside of one, or a transaction inside one"
     )]

@@ -1,46 +1,47 @@
-//! XA transactions between their PREPARE and what becomes of them.
+//! Pending XA transactions: prepared, and not yet committed or rolled back.
 //!
-//! MySQL logs the rows of an XA transaction when it is prepared, as a transaction with a GTID of its own, and
-//! XA COMMIT or XA ROLLBACK later as another one without rows. The rows may be published only at the XA
-//! COMMIT, in its place and at its time. Between the two:
+//! MySQL logs an XA transaction as two transactions. The first is written at XA PREPARE: it has a GTID of its
+//! own and holds the rows. The second is written at XA COMMIT or XA ROLLBACK and has no rows. The rows may be
+//! published only at the XA COMMIT, at its position and its time. Between the two:
 //!
-//! - **The checkpoint lacks the GTID of the PREPARE** until the decision is published whole: a set may have
-//!   holes. So a capture that starts again is sent the prepared transaction again, before everything new,
-//!   and needs no other memory. A PREPARE mints nothing and publishes nothing, so versions stay a
-//!   function of the last watermark and the binlog; its rows are minted as rows of the XA COMMIT.
-//! - `W.gtid ⊆ gtid_executed` is what it was: a set with a hole says less. A state that was read
-//!   before the XA COMMIT has none of the rows, and one that has them was read after it, so a borrowed write
-//!   stays below the rows or holds them.
-//! - MySQL must not purge the file that holds the PREPARE. If it does, a restart is refused as for every
+//! - **The checkpoint lacks the GTID of the PREPARE** until the decision is completely published. A GTID set
+//!   may have holes. So after a restart MySQL sends the prepared transaction again, before everything new,
+//!   and capture needs no other memory. A PREPARE mints nothing and publishes nothing. So versions remain a
+//!   function of the last watermark and the binlog. Its rows are minted as rows of the XA COMMIT.
+//! - **The borrowing rule `W.gtid ⊆ gtid_executed` still holds.** A set with a hole requires less of the
+//!   server. A state read before the XA COMMIT has none of the rows; a state that has them was read after it.
+//!   So a borrowed write is below the rows, or it contains them.
+//! - **MySQL must not purge the file that holds the PREPARE.** If it does, a restart is refused as for every
 //!   purged transaction.
-//! - **The rows are kept in memory** up to a limit for all prepared transactions. Of one that goes beyond it
-//!   nothing is kept: its rows are read from the binlog again when it commits, by a second
-//!   connection that asks for this one transaction, and flow through as those of any large transaction.
-//! - An XA COMMIT of a transaction that is not known stops capture: it was prepared before the log began. A
-//!   ROLLBACK of one needs nothing.
+//! - **The rows are kept in memory** up to one limit for all prepared transactions. A transaction that
+//!   exceeds the limit is dropped from memory completely. When it commits, a replay reads its rows from the
+//!   binlog again: a second connection asks for this one transaction, and its rows are published like those
+//!   of any large transaction.
+//! - **An XA COMMIT of an unknown transaction stops capture.** The transaction was prepared before the log
+//!   began. An XA ROLLBACK of an unknown transaction needs nothing.
 
 use std::collections::HashMap;
 
 use tandem_binlog::RowsEvent;
 use tandem_model::Gtid;
 
-/// The rows of a transaction of which is not known whether it commits.
+/// The rows of a transaction that may still commit or roll back.
 #[derive(Debug, Default)]
 pub(crate) struct HeldRows {
     events: Vec<RowsEvent>,
     bytes: usize,
-    /// Whether there were too many to be kept.
+    /// Whether the rows exceeded the limit and were dropped.
     spilled: bool,
 }
 
 impl HeldRows {
-    /// The rows, in order; `None` where they must be read again.
+    /// The rows, in order. `None` if a replay must read them again.
     pub(crate) fn into_events(self) -> Option<Vec<RowsEvent>> {
         (!self.spilled).then_some(self.events)
     }
 }
 
-/// Everything that is prepared.
+/// All pending XA transactions, by xid.
 #[derive(Debug)]
 pub(crate) struct PendingXa {
     by_xid: HashMap<String, (Gtid, HeldRows)>,
@@ -49,12 +50,12 @@ pub(crate) struct PendingXa {
 }
 
 impl PendingXa {
-    /// Keeps `limit` bytes of rows at most.
+    /// Keeps at most `limit` bytes of rows.
     pub(crate) fn new(limit: usize) -> Self {
         Self { by_xid: HashMap::new(), bytes: 0, limit }
     }
 
-    /// Adds rows to what is held of the transaction being read.
+    /// Adds rows to those held for the transaction being read.
     pub(crate) fn hold(&self, held: &mut HeldRows, event: RowsEvent) {
         if held.spilled {
             return;
@@ -67,14 +68,14 @@ impl PendingXa {
         }
     }
 
-    /// Keeps a transaction that is prepared now.
+    /// Keeps a transaction at its XA PREPARE.
     pub(crate) fn insert(&mut self, xid: String, gtid: Gtid, held: HeldRows) {
         self.bytes += held.bytes;
         // MySQL refuses an xid that is in use.
         self.by_xid.insert(xid, (gtid, held));
     }
 
-    /// The transaction that is decided now.
+    /// Takes out a transaction at its XA COMMIT or XA ROLLBACK.
     pub(crate) fn remove(&mut self, xid: &str) -> Option<(Gtid, HeldRows)> {
         let (gtid, held) = self.by_xid.remove(xid)?;
         self.bytes -= held.bytes;

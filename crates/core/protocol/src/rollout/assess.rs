@@ -1,4 +1,4 @@
-//! The planner: where a migration may go next, and why not yet. Plain functions over values.
+//! The planner: the next transition of a rollout, and the obstacles to it. Plain functions over values.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,42 +10,42 @@ use crate::rollout::measurement::Measurements;
 use crate::rollout::policy::Policy;
 use crate::rollout::stages::Stage;
 
-/// What is known.
+/// The input of [`assess`].
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
-    /// The phase as it is.
+    /// The current phase record.
     pub record: &'a PhaseRecord,
-    /// What was measured.
+    /// The current measurements.
     pub measured: &'a Measurements,
-    /// Since when the measurements are taken by whoever asks, in microseconds since the epoch: a
-    /// stage's time before that does not count as held.
+    /// Since when the caller takes the measurements, in microseconds since the epoch. Time before that does
+    /// not count towards the soak time.
     pub watched_since_us: i64,
     /// Now, in microseconds since the epoch.
     pub now_us: i64,
 }
 
-/// Something that stands in the way of going on.
+/// A reason why the rollout may not advance.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Obstacle {
-    /// There is nothing after the last stage.
+    /// The rollout is at its last stage.
     End,
-    /// No step is taken while the migration is paused.
+    /// The rollout is paused.
     Paused,
-    /// The stage has not been held for long enough.
+    /// The stage's soak time is not over.
     Soak {
-        /// How long it has been.
+        /// How long the stage has been held.
         held: Duration,
-        /// How long it must be.
+        /// The soak time.
         needed: Duration,
     },
-    /// A gate.
+    /// A gate is not met.
     Gate(Verdict),
-    /// A condition to go back is true.
+    /// A rollback condition is true.
     Failing(Verdict),
 }
 
 impl Obstacle {
-    /// Its name: that of the gate, or `end`, `paused`, `soak`.
+    /// The name of the gate, or `end`, `paused` or `soak`.
     pub fn name(&self) -> &str {
         match self {
             Self::End => "end",
@@ -65,47 +65,51 @@ impl fmt::Display for Obstacle {
                 write!(f, "soak: held for {:.1} of {:.1} s", held.as_secs_f64(), needed.as_secs_f64())
             }
             Self::Gate(verdict) => write!(f, "{verdict}"),
-            Self::Failing(verdict) => write!(f, "{verdict}, which is a reason to go back"),
+            Self::Failing(verdict) => write!(f, "{verdict}, which is a rollback condition"),
         }
     }
 }
 
-/// What to do now, without anybody's order.
+/// What the controller does by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
-    /// Stay.
+    /// Stay at the current stage.
     Hold,
-    /// Go on to this stage.
+    /// Advance to this stage.
     Forward(Stage),
-    /// Go back to this stage.
+    /// Roll back to this stage.
     Back(Stage),
 }
 
-/// How things stand.
+/// The state of the rollout, and the decision that follows from it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outlook {
-    /// Where the migration is.
+    /// The current stage.
     pub stage: Stage,
-    /// The stage after it.
+    /// The next stage.
     pub next: Option<Stage>,
-    /// The stage before it. Going there needs nothing.
+    /// The previous stage. A rollback to it needs no gate.
     pub previous: Option<Stage>,
-    /// The gates before the next stage.
+    /// The gates of the current phase. All must be met to advance.
     pub gates: Vec<Verdict>,
-    /// The conditions to go back.
+    /// The rollback conditions.
     pub rollback: Vec<Verdict>,
     /// How long the stage has been held.
     pub held: Duration,
-    /// How long it must be held.
+    /// The soak time of the stage.
     pub soak: Duration,
-    /// What stands in the way of the next stage.
+    /// The obstacles to the next stage.
     pub obstacles: Vec<Obstacle>,
-    /// What to do by oneself.
+    /// What the controller does by itself.
     pub decision: Decision,
 }
 
 impl Outlook {
-    /// The next stage, if nothing stands in its way.
+    /// The next stage, if there is no obstacle.
+    ///
+    /// # Errors
+    ///
+    /// The obstacles to the next stage.
     pub fn may_advance(&self) -> Result<Stage, &[Obstacle]> {
         match self.next {
             Some(next) if self.obstacles.is_empty() => Ok(next),
@@ -114,7 +118,9 @@ impl Outlook {
     }
 }
 
-/// How things stand, and what to do.
+/// Judges all gates and decides what the controller does.
+///
+/// A rollback condition wins over everything but a pause. It needs no soak time, and no `auto`.
 pub fn assess(policy: &Policy, situation: Situation<'_>) -> Outlook {
     let Situation { record, measured, watched_since_us, now_us } = situation;
     let stage = Stage::of(record);

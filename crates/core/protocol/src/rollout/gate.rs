@@ -9,7 +9,7 @@ use cel::{Context, Env, ExecutionError, IdedExpr, Program, Value};
 
 use crate::rollout::measurement::{Measured, Measurements, NAMES, Named, named};
 
-/// What expressions may use: CEL's standard functions, without its macros and optional values.
+/// The CEL environment of gates: the standard functions, without macros and optional values.
 static ENV: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::default().with_optional_support(false).with_stdlib()));
 
@@ -17,21 +17,21 @@ static ENV: LazyLock<Arc<Env>> =
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("gate `{name}` ({expression}): {cause}")]
 pub struct GateError {
-    /// Its name.
+    /// The gate's name.
     pub name: String,
-    /// As it was written.
+    /// The expression as configured.
     pub expression: String,
-    /// What is wrong with it.
+    /// Why it cannot be used.
     pub cause: String,
 }
 
-/// A condition.
+/// A condition over measurements that must be true before a transition.
 #[derive(Clone)]
 pub struct Gate {
     name: String,
     expression: String,
     program: Arc<Program>,
-    /// What it speaks of.
+    /// The measurements that it uses.
     uses: Vec<&'static Named>,
 }
 
@@ -44,18 +44,18 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// What became of a gate.
+/// The result of evaluating a gate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// The gate's name.
     pub name: String,
-    /// As it was written.
+    /// The expression as configured.
     pub expression: String,
-    /// Whether it is true. Never where something that it speaks of was not measured.
+    /// Whether the condition is true. It is false if a measurement that it uses is missing.
     pub met: bool,
-    /// What it speaks of: the values, or why there are none.
+    /// The measurements that it uses: each a value, or the reason why there is none.
     pub numbers: Vec<(&'static str, Result<Measured, String>)>,
-    /// Why it could not be evaluated.
+    /// Why the expression could not be evaluated, if it could not.
     pub problem: Option<String>,
 }
 
@@ -72,15 +72,19 @@ impl fmt::Display for Verdict {
 }
 
 impl Gate {
-    /// Compiles an expression. An unknown measurement, an unknown function and what is neither true
-    /// nor false are refused.
+    /// Compiles an expression, and evaluates it once with placeholder values.
+    ///
+    /// # Errors
+    ///
+    /// The text is not CEL, uses an unknown measurement or function, mixes types, or does not yield a
+    /// boolean.
     pub fn compile(name: &str, expression: &str) -> Result<Self, GateError> {
         let refused =
             |cause: String| GateError { name: name.to_owned(), expression: expression.to_owned(), cause };
         let program = ENV.compile(expression).map_err(|errors| {
             let errors: Vec<String> =
                 errors.errors.iter().map(|e| format!("{}:{}: {}", e.pos.0, e.pos.1, e.msg)).collect();
-            refused(format!("it is no CEL: {}", errors.join("; ")))
+            refused(format!("it is not valid CEL: {}", errors.join("; ")))
         })?;
         let mut uses = Vec::new();
         let references = program.references();
@@ -97,19 +101,19 @@ impl Gate {
             program: Arc::new(program),
             uses,
         };
-        // Functions that are not there, and what compares numbers with texts, show here. Each part is
-        // evaluated by itself, since `&&`, `||` and `? :` may pass over what is wrong.
-        let anything = |named: &&'static Named| {
+        // Evaluation finds unknown functions and comparisons of numbers with texts. Each part is
+        // evaluated by itself, because `&&`, `||` and `? :` may skip a part that is wrong.
+        let placeholder = |named: &&'static Named| {
             let value = if named.flag { Measured::Flag(true) } else { Measured::Number(1.0) };
             (named.name, value)
         };
-        let values: Vec<(&str, Measured)> = gate.uses.iter().map(anything).collect();
+        let values: Vec<(&str, Measured)> = gate.uses.iter().map(placeholder).collect();
         every_part_evaluates(gate.program.expression(), &context(&values)).map_err(refused)?;
         gate.evaluate(&values).map_err(refused)?;
         Ok(gate)
     }
 
-    /// Whether it is true.
+    /// Evaluates the gate.
     pub fn judge(&self, measurements: &Measurements) -> Verdict {
         let numbers: Vec<(&'static str, Result<Measured, String>)> =
             self.uses.iter().map(|n| (n.name, measurements.get(n.name).map_err(str::to_owned))).collect();
@@ -131,7 +135,7 @@ impl Gate {
         }
     }
 
-    /// Its name.
+    /// The gate's name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -148,7 +152,7 @@ fn context(values: &[(&str, Measured)]) -> Context<'static, 'static> {
     context
 }
 
-/// Whether an expression, and each that it is made of, has a value.
+/// Evaluates an expression and each of its subexpressions.
 fn every_part_evaluates(expr: &IdedExpr, context: &Context<'_, '_>) -> Result<(), String> {
     match &expr.expr {
         Expr::Call(call) => {
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_measured_never_passes() {
+    fn a_missing_measurement_fails_the_gate() {
         let gate = Gate::compile("g", "open_mismatches == 0 || canary_reads >= 0").unwrap();
         let verdict = gate.judge(&measured(&[("open_mismatches", 0.0)]));
         assert!(!verdict.met);
@@ -206,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_stand_for_themselves() {
+    fn a_flag_is_a_condition_by_itself() {
         let gate = Gate::compile("g", "full_scan_clean").unwrap();
         let mut all = Measurements::none("x");
         all.set_flag("full_scan_clean", Ok(true));
@@ -216,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_expressions_are_refused() {
         let refused = |text: &str| Gate::compile("g", text).unwrap_err().to_string();
         let unknown = refused("apply_lag < 5");
         assert!(unknown.contains("`apply_lag`") && unknown.contains("apply_lag_seconds"), "{unknown}");
@@ -227,7 +231,7 @@ mod tests {
             "apply_lag_seconds < 'x'",
             "no_such(fallbacks) > 0",
             "5",
-            // What is evaluated only for other numbers.
+            // Parts that short-circuiting skips for the placeholder values.
             "canary_reads > 20 && fallback_rate > 'x'",
             "canary_reads < 20 || no_such(fallback_rate)",
             "full_scan_clean || fallback_rate > 'x'",

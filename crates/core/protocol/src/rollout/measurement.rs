@@ -1,16 +1,16 @@
-//! What is measured, by name.
+//! The measurements that gates use, by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A name that gates may use, and what it stands for.
+/// The name of a measurement, with its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Named {
-    /// As gates spell it.
+    /// The name in a gate's expression.
     pub name: &'static str,
-    /// What it says, with its unit.
+    /// What it measures, with its unit.
     pub about: &'static str,
-    /// Whether it is true or false; otherwise it is a number.
+    /// Whether it is a boolean. Otherwise it is a number.
     pub flag: bool,
 }
 
@@ -24,44 +24,47 @@ const fn flag(name: &'static str, about: &'static str) -> Named {
 
 /// Every measurement.
 pub const NAMES: [Named; 19] = [
-    number("capture_age_seconds", "how old the newest watermark is"),
-    number("apply_lag_records", "records of the change and backfill topics that are not applied"),
+    number("capture_age_seconds", "age of the newest watermark"),
+    number("apply_lag_records", "records of the change and backfill topics that are not applied yet"),
     number(
         "apply_lag_seconds",
-        "how old the oldest change is that is not applied, or the newest watermark if that is older",
+        "age of the oldest change that is not applied yet, or of the newest watermark if that is older",
     ),
-    number("apply_partitions_unclaimed", "partitions at which apply has never begun"),
-    number("backfill_tables_left", "tables whose rows are not all copied and applied"),
+    number("apply_partitions_unclaimed", "partitions that apply has never started on"),
+    number("backfill_tables_left", "tables whose backfill is not completely copied and applied"),
     number("backfill_rows_left", "rows not copied yet, by MySQL's own estimate"),
     number("open_mismatches", "target rows whose last mismatch event says that they differ"),
-    flag("full_scan_clean", "whether a full verification begun after the backfill found nothing"),
-    number("full_scan_age_seconds", "how long ago the newest full verification ended"),
+    flag("full_scan_clean", "whether a full verification that started after the backfill found no mismatch"),
+    number("full_scan_age_seconds", "time since the newest full verification ended"),
     number("gateways_behind", "gateways that act on an older generation of the phase"),
-    number("dual_writes", "writes that gateways have answered well, within the window"),
-    number("dual_write_failures", "of those, the ones that Cassandra did not take in time"),
-    number("dual_write_failure_rate", "their share; not measured while there are no dual writes"),
-    number("canary_reads", "reads that were Cassandra's to serve, within the window"),
-    number("fallbacks", "of those, the ones that MySQL served because Cassandra failed"),
-    number("fallback_rate", "their share; not measured while there are no such reads"),
+    number("dual_writes", "writes that gateways answered successfully within the window"),
+    number("dual_write_failures", "those of them that Cassandra did not accept in time"),
+    number(
+        "dual_write_failure_rate",
+        "failures per dual write; a gate on it fails while there are no dual writes",
+    ),
+    number("canary_reads", "reads routed to Cassandra within the window"),
+    number("fallbacks", "those of them that MySQL served because Cassandra failed"),
+    number("fallback_rate", "fallbacks per canary read; a gate on it fails while there are no canary reads"),
     number(
         "canary_mismatches",
-        "target rows that reads of Cassandra met as they differ, confirmed within the window",
+        "differing target rows found by reads of Cassandra and confirmed within the window",
     ),
-    number("shadow_mismatches", "the same, met by reads that MySQL served"),
-    number("out_of_band_rows", "row changes that no gateway made, within the window; capture counts them"),
+    number("shadow_mismatches", "the same, found by reads that MySQL served"),
+    number("out_of_band_rows", "row changes within the window that no gateway made, as capture counts them"),
 ];
 
-/// The entry of a name.
+/// Looks a measurement up by name.
 pub(crate) fn named(name: &str) -> Option<&'static Named> {
     NAMES.iter().find(|known| known.name == name)
 }
 
-/// What was measured.
+/// A measured value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Measured {
     /// A number.
     Number(f64),
-    /// True or false.
+    /// A boolean.
     Flag(bool),
 }
 
@@ -84,33 +87,37 @@ impl fmt::Display for Measured {
     }
 }
 
-/// One round of measuring: a value, or why there is none, for every name.
+/// One round of measurements: for every name a value, or the reason why there is none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measurements(BTreeMap<&'static str, Result<Measured, String>>);
 
 impl Measurements {
-    /// Nothing is measured, because of `why`.
+    /// A round in which nothing is measured, for the reason `why`.
     pub fn none(why: &str) -> Self {
         Self(NAMES.iter().map(|named| (named.name, Err(why.to_owned()))).collect())
     }
 
-    /// Sets a number, or why there is none. Something that is no number counts as not measured.
+    /// Sets a number, or the reason why there is none. NaN and infinities count as not measured.
     ///
     /// # Panics
     ///
-    /// Where [`NAMES`] has no such name.
+    /// [`NAMES`] has no such name.
     pub fn set(&mut self, name: &str, value: Result<f64, String>) {
         let value = value.and_then(|number| {
-            if number.is_finite() { Ok(Measured::Number(number)) } else { Err("it is no number".to_owned()) }
+            if number.is_finite() {
+                Ok(Measured::Number(number))
+            } else {
+                Err("it is not a finite number".to_owned())
+            }
         });
         self.insert(name, value);
     }
 
-    /// Sets what is true or false, or why it is not known.
+    /// Sets a boolean, or the reason why it is not known.
     ///
     /// # Panics
     ///
-    /// Where [`NAMES`] has no such name.
+    /// [`NAMES`] has no such name.
     pub fn set_flag(&mut self, name: &str, value: Result<bool, String>) {
         self.insert(name, value.map(Measured::Flag));
     }
@@ -120,7 +127,11 @@ impl Measurements {
         self.0.insert(named.name, value);
     }
 
-    /// What was measured under a name of [`NAMES`].
+    /// The value of a measurement of [`NAMES`].
+    ///
+    /// # Errors
+    ///
+    /// It was not measured, or there is no such measurement. The text says why.
     pub fn get(&self, name: &str) -> Result<Measured, &str> {
         match self.0.get(name) {
             Some(Ok(value)) => Ok(*value),
@@ -129,7 +140,7 @@ impl Measurements {
         }
     }
 
-    /// All of them, by name.
+    /// All measurements, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Result<Measured, &str>)> {
         self.0.iter().map(|(name, value)| (*name, value.as_ref().map(|v| *v).map_err(String::as_str)))
     }

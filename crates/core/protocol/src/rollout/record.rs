@@ -1,4 +1,4 @@
-//! The records that a change of the phase writes.
+//! The records that a change of the phase writes: the phase record and its audit entry.
 
 use tandem_model::{Cohort, CohortAttribute, DualWriteMode, PhaseRecord};
 use tandem_wire::control::{Audit, AuditGate, AuditMeasurement};
@@ -7,40 +7,40 @@ use crate::rollout::gate::Verdict;
 use crate::rollout::measurement::Measurements;
 use crate::rollout::stages::Stage;
 
-/// What the gateways are told beside the phase, as it is configured.
+/// The configured settings that a phase record carries to the gateways beside the phase.
 #[derive(Debug, Clone)]
 pub struct Serving {
-    /// What tells customers apart in the canary.
+    /// The attribute by which the canary assigns a request to a bucket.
     pub cohort_by: CohortAttribute,
-    /// Whose reads Cassandra serves in the canary whatever the percentage is.
+    /// Requests with one of these values are in the canary whatever the percentage is.
     pub cohort_values: Vec<(CohortAttribute, String)>,
-    /// The share of Cassandra's reads that are compared with MySQL, from 0 to 1.
+    /// The share of reads served by Cassandra that are compared with MySQL, from 0 to 1.
     pub validate: f64,
-    /// The share of MySQL's reads that are compared with Cassandra, from 0 to 1.
+    /// The share of reads served by MySQL that are compared with Cassandra, from 0 to 1.
     pub shadow: f64,
-    /// Whether MySQL answers where Cassandra cannot.
+    /// Whether MySQL answers a read that Cassandra cannot.
     pub fallback: bool,
-    /// When Cassandra is written.
+    /// When the secondary write to Cassandra is made.
     pub dual_write: DualWriteMode,
 }
 
-/// What is done to the phase.
+/// An action on the rollout.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Action {
-    /// On to the next stage.
+    /// Go to the next stage.
     Advance(Stage),
-    /// Back to the stage before.
+    /// Roll back to the previous stage.
     Back(Stage),
-    /// Change nothing without an order.
+    /// Stop the controller from changing the stage by itself.
     Pause,
-    /// Take that back.
+    /// End the pause.
     Resume,
-    /// Whether the controller advances by itself.
+    /// Set whether the controller advances by itself.
     Auto(bool),
 }
 
 impl Action {
-    /// As the audit trail names it.
+    /// The action's name in the audit trail.
     pub fn name(self) -> &'static str {
         match self {
             Self::Advance(_) => "advance",
@@ -53,7 +53,7 @@ impl Action {
     }
 }
 
-/// Who does it, and why.
+/// Who acts, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
     /// Who.
@@ -62,7 +62,10 @@ pub struct Reason {
     pub reason: String,
 }
 
-/// The next record. The mismatches before `mismatches_from` are known where it is decided.
+/// The phase record that follows `before`.
+///
+/// `mismatches_from` is the offset in the mismatch topic up to which mismatches are known at the decision.
+/// Only mismatches from that offset on count for a new stage.
 pub fn next_record(
     serving: &Serving,
     before: &PhaseRecord,
@@ -100,7 +103,7 @@ pub fn next_record(
     record
 }
 
-/// The entry of the audit trail that goes with it. `gates` is what was decided by.
+/// The audit entry for a change of the phase record. `gates` are the verdicts that the decision rests on.
 pub fn audit<'a>(
     before: &PhaseRecord,
     after: &PhaseRecord,
@@ -144,7 +147,7 @@ mod tests {
     use tandem_model::Phase;
 
     #[test]
-    fn a_step_begins_a_time_and_a_pause_does_not() {
+    fn a_transition_restarts_the_soak_time_and_a_pause_does_not() {
         let serving = Serving {
             cohort_by: CohortAttribute::Key,
             cohort_values: vec![(CohortAttribute::Header("tandem-country".into()), "PT".into())],

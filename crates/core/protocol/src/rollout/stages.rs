@@ -1,20 +1,22 @@
-//! The stages that a migration comes by, in their order.
+//! The stages of a rollout, in order.
 
 use std::fmt;
 
 use tandem_model::{Phase, PhaseRecord};
 
-/// A phase, and in the canary how many percent of the customers Cassandra serves.
+/// A stage: a phase, and in the canary the percentage of the cohort.
+///
+/// For example, `canary at 5 %` is a stage, and `canary at 25 %` is the next one.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Stage {
     /// The phase.
     pub phase: Phase,
-    /// 0 before the canary, 100 after it.
+    /// The percentage of the canary's buckets. 0 before the canary, 100 after it.
     pub percent: f64,
 }
 
 impl Stage {
-    /// Where a record says that the migration is.
+    /// The stage that a phase record holds.
     pub fn of(record: &PhaseRecord) -> Self {
         Self { phase: record.phase, percent: record.cohort.percent }
     }
@@ -29,26 +31,31 @@ impl fmt::Display for Stage {
     }
 }
 
-/// A way from one stage to the next or to the one before.
+/// A move from one stage to the next, or back to the previous one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Transition {
-    /// Where it begins.
+    /// The stage before the move.
     pub from: Stage,
-    /// Where it ends.
+    /// The stage after the move.
     pub to: Stage,
 }
 
-/// Every stage, in order.
+/// The rollout plan: every stage, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolloutPlan(Vec<Stage>);
 
 impl RolloutPlan {
-    /// With a stage for each of these percentages of the canary, which must rise within 0 to 100.
+    /// A plan with one stage for each percentage of the canary.
+    ///
+    /// # Errors
+    ///
+    /// There is no percentage, one lies outside 0 to 100, or they do not rise.
     pub fn new(percents: &[f64]) -> Result<Self, String> {
         let legal = percents.iter().all(|percent| (0.0..=100.0).contains(percent));
         if percents.is_empty() || !legal || !percents.is_sorted_by(|a, b| a < b) {
             return Err(
-                "the canary's percentages must rise, each from 0 to 100, and there must be one".into()
+                "the canary needs at least one percentage; they must rise, and each must be from 0 to 100"
+                    .into(),
             );
         }
         let stages = Phase::ALL.into_iter().flat_map(|phase| match phase {
@@ -59,26 +66,27 @@ impl RolloutPlan {
         Ok(Self(stages.collect()))
     }
 
-    /// The stages.
+    /// The stages, in order.
     pub fn stages(&self) -> &[Stage] {
         &self.0
     }
 
-    /// The stage after `stage`, which need not be one of these: the percentages may have been others.
+    /// The stage after `stage`. `stage` need not be in the plan: its percentage may come from an older
+    /// configuration.
     pub fn next(&self, stage: Stage) -> Option<Stage> {
         self.0.iter().copied().find(|other| *other > stage)
     }
 
-    /// The stage before `stage`.
+    /// The stage before `stage`, which need not be in the plan either.
     pub fn previous(&self, stage: Stage) -> Option<Stage> {
         self.0.iter().rev().copied().find(|other| *other < stage)
     }
 
-    /// Every step that can be taken, forth and back.
+    /// Every transition that the plan allows, forward and back.
     pub fn transitions(&self) -> Vec<Transition> {
-        let forth = self.0.windows(2).map(|pair| Transition { from: pair[0], to: pair[1] });
+        let forward = self.0.windows(2).map(|pair| Transition { from: pair[0], to: pair[1] });
         let back = self.0.windows(2).map(|pair| Transition { from: pair[1], to: pair[0] });
-        forth.chain(back).collect()
+        forward.chain(back).collect()
     }
 }
 
@@ -88,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_whole_way() {
+    fn a_plan_has_every_phase_and_every_percentage() {
         let plan = RolloutPlan::new(&[1.0, 50.0]).unwrap();
         let names: Vec<String> = plan.stages().iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -96,20 +104,20 @@ mod tests {
             ["prepare", "dual-write", "backfill", "verify", "canary at 1 %", "canary at 50 %", "read-switch"]
         );
         assert_eq!(plan.transitions().len(), 12);
-        for step in plan.transitions() {
-            assert!(plan.next(step.from) == Some(step.to) || plan.previous(step.from) == Some(step.to));
+        for Transition { from, to } in plan.transitions() {
+            assert!(plan.next(from) == Some(to) || plan.previous(from) == Some(to));
         }
     }
 
     #[test]
-    fn percentages_that_make_no_sense() {
+    fn invalid_percentages_are_refused() {
         for bad in [&[][..], &[1.0, 1.0], &[5.0, 1.0], &[-1.0], &[101.0], &[f64::NAN]] {
             assert!(RolloutPlan::new(bad).is_err(), "{bad:?}");
         }
     }
 
     proptest! {
-        /// Also from a percentage that is no longer configured.
+        /// Holds for a percentage that is no longer configured, too.
         #[test]
         fn neighbours_never_skip_a_phase(
             percents in proptest::collection::btree_set(0u8..=100, 1..6), phase in 0usize..6, at in 0u8..=100,

@@ -1,58 +1,58 @@
-//! The trail of what was done to the phase.
+//! The audit trail of the phase.
 
 use serde::{Deserialize, Serialize};
 
 use super::record::sealed::Sealed;
 use super::record::{ControlRecord, ControlSchema};
 
-/// One change of the phase record: who, when, why, and what was known then.
+/// An audit entry: a change of the phase record, with who, when, why, and the measurements at that time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Audit {
-    /// Of the phase record written with it.
+    /// The generation of the phase record written with this entry.
     pub generation: i64,
     /// `advance`, `back`, `pause`, `resume`, `auto-on` or `auto-off`.
     pub action: String,
-    /// The phase before.
+    /// The phase before the change.
     pub from_phase: String,
-    /// The cohort's percentage before.
+    /// The cohort's percentage before the change.
     pub from_percent: f64,
-    /// The phase since.
+    /// The phase after the change.
     pub phase: String,
-    /// The cohort's percentage since.
+    /// The cohort's percentage after the change.
     pub percent: f64,
-    /// Whether the controller walks on by itself since.
+    /// Whether the controller advances by itself after the change.
     pub auto: bool,
-    /// Whether the controller takes no step by itself since.
+    /// Whether the rollout is paused after the change.
     pub paused: bool,
-    /// The token's name, or `auto`.
+    /// Who ordered the change: the name of a token, or `auto`.
     pub by: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// When, in microseconds since the epoch.
+    /// The time of the change, in microseconds since the epoch.
     pub at_us: i64,
-    /// Everything that is measured.
+    /// All measurements at the time of the change.
     pub measurements: Vec<AuditMeasurement>,
-    /// What was asked for before going on, or what made it step back.
+    /// The gates of the transition: those required to advance, or the rollback conditions.
     pub gates: Vec<AuditGate>,
 }
 
-/// A measurement at that time.
+/// A measurement at the time of the change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditMeasurement {
-    /// Its name.
+    /// The measurement's name.
     pub name: String,
-    /// None where it was not measured.
+    /// The value. `None` if it was not measured.
     pub value: Option<f64>,
-    /// Why it was not measured; empty where it was.
+    /// Why it was not measured. Empty if it was.
     pub unmeasured: String,
 }
 
-/// A gate at that time.
+/// A gate at the time of the change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditGate {
-    /// Its name.
+    /// The gate's name.
     pub name: String,
-    /// In CEL, over the measurements.
+    /// The expression in CEL over the measurements.
     pub expression: String,
     /// Whether it was true.
     pub met: bool,

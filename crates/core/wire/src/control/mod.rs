@@ -1,6 +1,7 @@
-//! The records by which Tandem's roles speak to each other. Their schemas stand in the project's
-//! `schemas/` folder; each record starts with its `format`, and a record of a later format is
-//! refused.
+//! The control records, by which Tandem's roles communicate.
+//!
+//! Their schemas are in the project's `schemas/` folder. Each record starts with its `format`. A reader
+//! refuses a record of a later format.
 
 mod audit;
 mod phase;
@@ -23,10 +24,14 @@ macro_rules! named {
         $(
             #[$encode_doc]
             pub fn $encode(record: &$record) -> Vec<u8> {
-                encode_control(record).expect("its fields are those of its schema, a test writes each kind")
+                encode_control(record).expect("its fields are those of its schema; a test writes each kind")
             }
 
             #[$decode_doc]
+            ///
+            /// # Errors
+            ///
+            /// The record is corrupt, is of another kind, or has a later format.
             pub fn $decode(record: &[u8]) -> Result<$record, WireError> {
                 decode_control(record)
             }
@@ -35,21 +40,21 @@ macro_rules! named {
 }
 
 named! {
-    /// A framed watermark.
+    /// Encodes a framed watermark.
     encode_watermark,
-    /// Reads a framed watermark.
+    /// Decodes a framed watermark.
     decode_watermark, tandem_model::Watermark;
-    /// A framed progress record.
+    /// Encodes a framed progress record.
     encode_backfill_progress,
-    /// Reads a framed progress record.
+    /// Decodes a framed progress record.
     decode_backfill_progress, BackfillProgress;
-    /// A framed DDL record.
+    /// Encodes a framed DDL record.
     encode_ddl,
-    /// Reads a framed DDL record.
+    /// Decodes a framed DDL record.
     decode_ddl, Ddl;
-    /// A framed phase record.
+    /// Encodes a framed phase record.
     encode_phase,
-    /// Reads a framed phase record.
+    /// Decodes a framed phase record.
     decode_phase, tandem_model::PhaseRecord;
 }
 
@@ -196,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Reads back, refuses every shortened record, and refuses a later format.
+    /// Checks that a record round-trips, and that truncated records and later formats are refused.
     fn check<R: ControlRecord + PartialEq + std::fmt::Debug>(record: &R) {
         let bytes = encode_control(record).unwrap();
         assert_eq!(schema_id(&bytes).unwrap(), R::schema().id());
@@ -207,13 +212,13 @@ mod tests {
         let mut longer = bytes.clone();
         longer.push(0);
         assert!(decode_control::<R>(&longer).is_err());
-        // A later release: another schema, its format first.
+        // A record of a later release: it has another schema, and its format comes first.
         let mut later = vec![0, 0, 0, 0, 1];
         put_long(&mut later, 2);
         later.extend_from_slice(b"whatever comes then");
         let error = decode_control::<R>(&later).unwrap_err();
         assert!(matches!(error, WireError::LaterFormat { found: 2, known: 1, .. }), "{error}");
-        // Another kind of record.
+        // A record of another kind.
         later[5] = 2;
         assert!(matches!(decode_control::<R>(&later), Err(WireError::OtherSchema { .. })));
     }
@@ -241,7 +246,7 @@ mod tests {
         assert_eq!(decode_ddl(&encode_ddl(&ddl())).unwrap(), ddl());
     }
 
-    /// Ids of the schemas in `schemas/`: they change only with a new format.
+    /// The ids of the schemas in `schemas/`. They change only with a new format.
     #[test]
     fn ids_are_stable() {
         let ids = [
@@ -278,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_make_no_sense_are_refused() {
+    fn numbers_out_of_range_are_refused() {
         let percent = |percent| Cohort { percent, ..Cohort::default() };
         for bad in [
             PhaseRecord { cohort: percent(100.5), ..phase() },

@@ -1,4 +1,4 @@
-//! The model's phase record as a record of the log.
+//! The encoding of the model's phase record.
 
 use serde::{Deserialize, Serialize};
 use tandem_model::{Cohort, DualWriteMode, PhaseRecord};
@@ -9,8 +9,8 @@ use super::record::{ControlRecord, ControlSchema};
 /// The key of the phase record in `<prefix>.control`.
 pub const PHASE_KEY: &[u8] = b"phase";
 
-/// Avro's fields of a phase record.
-#[allow(clippy::struct_excessive_bools)] // as the schema has them
+/// The Avro fields of a phase record.
+#[allow(clippy::struct_excessive_bools)] // the schema has these fields
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PhaseFields {
     generation: i64,
@@ -31,7 +31,7 @@ pub struct PhaseFields {
     at_us: i64,
 }
 
-/// Avro's fields of one value of a cohort.
+/// The Avro fields of one value of a cohort.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct CohortValue {
     fact: String,

@@ -1,4 +1,4 @@
-//! What all control records share: their schema, their format, their encoding.
+//! The common parts of all control records: schema, format and encoding.
 
 use std::sync::OnceLock;
 
@@ -34,7 +34,7 @@ impl ControlSchema {
         self.name
     }
 
-    /// The schema, normalised: what the schema store registers.
+    /// The normalised schema, which the schema store registers.
     pub fn json(&self) -> &str {
         &self.parsed().1
     }
@@ -46,8 +46,8 @@ impl ControlSchema {
 
     fn parsed(&self) -> &(Schema, String, u32) {
         self.parsed.get_or_init(|| {
-            let json = normalise(self.text).expect("the schemas built in are JSON, a test parses them");
-            let schema = Schema::parse_str(&json).expect("the schemas built in are Avro, a test parses them");
+            let json = normalise(self.text).expect("the built-in schemas are JSON; a test parses them");
+            let schema = Schema::parse_str(&json).expect("the built-in schemas are Avro; a test parses them");
             let id = id_of(&json);
             (schema, json, id)
         })
@@ -61,11 +61,11 @@ pub(super) mod sealed {
 /// A control record: a [`tandem_model::Watermark`], a [`tandem_model::PhaseRecord`], or one of
 /// this module's own records.
 pub trait ControlRecord: Sized + sealed::Sealed {
-    /// Its fields as Avro has them.
+    /// The record's fields in Avro.
     #[doc(hidden)]
     type Fields: Serialize + DeserializeOwned;
 
-    /// Its schema.
+    /// The record's schema.
     fn schema() -> &'static ControlSchema;
 
     #[doc(hidden)]
@@ -75,12 +75,16 @@ pub trait ControlRecord: Sized + sealed::Sealed {
     fn from_fields(fields: Self::Fields) -> Result<Self, String>;
 }
 
-/// A framed control record.
+/// Encodes a framed control record.
+///
+/// # Errors
+///
+/// The fields do not match the schema.
 pub fn encode_control<R: ControlRecord>(record: &R) -> Result<Vec<u8>, WireError> {
     let schema = R::schema();
     let failed = |cause: String| WireError::Control { record: schema.name, action: "written", cause };
     let Avro::Record(mut fields) = to_value(record.to_fields()).map_err(|e| failed(e.to_string()))? else {
-        return Err(failed("it is no record".into()));
+        return Err(failed("it is not a record".into()));
     };
     fields.insert(0, ("format".into(), Avro::Int(FORMAT as i32)));
     let (avro, _, id) = schema.parsed();
@@ -94,7 +98,11 @@ pub fn encode_control<R: ControlRecord>(record: &R) -> Result<Vec<u8>, WireError
     Ok(out)
 }
 
-/// Reads a framed control record.
+/// Decodes a framed control record.
+///
+/// # Errors
+///
+/// The record is corrupt, is of another kind, or has a later format.
 pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
     let schema = R::schema();
     let failed = |cause: String| WireError::Control { record: schema.name, action: "read", cause };
@@ -102,7 +110,7 @@ pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
     let found = schema_id(record)?;
     let bytes = &record[5..];
     if found != *id {
-        // Every format keeps `format` in the first place, so that this can be said.
+        // In every format, `format` is the first field. So a later format can be reported.
         let format = Reader::new(bytes).long()?;
         return Err(if format > FORMAT {
             WireError::LaterFormat { record: schema.name, found: format, known: FORMAT }
@@ -118,7 +126,7 @@ pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
     if !rest.is_empty() {
         return Err(WireError::Corrupt("bytes follow its last field"));
     }
-    let Avro::Record(mut fields) = value else { return Err(failed("it is no record".into())) };
+    let Avro::Record(mut fields) = value else { return Err(failed("it is not a record".into())) };
     match fields.first() {
         Some((_, Avro::Int(format))) => {
             if i64::from(*format) != FORMAT {

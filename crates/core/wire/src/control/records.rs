@@ -1,174 +1,175 @@
-//! Mismatches, progress of backfills, DDL statements, dual writes that failed.
+//! Control records: mismatches, backfill progress, DDL statements, failed dual writes, log gaps and full
+//! verifications.
 
 use serde::{Deserialize, Serialize};
 
 use super::record::sealed::Sealed;
 use super::record::{ControlRecord, ControlSchema};
 
-/// How a row of Cassandra differs from MySQL.
+/// How a row in Cassandra differs from MySQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MismatchKind {
-    /// MySQL has the row, Cassandra has not.
+    /// MySQL has the row, and Cassandra does not.
     Missing,
-    /// Cassandra has the row, MySQL has not.
+    /// Cassandra has the row, and MySQL does not.
     Extra,
     /// Both have the row, and cells differ.
     Different,
-    /// A cell carries a writetime that no change and no watermark has.
+    /// A cell has a writetime that is not the version of any change or watermark.
     OutOfBand,
 }
 
-/// What has become of a mismatch.
+/// The state of a mismatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MismatchState {
-    /// It was confirmed.
+    /// The mismatch was confirmed.
     Found,
-    /// It was repaired, or checked again and found equal.
+    /// The mismatch was repaired, or a recheck found the rows equal.
     Resolved,
-    /// It cannot be repaired by writing the row again.
+    /// Writing the row again cannot repair the mismatch.
     Unrepairable,
 }
 
-/// What met a mismatch first.
+/// What first found a mismatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FoundBy {
-    /// The verification of changes, or of everything.
+    /// The verification of changes, or a full verification.
     Verification,
-    /// A read that was Cassandra's to serve, compared with MySQL.
+    /// A read routed to Cassandra and compared with MySQL.
     CanaryRead,
-    /// A read that MySQL served, compared with Cassandra.
+    /// A read served by MySQL and compared with Cassandra.
     ShadowRead,
 }
 
-/// A confirmed difference between the stores, or what has become of one.
+/// A confirmed difference between the stores, or a change of its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mismatch {
     /// `database.table` of the source.
     pub table: String,
     /// The target table's name in its keyspace.
     pub target: String,
-    /// The source row's key as the change topics carry it, framed. Empty where the source has
-    /// no such row and never had.
+    /// The framed key of the source row, as on the change topics. Empty if the source never had such a row.
     #[serde(with = "apache_avro::serde::bytes")]
     pub source_key: Vec<u8>,
-    /// The target key's columns, printable.
+    /// The target key's columns in printable form.
     pub target_key: Vec<String>,
-    /// How they differ.
+    /// How the rows differ.
     pub kind: MismatchKind,
     /// The columns that differ.
     pub columns: Vec<String>,
-    /// What has become of it.
+    /// The state.
     pub state: MismatchState,
-    /// The version of W₁, the watermark below the check.
+    /// The version of W₁, the lower watermark of the check.
     pub lower: i64,
-    /// The version of W₃, the watermark above the check.
+    /// The version of W₃, the upper watermark of the check.
     pub upper: i64,
     /// The writetimes found in the target row.
     pub writetimes: Vec<i64>,
-    /// When it was confirmed, in microseconds since the epoch.
+    /// When the mismatch was confirmed, in microseconds since the epoch.
     pub detected_at_us: i64,
     /// The target key's columns in CQL's serialised form.
     #[serde(with = "bytes_list")]
     pub raw_target_key: Vec<Vec<u8>>,
-    /// What met it first.
+    /// What first found the mismatch.
     pub found_by: FoundBy,
 }
 
-/// How far the backfill of a table has come.
+/// The progress of a table's backfill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackfillProgress {
     /// `database.table` of the source.
     pub table: String,
-    /// A hash of the target tables that it fills. With another one the table is copied anew.
+    /// A hash of the layout of the target tables. If it changes, the table is copied again.
     pub mapping: String,
-    /// A hash of the mapping as it was configured last, for those who do not know MySQL's definitions.
+    /// A hash of the last configured mapping, for readers that do not know MySQL's definitions.
     pub configured: String,
-    /// The last key copied, framed.
+    /// The last copied key, framed.
     #[serde(with = "apache_avro::serde::bytes_opt")]
     pub last_key: Option<Vec<u8>>,
     /// The last key to copy, framed.
     #[serde(with = "apache_avro::serde::bytes_opt")]
     pub upto_key: Option<Vec<u8>>,
-    /// Rows copied so far.
+    /// The number of rows copied so far.
     pub rows: i64,
-    /// MySQL's estimate of the rows in the table.
+    /// MySQL's estimate of the number of rows in the table.
     pub estimated_rows: i64,
     /// Whether every row has been published.
     pub done: bool,
-    /// The version of the last watermark borrowed.
+    /// The version of the last borrowed watermark.
     pub version: i64,
-    /// When it began, in microseconds since the epoch.
+    /// When the backfill began, in microseconds since the epoch.
     pub started_at_us: i64,
-    /// When this was written, in microseconds since the epoch.
+    /// When this record was written, in microseconds since the epoch.
     pub updated_at_us: i64,
-    /// Once done: for each partition of the backfill topic, the offset after its last record.
+    /// Once done: the offset after the last record of each partition of the backfill topic.
     pub end_offsets: Vec<i64>,
 }
 
 /// A DDL statement of the source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ddl {
-    /// The GTID under which it ran.
+    /// The GTID of the statement.
     pub gtid: String,
     /// The session's default database.
     pub database: String,
     /// The statement's text.
     pub statement: String,
-    /// What it was classified as.
+    /// The kind of the statement.
     pub kind: String,
-    /// The tables that it names, as `database.table`.
+    /// The tables that the statement names, as `database.table`.
     pub tables: Vec<String>,
-    /// The version minted for it.
+    /// The version minted for the statement.
     pub version: i64,
     /// The binlog file.
     pub file: String,
-    /// The end of its event in that file.
+    /// The end of the statement's event in that file.
     pub pos: i64,
-    /// When it was executed, in microseconds since the epoch.
+    /// When the statement was executed, in microseconds since the epoch.
     pub ts_us: i64,
 }
 
-/// A write that MySQL has committed and Cassandra did not take in time.
+/// A failed dual write: MySQL committed it, and Cassandra did not accept it in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DualWriteFailure {
     /// `database.table` of the source.
     pub table: String,
-    /// The source row's key as the change topics carry it, framed.
+    /// The framed key of the source row, as on the change topics.
     #[serde(with = "apache_avro::serde::bytes")]
     pub source_key: Vec<u8>,
-    /// The transaction that committed it.
+    /// The GTID of the transaction.
     pub gtid: String,
-    /// The version of the watermark that was borrowed; 0 if none could be.
+    /// The version of the borrowed watermark, or 0 if there was none to borrow.
     pub version: i64,
-    /// Why it failed.
+    /// Why the secondary write failed.
     pub reason: String,
-    /// When it failed, in microseconds since the epoch.
+    /// When the secondary write failed, in microseconds since the epoch.
     pub at_us: i64,
 }
 
-/// The key of the record of the newest gap in the log in `<prefix>.control`.
+/// The key in `<prefix>.control` of the record of the newest log gap.
 pub const RESNAPSHOT_KEY: &[u8] = b"resnapshot";
 
-/// A gap in the log: what MySQL did in it stands on no topic, and every table is copied anew.
+/// A log gap. Changes that MySQL made during the gap are on no topic, so every table is copied again
+/// (re-snapshot).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resnapshot {
-    /// The version of the watermark with which the log goes on.
+    /// The version of the watermark with which the log continues.
     pub version: i64,
-    /// What the log held before the gap.
+    /// The transactions on the log before the gap.
     pub from_gtid_set: String,
-    /// What MySQL had executed when the log went on.
+    /// The transactions that MySQL had executed when the log continued.
     pub to_gtid_set: String,
-    /// Why, in the words of who ordered it.
+    /// The reason, as given by whoever ordered the re-snapshot.
     pub reason: String,
-    /// When it was ordered, in microseconds since the epoch.
+    /// When the re-snapshot was ordered, in microseconds since the epoch.
     pub at_us: i64,
 }
 
-/// The key of the progress of a table's backfill in `<prefix>.control`, after the newest [`Resnapshot`] if there
-/// was one.
+/// The key in `<prefix>.control` of the progress of a table's backfill. `resnapshot` is the newest
+/// [`Resnapshot`], if there is one.
 ///
-/// Each resnapshot begins copies of its own under keys of their own. So what was copied before it does not
-/// count, nor does a backfill that has not heard of it and goes on with the earlier copy.
+/// Each re-snapshot starts new copies under keys of their own. So rows copied before it do not count. Neither
+/// does a backfill that has not seen the re-snapshot yet and continues the earlier copy.
 pub fn progress_key(table: &str, resnapshot: Option<&Resnapshot>) -> Vec<u8> {
     match resnapshot {
         None => format!("backfill/{table}"),
@@ -177,30 +178,30 @@ pub fn progress_key(table: &str, resnapshot: Option<&Resnapshot>) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Whether a key of `<prefix>.control` is one of [`progress_key`].
+/// Whether a key of `<prefix>.control` is a [`progress_key`].
 pub fn is_progress_key(key: &[u8]) -> bool {
     key.starts_with(b"backfill/") || key.starts_with(b"backfill@")
 }
 
-/// The key of the record of the newest full verification in `<prefix>.control`.
+/// The key in `<prefix>.control` of the record of the newest full verification.
 pub const FULL_SCAN_KEY: &[u8] = b"full-scan";
 
-/// What the newest verification of every row has found.
+/// The result of the newest full verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FullScan {
-    /// When it began, in microseconds since the epoch.
+    /// When the verification began, in microseconds since the epoch.
     pub started_at_us: i64,
-    /// When it ended, in microseconds since the epoch.
+    /// When the verification ended, in microseconds since the epoch.
     pub ended_at_us: i64,
-    /// Rows checked, of both stores together.
+    /// The number of rows checked, of both stores together.
     pub rows: i64,
-    /// Target rows that differed, confirmed.
+    /// The number of target rows with a confirmed difference.
     pub mismatches: i64,
-    /// Rows that kept changing and were not decided.
+    /// The number of rows that kept changing and could not be decided.
     pub undecided: i64,
 }
 
-/// A list of `bytes`.
+/// Serialises a list of `bytes`.
 mod bytes_list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -254,9 +255,9 @@ plain_record!(Resnapshot, "resnapshot.avsc");
 mod tests {
     use super::*;
 
-    /// A database may be called like a number, and a table may have a slash in its name.
+    /// The keys must differ even if a database's name is a number or a table's name contains a slash.
     #[test]
-    fn no_two_copies_have_one_key() {
+    fn each_copy_has_its_own_key() {
         let resnapshot = |version| Resnapshot {
             version,
             from_gtid_set: String::new(),

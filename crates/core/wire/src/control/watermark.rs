@@ -1,4 +1,4 @@
-//! The model's watermark as a record.
+//! The encoding of the model's watermark.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use tandem_model::{BinlogPosition, PartialTransaction, Version, Watermark};
 use super::record::sealed::Sealed;
 use super::record::{ControlRecord, ControlSchema};
 
-/// Avro's fields of a watermark.
+/// The Avro fields of a watermark.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WatermarkFields {
     source: String,
@@ -52,13 +52,13 @@ impl ControlRecord for Watermark {
         let partial = match fields.partial_gtid {
             None => None,
             Some(gtid) => Some(PartialTransaction {
-                gtid: gtid.parse().map_err(|_| "its partial names no GTID".to_owned())?,
+                gtid: gtid.parse().map_err(|_| "its partial transaction is not a GTID".to_owned())?,
                 rows: number(fields.partial_rows)?,
             }),
         };
         Ok(Self {
             source: fields.source,
-            gtid_set: fields.gtid_set.parse().map_err(|_| "it holds no GTID set".to_owned())?,
+            gtid_set: fields.gtid_set.parse().map_err(|_| "its GTID set is invalid".to_owned())?,
             position: BinlogPosition { file: fields.file.into(), pos: number(fields.pos)? },
             version: Version(fields.version),
             offsets: fields.offsets,

@@ -1,4 +1,4 @@
-//! Records of row changes.
+//! Builds the records of row changes.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::log::partition::partition_of;
 use crate::log::record::OutRecord;
 use crate::schema::TableSchema;
 
-/// The bytes that frame a key: zero and the schema's id.
+/// The size of a frame in bytes: a zero byte and the schema id.
 const FRAME: usize = 5;
 
-/// About what an envelope takes besides its images, in bytes.
+/// The approximate size of an envelope without its images, in bytes.
 const ENVELOPE: usize = 320;
 
-/// Makes the records of one table definition for one topic.
+/// Builds the records of one table definition for one topic.
 #[derive(Debug, Clone)]
 pub struct ChangeTopic {
     topic: Arc<str>,
@@ -25,7 +25,7 @@ pub struct ChangeTopic {
 }
 
 impl ChangeTopic {
-    /// `topic` has `partitions` partitions, at least one.
+    /// Creates a builder for `topic`, which has `partitions` partitions, at least one.
     pub fn new(topic: impl Into<Arc<str>>, partitions: i32, schema: Arc<TableSchema>) -> Self {
         Self { topic: topic.into(), partitions, schema }
     }
@@ -41,14 +41,23 @@ impl ChangeTopic {
     }
 
     /// The record of a change whose rows are values.
+    ///
+    /// # Errors
+    ///
+    /// A value does not fit its column, or the change lacks an image that its operation needs.
     pub fn record(&self, change: &Change) -> Result<OutRecord, WireError> {
         let images = self.schema.images(change)?;
         self.encoded(&EncodedChange::of(change, &images))
     }
 
-    /// The record of a change. Its partition follows from the primary key's values alone, not from
-    /// the schema's id before them: a key stays in its partition when the table's definition (and
-    /// with it the id) changes.
+    /// The record of a change.
+    ///
+    /// A key stays in its partition when the table definition changes. The partition depends only on the
+    /// values of the primary key, not on the schema id before them, which changes with the definition.
+    ///
+    /// # Errors
+    ///
+    /// The change lacks an image that its operation needs.
     pub fn encoded(&self, change: &EncodedChange<'_>) -> Result<OutRecord, WireError> {
         let image = change.image()?;
         let images = [change.before, change.after].into_iter().flatten().map(|i| i.row.len());

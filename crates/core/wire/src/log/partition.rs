@@ -1,10 +1,12 @@
-//! Which partition a key goes to.
+//! The partition of a key.
 
-/// The partition of a key, as Kafka's own Java clients choose it, so that every client agrees where
-/// a key lies: `toPositive(murmur2(key)) % partitions` (`BuiltInPartitioner.partitionForKey`).
+/// The partition of a key. Kafka's Java clients choose the same one, so all clients agree.
+///
+/// It is `toPositive(murmur2(key)) % partitions` (`BuiltInPartitioner.partitionForKey`).
 ///
 /// # Panics
-/// `partitions` must be positive; a topic has at least one.
+///
+/// `partitions` is 0. A topic has at least one partition.
 pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) as i32 % partitions
 }
@@ -35,9 +37,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The vectors of Kafka's own `UtilsTest.testMurmur2`.
+    /// The test vectors of Kafka's own `UtilsTest.testMurmur2`.
     #[test]
-    fn kafkas_vectors() {
+    fn murmur2_matches_kafkas_test_vectors() {
         for (key, hash) in [
             ("21", -973_932_308),
             ("foobar", -790_332_482),
@@ -52,7 +54,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn within_the_topic(key: Vec<u8>, partitions in 1i32..1000) {
+        fn a_partition_is_within_the_topic(key: Vec<u8>, partitions in 1i32..1000) {
             prop_assert!((0..partitions).contains(&partition_of(&key, partitions)));
         }
     }

@@ -1,20 +1,20 @@
-//! Names of topics and groups.
+//! The names of topics, consumer groups and transactional ids.
 
 use std::fmt::Write as _;
 
 use tandem_model::TableName;
 
-/// Kafka's longest topic name.
+/// Kafka's limit for the length of a topic name.
 const MAX_NAME: usize = 249;
 
-/// The names that belong to one prefix.
+/// The names with one prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     prefix: String,
 }
 
 impl Topics {
-    /// The names that begin with `prefix`.
+    /// Creates the names with `prefix`.
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned() }
     }
@@ -24,48 +24,50 @@ impl Topics {
         self.of_table("", table)
     }
 
-    /// The topic of a table's backfill.
+    /// The backfill topic of a table.
     pub fn backfill(&self, table: &TableName) -> String {
         self.of_table("backfill.", table)
     }
 
-    /// Watermarks: one partition.
+    /// The topic of watermarks. It has one partition.
     pub fn watermarks(&self) -> String {
         self.named("watermarks")
     }
 
-    /// DDL statements: one partition.
+    /// The topic of DDL statements. It has one partition.
     pub fn ddl(&self) -> String {
         self.named("ddl")
     }
 
-    /// Schemas: one partition.
+    /// The topic of schemas. It has one partition.
     pub fn schemas(&self) -> String {
         self.named("schemas")
     }
 
-    /// Mismatches: one partition.
+    /// The topic of mismatches. It has one partition.
     pub fn mismatches(&self) -> String {
         self.named("mismatches")
     }
 
-    /// Dual writes that Cassandra did not take: one partition.
+    /// The topic of dual writes that failed in Cassandra. It has one partition.
     pub fn dual_write_failures(&self) -> String {
         self.named("dual-write-failures")
     }
 
-    /// Records that could not be handled.
+    /// The topic of dead letters: records that could not be processed.
     pub fn dead_letters(&self) -> String {
         self.named("dead-letters")
     }
 
-    /// Phases, throttles, progress: one partition.
+    /// The control topic: phases, throttles and progress. It has one partition.
     pub fn control(&self) -> String {
         self.named("control")
     }
 
-    /// Who changed the phase, when and why: one partition. Beside the control topic and not in it: each
-    /// entry is kept for ever, and every gateway reads the control topic from its beginning.
+    /// The audit topic: who changed the phase, when and why. It has one partition.
+    ///
+    /// It is separate from the control topic because every entry is kept forever, and every gateway reads the
+    /// control topic from its beginning.
     pub fn audit(&self) -> String {
         self.named("audit")
     }
@@ -85,7 +87,7 @@ impl Topics {
         self.named("capture")
     }
 
-    /// The consumer group in which controllers find out which of them is the active one.
+    /// The consumer group that decides which controller is the active one.
     pub fn controller_group(&self) -> String {
         self.named("controller")
     }
@@ -116,9 +118,10 @@ impl Topics {
     }
 }
 
-/// Kafka takes ASCII letters, digits, `.`, `_` and `-`. A name keeps its letters, digits and `_`;
-/// every other byte becomes `-` and two hexadecimal digits. `.` and `-` are escaped as well, so that
-/// no two pairs of names meet.
+/// Escapes a name for use in a topic name. Different names have different escaped forms.
+///
+/// Kafka allows ASCII letters, digits, `.`, `_` and `-`. Letters, digits and `_` stay. Every other byte,
+/// including `.` and `-`, becomes `-` and two hexadecimal digits. For example, `a-b.c` becomes `a-2db-2ec`.
 fn escape(out: &mut String, name: &str) {
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'_' {
@@ -135,7 +138,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names() {
+    fn names_are_escaped() {
         let topics = Topics::new("tandem");
         assert_eq!(topics.changes(&TableName::new("shop", "order_items")), "tandem.shop.order_items");
         assert_eq!(topics.backfill(&TableName::new("shop", "a-b.c")), "tandem.backfill.shop.a-2db-2ec");
@@ -145,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn legal_and_distinct(
+        fn topic_names_are_legal_and_distinct(
             a in "[a-c.é-]{1,64}", b in "[a-c.é-]{1,64}", c in "[a-c.é-]{1,64}", d in "[a-c.é-]{1,64}",
         ) {
             let topics = Topics::new("p");

@@ -1,4 +1,4 @@
-//! Events made by hand, by MySQL's formats.
+//! Handwritten events in MySQL's formats.
 
 use proptest::prelude::*;
 use tandem_model::{ColumnType, Row, Value};
@@ -94,12 +94,12 @@ fn row() -> Row {
     ]
 }
 
-/// A row with NULLs where the columns are nullable, except the binary one.
+/// A row with NULL in every nullable column except the binary one.
 fn nulls() -> Row {
     vec![Value::UInt(2), Value::Null, Value::Bytes(vec![0; 3]), Value::Null, Value::Null]
 }
 
-/// The images of an event as values.
+/// The images of an event, decoded to values.
 fn values(event: &RowsEvent) -> Vec<(Option<Row>, Option<Row>)> {
     let value = |image: Option<Image<'_>>| image.map(|image| image.decode(&event.table).unwrap());
     event.rows().map(|(before, after)| (value(before), value(after))).collect()
@@ -114,7 +114,7 @@ fn begin(parser: &mut EventParser) {
 }
 
 #[test]
-fn a_transaction() {
+fn a_transaction_is_decoded() {
     let mut parser = parser();
     begin(&mut parser);
     assert_eq!(feed(&mut parser, 29, 220, b"\x05hello"), Ok(None));
@@ -129,7 +129,7 @@ fn a_transaction() {
     let nullable: Vec<_> = rows.table.columns.iter().map(|c| c.nullable).collect();
     assert_eq!(nullable, [false, true, false, true, true]);
 
-    // The same as from values, keys included: `name`, then `id`.
+    // The images equal those encoded from values, including the keys: `name`, then `id`.
     let mut images = Images::default();
     images.push(&rows.table, &row()).unwrap();
     assert_eq!(rows.images.iter().next(), images.iter().next());
@@ -145,7 +145,7 @@ fn a_transaction() {
         Ok(Some(BinlogEvent::Commit { position: at("binlog.000001", 500) }))
     );
 
-    // The same definition under another id is the same Arc; another definition is not.
+    // The same definition under another id yields the same Arc. Another definition does not.
     begin(&mut parser);
     feed(&mut parser, TABLE_MAP, 550, &table_map(7, "wanted")).unwrap();
     let again = [&rows_head(7, &[0x1f]), ROW].concat();
@@ -187,7 +187,7 @@ fn statements_are_whole_transactions() {
 }
 
 #[test]
-fn what_is_refused_says_where_and_what_to_do() {
+fn errors_hold_the_position_and_the_remedy() {
     let refused = |parser: &mut EventParser, kind, body: &[u8], text: &str| {
         let error = feed(parser, kind, 777, body).unwrap_err().to_string();
         assert!(error.contains("binlog.000001:777") && error.contains(text), "{error}");
@@ -233,7 +233,7 @@ fn what_is_refused_says_where_and_what_to_do() {
     let longer = [&ROW[..8], &[4, 1, 2, 3, 4], &ROW[10..]].concat();
     in_transaction(WRITE, &[&rows_head(1, &[0x1f])[..], &longer].concat(), "`bin`: the BINARY is longer");
 
-    // Without names, without a key, and with types that are not known.
+    // A map without names, one without a key, and maps with unknown types.
     let map = table_map(1, "wanted");
     let names = map.windows(2).position(|w| w == b"id").unwrap() - 3;
     in_transaction(TABLE_MAP, &map[..names], "binlog_row_metadata = FULL");
@@ -253,13 +253,17 @@ fn what_is_refused_says_where_and_what_to_do() {
         map[types - 1] = code;
         let mut parser = parser();
         begin(&mut parser);
-        assert_eq!(feed(&mut parser, TABLE_MAP, 250, &map), Ok(None), "not of tables that are not wanted");
+        assert_eq!(
+            feed(&mut parser, TABLE_MAP, 250, &map),
+            Ok(None),
+            "tables that are not wanted are ignored"
+        );
     }
 }
 
-/// Nor does a damaged cell of an excluded column pass.
+/// A damaged cell of an excluded column is an error, too.
 #[test]
-fn excluded_columns() {
+fn excluded_columns_are_skipped() {
     let excluding = |columns: &[&str]| {
         let excluded = columns.iter().map(|c| (TableName::new("d", "wanted"), (*c).to_owned())).collect();
         let mut parser = EventParser { excluded, ..parser() };
@@ -288,9 +292,9 @@ fn excluded_columns() {
     assert!(error.contains("the excluded column `id`") && error.contains("exclude_from_capture"), "{error}");
 }
 
-/// A key that holds only the beginning of a column is a key of the whole column.
+/// A key that holds only a prefix of a column counts as a key of the whole column.
 #[test]
-fn keys_with_prefixes() {
+fn keys_of_prefixes_are_keys_of_columns() {
     let map = table_map(1, "wanted");
     let key = map.windows(4).position(|w| w == [8, 2, 1, 0]).unwrap();
     let map = [&map[..key], &[9, 4, 1, 1, 0, 0], &map[key + 4..]].concat();
@@ -304,7 +308,7 @@ fn keys_with_prefixes() {
 }
 
 #[test]
-fn savepoints_and_temporary_tables_are_passed_over() {
+fn savepoints_and_temporary_tables_are_skipped() {
     let mut parser = parser();
     begin(&mut parser);
     for sql in ["SAVEPOINT `s`", "ROLLBACK TO `s`", "DROP TEMPORARY TABLE IF EXISTS x"] {
@@ -315,13 +319,13 @@ fn savepoints_and_temporary_tables_are_passed_over() {
 }
 
 #[test]
-fn events_that_end_too_early_are_errors() {
+fn truncated_events_are_errors() {
     let map = table_map(1, "wanted");
     for end in 0..map.len() {
         let mut parser = parser();
         begin(&mut parser);
         let cut = feed(&mut parser, TABLE_MAP, 250, &map[..end]);
-        // Only the last field, which is not needed, may be missing.
+        // Only the last field may be missing, because it is not needed.
         assert!(cut.is_err() || end == map.len() - 3 || end == map.len() - 6, "{end}");
     }
     let mut parser = parser();

@@ -1,14 +1,14 @@
-//! Character sets by tables that `cargo xtask charsets` has taken from MySQL itself; that command says
-//! what their lines mean.
+//! Character sets that are decoded by tables. `cargo xtask charsets` extracts the tables from MySQL itself
+//! and documents the format of their lines.
 
 use std::sync::OnceLock;
 
 use crate::cursor::Malformed;
 
-/// What has no meaning; no character set has this noncharacter.
+/// Marks undefined sequences. No character set contains this noncharacter.
 const NONE: u16 = 0xffff;
 
-/// The byte that begins a sequence of three, in the character sets that have some.
+/// The first byte of a three-byte sequence, in the character sets that have such sequences.
 const THREE: u8 = 0x8f;
 
 macro_rules! tables {
@@ -28,33 +28,37 @@ static TABLES: [OnceLock<Table>; TEXTS.len()] = [const { OnceLock::new() }; TEXT
 pub(crate) struct Tabled(usize);
 
 impl Tabled {
-    /// The one of MySQL's name for it.
+    /// Looks a character set up by MySQL's name for it.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         TEXTS.iter().position(|(known, _)| *known == name).map(Self)
     }
 
-    /// Bytes as text.
+    /// Decodes bytes of this character set.
     pub(crate) fn decode(self, bytes: &[u8]) -> Result<String, Malformed> {
         let (name, text) = TEXTS[self.0];
         let table = TABLES[self.0].get_or_init(|| Table::read(text));
-        table.decode(bytes).ok_or_else(|| format!("the bytes are no valid {name}"))
+        table.decode(bytes).ok_or_else(|| format!("the bytes are not valid {name}"))
     }
 }
 
 /// The characters of sequences of one to four bytes.
 struct Table {
     one: Vec<u16>,
-    /// Empty where there are none of two bytes.
+    /// Sequences of two bytes. Empty if the character set has none.
     two: Vec<u16>,
-    /// By the last two bytes. Empty where there are none of three.
+    /// Sequences of three bytes, indexed by the last two. Empty if the character set has none.
     three: Vec<u16>,
-    /// Of four bytes: the number of the first sequence, its character, how many.
+    /// Runs of four-byte sequences: the number of the first sequence, its character, and the length of the
+    /// run.
     runs: Vec<(u32, u32, u32)>,
 }
 
 impl Table {
+    /// Parses a table.
+    ///
     /// # Panics
-    /// On a text that is no table; the tests read them all.
+    ///
+    /// The text is not a valid table. The tests parse every table.
     fn read(text: &str) -> Self {
         let mut table = Self { one: vec![NONE; 0x100], two: Vec::new(), three: Vec::new(), runs: Vec::new() };
         let number = |hex: &str| u32::from_str_radix(hex, 16).expect("a table holds hexadecimal numbers");
@@ -111,7 +115,8 @@ impl Table {
         Some(out)
     }
 
-    /// The character of four bytes, which count up as 0x81–0xfe, 0x30–0x39, 0x81–0xfe, 0x30–0x39.
+    /// The character of a four-byte sequence. The bytes count up within 0x81–0xfe, 0x30–0x39, 0x81–0xfe and
+    /// 0x30–0x39.
     fn four(&self, bytes: [u8; 4]) -> Option<u32> {
         let digit = |i: usize, first: u8| bytes[i].checked_sub(first).map(u32::from);
         let (c, d) = (digit(2, 0x81).filter(|n| *n < 126)?, digit(3, 0x30).filter(|n| *n < 10)?);
@@ -131,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn every_table_is_read() {
+    fn every_table_is_parsed() {
         for (name, _) in TEXTS {
             assert_eq!(decode(name, b"Az09 \n").unwrap(), "Az09 \n", "{name}");
         }
     }
 
     #[test]
-    fn sequences_of_every_length() {
+    fn sequences_of_every_length_are_decoded() {
         assert_eq!(decode("koi8r", b"\xc1a\xff").unwrap(), "аaЪ");
         assert_eq!(decode("swe7", b"[\\]").unwrap(), "ÄÖÅ");
         assert_eq!(decode("sjis", b"a\x8a\xbf\xb1").unwrap(), "a漢ｱ");

@@ -25,7 +25,7 @@ fn record(stage: Stage) -> PhaseRecord {
     }
 }
 
-/// Everything as every default gate wants it.
+/// Measurements that meet every default gate.
 fn good() -> Measurements {
     let mut all = Measurements::none("x");
     for named in NAMES {
@@ -44,7 +44,7 @@ fn at(record: &PhaseRecord, measured: &Measurements, now_us: i64) -> Outlook {
 }
 
 #[test]
-fn with_everything_well_it_walks_to_the_end_by_itself() {
+fn with_all_gates_met_the_rollout_advances_to_its_end() {
     let stages = POLICY.plan.stages().to_vec();
     for pair in stages.windows(2) {
         let outlook = at(&record(pair[0]), &good(), 10 * SECOND);
@@ -56,7 +56,7 @@ fn with_everything_well_it_walks_to_the_end_by_itself() {
 }
 
 #[test]
-fn a_gate_that_is_not_met_is_named_with_its_number() {
+fn an_unmet_gate_is_named_with_its_measurement() {
     let mut measured = good();
     measured.set("open_mismatches", Ok(3.0));
     measured.set("apply_lag_seconds", Err("Kafka does not answer".into()));
@@ -77,14 +77,14 @@ fn a_gate_that_is_not_met_is_named_with_its_number() {
 }
 
 #[test]
-fn a_failing_canary_steps_back_also_where_nothing_walks_by_itself() {
+fn a_failing_canary_rolls_back_even_without_auto() {
     let mut measured = good();
     measured.set("canary_mismatches", Ok(1.0));
     let stages = POLICY.plan.stages().to_vec();
     for pair in stages.windows(2).filter(|pair| pair[1].phase >= Phase::Canary) {
         for auto in [true, false] {
             let record = PhaseRecord { auto, ..record(pair[1]) };
-            // At once: no time must be held to go back.
+            // At once: a rollback needs no soak time.
             assert_eq!(at(&record, &measured, 0).decision, Decision::Back(pair[0]));
         }
         let paused = PhaseRecord { paused: true, ..record(pair[1]) };
@@ -93,7 +93,7 @@ fn a_failing_canary_steps_back_also_where_nothing_walks_by_itself() {
 }
 
 #[test]
-fn cassandra_failing_steps_back_once_enough_was_read() {
+fn fallbacks_roll_back_once_there_are_enough_reads() {
     let canary = record(Stage { phase: Phase::Canary, percent: 25.0 });
     for (reads, back) in [(19.0, false), (20.0, true)] {
         let mut measured = good();
@@ -106,14 +106,14 @@ fn cassandra_failing_steps_back_once_enough_was_read() {
 }
 
 #[test]
-fn time_counts_from_when_somebody_watches() {
+fn the_soak_time_counts_from_when_measuring_began() {
     let (record, measured) = (record(Stage { phase: Phase::Verify, percent: 0.0 }), good());
     let held = |watched_since_us, now_us| {
         assess(&POLICY, Situation { record: &record, measured: &measured, watched_since_us, now_us }).held
     };
     assert_eq!(held(0, 9 * SECOND), Duration::from_secs(9));
     assert_eq!(held(4 * SECOND, 9 * SECOND), Duration::from_secs(5));
-    // A clock that was set back.
+    // The clock was set back.
     assert_eq!(held(9 * SECOND, 4 * SECOND), Duration::ZERO);
 }
 
@@ -135,7 +135,7 @@ fn measurements() -> impl Strategy<Value = Measurements> {
     })
 }
 
-/// Mostly well, so that steps are taken.
+/// Mostly good, so that transitions happen.
 fn mostly_good() -> impl Strategy<Value = Measurements> {
     prop_oneof![2 => Just(good()), 1 => measurements()]
 }
@@ -144,7 +144,7 @@ fn stages() -> impl Strategy<Value = Stage> {
     proptest::sample::select(POLICY.plan.stages().to_vec())
 }
 
-/// So many cases, unless `PROPTEST_CASES` says otherwise.
+/// This many cases, unless `PROPTEST_CASES` is set.
 fn cases(cases: u32) -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
@@ -161,9 +161,9 @@ proptest! {
     ) {
         let record = PhaseRecord { auto, paused, ..record(stage) };
         let outlook = at(&record, &measured, held * SECOND);
-        // The same again.
+        // The same input gives the same outlook.
         prop_assert_eq!(&outlook, &at(&record, &measured, held * SECOND));
-        // Back is always possible but from the first stage.
+        // A rollback is possible from every stage but the first.
         prop_assert_eq!(outlook.previous, POLICY.plan.previous(stage));
         prop_assert_eq!(outlook.previous.is_none(), stage.phase == Phase::Prepare);
         let well = POLICY.gates(stage.phase).iter().all(|gate| gate.judge(&measured).met)

@@ -1,4 +1,4 @@
-//! Compressed transactions, whole and damaged; XA.
+//! Compressed transactions, intact and damaged, and XA transactions.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn event(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[0, 0, 0, 0, kind, 9, 0, 0, 0][..], &size, &[0; 6], body].concat()
 }
 
-/// A transaction's events without the GTID.
+/// The events of a transaction without its GTID event.
 fn events() -> Vec<u8> {
     let write = [&rows_head(1, &[0x1f]), ROW].concat();
     [
@@ -31,7 +31,7 @@ fn compressed(events: &[u8]) -> Vec<u8> {
     body(0, events.len(), &zstd::encode_all(events, 3).unwrap())
 }
 
-/// Everything that a compressed transaction gives.
+/// All events of a compressed transaction.
 fn inflate(body: &[u8]) -> Result<Vec<BinlogEvent>, DecodeError> {
     let mut parser = parser();
     feed(&mut parser, GTID, 100, &gtid())?;
@@ -43,7 +43,7 @@ fn inflate(body: &[u8]) -> Result<Vec<BinlogEvent>, DecodeError> {
 }
 
 #[test]
-fn a_compressed_transaction_is_one_like_any_other() {
+fn a_compressed_transaction_yields_the_same_events() {
     let stored = body(255, events().len(), &events());
     for body in [compressed(&events()), stored] {
         let found = inflate(&body).unwrap();
@@ -53,7 +53,7 @@ fn a_compressed_transaction_is_one_like_any_other() {
             panic!("{found:?}")
         };
         assert_eq!(values(one), [(None, Some(row()))]);
-        // All of it ends where it ends.
+        // All its events have its end as their position.
         assert_eq!((one.end, two.end), (900, 900));
         assert_eq!(*commit, BinlogEvent::Commit { position: at("binlog.000001", 900) });
     }
@@ -66,14 +66,15 @@ fn a_damaged_payload_is_an_error_with_the_position() {
         let error = inflate(body).unwrap_err().to_string();
         assert!(error.contains("binlog.000001:900") && error.contains(text), "{error}");
     };
-    // Without the commit, with nothing in it, with something after the commit, with another transaction in it.
+    // A payload without a commit, an empty one, one with an event after the commit, and one with another
+    // transaction.
     let events = events();
     refused(&compressed(&events[..events.len() - 27]), "inside a transaction");
     refused(&compressed(&[]), "inside a transaction");
     refused(&compressed(&[&events[..], &event(XID, &[0; 8])].concat()), "has not begun");
     refused(&compressed(&event(GTID, &gtid())), "inside a compressed transaction");
     refused(&compressed(&event(PAYLOAD, &whole)), "inside a compressed transaction");
-    // Cut, longer and shorter than it says, with an event that is longer than all of it.
+    // A truncated payload, sizes too small and too large, and an event longer than the payload.
     let inner = zstd::encode_all(&events[..], 3).unwrap();
     for end in 0..inner.len() {
         refused(&body(0, events.len(), &inner[..end]), "its payload");
@@ -87,7 +88,7 @@ fn a_damaged_payload_is_an_error_with_the_position() {
     for end in 0..whole.len() {
         assert!(inflate(&whole[..end]).is_err(), "{end}");
     }
-    // Every byte turned over, one at a time: an error, or rows that can be read.
+    // Inverting any single byte yields an error or rows that can be decoded.
     for at in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0xff;
@@ -100,7 +101,7 @@ fn a_damaged_payload_is_an_error_with_the_position() {
 }
 
 #[test]
-fn xa_transactions() {
+fn xa_transactions_are_decoded() {
     let prepare = |one_phase: u8| [&[one_phase][..], &[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], b"a"].concat();
     let begin = |parser: &mut EventParser| {
         feed(parser, GTID, 100, &gtid()).unwrap();
@@ -115,16 +116,16 @@ fn xa_transactions() {
         feed(&mut parser, XA_PREPARE, 400, &prepare(0)),
         Ok(Some(BinlogEvent::Prepared { position: position.clone() }))
     );
-    for (sql, says) in [("XA COMMIT X'61',X'',1", true), ("XA ROLLBACK X'61',X'',1", false)] {
+    for (sql, commits) in [("XA COMMIT X'61',X'',1", true), ("XA ROLLBACK X'61',X'',1", false)] {
         feed(&mut parser, GTID, 400, &gtid()).unwrap();
         let event = feed(&mut parser, QUERY, 400, &query(sql)).unwrap().unwrap();
         let BinlogEvent::Decided { xid, committed, position: end, commit_us: 7, .. } = event else {
             panic!("{event:?}")
         };
-        assert_eq!((xid.as_str(), committed, &end), ("X'61',X'',1", says, &position));
+        assert_eq!((xid.as_str(), committed, &end), ("X'61',X'',1", commits, &position));
     }
     begin(&mut parser);
     assert_eq!(feed(&mut parser, XA_PREPARE, 400, &prepare(1)), Ok(Some(BinlogEvent::Commit { position })));
     begin(&mut parser);
-    assert!(feed(&mut parser, XID, 400, &[]).is_err(), "an XA transaction does not end so");
+    assert!(feed(&mut parser, XID, 400, &[]).is_err(), "an XID event does not end an XA transaction");
 }

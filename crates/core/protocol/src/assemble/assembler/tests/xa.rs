@@ -1,4 +1,4 @@
-//! XA transactions: out at XA COMMIT, whatever happens in between.
+//! XA transactions are published at XA COMMIT, whatever happens between XA PREPARE and XA COMMIT.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn without(set: &GtidSet, number: u64) -> GtidSet {
     set.minus(&one)
 }
 
-/// Row ids of a prepared transaction that is too large to be kept.
+/// The row ids of a prepared transaction that exceeds the memory limit.
 const MANY: [i64; 40] = {
     let mut ids = [0; 40];
     let mut i = 0;
@@ -64,14 +64,14 @@ fn rows_are_out_at_the_commit_and_the_checkpoint_lacks_the_prepare_until_then() 
     let (batch, after) = assembler.take(None);
     assert_eq!(brief(&batch), [("c", None, Some(1)), ("c", None, Some(2))]);
     assert_eq!(versions(&batch), [3000, 3001], "minted at the commit");
-    let Said::Row(change) = Judge::new().said(&batch.records[1]) else { panic!() };
+    let Content::Row(change) = Decoder::new().content(&batch.records[1]) else { panic!() };
     assert_eq!(
         (change.source.gtid, change.source.pos, change.source.row),
         (Some(gtid(4).to_string()), 1300, 1)
     );
     assert_eq!((after.gtid_set, after.position), (upto(4), at(1300)));
 
-    // A capture that begins at the watermark in between is sent the prepared transaction again.
+    // MySQL sends the prepared transaction again to a capture that resumes from the watermark in between.
     let mut replay = Assembler::resume(config(), &before);
     feed(&mut replay, [xa(2, XID), insert(&t, &[1, 2]), prepared(1100), decided(4, XID, true, 1300)]);
     let (repeated, _) = replay.take(None);
@@ -80,15 +80,15 @@ fn rows_are_out_at_the_commit_and_the_checkpoint_lacks_the_prepare_until_then() 
 }
 
 #[test]
-fn nothing_is_out_after_a_rollback() {
+fn a_rollback_publishes_nothing() {
     let t = table("t");
     let mut assembler = assembler();
     feed(&mut assembler, [xa(2, XID), insert(&t, &[1]), prepared(1100)]);
     feed(&mut assembler, [xa(3, OTHER), insert(&t, &[2]), prepared(1200)]);
     feed(&mut assembler, [decided(4, XID, false, 1300), decided(5, OTHER, true, 1400)]);
-    // The xid is free again.
+    // The xid may be used again.
     feed(&mut assembler, [xa(6, XID), insert(&t, &[3]), prepared(1500), decided(7, XID, true, 1600)]);
-    // Rolled back, and prepared before the log began: nothing to do.
+    // A rollback of a transaction prepared before the log began needs nothing.
     feed(&mut assembler, [decided(8, "X'63',X'',1", false, 1700)]);
     let (batch, watermark) = assembler.take(None);
     assert_eq!(brief(&batch), [("c", None, Some(2)), ("c", None, Some(3))]);
@@ -104,20 +104,20 @@ fn one_phase_is_a_transaction_like_any_other() {
     feed(&mut assembler, [xa(2, XID), insert(&t, &[1]), commit(1100)]);
     let (batch, watermark) = assembler.take(None);
     assert_eq!((brief(&batch).len(), versions(&batch)[0], watermark.gtid_set), (1, 2000, upto(2)));
-    let rows = cut_at(1, 2000);
-    let found = refusal(&rows, [xa(3, XID), insert(&t, &[1]), commit(1100)]);
+    let partial = partial_at(1, 2000);
+    let found = refusal(&partial, [xa(3, XID), insert(&t, &[1]), commit(1100)]);
     assert!(matches!(found, AssembleError::PartialMissing { .. }), "{found}");
 }
 
 #[test]
-fn too_many_rows_are_read_again() {
+fn rows_beyond_the_limit_are_read_again() {
     let t = table("t");
     let mut assembler = assembler();
     feed(&mut assembler, [xa(2, XID), insert(&t, &MANY), prepared(1100)]);
     assert_eq!(assembler.rows_needed(), None);
     feed(&mut assembler, [decided(3, XID, true, 1200)]);
     assert_eq!(assembler.rows_needed(), Some(&gtid(2)));
-    // Others may come with it. It may be cut.
+    // Other transactions may come with it. A batch may end inside it.
     feed(&mut assembler, [idle(4), begin(9, 9), insert(&t, &[99]), commit(90), xa(2, XID)]);
     feed(&mut assembler, [insert(&t, &MANY[..30])]);
     let (first, partial) = assembler.take(None);
@@ -131,7 +131,7 @@ fn too_many_rows_are_read_again() {
     assert_eq!((whole.gtid_set, whole.position, whole.partial), (upto(3), at(1200), None));
     assert_eq!((first.rows, second.rows), (30, 10));
 
-    // From the cut on: the same rows, once.
+    // A capture that resumes from the partial watermark publishes the same rows once.
     let mut replay = Assembler::resume(config(), &partial);
     feed(&mut replay, [xa(2, XID), insert(&t, &MANY), prepared(1100), decided(3, XID, true, 1200)]);
     assert_eq!(replay.take(None).1.partial, partial.partial, "it is still partial");
@@ -140,9 +140,9 @@ fn too_many_rows_are_read_again() {
     assert_eq!(brief(&repeated), brief(&second));
 }
 
-/// What is kept of all of them together has the limit.
+/// One limit applies to all pending XA transactions together.
 #[test]
-fn the_limit_is_that_of_all() {
+fn pending_transactions_share_one_limit() {
     let t = table("t");
     let mut assembler = assembler();
     feed(&mut assembler, [xa(2, XID), insert(&t, &[1, 2, 3]), prepared(1100)]);
