@@ -219,8 +219,8 @@ pub enum PublishError {
         /// Whether the same publisher may publish the same batch again.
         retriable: bool,
     },
-    /// The publisher can no longer be used, and the outcome of its last transaction is unknown. The start of a
-    /// new publisher resolves it: it commits or aborts the old transaction.
+    /// The publisher can no longer be used, and the outcome of its last transaction is unknown. The start of
+    /// a new publisher resolves it: it commits or aborts the old transaction.
     #[error("the publisher has failed: {0}")]
     Failed(String),
     /// The caller's `finish` failed, and the transaction was aborted.

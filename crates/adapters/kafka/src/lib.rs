@@ -1,7 +1,7 @@
 //! The Kafka adapter: topics, the schema store, transactional publishing, consuming, offsets and lag.
 //!
-//! This is the only crate that uses rdkafka. librdkafka's calls block, and its clients must be polled. So each
-//! client runs on its own thread, and callers use an async API.
+//! This is the only crate that uses rdkafka. librdkafka's calls block, and its clients must be polled. So
+//! each client runs on its own thread, and callers use an async API.
 //!
 //! Guarantees:
 //!
@@ -9,8 +9,8 @@
 //!   ever resets itself to the earliest or the latest record.
 //! - A record counts as written only after all in-sync replicas have acknowledged it.
 //! - Queues are bounded by bytes.
-//! - An unavailable broker is not an error after the start. librdkafka retries without limit. `last_error()` of
-//!   each client returns the last problem, and roles show it.
+//! - An unavailable broker is not an error after the start. librdkafka retries without limit. `last_error()`
+//!   of each client returns the last problem, and roles show it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), tandem_kafka::ConsumeError> {

@@ -43,8 +43,8 @@ impl fmt::Debug for BinlogStream {
 type Raw = Result<Option<Bytes>, Error>;
 
 impl BinlogStream {
-    /// Requests every transaction that is not in `from`. The stream returns row events only for tables that are
-    /// `wanted`. It returns all other events.
+    /// Requests every transaction that is not in `from`. The stream returns row events only for tables that
+    /// are `wanted`. It returns all other events.
     ///
     /// # Errors
     /// The server cannot be reached, refuses the account, or has purged transactions that are not in `from`.

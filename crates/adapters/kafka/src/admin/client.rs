@@ -135,8 +135,8 @@ impl Admin {
         blocking(move || partition_count(&consumer, &topic)).await
     }
 
-    /// Returns the last stable offset of each partition. Every visible committed record is below it, and every
-    /// transaction below it has ended.
+    /// Returns the last stable offset of each partition. Every visible committed record is below it, and
+    /// every transaction below it has ended.
     ///
     /// # Errors
     /// The topic does not exist, or the request fails.

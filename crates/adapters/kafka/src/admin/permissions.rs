@@ -1,13 +1,13 @@
 //! Checks which operations the brokers' ACLs deny.
 //!
-//! Kafka reports an account's permissions only for existing resources, and never for transactional ids. So the
-//! check tries each operation under names that begin with `<prefix>.check`, without changing anything that a
-//! consumer reads. It creates a topic with `validate_only`. It commits offsets of a missing topic in a
+//! Kafka reports an account's permissions only for existing resources, and never for transactional ids. So
+//! the check tries each operation under names that begin with `<prefix>.check`, without changing anything
+//! that a consumer reads. It creates a topic with `validate_only`. It commits offsets of a missing topic in a
 //! transaction and aborts that transaction.
 //!
-//! The check does not use the roles' own transactional ids, because a transaction under capture's id would fence
-//! capture. It leaves behind an unused transactional id, which Kafka deletes after a week. If no client needed
-//! them before, Kafka also creates its internal topics for transactions and offsets.
+//! The check does not use the roles' own transactional ids, because a transaction under capture's id would
+//! fence capture. It leaves behind an unused transactional id, which Kafka deletes after a week. If no client
+//! needed them before, Kafka also creates its internal topics for transactions and offsets.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

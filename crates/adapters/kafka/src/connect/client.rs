@@ -46,8 +46,8 @@ impl ClientContext for LogContext {
 
 impl ConsumerContext for LogContext {}
 
-/// Logs librdkafka's own log lines. librdkafka also returns its broker problems as errors, so this function logs
-/// them only at `debug`.
+/// Logs librdkafka's own log lines. librdkafka also returns its broker problems as errors, so this function
+/// logs them only at `debug`.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {

@@ -53,7 +53,8 @@ impl KafkaConfig {
         }
     }
 
-    /// The properties that all clients share. `own` overrides them, and the configured properties override all.
+    /// The properties that all clients share. `own` overrides them, and the configured properties override
+    /// all.
     pub(crate) fn client(&self, own: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config

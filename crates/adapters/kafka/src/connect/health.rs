@@ -10,8 +10,8 @@ use rdkafka::types::RDKafkaErrorCode;
 /// 30 s.
 const REFUSAL_TTL: Duration = Duration::from_secs(40);
 
-/// The current refusal: the brokers refuse the client, or the client does not trust the brokers. Examples are a
-/// wrong password and an untrusted certificate.
+/// The current refusal: the brokers refuse the client, or the client does not trust the brokers. Examples are
+/// a wrong password and an untrusted certificate.
 ///
 /// A refusal needs an operator, but librdkafka retries without limit, so roles show it. All clients of one
 /// [`KafkaConfig`](crate::KafkaConfig) and its clones share this value.

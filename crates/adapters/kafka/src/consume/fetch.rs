@@ -288,8 +288,8 @@ fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared, mode:
     }
 }
 
-/// Records a failed commit. The next round commits the offsets again. A partition that was revoked meanwhile is
-/// no longer known: its new owner starts at the previously committed offset.
+/// Records a failed commit. The next round commits the offsets again. A partition that was revoked meanwhile
+/// is no longer known: its new owner starts at the previously committed offset.
 pub(crate) fn commit_failed(shared: &Shared, list: &TopicPartitionList, error: &KafkaError) {
     shared.health.failed(format!("committing offsets: {error}"));
     let mut state = shared.lock();

@@ -22,24 +22,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads topics as a member of a consumer group. The group shares the partitions among its members.
 ///
-/// The consumer reads only committed records. It commits an offset only after every record below it was marked
-/// [done](Self::done), and within about 50 ms after that. Once all records are done, the committed offset is the
-/// end of the partition, transaction markers included, so Kafka's tools show a lag of 0.
+/// The consumer reads only committed records. It commits an offset only after every record below it was
+/// marked [done](Self::done), and within about 50 ms after that. Once all records are done, the committed
+/// offset is the end of the partition, transaction markers included, so Kafka's tools show a lag of 0.
 ///
 /// A partition without a committed offset starts at offset 0. The consumer commits this start at once, so the
-/// group has an offset from its first assignment on. If the log no longer begins at offset 0, the consumer fails
-/// with [`ConsumeError::OffsetOutOfRange`].
+/// group has an offset from its first assignment on. If the log no longer begins at offset 0, the consumer
+/// fails with [`ConsumeError::OffsetOutOfRange`].
 pub struct GroupConsumer {
     shared: Arc<Shared>,
     ended: Option<tokio::sync::oneshot::Receiver<()>>,
 }
 
 impl GroupConsumer {
-    /// Joins `group` for these topics. The partitions are assigned later, during [`Self::next_batch`].
+    /// Joins `group` for these topics. The group assigns the partitions later, in the background.
     ///
     /// # Errors
-    /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong or the
-    /// subscription fails.
+    /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong or
+    /// the subscription fails.
     pub async fn start(config: &KafkaConfig, group: &str, topics: &[String]) -> Result<Self, ConsumeError> {
         let health = Health::new(&config.refusals);
         let shared = Shared::new(Arc::clone(&health));
@@ -67,12 +67,12 @@ impl GroupConsumer {
         Ok(Self { shared, ended: Some(ended) })
     }
 
-    /// Waits up to `wait` for a first record, then returns the available records, at most `max_records`. Records
-    /// of a partition are in log order. Dropping the future loses no record.
+    /// Waits up to `wait` for a first record, then returns the available records, at most `max_records`.
+    /// Records of a partition are in log order. Dropping the future loses no record.
     ///
     /// # Errors
-    /// [`ConsumeError::OffsetOutOfRange`] if retention deleted unread records; [`ConsumeError::Closed`] after any
-    /// other error was returned; otherwise reading failed.
+    /// [`ConsumeError::OffsetOutOfRange`] if retention deleted unread records; [`ConsumeError::Closed`] after
+    /// any other error was returned; otherwise reading failed.
     pub async fn next_batch(
         &mut self,
         max_records: usize,
@@ -120,8 +120,8 @@ impl GroupConsumer {
         self.shared.health.last()
     }
 
-    /// Commits the done records and leaves the group. Returns after at most 10 s. If Kafka has not answered by
-    /// then, closing continues in the background.
+    /// Commits the done records and leaves the group. Returns after at most 10 s. If Kafka has not answered
+    /// by then, closing continues in the background.
     pub async fn close(mut self) {
         self.shared.stop();
         if let Some(ended) = self.ended.take()

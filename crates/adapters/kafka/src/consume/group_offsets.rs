@@ -31,9 +31,9 @@ impl GroupOffsets {
         Ok(Self { consumer: BackgroundClose::new(consumer), partitions: Arc::default() })
     }
 
-    /// Returns the group's committed offset for every partition of these topics; `None` where there is none. The
-    /// offsets are the broker's current ones. If an open transaction is committing an offset, the call waits for
-    /// the transaction's end.
+    /// Returns the group's committed offset for every partition of these topics; `None` where there is none.
+    /// The offsets are the broker's current ones. If an open transaction is committing an offset, the call
+    /// waits for the transaction's end.
     ///
     /// # Errors
     /// A topic does not exist, or the request fails.

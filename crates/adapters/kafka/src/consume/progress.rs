@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 /// One partition of an assignment.
 ///
-/// The safe offset is the one to commit: nothing below it is left to do. It is the first delivered record that
-/// is not done. Where all delivered records are done, it is the client's *position*.
+/// The safe offset is the one to commit: nothing below it is left to do. It is the first delivered record
+/// that is not done. Where all delivered records are done, it is the client's *position*.
 ///
 /// # Transaction markers
 ///
@@ -24,10 +24,10 @@ use std::collections::VecDeque;
 ///
 /// # Stale positions
 ///
-/// The client keeps the old position after an assignment ends, until the next assignment starts to fetch. Under
-/// the new assignment the old position would skip records that were delivered and not done. So the position at
-/// the revocation is remembered as stale. A position counts only after a record of the new assignment was
-/// delivered, or once it differs from the stale one.
+/// The client keeps the old position after an assignment ends, until the next assignment starts to fetch.
+/// Under the new assignment the old position would skip records that were delivered and not done. So the
+/// position at the revocation is remembered as stale. A position counts only after a record of the new
+/// assignment was delivered, or once it differs from the stale one.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     /// Delivered records in order, and whether each is done. The first one is never done.
@@ -66,8 +66,8 @@ impl Progress {
         }
     }
 
-    /// Marks a record as done. The record may come late, from an earlier assignment. If it was delivered again
-    /// meanwhile, it counts as done. An unknown record is ignored.
+    /// Marks a record as done. The record may come late, from an earlier assignment. If it was delivered
+    /// again meanwhile, it counts as done. An unknown record is ignored.
     pub(crate) fn done(&mut self, offset: i64) {
         if let Ok(i) = self.delivered.binary_search_by_key(&offset, |d| d.0) {
             self.delivered[i].1 = true;

@@ -12,8 +12,8 @@ use crate::consume::fetch::{self, Shared};
 use crate::error::ConsumeError;
 use tandem_wire::log::InRecord;
 
-/// Reads the committed records of given partitions from given offsets. Joins no group, but can commit its offsets
-/// under a group's name.
+/// Reads the committed records of given partitions from given offsets. Joins no group, but can commit its
+/// offsets under a group's name.
 pub struct TailReader {
     shared: Arc<Shared>,
     consumer: BackgroundClose<LogContext>,
@@ -29,7 +29,8 @@ impl TailReader {
         Self::start_as(config, &format!("{}.reader", config.prefix), from).await
     }
 
-    /// The same, with the name of the group for which [`Self::commit`] commits. The group must have no members.
+    /// The same, with the name of the group for which [`Self::commit`] commits. The group must have no
+    /// members.
     ///
     /// # Errors
     /// As for [`Self::start`].
@@ -63,12 +64,12 @@ impl TailReader {
         Ok(Self { shared, consumer })
     }
 
-    /// Waits up to `wait` for a first record, then returns the available records, at most `max_records`. Records
-    /// of a partition are in log order. Dropping the future loses no record.
+    /// Waits up to `wait` for a first record, then returns the available records, at most `max_records`.
+    /// Records of a partition are in log order. Dropping the future loses no record.
     ///
     /// # Errors
-    /// [`ConsumeError::OffsetOutOfRange`] if the log no longer holds the next record; [`ConsumeError::Closed`]
-    /// after any other error was returned; otherwise reading failed.
+    /// [`ConsumeError::OffsetOutOfRange`] if the log no longer holds the next record;
+    /// [`ConsumeError::Closed`] after any other error was returned; otherwise reading failed.
     pub async fn next_batch(
         &mut self,
         max_records: usize,
@@ -84,9 +85,9 @@ impl TailReader {
         Ok(records)
     }
 
-    /// Returns the offset below which [`Self::next_batch`] has returned every committed record of a partition. At
-    /// the end of the log it is the end, transaction markers included. Returns `None` for a partition that this
-    /// reader does not read.
+    /// Returns the offset below which [`Self::next_batch`] has returned every committed record of a
+    /// partition. At the end of the log it is the end, transaction markers included. Returns `None` for a
+    /// partition that this reader does not read.
     pub fn consumed_to(&self, topic: &str, partition: i32) -> Option<i64> {
         self.shared.lock().progress(topic, partition).map(|p| p.safe())
     }

@@ -28,8 +28,9 @@ const IN_FLIGHT_KIB: usize = 64 << 10;
 /// How long the thread waits for acknowledgements after the last `Producer` was dropped.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Writes records idempotently, in the order of the calls. A record counts as written once every in-sync replica
-/// has acknowledged it. While no broker can be reached, the producer waits without limit. Cheap to clone.
+/// Writes records idempotently, in the order of the calls. A record counts as written once every in-sync
+/// replica has acknowledged it. While no broker can be reached, the producer waits without limit. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Producer {
     batches: Sender<Batch>,
@@ -106,8 +107,8 @@ pub(crate) fn ping_broker(config: &KafkaConfig) -> Result<(), PublishError> {
     })
 }
 
-/// The batches in flight. A record's opaque holds its batch's number in the upper half and its index in the batch
-/// in the lower half.
+/// The batches in flight. A record's opaque holds its batch's number in the upper half and its index in the
+/// batch in the lower half.
 struct Acknowledgements {
     in_flight: Mutex<HashMap<usize, InFlight>>,
     health: Arc<Health>,
@@ -217,14 +218,14 @@ fn run(producer: &BaseProducer<Acknowledgements>, orders: &Receiver<Batch>) {
     }
 }
 
-/// The pause while there is no acknowledgement yet. librdkafka's own `flush` checks every 100 ms. With this pause
-/// a transaction takes about 10 ms.
+/// The pause while there is no acknowledgement yet. librdkafka's own `flush` checks every 100 ms. With this
+/// pause a transaction takes about 10 ms.
 const ACK_PAUSE: Duration = Duration::from_micros(250);
 
 /// Takes the acknowledgements that have arrived. If there are none, waits [`ACK_PAUSE`].
 ///
-/// This does not use the timeout of `poll`: it counts in whole milliseconds, returns only at its deadline, and
-/// spins for any shorter time.
+/// This does not use the timeout of `poll`: it counts in whole milliseconds, returns only at its deadline,
+/// and spins for any shorter time.
 pub(crate) fn take_acknowledgements<C: ProducerContext>(producer: &BaseProducer<C>) {
     let before = producer.in_flight_count();
     producer.poll(Duration::ZERO);

@@ -31,11 +31,11 @@ const ABORT_STEP: Duration = Duration::from_millis(50);
 
 type Finish = Box<dyn FnOnce(&EndOffsets) -> Result<Vec<OutRecord>, BoxError> + Send>;
 
-/// Publishes batches of records, each in a Kafka transaction. Readers of committed records see all records of a
-/// batch or none.
+/// Publishes batches of records, each in a Kafka transaction. Readers of committed records see all records of
+/// a batch or none.
 ///
-/// Only one publisher with a given transactional id can publish. The start of a new publisher fences every older
-/// one, wherever it runs, and aborts its open transaction.
+/// Only one publisher with a given transactional id can publish. The start of a new publisher fences every
+/// older one, wherever it runs, and aborts its open transaction.
 pub struct TransactionalPublisher {
     commands: Sender<Command>,
     /// Held for the length of a transaction.
@@ -50,12 +50,12 @@ struct Command {
 }
 
 impl TransactionalPublisher {
-    /// Takes over the transactional id. When this returns, no older publisher can commit, and every record that
-    /// an older one committed is visible.
+    /// Takes over the transactional id. When this returns, no older publisher can commit, and every record
+    /// that an older one committed is visible.
     ///
     /// # Errors
-    /// [`PublishError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong, or the
-    /// takeover fails or takes longer than 30 s.
+    /// [`PublishError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong,
+    /// or the takeover fails or takes longer than 30 s.
     pub async fn start(config: &KafkaConfig, transactional_id: &str) -> Result<Self, PublishError> {
         let health = Health::new(&config.refusals);
         let (config, id, seen) = (config.clone(), transactional_id.to_owned(), Arc::clone(&health));
@@ -88,8 +88,8 @@ impl TransactionalPublisher {
     /// Dropping the future does not stop the transaction. The next call waits for its end.
     ///
     /// # Errors
-    /// After any error but [`PublishError::Failed`], no record of the batch is visible or will become visible.
-    /// After [`PublishError::Failed`] the outcome is unknown.
+    /// After any error but [`PublishError::Failed`], no record of the batch is visible or will become
+    /// visible. After [`PublishError::Failed`] the outcome is unknown.
     pub async fn publish(
         &self,
         records: Vec<OutRecord>,
@@ -109,7 +109,8 @@ impl TransactionalPublisher {
     }
 }
 
-/// The acknowledgements of the open transaction. Each record's opaque is the number of its topic and partition.
+/// The acknowledgements of the open transaction. Each record's opaque is the number of its topic and
+/// partition.
 struct Deliveries {
     state: Mutex<DeliveryState>,
     health: Arc<Health>,
@@ -161,8 +162,8 @@ impl ProducerContext for Deliveries {
 #[derive(Default)]
 struct PartitionNumbers {
     numbers: HashMap<(Arc<str>, i32), usize>,
-    /// A cache: the topic of the last record and the numbers of its partitions. The next record mostly has the
-    /// same topic, with the same `Arc`.
+    /// A cache: the topic of the last record and the numbers of its partitions. The next record mostly has
+    /// the same topic, with the same `Arc`.
     last: Option<(Arc<str>, Vec<Option<usize>>)>,
 }
 
@@ -226,8 +227,8 @@ impl Worker {
         Ok(self.ends(&places))
     }
 
-    /// Sends records and waits until each is acknowledged. The client copies a record, so this drops each record
-    /// right after sending it.
+    /// Sends records and waits until each is acknowledged. The client copies a record, so this drops each
+    /// record right after sending it.
     fn send(&self, records: Vec<OutRecord>, places: &mut PartitionNumbers) -> Result<(), PublishError> {
         let mut known = places.numbers.len();
         for record in records {

@@ -136,8 +136,9 @@ impl Client {
     }
 }
 
-/// The TLS configuration of an HTTP client. It trusts the certificates in the file `ca`, or else those that the
-/// system trusts. `name` is the file's key in the configuration, for error messages. TLS uses the system's OpenSSL.
+/// The TLS configuration of an HTTP client. It trusts the certificates in the file `ca`, or else those that
+/// the system trusts. `name` is the file's key in the configuration, for error messages. TLS uses the
+/// system's OpenSSL.
 ///
 /// # Errors
 /// The file cannot be read or contains no certificate.

@@ -85,8 +85,8 @@ impl Registry {
         Ok(Self { inner })
     }
 
-    /// Checks that the registry answers and accepts the account. Returns the subjects that have a compatibility
-    /// level.
+    /// Checks that the registry answers and accepts the account. Returns the subjects that have a
+    /// compatibility level.
     pub(crate) async fn check(&self, subjects: &[String]) -> Result<Vec<HeldSubject>, ConsumeError> {
         let prefix = &self.inner.kafka.prefix;
         let answer = self.ask_within(CHECK_TIMEOUT, &format!("/subjects?subjectPrefix={prefix}.")).await?;
@@ -209,8 +209,8 @@ impl Registry {
         }
     }
 
-    /// Verifies that the last records of a topic can be read with the schemas that the registry has under their
-    /// ids.
+    /// Verifies that the last records of a topic can be read with the schemas that the registry has under
+    /// their ids.
     async fn verify_records(&self, topic: &str) -> Result<(), ConsumeError> {
         let kafka = &self.inner.kafka;
         for partition in 0..Admin::connect(kafka).await?.partitions(topic).await? {
@@ -322,8 +322,8 @@ impl Inner {
     }
 }
 
-/// Checks periodically that the registry still has the newest schema, until the store is dropped. A registry that
-/// does not answer does not count as one that lost schemas.
+/// Checks periodically that the registry still has the newest schema, until the store is dropped. A registry
+/// that does not answer does not count as one that lost schemas.
 async fn check_periodically(registry: Weak<Inner>) {
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;

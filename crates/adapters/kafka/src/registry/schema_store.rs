@@ -23,8 +23,9 @@ enum Backend {
 }
 
 impl SchemaStore {
-    /// Opens the configured registry, or else the log's schema topic. A registry is first contacted when it is
-    /// needed. The schema topic is created if it does not exist, read to its end, and followed from then on.
+    /// Opens the configured registry, or else the log's schema topic. A registry is first contacted when it
+    /// is needed. The schema topic is created if it does not exist, read to its end, and followed from then
+    /// on.
     ///
     /// # Errors
     /// The configuration is wrong, or the schema topic cannot be created or read.
@@ -47,12 +48,12 @@ impl SchemaStore {
         Registry::open(registry, config)?.check(&subjects).await
     }
 
-    /// Registers the key and envelope schemas of a table for a topic, unless they are registered already. Returns
-    /// once every process can find them. A registry assigns its own ids, see [`Self::reframe`].
+    /// Registers the key and envelope schemas of a table for a topic, unless they are registered already.
+    /// Returns once every process can find them. A registry assigns its own ids, see [`Self::reframe`].
     ///
     /// # Errors
-    /// [`ConsumeError::SchemaCollision`] if an id belongs to another schema; otherwise the store refuses a schema,
-    /// has lost schemas, or cannot be reached.
+    /// [`ConsumeError::SchemaCollision`] if an id belongs to another schema; otherwise the store refuses a
+    /// schema, has lost schemas, or cannot be reached.
     pub async fn register(&self, topic: &str, schema: &TableSchema) -> Result<(), ConsumeError> {
         let (key, value) = (schema.key_subject(topic), schema.value_subject(topic));
         for (subject, id, json) in
@@ -68,7 +69,8 @@ impl SchemaStore {
 
     /// Registers the key and envelope schemas of a table for a topic, and returns the schemas to write with.
     ///
-    /// Where an id already belongs to another schema, the returned schemas have another salt, and so other ids.
+    /// Where an id already belongs to another schema, the returned schemas have another salt, and so other
+    /// ids.
     ///
     /// # Errors
     /// As for [`Self::register`], without collisions.
@@ -99,12 +101,12 @@ impl SchemaStore {
         }
     }
 
-    /// Returns the reader of the envelopes with this schema id. Waits up to 30 s for an unknown id, because its
-    /// schema may still arrive.
+    /// Returns the reader of the envelopes with this schema id. Waits up to 30 s for an unknown id, because
+    /// its schema may still arrive.
     ///
     /// # Errors
-    /// [`ConsumeError::UnknownSchema`] if the id stays unknown; otherwise the schema cannot be parsed, or the store
-    /// fails.
+    /// [`ConsumeError::UnknownSchema`] if the id stays unknown; otherwise the schema cannot be parsed, or the
+    /// store fails.
     pub async fn get(&self, id: u32) -> Result<Arc<ReadSchema>, ConsumeError> {
         match &self.backend {
             Backend::Topic(topic) => topic.get(id).await,

@@ -19,8 +19,8 @@ use tandem_wire::log::{InRecord, OutRecord, Topics};
 /// How long a reader waits for an unknown id, and a writer for its own record.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The schemas in `<prefix>.schemas`. All processes have the same schema for an id, because all follow this topic
-/// and the first record with an id defines it.
+/// The schemas in `<prefix>.schemas`. All processes have the same schema for an id, because all follow this
+/// topic and the first record with an id defines it.
 ///
 /// The topic is compacted. Its keys are `{"subject":…,"id":…}`, its values the schemas' JSON. Cheap to clone.
 #[derive(Clone)]
@@ -73,8 +73,8 @@ impl SchemaTopic {
         Ok(store)
     }
 
-    /// Registers a schema under a subject, unless it is registered already. Returns once every process can find
-    /// it. `json` must be normalised, and `id` must be its id.
+    /// Registers a schema under a subject, unless it is registered already. Returns once every process can
+    /// find it. `json` must be normalised, and `id` must be its id.
     pub(crate) async fn register(&self, subject: &str, id: u32, json: &str) -> Result<(), ConsumeError> {
         if self.inner.has(subject, id, json)? {
             return Ok(());
@@ -89,8 +89,8 @@ impl SchemaTopic {
         self.inner.has(subject, id, json).map(|_| ())
     }
 
-    /// Returns the reader of the envelopes with this schema id. Waits for an unknown id, because its record may
-    /// still arrive.
+    /// Returns the reader of the envelopes with this schema id. Waits for an unknown id, because its record
+    /// may still arrive.
     pub(crate) async fn get(&self, id: u32) -> Result<Arc<ReadSchema>, ConsumeError> {
         let (json, parsed) =
             self.find(id, |entry| (Arc::clone(&entry.json), Arc::clone(&entry.parsed))).await?;
@@ -152,8 +152,8 @@ impl Inner {
         }
     }
 
-    /// Adds a record of the topic. Tandem did not write a record that is not a schema, so it is ignored with a
-    /// warning.
+    /// Adds a record of the topic. Tandem did not write a record that is not a schema, so it is ignored with
+    /// a warning.
     fn take_in(&self, record: &InRecord) {
         let key = record.key.as_deref().and_then(|k| serde_json::from_slice::<Key>(k).ok());
         let json = record.value.as_deref().and_then(|v| std::str::from_utf8(v).ok());

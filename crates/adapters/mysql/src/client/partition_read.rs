@@ -20,8 +20,8 @@ pub struct Bound {
 
 /// A read of one partition. A column is an index into the table's columns.
 ///
-/// The read returns the rows that match `equal` and `range`, ordered by `order`, after the row `after`. Text is
-/// compared byte by byte, as Cassandra does it, not by collation.
+/// The read returns the rows that match `equal` and `range`, ordered by `order`, after the row `after`. Text
+/// is compared byte by byte, as Cassandra does it, not by collation.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PartitionRead {
     /// Columns and their required values.

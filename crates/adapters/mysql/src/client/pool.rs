@@ -181,7 +181,8 @@ impl ClientPool {
         let limit = self.server.timeout;
         let mut lease = self.lease(Instant::now() + limit).await?;
         let question = lease.conn().query_drop(sql);
-        // The lease stays unclean, so the connection is closed: its last GTID belongs to no client transaction.
+        // The lease stays unclean, so the connection is closed: its last GTID belongs to no client
+        // transaction.
         self.server.answer(limit, doing, question).await
     }
 }

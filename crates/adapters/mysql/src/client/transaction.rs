@@ -22,8 +22,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// query reads it from `performance_schema`, where the server keeps the connection's last transactions.
 ///
 /// If that history was switched off meanwhile, its newest GTID is the one of the connection's previous query.
-/// The statement then returns NULL. The GTID is compared as bytes, because a variable's collation differs from
-/// the column's. If a statement fails, MySQL does not run the following ones.
+/// The statement then returns NULL. The GTID is compared as bytes, because a variable's collation differs
+/// from the column's. If a statement fails, MySQL does not run the following ones.
 const COMMIT_AND_GTID: &str = "COMMIT; SET @tandem_before = @tandem_gtid, @tandem_gtid = (SELECT CAST(GTID AS BINARY) FROM \
     performance_schema.events_transactions_history WHERE THREAD_ID = PS_CURRENT_THREAD_ID() AND GTID LIKE \
     '%:%' ORDER BY EVENT_ID DESC LIMIT 1); SELECT IF(@tandem_gtid <=> @tandem_before, NULL, @tandem_gtid)";
@@ -34,8 +34,8 @@ pub enum Commit {
     /// The transaction is committed, and the GTID set contains it.
     ///
     /// Where the server does not report the transaction's GTID, or where the transaction changed nothing, the
-    /// set is everything [visible](crate::ClientPool::visible) at that time. It is `None` where the connection
-    /// broke before the query.
+    /// set is everything [visible](crate::ClientPool::visible) at that time. It is `None` where the
+    /// connection broke before the query.
     Committed(Option<GtidSet>),
     /// The transaction is certainly not committed.
     Failed(MysqlError),
@@ -194,8 +194,8 @@ impl ClientTransaction {
         Ok(())
     }
 
-    /// Commits. Waits up to 10 s for the answer, even beyond the deadline, because an unknown outcome is worse
-    /// than a late one.
+    /// Commits. Waits up to 10 s for the answer, even beyond the deadline, because an unknown outcome is
+    /// worse than a late one.
     pub async fn commit(mut self) -> Commit {
         let doing = "committing";
         let sql = if self.changed { COMMIT_AND_GTID } else { "COMMIT" };

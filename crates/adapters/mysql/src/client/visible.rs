@@ -11,8 +11,8 @@
 //!
 //! While a thread waits between steps 3 and 4, a read can see changes whose GTID is in `gtid_owned` and not
 //! yet in `gtid_executed`. So both sets are needed, and `gtid_owned` must be read first. A GTID that is no
-//! longer owned by then is executed, and stays executed. In the other order, a GTID could move from one set to
-//! the other between the two queries and be in neither answer.
+//! longer owned by then is executed, and stays executed. In the other order, a GTID could move from one set
+//! to the other between the two queries and be in neither answer.
 //!
 //! The union may contain transactions that no read has seen yet. A token with such a transaction is applied a
 //! moment later. A token with a transaction that never ends (a GTID assigned by hand and never committed) is

@@ -17,7 +17,8 @@ fn list(names: impl Iterator<Item = String>) -> String {
 }
 
 /// A key column, by its position in the key, and its parameter. The casts keep the comparison exact: the
-/// driver sends DECIMALs as text, which MySQL would compare as floating-point numbers, and dates as date-times.
+/// driver sends DECIMALs as text, which MySQL would compare as floating-point numbers, and dates as
+/// date-times.
 fn key_column(table: &TableDef, place: usize) -> (String, String) {
     let column = &table.columns[table.primary_key[place]];
     let parameter = match column.ty {
