@@ -1,4 +1,4 @@
-//! The session with the cluster.
+//! The configuration and the session with the cluster.
 
 mod config;
 pub(crate) mod target;

@@ -1,4 +1,4 @@
-//! What can go wrong, and which of it may pass by itself.
+//! Errors, and which of them are transient.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use scylla::errors::{
 /// Why [`crate::Target::connect`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The configuration cannot be right.
+    /// The configuration is invalid.
     #[error("cassandra: {0}")]
     Config(String),
     /// No node answered.
@@ -23,23 +23,23 @@ pub enum ConnectError {
     Unreachable {
         /// The contact points tried.
         nodes: Vec<String>,
-        /// What the last one said.
+        /// The last one's error.
         cause: String,
     },
-    /// The cluster wants other credentials.
+    /// The cluster refuses the credentials.
     #[error("Cassandra refused the login: {cause}; set `user` and `password` of [cassandra]")]
     Authentication {
-        /// What Cassandra said.
+        /// Cassandra's message.
         cause: String,
     },
-    /// The cluster has more than one data centre and none could be chosen.
+    /// The cluster has several data centres, and the local one cannot be determined.
     #[error(
         "cannot tell which of Cassandra's data centres ({}) is the local one; let the first of `nodes` be an \
          address that a node announces (its rpc_address)",
         .datacenters.join(", ")
     )]
     Datacenter {
-        /// The data centres found.
+        /// The cluster's data centres.
         datacenters: Vec<String>,
     },
     /// The cluster does not use the Murmur3 partitioner.
@@ -50,26 +50,26 @@ pub enum ConnectError {
     },
 }
 
-/// Why something about the schema failed.
+/// Why a schema operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// Cassandra did not answer in time, again and again.
+    /// Cassandra did not answer within the retries.
     #[error("could not {action}: Cassandra does not answer: {cause}; try again when it does")]
     Unavailable {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What was heard last.
+        /// The last error.
         cause: String,
     },
-    /// Cassandra refused.
+    /// Cassandra refused the request.
     #[error("could not {action}: {cause}")]
     Refused {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What Cassandra said.
+        /// Cassandra's message.
         cause: String,
     },
-    /// A column that Tandem cannot write.
+    /// Tandem cannot write a column.
     #[error("column `{column}` of table `{table}`: {cause}; leave it to a table that Tandem does not write")]
     Column {
         /// The table.
@@ -81,37 +81,37 @@ pub enum SchemaError {
     },
 }
 
-/// Why a write cannot succeed, however often it is tried.
+/// Why a write can never succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// [`crate::Target::prepare`] has not been given this table.
+    /// [`crate::Target::prepare`] was not called for this table.
     #[error("the table was not prepared")]
     NotPrepared,
-    /// The key or the cells are not as many as the prepared statement has.
+    /// The number of key parts or cells differs from the prepared statement's.
     #[error("{0}; the plan and the prepared table do not agree")]
     Shape(String),
-    /// The table or a column of it is gone.
+    /// The table or one of its columns no longer exists.
     #[error("Cassandra no longer has the table as it was prepared: {0}; run the schema check")]
     SchemaChanged(String),
-    /// The user may not write there.
+    /// The user may not write to the table.
     #[error("Cassandra does not let this user write: {0}; grant MODIFY on the table")]
     Unauthorized(String),
-    /// Cassandra, or the protocol, cannot take this row.
+    /// Cassandra or its protocol cannot store this row.
     #[error("Cassandra refuses the row: {0}")]
     Row(String),
 }
 
 impl Rejection {
-    /// Whether this row alone is at fault; otherwise every write to its table would fail.
+    /// Whether only this row is at fault. Otherwise every write to its table would fail.
     pub fn concerns_row(&self) -> bool {
         matches!(self, Self::Row(_))
     }
 }
 
-/// Mutations of one row that were refused together.
+/// Mutations of one row that Cassandra refused together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedWrite {
-    /// Which of the mutations given to the write, by position.
+    /// The positions of the mutations in the call's list.
     pub mutations: Range<usize>,
     /// The target table.
     pub target: Arc<str>,
@@ -119,47 +119,47 @@ pub struct FailedWrite {
     pub rejection: Rejection,
 }
 
-/// Some mutations can never be written; all others of the same call are durable.
+/// Some mutations can never be written. All other mutations of the same call are durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} of the writes were refused; the first, to table `{}`: {}", .failed.len(), .failed[0].target, .failed[0].rejection)]
 pub struct WriteError {
-    /// What failed, in the order of the mutations; never empty.
+    /// The failures, in the order of the mutations. Never empty.
     pub failed: Vec<FailedWrite>,
 }
 
 /// Why a read failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// [`crate::Target::prepare`] has not been given this table.
+    /// [`crate::Target::prepare`] was not called for this table.
     #[error("table `{target}` was not prepared")]
     NotPrepared {
         /// The target table.
         target: String,
     },
-    /// Cassandra did not answer in time, again and again.
+    /// Cassandra did not answer within the retries.
     #[error("could not read table `{target}`: Cassandra does not answer: {cause}; try again when it does")]
     Unavailable {
         /// The target table.
         target: String,
-        /// What was heard last.
+        /// The last error.
         cause: String,
     },
-    /// Cassandra refused, or answered with something else than what was asked.
+    /// Cassandra refused the read, or its answer does not match the query.
     #[error("could not read table `{target}`: {cause}; run the schema check")]
     Refused {
         /// The target table.
         target: String,
-        /// What Cassandra said.
+        /// Cassandra's message.
         cause: String,
     },
 }
 
-/// What kind of failure a request met.
+/// Whether a failed request may be retried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// May pass by itself.
+    /// A retry may succeed.
     Transient(String),
-    /// Will not.
+    /// A retry cannot succeed.
     Permanent(Rejection),
 }
 
@@ -190,7 +190,7 @@ impl From<&RequestAttemptError> for Failure {
             RequestAttemptError::CqlRequestSerialization(e) => Self::Permanent(Rejection::Row(e.to_string())),
             RequestAttemptError::RepreparedIdChanged { .. }
             | RequestAttemptError::RepreparedIdMissingInBatch => Self::Permanent(Rejection::SchemaChanged(
-                "a statement got another id when prepared anew".into(),
+                "a statement got another id when it was prepared again".into(),
             )),
             RequestAttemptError::DbError(kind, message) => database(kind, message),
             e => Self::Transient(e.to_string()),
@@ -198,7 +198,7 @@ impl From<&RequestAttemptError> for Failure {
     }
 }
 
-/// The error codes of the native protocol v4, section 9.
+/// Classifies an error code of the native protocol v4, section 9.
 fn database(kind: &DbError, message: &str) -> Failure {
     match kind {
         DbError::Unauthorized | DbError::AuthenticationError => {
@@ -217,8 +217,8 @@ fn database(kind: &DbError, message: &str) -> Failure {
     }
 }
 
-/// Whether an "invalid" answer speaks of a table or column that is not there; Cassandra has no code
-/// of its own for it.
+/// Whether an "invalid" answer refers to a missing table or column. Cassandra has no separate error code for
+/// it.
 fn names_schema(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     ["unconfigured table", "does not exist", "undefined column", "unknown identifier"]
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_told_from_what_will_not() {
+    fn transient_failures_are_distinguished_from_permanent_ones() {
         let unavailable =
             DbError::Unavailable { consistency: scylla::statement::Consistency::One, required: 1, alive: 0 };
         for kind in [unavailable, DbError::Overloaded, DbError::IsBootstrapping, DbError::ServerError] {

@@ -1,11 +1,24 @@
-//! The Cassandra adapter: prepared timestamped writes, reads with writetimes, token scans, schema.
+//! The Cassandra adapter: timestamped writes, reads with write times, token scans and schema checks.
 //!
-//! The only crate that knows the driver. Values pass through it as the bytes of CQL's binary
-//! protocol (native protocol v4, section 6) and are never decoded here.
+//! This is the only crate that uses the driver. It passes values through as the bytes of CQL's binary
+//! protocol (native protocol v4, section 6) and never decodes them.
 //!
-//! Every write carries its version as `USING TIMESTAMP`, on the statement and never on a batch, so
-//! any write may be repeated, delayed or run beside any other: Cassandra keeps the newest cell.
-//! That is why [`Target::write`] may retry for ever.
+//! Any write may be repeated, delayed or run concurrently with any other, because Cassandra keeps the newest
+//! cell. Every write carries its version as `USING TIMESTAMP`, on the statement and never on a batch. This is
+//! why [`Target::write`] may retry without limit.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use tandem_cassandra::{CassandraConfig, Target};
+//!
+//! let config = CassandraConfig::new(vec!["localhost:9042".to_owned()], "shop");
+//! let target = Target::connect(&config).await?;
+//! if let Some(table) = target.describe("orders").await? {
+//!     target.prepare(&[table]).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod connect;
 mod error;
@@ -24,7 +37,7 @@ pub use schema::Finding;
 mod tests {
     use super::*;
 
-    /// Callers spawn all of these.
+    /// Callers spawn all of these futures.
     #[test]
     fn futures_can_be_spawned() {
         fn send<F: Future + Send>(_: impl Fn(Target) -> F) {}

@@ -1,4 +1,4 @@
-//! Reads with writetimes: by keys, by slices of a partition, by token ranges.
+//! Reads: rows by key with write times, slices of a partition, and keys by token range.
 
 pub(crate) mod keys;
 mod scan;

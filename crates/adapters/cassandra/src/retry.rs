@@ -1,4 +1,4 @@
-//! When to try again, and saying so once.
+//! Retries, and the log lines about them.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +11,8 @@ use crate::error::Failure;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Pauses that double up to 2 seconds; each is cut by a random part of up to a half, so that many
-/// writers do not come back at once.
+/// Pauses that double up to 2 seconds. Jitter shortens each pause by up to a half, so that many writers do
+/// not retry at the same time.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -34,12 +34,12 @@ impl Backoff {
     }
 }
 
-/// Tries `request` until it succeeds, fails for good, or `patience` is over.
-pub(crate) async fn bounded<T, F>(patience: Duration, mut request: impl FnMut() -> F) -> Result<T, Failure>
+/// Repeats `request` until it succeeds, fails permanently, or `timeout` has passed.
+pub(crate) async fn bounded<T, F>(timeout: Duration, mut request: impl FnMut() -> F) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Failure>>,
 {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let mut backoff = Backoff::new();
     loop {
         match request().await {
@@ -49,33 +49,33 @@ where
     }
 }
 
-/// How many writes are being retried, over all writers of one target: trouble is reported when the
-/// first one begins and when the last one is over.
+/// Counts the writes that are being retried, over all writers of one target. Logs an outage when the first
+/// retry begins, and its end when the last one succeeds.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+pub(crate) struct Outage {
     retrying: AtomicUsize,
 }
 
-impl Trouble {
-    /// One more write has failed and will be tried again. Dropping the guard without
-    /// [`Retrying::recovered`] (the writer was cancelled) says nothing.
+impl Outage {
+    /// Counts one more write that failed and is retried. Dropping the guard without [`Retrying::recovered`]
+    /// logs nothing: the writer was cancelled.
     pub(crate) fn begin(&self, cause: &str) -> Retrying<'_> {
         if self.retrying.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(cause, "Cassandra does not take writes; retrying until it does");
         }
-        Retrying { trouble: self, recovered: false }
+        Retrying { outage: self, recovered: false }
     }
 }
 
 /// A write that is being retried.
 #[derive(Debug)]
 pub(crate) struct Retrying<'a> {
-    trouble: &'a Trouble,
+    outage: &'a Outage,
     recovered: bool,
 }
 
 impl Retrying<'_> {
-    /// The write has been taken.
+    /// Records that the write has succeeded.
     pub(crate) fn recovered(mut self) {
         self.recovered = true;
     }
@@ -83,7 +83,7 @@ impl Retrying<'_> {
 
 impl Drop for Retrying<'_> {
     fn drop(&mut self) {
-        if self.trouble.retrying.fetch_sub(1, Ordering::Relaxed) == 1 && self.recovered {
+        if self.outage.retrying.fetch_sub(1, Ordering::Relaxed) == 1 && self.recovered {
             tracing::info!("Cassandra takes writes again");
         }
     }

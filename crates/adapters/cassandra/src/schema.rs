@@ -1,4 +1,4 @@
-//! The target tables: created, compared with the plan, prepared.
+//! The target tables: creating them, comparing them with the plan, preparing their statements.
 
 mod catalog;
 mod compare;

@@ -1,4 +1,4 @@
-//! CQL statements: their text, their preparation, their values.
+//! CQL statements: text, preparation and values.
 
 pub(crate) mod bind;
 pub(crate) mod cql;

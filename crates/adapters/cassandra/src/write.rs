@@ -1,4 +1,4 @@
-//! Writing mutations.
+//! Writes mutations.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,27 +13,29 @@ use crate::retry::{Backoff, Retrying};
 use crate::statement::bind::BoundMutation;
 use crate::statement::prepared::PreparedTable;
 
-/// A batch stays well below what Cassandra takes in one mutation (half a commit log segment: 16 MiB
-/// by default).
+/// The largest batch. It is well below Cassandra's limit for a mutation: half a commit log segment, 16 MiB by
+/// default.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_STATEMENTS: usize = 500;
 
 impl Target {
-    /// Writes all mutations; when it returns `Ok`, every one is durable at the configured
-    /// consistency.
+    /// Writes all mutations. When it returns `Ok`, every mutation is durable at the configured consistency.
     ///
-    /// Neighbours of one row go together in one unlogged batch, each with its own timestamp, so a
-    /// reader sees all of them or none. Different rows are written side by side, up to the limit
-    /// that all clones of this target share.
+    /// A reader sees all adjacent mutations of a row or none: they share an unlogged batch, each with its own
+    /// timestamp. A run that exceeds 1 MiB or 500 statements is split into several batches, in order.
+    /// Different rows are written concurrently, up to the limit that all clones of this target share.
     ///
-    /// What may pass (timeouts, unavailable replicas, broken connections, overload) is retried for
-    /// ever, with pauses. What cannot succeed is collected into the error while everything else is
-    /// still written. Dropping the future stops it; what was sent may still arrive, which is
-    /// harmless, since writing it again is.
+    /// Transient failures (timeouts, unavailable replicas, broken connections, overload) are retried without
+    /// limit, with pauses. Dropping the future stops the retries. Requests that were already sent may still
+    /// arrive. This is harmless, because writes may be repeated.
+    ///
+    /// # Errors
+    /// Contains the mutations that can never be written. All others are written.
     pub async fn write(&self, mutations: Vec<Mutation>) -> Result<(), WriteError> {
         let rows = rows(&mutations);
         if let [row] = rows.as_slice() {
-            // A client may wait for it: no task, which another thread would be woken for.
+            // A client may be waiting for this write. It runs without a task, which would wake another
+            // thread.
             return self.write_alone(&mutations, row.clone()).await;
         }
         let mutations = Arc::new(mutations);
@@ -86,7 +88,7 @@ impl Target {
         Ok(table)
     }
 
-    /// Writes neighbours of one row, in order where they do not fit one batch.
+    /// Writes adjacent mutations of one row, in order if they need several batches.
     async fn write_row(
         &self,
         table: &PreparedTable,
@@ -112,7 +114,7 @@ impl Target {
                 }
                 Err(Failure::Permanent(rejection)) => return Err(rejection),
                 Err(Failure::Transient(cause)) => {
-                    retrying.get_or_insert_with(|| self.trouble().begin(&cause));
+                    retrying.get_or_insert_with(|| self.outage().begin(&cause));
                     backoff.pause().await;
                 }
             }
@@ -137,7 +139,7 @@ fn failure(mutations: &[Mutation], row: Range<usize>, rejection: Rejection) -> F
     FailedWrite { target: Arc::clone(&mutations[row.start].target), mutations: row, rejection }
 }
 
-/// The outcome of a task; a panic in one goes on in the caller.
+/// Returns the outcome of a task. Propagates a panic of the task.
 fn finished(done: Result<Option<FailedWrite>, tokio::task::JoinError>) -> Option<FailedWrite> {
     done.unwrap_or_else(|e| match e.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
@@ -145,7 +147,7 @@ fn finished(done: Result<Option<FailedWrite>, tokio::task::JoinError>) -> Option
     })
 }
 
-/// Where neighbours of one row begin and end.
+/// Returns the ranges of adjacent mutations of one row.
 fn rows(mutations: &[Mutation]) -> Vec<Range<usize>> {
     let mut start = 0;
     mutations
@@ -158,7 +160,7 @@ fn rows(mutations: &[Mutation]) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Cuts one row's mutations where they are too many or too large for one batch.
+/// Splits one row's mutations into batches that respect both limits.
 fn batches(row: &[Mutation]) -> Vec<&[Mutation]> {
     let mut out = Vec::new();
     let (mut start, mut bytes) = (0, 0);
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn only_neighbours_of_one_row_of_one_table_go_together() {
+    fn only_adjacent_mutations_of_one_row_share_a_batch() {
         let all: Vec<_> = [("a", 1), ("a", 1), ("a", 2), ("b", 2), ("a", 2), ("a", 1)]
             .into_iter()
             .map(|(target, key)| mutation(target, key, 0, 1))

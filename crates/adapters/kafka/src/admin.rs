@@ -1,4 +1,4 @@
-//! Topics, and what the account may do.
+//! Topics and the account's permissions.
 
 pub(crate) mod client;
 mod permissions;

@@ -1,4 +1,4 @@
-//! How Kafka is reached, and whether it refuses us.
+//! Connections: configuration, security, shared client code and health.
 
 pub(crate) mod client;
 pub(crate) mod config;

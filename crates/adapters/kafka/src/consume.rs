@@ -1,4 +1,4 @@
-//! Reading the log, as a group or alone, and how far groups are.
+//! Reads the log, with or without a consumer group, and measures the groups' lag.
 
 mod fetch;
 mod group;

@@ -1,4 +1,4 @@
-//! What can go wrong between Tandem and Kafka.
+//! Errors.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tandem_wire::WireError;
 
-/// An error of the caller's own.
+/// An error of the caller.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Reading, administering or asking Kafka failed.
+/// A read, an administrative request or a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumeError {
     /// No broker answered.
@@ -19,23 +19,23 @@ pub enum ConsumeError {
     Unreachable {
         /// The addresses tried.
         brokers: String,
-        /// What librdkafka said last.
+        /// librdkafka's last error.
         cause: String,
     },
-    /// The brokers refuse us, or we them.
-    #[error("Kafka at {brokers} cannot be talked to: {cause}")]
+    /// The brokers refuse the client, or the client does not trust the brokers.
+    #[error("Kafka at {brokers} refused the connection, or is not trusted: {cause}")]
     Refused {
         /// The addresses tried.
         brokers: String,
-        /// What librdkafka said last, and what to do.
+        /// librdkafka's last error, and the remedy.
         cause: String,
     },
     /// librdkafka refused the configuration.
     #[error("Kafka's client library refused its configuration: {0}")]
     Config(String),
-    /// A topic is not there.
+    /// A topic does not exist.
     #[error(
-        "Kafka has no topic `{0}`: it is created when a role starts; if it was deleted, the log is lost and must be begun anew"
+        "Kafka has no topic `{0}`: it is created when a role starts; if it was deleted, the log is lost and the migration must start again with a new one"
     )]
     NoTopic(String),
     /// A topic could not be created.
@@ -43,14 +43,14 @@ pub enum ConsumeError {
     CreateTopic {
         /// The topic.
         topic: String,
-        /// What the broker said.
+        /// The broker's answer.
         cause: String,
     },
-    /// Records were deleted before they were read.
+    /// Retention deleted records before they were read.
     #[error(
         "the log no longer holds the records to read next ({0}): they were deleted by retention before they were read. \
-         Keep records longer (kafka.retention_hours). Whoever follows the log only (verify, a gateway) needs a new start. \
-         What a group like apply's has missed must be copied anew: stop capture, order `tandem resnapshot`, and set the \
+         Keep records longer (kafka.retention_hours). Processes that only follow the log (verify, a gateway) need a restart. \
+         A group such as apply's has missed changes, so every table must be copied again: stop capture, order `tandem resnapshot`, and set the \
          group's offset there to the earliest record (kafka-consumer-groups --reset-offsets)"
     )]
     OffsetOutOfRange(String),
@@ -59,13 +59,13 @@ pub enum ConsumeError {
     Request {
         /// What was being done.
         doing: String,
-        /// What Kafka said.
+        /// Kafka's answer.
         cause: String,
         /// Whether the same request may succeed later.
         retriable: bool,
     },
-    /// A record's version header is no version.
-    #[error("record {topic}[{partition}]@{offset} has a `tandem.version` header that is no number")]
+    /// A record's version header cannot be parsed.
+    #[error("record {topic}[{partition}]@{offset} has a `tandem.version` header that is not a number")]
     BadVersion {
         /// The topic.
         topic: String,
@@ -74,48 +74,48 @@ pub enum ConsumeError {
         /// The offset.
         offset: i64,
     },
-    /// A schema was not registered in time.
+    /// A schema did not appear in the schema store in time.
     #[error(
-        "schema {id} is not in the schema store after {}s: the store lost its schemas (the topic of schemas, or the registry), or the record is not of this log",
+        "schema {id} is not in the schema store after {}s: the store lost its schemas (the topic of schemas, or the registry), or the record does not belong to this log",
         waited.as_secs()
     )]
     UnknownSchema {
         /// The id.
         id: u32,
-        /// How long was waited for it.
+        /// How long the reader waited.
         waited: Duration,
     },
-    /// Two schemas have one id.
+    /// Two schemas have the same id.
     #[error("schema id {id} of subject `{subject}` already belongs to another schema: give this one a salt")]
     SchemaCollision {
         /// The id.
         id: u32,
-        /// The subject that wanted it.
+        /// The subject of the second schema.
         subject: String,
     },
-    /// The registry takes no schema that readers of the earlier one could not live with.
+    /// The registry refuses a schema because it is incompatible with the previous one.
     #[error(
-        "the schema registry refuses the new schema of `{subject}` as incompatible: {cause}. Tandem's own readers take \
-         every schema: set the subject's compatibility to NONE (PUT /config/{subject} with {{\"compatibility\": \"NONE\"}}), or mend the table, and start again"
+        "the schema registry refuses the new schema of `{subject}` as incompatible: {cause}. Tandem's own readers accept \
+         every schema: set the subject's compatibility to NONE (PUT /config/{subject} with {{\"compatibility\": \"NONE\"}}), or fix the table, and start again"
     )]
     IncompatibleSchema {
         /// The subject.
         subject: String,
-        /// What the registry says.
+        /// The registry's message.
         cause: String,
     },
-    /// The registry refuses something.
+    /// The registry refuses a request.
     #[error("the schema registry at {url} refuses {doing} (HTTP {status}): {said}; {remedy}")]
     Registry {
         /// Its address.
         url: String,
         /// What was being done.
         doing: String,
-        /// HTTP's status.
+        /// The HTTP status.
         status: u16,
-        /// What it says.
+        /// The registry's message.
         said: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// No registry answered.
@@ -125,14 +125,14 @@ pub enum ConsumeError {
     RegistryUnreachable {
         /// Its address.
         url: String,
-        /// What was met last.
+        /// The last problem.
         cause: String,
     },
-    /// The registry does not have what it had.
+    /// The registry has lost schemas.
     #[error(
         "the schema registry at {url} does not have the schema of id {id} that records of this log were written \
-         with: {found}. It lost its schemas, or it is not the one that this log was begun with, and would give ids \
-         that are taken to other schemas. Bring back its data (each id must mean what it meant), or migrate anew under \
+         with: {found}. It lost its schemas, or it is not the registry that this log started with. It would assign \
+         used ids to other schemas. Restore its data (each id must keep its schema), or start a new migration under \
          another kafka.prefix"
     )]
     LostSchemas {
@@ -140,10 +140,10 @@ pub enum ConsumeError {
         url: String,
         /// The id.
         id: u32,
-        /// What it has instead.
+        /// What the registry has under this id.
         found: String,
     },
-    /// A schema could not be read.
+    /// A schema cannot be parsed.
     #[error("schema {id}: {source}")]
     Schema {
         /// The id.
@@ -151,19 +151,19 @@ pub enum ConsumeError {
         /// What is wrong with it.
         source: WireError,
     },
-    /// Writing to the schema store failed.
+    /// A write to the schema store failed.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// The schema store is no longer followed, after an error that has been told.
-    #[error("the schema store has ended, after an error told before: start again")]
+    /// The task that follows the schema store has ended after an error, which it has reported.
+    #[error("the schema store has stopped after an error that was reported earlier: start again")]
     StoreEnded,
-    /// The client has ended, after an error that it has already told, or because it was closed.
+    /// The client has ended: it was closed, or it has already reported an error.
     #[error("the Kafka client has ended")]
     Closed,
 }
 
 impl ConsumeError {
-    /// Whether trying again may help.
+    /// Whether a retry may succeed.
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Unreachable { .. }
@@ -177,11 +177,11 @@ impl ConsumeError {
     }
 
     pub(crate) fn request(doing: impl Into<String>, error: &KafkaError) -> Self {
-        Self::Request { doing: doing.into(), cause: error.to_string(), retriable: may_pass(error) }
+        Self::Request { doing: doing.into(), cause: error.to_string(), retriable: is_transient(error) }
     }
 }
 
-/// Writing to Kafka failed.
+/// A write to Kafka failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// No broker answered.
@@ -191,15 +191,15 @@ pub enum PublishError {
     Unreachable {
         /// The addresses tried.
         brokers: String,
-        /// What librdkafka said last.
+        /// librdkafka's last error.
         cause: String,
     },
-    /// The brokers refuse us, or we them.
-    #[error("Kafka at {brokers} cannot be talked to: {cause}")]
+    /// The brokers refuse the client, or the client does not trust the brokers.
+    #[error("Kafka at {brokers} refused the connection, or is not trusted: {cause}")]
     Refused {
         /// The addresses tried.
         brokers: String,
-        /// What librdkafka said last, and what to do.
+        /// librdkafka's last error, and the remedy.
         cause: String,
     },
     /// librdkafka refused the configuration.
@@ -211,19 +211,19 @@ pub enum PublishError {
         /// The transactional id.
         id: String,
     },
-    /// The transaction was aborted: nothing of it counts, to any reader.
+    /// The transaction was aborted. No reader sees any of its records.
     #[error("the Kafka transaction was aborted: {cause}")]
     Aborted {
         /// Why.
         cause: String,
-        /// Whether the same batch may be published by the same publisher again.
+        /// Whether the same publisher may publish the same batch again.
         retriable: bool,
     },
-    /// The publisher can no longer be used; whether the last transaction was committed is not
-    /// known. A new publisher settles it: its start commits or aborts what the old one left.
+    /// The publisher can no longer be used, and the outcome of its last transaction is unknown. The start of
+    /// a new publisher resolves it: it commits or aborts the old transaction.
     #[error("the publisher has failed: {0}")]
     Failed(String),
-    /// The caller's last records could not be made; the transaction was aborted.
+    /// The caller's `finish` failed, and the transaction was aborted.
     #[error("the transaction was aborted: {0}")]
     Finish(BoxError),
     /// A record was refused or not acknowledged.
@@ -233,7 +233,7 @@ pub enum PublishError {
         topic: String,
         /// Why.
         cause: String,
-        /// Whether sending it again may help.
+        /// Whether sending the record again may succeed.
         retriable: bool,
     },
     /// The client has ended.
@@ -242,7 +242,7 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether trying again, with a new publisher where this one has failed, may help.
+    /// Whether a retry may succeed, with a new publisher if this one has failed.
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Failed(_) | Self::Closed => true,
@@ -252,8 +252,8 @@ impl PublishError {
     }
 }
 
-/// Whether an error may pass by itself.
-pub(crate) fn may_pass(error: &KafkaError) -> bool {
+/// Whether an error may pass without intervention.
+pub(crate) fn is_transient(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     if let KafkaError::Transaction(error) = error
         && error.is_retriable()

@@ -1,16 +1,32 @@
-//! Kafka: topics, the schema store, transactional publishing, consuming, offsets and lag.
+//! The Kafka adapter: topics, the schema store, transactional publishing, consuming, offsets and lag.
 //!
-//! This is the only crate that knows rdkafka. librdkafka's calls block and its clients must be
-//! polled, so each client here lives on a thread of its own; callers are async and never see it.
+//! This is the only crate that uses rdkafka. librdkafka's calls block, and its clients must be polled. So
+//! each client runs on its own thread, and callers use an async API.
 //!
-//! What holds everywhere:
+//! Guarantees:
 //!
-//! - Consumers read committed records only, and an offset that the log no longer holds is an error:
-//!   nothing is ever reset to the earliest or the latest record by itself.
-//! - Nothing counts as written before all in-sync replicas have acknowledged it.
+//! - Consumers read only committed records. An offset that the log no longer holds is an error: no consumer
+//!   ever resets itself to the earliest or the latest record.
+//! - A record counts as written only after all in-sync replicas have acknowledged it.
 //! - Queues are bounded by bytes.
-//! - A broker that is down is no error. librdkafka tries again for ever; `last_error()` of each
-//!   client says what it last met, for roles to show.
+//! - An unavailable broker is not an error after the start. librdkafka retries without limit. `last_error()`
+//!   of each client returns the last problem, and roles show it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), tandem_kafka::ConsumeError> {
+//! use std::time::Duration;
+//! use tandem_kafka::{GroupConsumer, KafkaConfig};
+//!
+//! let config = KafkaConfig::new("localhost:9092", "tandem");
+//! let topics = ["tandem.changes.shop.orders".to_owned()];
+//! let mut consumer = GroupConsumer::start(&config, "example", &topics).await?;
+//! let records = consumer.next_batch(500, Duration::from_secs(1)).await?;
+//! // Store the records durably first, then mark them as done.
+//! consumer.done(&records)?;
+//! consumer.close().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod admin;
 mod connect;

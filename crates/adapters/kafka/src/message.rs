@@ -1,4 +1,4 @@
-//! Records between their own form and the driver's.
+//! Converts records to and from the driver's form.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use tandem_wire::log::{InRecord, OutRecord, VERSION_HEADER};
 
 use crate::error::ConsumeError;
 
-/// About what a record takes in memory besides its key and value, in bytes.
+/// The approximate memory of a record besides its key and value, in bytes.
 const OVERHEAD: usize = 128;
 
-/// About how much memory a record to write takes, in bytes.
+/// The approximate memory of a record to write, in bytes.
 pub(crate) fn out_weight(record: &OutRecord) -> usize {
     record.key.len() + record.value.as_ref().map_or(0, Vec::len) + OVERHEAD
 }
 
-/// About how much memory a record that was read takes, in bytes.
+/// The approximate memory of a read record, in bytes.
 pub(crate) fn in_weight(record: &InRecord) -> usize {
     record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len) + OVERHEAD
 }
 
-/// A record as the driver takes it.
+/// Converts a record to the driver's form.
 pub(crate) fn to_kafka<D: rdkafka::IntoOpaque>(
     record: &OutRecord,
     opaque: D,
@@ -45,10 +45,10 @@ pub(crate) fn to_kafka<D: rdkafka::IntoOpaque>(
     out
 }
 
-/// A record as the driver gave it.
+/// Converts a record from the driver's form.
 ///
 /// # Errors
-/// Its version header is no number.
+/// The version header is not a number.
 pub(crate) fn from_kafka(message: &BorrowedMessage<'_>, topic: Arc<str>) -> Result<InRecord, ConsumeError> {
     let header = message
         .headers()

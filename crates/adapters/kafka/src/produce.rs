@@ -1,4 +1,4 @@
-//! Writing to the log: in transactions, or record by record.
+//! Writes to the log, with or without transactions.
 
 pub(crate) mod producer;
 mod publisher;

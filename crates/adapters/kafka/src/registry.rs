@@ -1,4 +1,4 @@
-//! Where schemas are kept: in a topic of the log, or in a registry of Confluent's API.
+//! The schema store: a topic of the log, or a registry with Confluent's API.
 
 pub(crate) mod client;
 mod confluent;

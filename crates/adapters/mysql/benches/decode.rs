@@ -1,12 +1,15 @@
-//! How fast rows of a recorded binlog are decoded, in memory: `cargo xtask bench decode` records the
-//! files and runs this. Arguments: the files, and `--json FILE`.
+//! Measures how fast the rows of a recorded binlog are decoded in memory.
 //!
-//! - `walk`: every event's header parsed and its bytes copied into one buffer. Nothing can be faster.
-//! - `raw`: the raw stream, as mysql_async hands it over: mysql_common's `EventStreamReader`, which
-//!   parses the header, copies the body into memory of its own and keeps the table maps.
-//! - `rows`: the same, and mysql_common's `rows()` into values.
-//! - `tandem`: from the bytes to the Avro of key and images.
-//! - `stream`: what capture does: mysql_async's raw stream, checksums verified, then as `tandem`.
+//! `cargo xtask bench decode` records the files and runs this benchmark. The arguments are the files
+//! and `--json FILE`. The benchmark measures five variants:
+//!
+//! - `walk`: parses every event header and copies the event's bytes into one buffer. This is the upper limit.
+//! - `raw`: the raw stream as mysql_async delivers it. mysql_common's `EventStreamReader` parses the
+//!   header, copies the body into its own memory and keeps the table maps.
+//! - `rows`: `raw`, then mysql_common's `rows()` into values.
+//! - `tandem`: from the bytes to the Avro encoding of the key and the row images.
+//! - `stream`: what capture does. It reads mysql_async's raw stream, verifies the checksums and continues as
+//!   `tandem`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -18,12 +21,12 @@ use mysql_common::binlog::events::{Event, EventData};
 use serde_json::json;
 use tandem_binlog::{BinlogEvent, EventDecoder};
 
-/// How long each way is measured, in how many rounds. The fastest round counts: the others were
-/// disturbed.
+/// The length and the number of rounds for each variant. The fastest round counts, because other load on
+/// the machine only slows a round down.
 const ROUND: Duration = Duration::from_millis(700);
 const ROUNDS: usize = 5;
 
-/// A binlog file's first bytes.
+/// The first bytes of a binlog file.
 const MAGIC: &[u8] = b"\xfebin";
 const HEADER: usize = 19;
 const CHECKSUM: usize = 4;
@@ -34,7 +37,7 @@ fn main() -> Result<()> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--json" => json_file = Some(args.next().context("--json needs a file")?),
-            // `cargo bench` says so.
+            // `cargo bench` passes it.
             "--bench" => {}
             _ => files.push(arg),
         }
@@ -57,7 +60,7 @@ fn main() -> Result<()> {
 }
 
 fn measure(name: &str, bytes: &[u8]) -> Result<serde_json::Value> {
-    let log = bytes.strip_prefix(MAGIC).context("the file is no binlog")?;
+    let log = bytes.strip_prefix(MAGIC).context("the file is not a binlog")?;
     let rows = tandem(log)?;
     for (way, found) in [("rows", driver_rows(log)?), ("stream", stream(log)?)] {
         if found != rows {
@@ -188,7 +191,7 @@ fn stream(log: &[u8]) -> Result<u64> {
             bail!("a checksum is wrong");
         }
         black_box(event.data());
-        let bytes = bytes.next().context("an event of the driver's that is none")?;
+        let bytes = bytes.next().context("the driver returned more events than the file holds")?;
         seen += rows_of(decoder.feed(&bytes[..bytes.len() - CHECKSUM])?);
         Ok(())
     })?;

@@ -1,4 +1,4 @@
-//! Clients' own reads and transactions, for the gateway.
+//! Client reads and transactions, for the gateway.
 
 mod partition_read;
 mod pool;

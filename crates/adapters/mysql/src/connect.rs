@@ -1,4 +1,4 @@
-//! How a server is reached.
+//! Connections: configuration, TLS, timeouts and pooling.
 
 mod config;
 mod lease;

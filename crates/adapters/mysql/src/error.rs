@@ -1,4 +1,4 @@
-//! What can go wrong between us and the server. Messages carry the remedy, never values or secrets.
+//! Errors. Messages contain the remedy. They never contain values or secrets.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use tandem_model::TableName;
 /// A connection or a query failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MysqlError {
-    /// The connection URL is no URL that the driver understands.
+    /// The driver cannot parse the connection URL.
     #[error("the MySQL URL is wrong: {cause}; it has the form mysql://user:password@host:port")]
     Url {
         /// What is wrong with it.
@@ -26,8 +26,8 @@ pub enum MysqlError {
         /// The account's name.
         user: String,
     },
-    /// The server asks for a method of authentication that the driver does not have. For accounts
-    /// that do not exist it makes one up.
+    /// The server asks for an authentication method that the driver does not support. MySQL also makes up a
+    /// method for an account that does not exist.
     #[error(
         "MySQL at {address} asks the user `{user}` for the authentication method {plugin}, which is not \
          supported: check that the account exists for this host, and ALTER USER … IDENTIFIED WITH \
@@ -38,10 +38,10 @@ pub enum MysqlError {
         address: String,
         /// The account's name.
         user: String,
-        /// The method.
+        /// The authentication method.
         plugin: String,
     },
-    /// A file of the TLS configuration is no good.
+    /// A file of the TLS configuration cannot be used.
     #[error("[mysql] tls: {}: {problem}", path.display())]
     TlsFile {
         /// The file.
@@ -49,15 +49,15 @@ pub enum MysqlError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The two ends do not agree to speak TLS, or to speak without it.
+    /// The TLS handshake failed, or only one side requires TLS.
     #[error("no secure connection to MySQL at {address}: {problem}")]
     Tls {
         /// `host:port`.
         address: String,
-        /// What is wrong, and what to do.
+        /// What is wrong, and the remedy.
         problem: String,
     },
-    /// No connection could be made, or not within the time.
+    /// No connection could be made within the timeout.
     #[error("MySQL at {address} cannot be reached: {cause}; check host, port, firewall and that mysqld runs")]
     Unreachable {
         /// `host:port`.
@@ -65,7 +65,7 @@ pub enum MysqlError {
         /// Why.
         cause: String,
     },
-    /// A connection broke or a question was not answered in time.
+    /// The connection broke, or a query was not answered in time.
     #[error("the connection to MySQL at {address} was lost while {doing}: {cause}")]
     Lost {
         /// `host:port`.
@@ -88,12 +88,12 @@ pub enum MysqlError {
     Server {
         /// MySQL's error number.
         code: u16,
-        /// MySQL's message; left out where MySQL quotes values.
+        /// MySQL's message. Replaced where MySQL would quote a value.
         message: String,
         /// What was being done.
         doing: String,
     },
-    /// A table is not what its definition says any more.
+    /// The table no longer matches its definition.
     #[error("table {table} has changed since its definition was read: {problem}; read its definition again")]
     TableChanged {
         /// The table.
@@ -114,7 +114,7 @@ pub enum MysqlError {
 }
 
 impl MysqlError {
-    /// Whether trying again later may succeed without anybody doing anything.
+    /// Whether a later retry may succeed without any intervention.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost { .. } => true,
@@ -124,7 +124,7 @@ impl MysqlError {
         }
     }
 
-    /// Sorts a driver's error that came up while `doing` something over a connection that stood.
+    /// Classifies a driver error on an established connection, while `doing` something.
     pub(crate) fn while_doing(error: Error, address: &str, doing: &str) -> Self {
         let doing = doing.to_owned();
         match error {
@@ -136,7 +136,7 @@ impl MysqlError {
                 }
             }
             Error::Server(ServerError { code, message, .. }) => {
-                // These messages quote values.
+                // MySQL quotes values in these messages.
                 let quotes = matches!(code, 1062 | 1292 | 1366 | 1411 | 1525 | 1690);
                 let message = if quotes { "a value was not accepted".into() } else { message };
                 Self::Server { code, message, doing }
@@ -145,7 +145,7 @@ impl MysqlError {
         }
     }
 
-    /// Sorts a driver's error that came up while connecting.
+    /// Classifies a driver error while connecting.
     pub(crate) fn while_connecting(error: Error, address: &str, user: &str) -> Self {
         match error {
             Error::Server(ServerError { code: 1044 | 1045 | 1698, .. }) => {
@@ -173,7 +173,7 @@ impl MysqlError {
     }
 }
 
-/// The cause without what the driver adds to it. Driver errors can hold rows: those are not shown.
+/// The cause without the driver's additions. Conversion errors can contain rows, so they are not shown.
 fn cause_of(error: &Error) -> String {
     match error {
         Error::Io(IoError::Io(io)) => io.to_string(),
@@ -184,8 +184,7 @@ fn cause_of(error: &Error) -> String {
     }
 }
 
-/// What is wrong between the two ends, and what to do about it. `None` where it is only that the
-/// connection broke.
+/// Describes a failed TLS handshake and its remedy. Returns `None` where only the connection broke.
 fn refusal(error: &mysql_async::TlsError) -> Option<String> {
     let text = error.to_string();
     if let Some((_, reason)) = text.split_once("certificate verify failed") {
@@ -207,17 +206,17 @@ pub enum BinlogError {
     /// Connecting failed, the connection broke, or the server answered with an error.
     #[error(transparent)]
     Mysql(#[from] MysqlError),
-    /// The server does not have the transactions after the set any more.
+    /// The server has purged transactions that are not in the requested set.
     #[error(
         "the server has purged binlogs that are still needed: {message}; what they held cannot be captured any \
          more. `tandem resnapshot` lets the log go on behind them and has every table copied anew; keep binlogs longer \
          (SET PERSIST binlog_expire_logs_seconds = 604800)"
     )]
     Purged {
-        /// The server's own words.
+        /// The server's message.
         message: String,
     },
-    /// Somebody else reads this server's binlog under the same server id.
+    /// Another replica reads this server's binlog under the same server id.
     #[error(
         "another replica has connected with the server id {server_id}: give this one a server id of its own, \
          and do not run two captures of one source"
@@ -226,10 +225,10 @@ pub enum BinlogError {
         /// The id.
         server_id: u32,
     },
-    /// Not even a heartbeat came.
+    /// Neither an event nor a heartbeat arrived.
     #[error("the binlog stream has been silent for {seconds} s, without a heartbeat: the connection is dead")]
     Silent {
-        /// For how long.
+        /// The length of the silence.
         seconds: u64,
     },
     /// The server ended the stream.
@@ -238,13 +237,13 @@ pub enum BinlogError {
         /// `file:position` of the last event.
         at: String,
     },
-    /// An event that cannot be decoded or carried.
+    /// An event cannot be decoded or captured.
     #[error(transparent)]
     Decode(#[from] DecodeError),
 }
 
 impl BinlogError {
-    /// Whether opening the stream again may succeed without anybody doing anything.
+    /// Whether reopening the stream may succeed without any intervention.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Mysql(error) => error.is_transient(),

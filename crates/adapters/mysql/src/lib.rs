@@ -1,13 +1,27 @@
-//! The MySQL adapter: connections, the binlog stream, table definitions, chunk and key reads, clients'
-//! transactions and preflight. The only crate that knows mysql_async.
+//! The MySQL adapter. This is the only crate that uses mysql_async.
 //!
-//! - [`Mysql`]: a pool of connections, [preflight](Mysql::preflight) and table definitions.
-//! - [`BinlogStream`]: the binlog as [`tandem_binlog`] decodes it, event by event.
-//! - [`ClientPool`]: clients' own reads and [transactions](ClientTransaction), in strict mode.
-//! - [`Reader`]: one connection that reads chunks, keys, the executed GTID set and the binlog's end.
+//! - [`Mysql`]: a connection pool, the [preflight](Mysql::preflight) checks and table definitions.
+//! - [`BinlogStream`]: the binlog, event by event, as [`tandem_binlog`] decodes it.
+//! - [`Reader`]: one connection that reads chunks, keys, the executed GTID set and the end of the binlog.
+//! - [`ClientPool`]: client reads and client [transactions](ClientTransaction), in strict mode.
 //!
-//! The stream goes straight from the binlog's bytes to Avro's; the reader gives
-//! [`Value`](tandem_model::Value)s. For the same stored row both come to the same bytes.
+//! The stream converts the binlog's bytes directly to Avro. The reader returns
+//! [`Value`](tandem_model::Value)s. Both encode the same stored row to the same bytes.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), tandem_mysql::MysqlError> {
+//! use tandem_mysql::{Mysql, MysqlConfig};
+//!
+//! let config = MysqlConfig::new("mysql://tandem:secret@localhost:3306", 4711);
+//! let mysql = Mysql::connect(&config).await?;
+//! for finding in mysql.preflight().await? {
+//!     println!("{}: {}", finding.setting, finding.remedy);
+//! }
+//! let executed = mysql.reader().await?.executed().await?;
+//! println!("{executed}");
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 mod connect;

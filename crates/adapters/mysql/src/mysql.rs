@@ -1,4 +1,4 @@
-//! The pool of connections.
+//! The connection pool.
 
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Opts, Pool};
@@ -9,15 +9,17 @@ use crate::connect::{Lease, MysqlConfig, Server};
 use crate::error::MysqlError;
 use crate::read::Reader;
 
-/// What every connection is set to: instants as UTC, and values compared and printed as stored. The
-/// SQL mode lets invalid dates through as parameters and strips nothing it should not. Each statement
-/// is a transaction of its own, whatever the server's defaults are: what is read after
-/// `gtid_executed` must not come from an older read view, nor from uncommitted rows. A key that has to be
-/// sorted is sorted by all of it: InnoDB's keys have 3072 bytes at most.
+/// The session variables of every connection, whatever the server's defaults are.
+///
+/// - Autocommit and REPEATABLE READ: each statement is its own transaction. A read that follows the read of
+///   `gtid_executed` must not use an older read view, and must not see uncommitted rows.
+/// - Time zone UTC: timestamps are UTC.
+/// - SQL mode: accepts invalid dates as parameters and does not trim or change values.
+/// - `max_sort_length`: MySQL sorts by the whole key. InnoDB keys have at most 3072 bytes.
 const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'REPEATABLE-READ', time_zone = '+00:00', \
                      sql_mode = 'ALLOW_INVALID_DATES', information_schema_stats_expiry = 0, max_sort_length = 16384";
 
-/// A MySQL server, by a pool of connections.
+/// A MySQL server, reached through a connection pool.
 #[derive(Debug, Clone)]
 pub struct Mysql {
     pool: Pool,
@@ -26,7 +28,10 @@ pub struct Mysql {
 }
 
 impl Mysql {
-    /// Connects, and fails if that is not possible at once.
+    /// Connects. Makes one attempt, without retries.
+    ///
+    /// # Errors
+    /// The URL or a TLS file is invalid, the server cannot be reached, or it refuses the account.
     pub async fn connect(config: &MysqlConfig) -> Result<Self, MysqlError> {
         let opts: Opts = config.options(vec![SETUP.to_owned()])?.into();
         let server = Server::new(config, &opts);
@@ -35,7 +40,10 @@ impl Mysql {
         Ok(mysql)
     }
 
-    /// A connection of one's own for reading.
+    /// Takes a connection from the pool for reads.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses the account.
     pub async fn reader(&self) -> Result<Reader, MysqlError> {
         Ok(Reader::new(self.connection().await?, self.server.clone()))
     }
@@ -44,7 +52,7 @@ impl Mysql {
         self.server.connecting(self.pool.get_conn()).await
     }
 
-    /// The rows of a small query, over a connection of the pool.
+    /// Runs a small query over a pooled connection and returns its rows.
     pub(crate) async fn rows<T: FromRow + Send + 'static>(
         &self,
         doing: &str,

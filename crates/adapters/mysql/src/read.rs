@@ -1,4 +1,4 @@
-//! Reads of MySQL's state over one connection.
+//! Reads of MySQL's current state over one connection.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,15 +17,16 @@ pub(crate) mod query;
 pub(crate) mod select;
 mod values;
 
-/// How long one read of rows may take.
-const READ: Duration = Duration::from_mins(2);
+/// Limit for one read of rows.
+const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Keys asked for in one statement at most.
-const KEYS: usize = 128;
+/// The most keys in one statement.
+const KEYS_PER_STATEMENT: usize = 128;
 
-/// One connection that reads. Each call is a read view of its own, opened after the call was made.
-/// After [`MysqlError::Lost`], or where a call was cancelled, take a new reader: the connection of this
-/// one is then closed, and not given back to the pool with an answer left in it.
+/// One connection that reads. Each call opens its own read view, after the call starts.
+///
+/// Take a new reader after [`MysqlError::Lost`] and after a cancelled call. The connection may then hold an
+/// unread answer, so it is closed instead of returned to the pool.
 #[derive(Debug)]
 pub struct Reader {
     lease: Lease,
@@ -37,19 +38,25 @@ impl Reader {
         Self { lease: Lease::new(conn), server }
     }
 
-    /// The same reader, whose small questions are answered within `limit`, or not at all.
+    /// Sets the timeout of the queries that do not read rows.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.server.timeout = limit;
         self
     }
 
-    /// The transactions that the server has executed: a lower bound of what the next read sees.
+    /// Returns the executed GTID set. The next read sees at least these transactions.
+    ///
+    /// # Errors
+    /// The connection is lost or the query fails.
     pub async fn executed(&mut self) -> Result<GtidSet, MysqlError> {
         self.gtid_set("SELECT @@GLOBAL.gtid_executed", "asking for the executed GTID set").await
     }
 
-    /// The GTID set of the transactions that stand in no binlog of the server any more.
+    /// Returns the GTID set of the transactions that the server has purged from its binlogs.
+    ///
+    /// # Errors
+    /// The connection is lost or the query fails.
     pub async fn purged(&mut self) -> Result<GtidSet, MysqlError> {
         self.gtid_set("SELECT @@GLOBAL.gtid_purged", "asking for the purged GTID set").await
     }
@@ -61,13 +68,16 @@ impl Reader {
         text.parse().map_err(|_| unexpected(doing))
     }
 
-    /// The end of the binlog: an upper bound of what the last read saw.
+    /// Returns the end of the binlog. The previous read saw no change beyond it.
+    ///
+    /// # Errors
+    /// The connection is lost, the query fails, or the binlog is off.
     pub async fn binlog_end(&mut self) -> Result<BinlogPosition, MysqlError> {
         let doing = "asking for the end of the binlog (SHOW BINARY LOG STATUS)";
         let conn = self.lease.conn();
         let question = async {
             match conn.query_first::<mysql_async::Row, _>("SHOW BINARY LOG STATUS").await {
-                // Older than 8.2.
+                // Servers older than 8.2.
                 Err(Error::Server(ServerError { code: 1064, .. })) => {
                     conn.query_first("SHOW MASTER STATUS").await
                 }
@@ -83,8 +93,11 @@ impl Reader {
         }
     }
 
-    /// How many XA transactions are prepared and undecided; `None` where the account may not ask
-    /// (`XA_RECOVER_ADMIN`).
+    /// Counts the pending XA transactions: prepared, neither committed nor rolled back. Returns `None` where
+    /// the account lacks `XA_RECOVER_ADMIN`.
+    ///
+    /// # Errors
+    /// The connection is lost or the query fails.
     pub async fn prepared(&mut self) -> Result<Option<usize>, MysqlError> {
         let conn = self.lease.conn();
         let question = async {
@@ -100,7 +113,10 @@ impl Reader {
         Ok(count)
     }
 
-    /// The server's clock, microseconds since the epoch.
+    /// Returns the server's clock, in microseconds since the epoch.
+    ///
+    /// # Errors
+    /// The connection is lost or the query fails.
     pub async fn clock_us(&mut self) -> Result<i64, MysqlError> {
         let doing = "asking for the server's clock";
         let sql = "SELECT CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)";
@@ -110,15 +126,21 @@ impl Reader {
         clock.ok_or_else(|| unexpected(doing))
     }
 
-    /// The greatest primary key, in the key's order; `None` for an empty table.
+    /// Returns the greatest primary key in key order; `None` for an empty table.
+    ///
+    /// # Errors
+    /// The connection is lost, the query fails, or the table has changed.
     pub async fn max_key(&mut self, table: &TableDef) -> Result<Option<Vec<Value>>, MysqlError> {
         let columns: Vec<_> = table.primary_key.iter().map(|&i| &table.columns[i]).collect();
         let mut rows = self.rows(&table.name, &columns, &max_key(table), Vec::new()).await?;
         Ok(rows.pop())
     }
 
-    /// Up to `limit` rows in primary key order: those with keys greater than `after` (all, if
-    /// `None`) and not greater than `upto`. "Greater" is MySQL's own order, collations included.
+    /// Reads up to `limit` rows in primary key order, with keys greater than `after` and not greater than
+    /// `upto`. Without `after` it starts at the first key. MySQL compares the keys, by their collations.
+    ///
+    /// # Errors
+    /// The connection is lost, the query fails, the table has changed, or a value cannot be converted.
     pub async fn read_chunk(
         &mut self,
         table: &TableDef,
@@ -134,9 +156,13 @@ impl Reader {
         self.rows(&table.name, &columns, &chunk(table, after.is_some(), limit), params).await
     }
 
-    /// The rows of these keys, in the order of the keys; `None` where there is no row with exactly
-    /// that key (one that is equal only to a collation is another key). More than 128 keys are read
-    /// by several statements, each with a read view of its own.
+    /// Reads the rows of these keys, in the order of the keys; `None` where no row has exactly that key. Keys
+    /// that are equal only by a collation are different keys: `'a'` does not return the row of `'A'`.
+    ///
+    /// More than 128 keys take several statements, each with its own read view.
+    ///
+    /// # Errors
+    /// The connection is lost, the query fails, the table has changed, or a value cannot be converted.
     pub async fn read_keys(
         &mut self,
         table: &TableDef,
@@ -144,9 +170,9 @@ impl Reader {
     ) -> Result<Vec<Option<Row>>, MysqlError> {
         let columns: Vec<_> = table.columns.iter().collect();
         let mut out = Vec::with_capacity(keys.len());
-        for some in keys.chunks(KEYS) {
-            // Rounded up to a power of two by asking for the last key again, so that few different
-            // statements are prepared.
+        for some in keys.chunks(KEYS_PER_STATEMENT) {
+            // The last key is repeated until the count is a power of two. This keeps the number of
+            // prepared statements small.
             let n = some.len().next_power_of_two();
             let mut params = Vec::with_capacity(n * table.primary_key.len());
             for key in some.iter().chain(some.last().into_iter().cycle()).take(n) {
@@ -169,7 +195,10 @@ impl Reader {
         Ok(out)
     }
 
-    /// The optimizer's estimate of a table's rows.
+    /// Returns the optimizer's estimate of a table's row count.
+    ///
+    /// # Errors
+    /// The connection is lost or the query fails.
     pub async fn approximate_rows(&mut self, table: &TableName) -> Result<u64, MysqlError> {
         let sql =
             "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
@@ -188,13 +217,14 @@ impl Reader {
         sql: &str,
         params: Vec<Raw>,
     ) -> Result<Vec<Row>, MysqlError> {
-        let rows = select_rows(self.lease.conn(), &self.server, READ, table, columns, sql, params).await?;
+        let rows =
+            select_rows(self.lease.conn(), &self.server, READ_TIMEOUT, table, columns, sql, params).await?;
         self.lease.is_clean();
         Ok(rows)
     }
 }
 
-/// A hash of a key; keys that are equal have equal hashes. FLOAT and DOUBLE are never in keys.
+/// Hashes a key. Equal keys have equal hashes. Keys never contain FLOAT or DOUBLE.
 fn key_hash(key: &[Value]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for value in key {

@@ -1,4 +1,4 @@
-//! Table definitions, and what stands in the way of a migration.
+//! Table definitions, and the checks that run before a migration.
 
 mod grants;
 mod preflight;

@@ -18,11 +18,11 @@ use replica::{Replica, preparation};
 mod dump;
 mod replica;
 
-/// The binlog of a server from a GTID set on.
+/// A server's binlog from a GTID set on.
 ///
-/// After an error the stream yields that error for ever: going on would skip an event. Open a new
-/// one. A new stream begins at the start of a binlog file, so its first positions may lie before
-/// the last ones of the stream that it follows.
+/// After an error the stream returns the same error on every call, because to continue would skip an event.
+/// Open a new stream instead. A new stream begins at the start of a binlog file, so its first positions may
+/// precede the last positions of the old stream.
 pub struct BinlogStream {
     replica: Replica,
     decoder: EventDecoder,
@@ -39,12 +39,15 @@ impl fmt::Debug for BinlogStream {
     }
 }
 
-/// What comes over the connection: an event, an error, or the stream's end.
+/// A result of the connection: an event, the end of the stream, or an error.
 type Raw = Result<Option<Bytes>, Error>;
 
 impl BinlogStream {
-    /// Asks the server for every transaction that is not in `from`. Rows come only of tables that
-    /// are `wanted`; everything else comes whole.
+    /// Requests every transaction that is not in `from`. The stream returns row events only for tables that
+    /// are `wanted`. It returns all other events.
+    ///
+    /// # Errors
+    /// The server cannot be reached, refuses the account, or has purged transactions that are not in `from`.
     pub async fn open(
         config: &MysqlConfig,
         from: &GtidSet,
@@ -57,7 +60,7 @@ impl BinlogStream {
         let mut conn = server.connecting(Conn::new(opts)).await?;
         let doing = "preparing to read the binlog";
         let (collations, checksum) = server.answer(server.timeout, doing, settings(&mut conn)).await?;
-        // It is of no more use; whether it ends well is of no interest.
+        // The connection is no longer needed, so an error does not matter.
         let _ = conn.disconnect().await;
         let prepared = async {
             replica.run(&preparation(config.heartbeat, &checksum)).await?;
@@ -76,33 +79,39 @@ impl BinlogStream {
             failed: None,
             silence: config.silence(),
         };
-        // The server refuses, where it does, instead of sending the first event.
+        // The server reports a refusal in place of the first event.
         this.pending = Some(this.next().await?);
         Ok(this)
     }
 
-    /// Waits for the next event. Cancelling it loses nothing.
+    /// Waits for the next event. Cancelling the call loses no event.
+    ///
+    /// # Errors
+    /// The connection is lost or silent, the server ends the stream, or an event cannot be decoded.
     pub async fn next(&mut self) -> Result<BinlogEvent, BinlogError> {
         loop {
             if let Some(event) = self.try_next()? {
                 return Ok(event);
             }
-            // What has come while nobody listened is seen only once the runtime has looked.
+            // Bytes that arrived between two calls are visible only after the runtime has polled the socket.
             let look = Instant::now() + Duration::from_millis(100);
-            let deadline = (self.replica.heard() + self.silence).max(look);
+            let deadline = (self.replica.last_received() + self.silence).max(look);
             match tokio::time::timeout_at(deadline, self.replica.event()).await {
                 Ok(raw) => self.pending = self.take_in(raw)?,
-                // A large event comes in parts.
-                Err(_) if self.replica.heard().elapsed() < self.silence => {}
+                // A large event arrives in parts.
+                Err(_) if self.replica.last_received().elapsed() < self.silence => {}
                 Err(_) => {
-                    let seconds = self.replica.heard().elapsed().as_secs();
+                    let seconds = self.replica.last_received().elapsed().as_secs();
                     return self.fail(BinlogError::Silent { seconds });
                 }
             }
         }
     }
 
-    /// The next event if one has arrived already.
+    /// Returns the next event if it has arrived already.
+    ///
+    /// # Errors
+    /// As for [`Self::next`].
     pub fn try_next(&mut self) -> Result<Option<BinlogEvent>, BinlogError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -126,7 +135,7 @@ impl BinlogStream {
     fn take_in(&mut self, raw: Raw) -> Result<Option<BinlogEvent>, BinlogError> {
         let event = match raw {
             Ok(Some(event)) => event,
-            Err(error) => return self.fail(self.sorted(error)),
+            Err(error) => return self.fail(self.classify(error)),
             Ok(None) => return self.fail(BinlogError::Ended { at: self.decoder.position().to_string() }),
         };
         self.decoder.receive(&event).or_else(|error| self.fail(error.into()))
@@ -137,7 +146,7 @@ impl BinlogStream {
         Err(error)
     }
 
-    fn sorted(&self, error: Error) -> BinlogError {
+    fn classify(&self, error: Error) -> BinlogError {
         match error {
             Error::Server(ServerError { code: 1236 | 1789, message, .. }) if message.contains("purged") => {
                 BinlogError::Purged { message }
@@ -150,7 +159,7 @@ impl BinlogStream {
     }
 }
 
-/// The server's collations, and whether it writes checksums: `NONE` or `CRC32`.
+/// Reads the server's collations and its binlog checksum setting, `NONE` or `CRC32`.
 async fn settings(conn: &mut Conn) -> mysql_async::Result<(Vec<(u64, String)>, String)> {
     let checksum = conn.query_first("SELECT @@GLOBAL.binlog_checksum").await?.unwrap_or_default();
     let collations = conn.query("SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS").await?;

@@ -1,4 +1,4 @@
-//! The check of rows.
+//! The row check.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tandem_wire::{ReadKeySchema, TableSchema, WireError};
 use crate::metrics::CheckMetrics;
 use crate::tracker::{ChangeTracker, TrackerError};
 
-/// How often a check is begun again while its key keeps changing.
-const ROUNDS: usize = 10;
+/// The most attempts of a check while its key keeps changing.
+const MAX_ROUNDS: usize = 10;
 
 /// Why rows could not be checked.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum CheckError {
 }
 
 impl CheckError {
-    /// Whether a new connection and another attempt may help.
+    /// Whether a retry with a new connection may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Mysql(error) | Self::Watermark(WatermarkError::Mysql(error)) => error.is_transient(),
@@ -63,7 +63,7 @@ impl CheckError {
     }
 }
 
-/// A mapped table with what a check of it needs.
+/// A mapped table, prepared for the check.
 pub struct CheckedTable {
     /// Its plan.
     pub plan: Arc<TablePlan>,
@@ -74,7 +74,10 @@ pub struct CheckedTable {
 }
 
 impl CheckedTable {
-    /// Prepares the check of a table whose changes are in `topic`.
+    /// Prepares the check of a table with its changes in `topic`.
+    ///
+    /// # Errors
+    /// The key schema of the table cannot be built.
     pub fn new(plan: Arc<TablePlan>, topic: String, prefix: &str) -> Result<Self, WireError> {
         let schema = TableSchema::new(Arc::clone(plan.source()), prefix);
         let key_schema = ReadKeySchema::parse(schema.key_json())?;
@@ -86,14 +89,20 @@ impl CheckedTable {
         self.plan.source()
     }
 
-    /// A key as the change topic's records carry it.
+    /// Encodes a key as in the records of the change topic.
+    ///
+    /// # Errors
+    /// A value does not match its column.
     pub fn framed_key(&self, key: &[Value]) -> Result<Vec<u8>, WireError> {
         let mut out = Vec::new();
         self.schema.encode_key_values(key, &mut out)?;
         Ok(out)
     }
 
-    /// The key's values.
+    /// Decodes the values of a key.
+    ///
+    /// # Errors
+    /// The bytes are not a key of this table.
     pub fn key_values(&self, framed: &[u8]) -> Result<Vec<Value>, WireError> {
         self.key_schema.decode(framed)
     }
@@ -104,55 +113,58 @@ impl CheckedTable {
 pub struct Suspect {
     /// The primary key in MySQL.
     pub key: Vec<Value>,
-    /// Target keys (by the target's number) that exist or existed, besides those of the row itself:
-    /// they must hold the row or nothing.
+    /// Other target keys that exist or existed for this source key, by the target's number. Each must hold
+    /// the row or nothing.
     pub candidates: Vec<(usize, TargetKey)>,
 }
 
 /// A confirmed mismatch of one source row.
 #[derive(Debug, Clone)]
 pub struct Confirmed {
-    /// The row as MySQL has it.
+    /// The row in MySQL.
     pub row: Option<Row>,
-    /// W₁: what may be borrowed for the repair.
+    /// W₁, the watermark that a repair may borrow.
     pub lower: Arc<Watermark>,
-    /// W₃.
+    /// W₃, the upper bound of the check.
     pub upper: Arc<Watermark>,
-    /// What differs, target row by target row.
+    /// The differences of each target row.
     pub differences: Vec<TargetDifference>,
 }
 
-/// What the check of one suspect came to.
+/// The outcome of the check of one suspect.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// Both stores agree.
     Match,
-    /// The key kept changing.
+    /// The key kept changing during the check.
     Undecided,
-    /// They differ.
+    /// The stores differ.
     Mismatch(Confirmed),
 }
 
-/// Checks rows. Cheap to clone but for its connections, which its callers hold.
+/// Checks rows. Cheap to clone. The callers hold the MySQL connections.
 #[derive(Clone)]
 pub struct Checker {
     /// The source.
     pub mysql: Mysql,
-    /// The target; the plans' tables are prepared.
+    /// The target. The tables of all plans are prepared.
     pub target: Target,
     /// The watermarks of the source.
     pub watermarks: Watermarks,
-    /// What has been applied.
+    /// The offsets of the apply group.
     pub applied: Applied,
-    /// What changed when.
+    /// The latest change of each key.
     pub tracker: ChangeTracker,
-    /// What is counted.
+    /// The counters.
     pub metrics: CheckMetrics,
 }
 
 impl Checker {
-    /// Checks suspects of one table, again and again while their keys keep changing, ten times at
-    /// most. The outcomes are in the order of the suspects.
+    /// Checks suspects of one table. Rechecks a suspect while its key keeps changing, up to ten times in
+    /// total. The outcomes are in the order of the suspects.
+    ///
+    /// # Errors
+    /// A store or the log cannot be read, no watermark arrives in time, or a row cannot be converted.
     pub async fn settle(
         &self,
         reader: &mut Reader,
@@ -160,7 +172,7 @@ impl Checker {
         suspects: &[Suspect],
     ) -> Result<Vec<Outcome>, CheckError> {
         let mut outcomes: Vec<Outcome> = suspects.iter().map(|_| Outcome::Undecided).collect();
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             let open: Vec<usize> =
                 (0..suspects.len()).filter(|&i| matches!(outcomes[i], Outcome::Undecided)).collect();
             if open.is_empty() {
@@ -179,11 +191,17 @@ impl Checker {
         Ok(outcomes)
     }
 
-    /// Compares rows that `reader` has read after it borrowed `lower` with what Cassandra holds.
+    /// Compares rows with Cassandra. `reader` has read the rows after it borrowed `lower` (W₁).
     ///
-    /// The order of the steps is the proof: W₁ was within `@@gtid_executed` before MySQL was read;
-    /// Cassandra is read after W₁ is applied; the binlog's end is asked for after that; and the
-    /// verdict waits until this process has seen the whole log up to a watermark that covers that end.
+    /// The order of the steps makes the check sound:
+    ///
+    /// 1. W₁ was within `@@gtid_executed` before MySQL was read.
+    /// 2. Cassandra is read after W₁ is applied.
+    /// 3. The end of the binlog is queried after the read of Cassandra.
+    /// 4. The verdict waits until this process has seen the whole log up to a watermark that covers that end.
+    ///
+    /// # Errors
+    /// As for [`Self::settle`].
     pub async fn compare(
         &self,
         reader: &mut Reader,
@@ -220,32 +238,32 @@ impl Checker {
         outcomes.collect()
     }
 
-    /// Reads Cassandra and compares, suspect by suspect.
+    /// Reads Cassandra and returns the differences of each suspect.
     async fn differing(
         &self,
         table: &CheckedTable,
         read: &[(&Suspect, Option<Row>)],
     ) -> Result<Vec<Vec<TargetDifference>>, CheckError> {
-        // For each target: the keys to look at, what they must hold, and whose they are.
-        type Look = (Vec<TargetKey>, Vec<(usize, Option<Vec<Cell>>)>);
-        let mut looks: HashMap<usize, Look> = HashMap::new();
+        // For each target: the keys to read, and for each key its suspect and the expected cells.
+        type Lookup = (Vec<TargetKey>, Vec<(usize, Option<Vec<Cell>>)>);
+        let mut lookups: HashMap<usize, Lookup> = HashMap::new();
         for (i, (suspect, row)) in read.iter().enumerate() {
             let expected = row.as_ref().map_or(Ok(Vec::new()), |row| table.plan.expected(row))?;
             for (target, key) in &suspect.candidates {
                 if !expected.iter().any(|e| e.target == *target && e.key == *key) {
-                    let (keys, wanted) = looks.entry(*target).or_default();
+                    let (keys, wanted) = lookups.entry(*target).or_default();
                     keys.push(key.clone());
                     wanted.push((i, None));
                 }
             }
             for row in expected {
-                let (keys, wanted) = looks.entry(row.target).or_default();
+                let (keys, wanted) = lookups.entry(row.target).or_default();
                 keys.push(row.key);
                 wanted.push((i, Some(row.cells)));
             }
         }
         let mut out: Vec<Vec<TargetDifference>> = read.iter().map(|_| Vec::new()).collect();
-        for (target, (keys, wanted)) in looks {
+        for (target, (keys, wanted)) in lookups {
             let name = &table.plan.targets()[target].table().name;
             let stored = self.target.read(name, &keys).await?;
             for ((key, (suspect, expected)), stored) in keys.into_iter().zip(wanted).zip(stored) {

@@ -1,12 +1,12 @@
-//! The row check: both stores compared at a watermark, and what it confirms.
+//! The row check compares rows of both stores at a watermark, and confirms mismatches.
 //!
 //! Invariants:
 //!
-//! - A mismatch is confirmed only if the log holds no change of the key after W₁, the watermark borrowed
-//!   before MySQL was read, and everything up to W₃ has been seen here. W₃ is the watermark that covers the
-//!   binlog's end as asked for after Cassandra was read.
+//! - A mismatch is confirmed only if the log holds no change of the key after W₁, and this process has seen
+//!   the log up to W₃. W₁ is the watermark borrowed before the read of MySQL. W₃ is a watermark that covers
+//!   the end of the binlog as queried after the read of Cassandra.
 //! - Cassandra is read only after W₁ is applied.
-//! - What cannot be decided is said to be undecided, never guessed.
+//! - A check that cannot decide returns "undecided". It never guesses.
 
 mod check;
 mod events;

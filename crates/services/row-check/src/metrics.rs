@@ -1,4 +1,4 @@
-//! What row checks tell about themselves.
+//! The metrics of row checks.
 
 use std::sync::atomic::AtomicU64;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tandem_wire::control::MismatchKind;
 
-/// The label of a mismatch counter.
+/// The label of the mismatch counters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct KindLabel {
     kind: &'static str,
@@ -26,7 +26,7 @@ impl From<MismatchKind> for KindLabel {
     }
 }
 
-/// Counters of one process's row checks. Cheap to clone.
+/// The counters of one process's row checks. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CheckMetrics {
     pub(crate) rows: Counter<u64, AtomicU64>,
@@ -35,7 +35,7 @@ pub struct CheckMetrics {
 }
 
 impl CheckMetrics {
-    /// Registers everything under `tandem_verify_…`.
+    /// Registers all counters under `tandem_verify_…`.
     pub fn register(&self, registry: &mut Registry) {
         let verify = registry.sub_registry_with_prefix("tandem_verify");
         verify.register("rows", "Rows checked in both stores", self.rows.clone());

@@ -1,4 +1,4 @@
-//! Knows which keys changed when.
+//! Tracks the latest change of each key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,34 +10,35 @@ use tandem_protocol::watermark::reached;
 use tandem_wire::log::InRecord;
 use tokio::sync::{mpsc, watch};
 
-/// Keys remembered before those that changed long ago are forgotten.
-const REMEMBERED: usize = 1_000_000;
+/// The number of tracked keys above which old changes are dropped.
+const MAX_KEYS: usize = 1_000_000;
 
-/// How far back, in microseconds of versions, changes are kept when some must be forgotten.
+/// How far back, in microseconds of versions, changes are kept when old ones are dropped.
 const KEPT_US: i64 = 300_000_000;
 
-/// By how much the floor rises at least when some are forgotten: all keys are looked at then.
-const FORGET_US: i64 = 30_000_000;
+/// The least rise of the floor when old changes are dropped. A larger rise means fewer passes over all keys.
+const MIN_RISE_US: i64 = 30_000_000;
 
-/// Following the change topics has failed. Whoever relies on it must start it again.
+/// Following the change topics failed. The tracker has stopped, and its user must start a new one.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("following the change topics failed: {0}")]
 pub struct TrackerError(Arc<ConsumeError>);
 
 #[derive(Default)]
 struct State {
-    /// The newest change of each key, by topic and key (without its schema id, which changes with
-    /// the schema while the key does not).
+    /// The newest change of each key, by topic and key. The key is without its schema id, because that
+    /// changes with the schema while the key does not.
     last: HashMap<Arc<str>, HashMap<Box<[u8]>, Version>>,
-    /// The offset after the last record seen, by topic and partition.
+    /// The offset after the last seen record, by topic and partition.
     consumed: HashMap<Arc<str>, Vec<i64>>,
-    /// Changes up to this version may have been forgotten, or never been seen.
+    /// Changes up to this version may have been dropped, or were never seen.
     floor: Version,
     newest: Version,
-    remembered: usize,
+    /// The number of tracked keys.
+    tracked: usize,
 }
 
-/// Follows the change topics of a set of tables from a watermark on. Cheap to clone.
+/// Follows the change topics of a set of tables, from a watermark on. Cheap to clone.
 #[derive(Clone)]
 pub struct ChangeTracker {
     state: Arc<Mutex<State>>,
@@ -45,8 +46,11 @@ pub struct ChangeTracker {
 }
 
 impl ChangeTracker {
-    /// Starts at `from`: it knows of every change after that watermark once it has read so far.
-    /// With `feed`, every record is handed on as well.
+    /// Starts at the watermark `from` and tracks every later change. With `feed`, it also forwards every
+    /// record.
+    ///
+    /// # Errors
+    /// The topics cannot be read.
     pub async fn start(
         kafka: &KafkaConfig,
         topics: &[String],
@@ -72,7 +76,7 @@ impl ChangeTracker {
                         lock(&tracked).take_in(&records);
                         sender.send_replace(None);
                         if let Some(feed) = &feed {
-                            // Without a receiver nobody wants the records any more.
+                            // An error only means that the receiver was dropped.
                             let _ = feed.send(records).await;
                         }
                     }
@@ -86,7 +90,10 @@ impl ChangeTracker {
         Ok(Self { state, moved })
     }
 
-    /// Waits until every record of `topic` below `ends` has been seen.
+    /// Waits until the tracker has seen every record of `topic` below `ends`.
+    ///
+    /// # Errors
+    /// Following the topics failed.
     pub async fn seen(&self, topic: &str, ends: &[i64]) -> Result<(), TrackerError> {
         let mut moved = self.moved.clone();
         loop {
@@ -103,7 +110,7 @@ impl ChangeTracker {
         }
     }
 
-    /// Waits until following the topics has failed, and says why.
+    /// Waits until following the topics fails. Returns the error.
     pub async fn failure(&self) -> TrackerError {
         let mut moved = self.moved.clone();
         match moved.wait_for(Option::is_some).await.map(|error| error.clone()) {
@@ -112,12 +119,12 @@ impl ChangeTracker {
         }
     }
 
-    /// The newest change of a key seen so far. `key` is the framed key of its records.
+    /// Returns the version of the newest seen change of a key. `key` is the framed key of its records.
     pub fn last_change(&self, topic: &str, key: &[u8]) -> Option<Version> {
         lock(&self.state).last.get(topic).and_then(|keys| keys.get(unframed(key))).copied()
     }
 
-    /// Changes up to this version may be unknown.
+    /// The version up to which changes may be unknown.
     pub fn floor(&self) -> Version {
         lock(&self.state).floor
     }
@@ -138,17 +145,17 @@ impl State {
                 *last = (*last).max(version);
             } else {
                 keys.insert(unframed(key).into(), version);
-                self.remembered += 1;
+                self.tracked += 1;
             }
         }
-        if self.remembered > REMEMBERED && self.newest.0 - KEPT_US > self.floor.0 + FORGET_US {
-            self.forget();
+        if self.tracked > MAX_KEYS && self.newest.0 - KEPT_US > self.floor.0 + MIN_RISE_US {
+            self.drop_old();
         }
     }
 
-    /// Forgets changes from long ago, and says so by raising the floor. Where most changes are
-    /// recent, more is kept than [`REMEMBERED`]: what a check needs is never forgotten silently.
-    fn forget(&mut self) {
+    /// Drops old changes and raises the floor accordingly, so a check always knows what may be missing. If
+    /// most changes are recent, more than [`MAX_KEYS`] are kept.
+    fn drop_old(&mut self) {
         let floor = Version(self.newest.0 - KEPT_US);
         if floor <= self.floor {
             return;
@@ -157,7 +164,7 @@ impl State {
         for keys in self.last.values_mut() {
             keys.retain(|_, version| *version > floor);
         }
-        self.remembered = self.last.values().map(HashMap::len).sum();
+        self.tracked = self.last.values().map(HashMap::len).sum();
     }
 
     fn has_seen(&self, topic: &str, ends: &[i64]) -> bool {
@@ -165,7 +172,7 @@ impl State {
     }
 }
 
-/// A key without the frame that names its schema.
+/// A key without the frame that holds its schema id.
 fn unframed(key: &[u8]) -> &[u8] {
     key.get(5..).unwrap_or(key)
 }
@@ -179,7 +186,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_tracker_that_has_ended_is_told_to_all_who_wait() {
+    async fn a_failed_tracker_reports_the_error_to_all_waiters() {
         let (sender, moved) = watch::channel(None);
         let tracker = ChangeTracker { state: Arc::default(), moved };
         lock(&tracker.state).consumed.insert("t".into(), vec![0]);
@@ -207,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_change_of_a_key_and_how_far_it_has_read() {
+    fn tracks_the_newest_change_of_a_key_and_the_offsets() {
         let mut state = State::default();
         state.consumed.insert("t".into(), vec![5]);
         assert!(state.has_seen("t", &[5]) && !state.has_seen("t", &[6]));
@@ -218,10 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn forgetting_raises_the_floor() {
+    fn dropping_old_changes_raises_the_floor() {
         let mut state = State::default();
         state.take_in(&[record(0, b"old", 10), record(1, b"new", 20 + KEPT_US)]);
-        state.forget();
+        state.drop_old();
         assert_eq!(state.floor, Version(20));
         assert!(!state.last["t"].contains_key(&b"old"[..]));
         assert!(state.last["t"].contains_key(&b"new"[..]));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Exponential pauses with jitter between attempts that may go on for ever.
+/// Exponential pauses with jitter, for an unlimited number of attempts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -12,7 +12,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 ///
 /// let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 /// assert!(backoff.next() >= Duration::from_millis(200));
-/// // After a success the pauses begin anew.
+/// // After a success the pauses start again.
 /// backoff.reset();
 /// ```
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pauses grow from `first` to `longest`, each up to doubled by jitter while it grows.
+    /// The pauses grow from `first` to `longest`. Jitter at most doubles a pause.
     pub fn new(first: Duration, longest: Duration) -> Self {
         let builder = ExponentialBuilder::default()
             .with_min_delay(first)
@@ -33,8 +33,8 @@ impl Backoff {
         Self { builder, pauses: builder.build(), longest }
     }
 
-    /// The next pause, at most twice the longest one.
-    #[expect(clippy::should_implement_trait, reason = "the pauses never end, so this is no iterator")]
+    /// Returns the next pause, at most twice the longest one.
+    #[expect(clippy::should_implement_trait, reason = "the pauses never end, so this is not an iterator")]
     pub fn next(&mut self) -> Duration {
         self.pauses.next().unwrap_or(self.longest)
     }
@@ -44,7 +44,7 @@ impl Backoff {
         tokio::time::sleep(self.next()).await;
     }
 
-    /// Begins again with the first pause.
+    /// Starts again with the first pause.
     pub fn reset(&mut self) {
         self.pauses = self.builder.build();
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_the_longest_and_begin_anew() {
+    fn pauses_grow_to_the_longest_and_start_again_after_reset() {
         let (first, longest) = (Duration::from_millis(10), Duration::from_secs(1));
         let mut backoff = Backoff::new(first, longest);
         let pauses: Vec<Duration> = (0..100).map(|_| backoff.next()).collect();

@@ -1,4 +1,4 @@
-//! What every long-lived loop needs: the clock, and pauses between attempts.
+//! Helpers for long-running loops: the clock, and pauses between attempts.
 
 mod backoff;
 mod clock;

@@ -11,31 +11,31 @@ use tandem_protocol::watermark::{covers, newest_borrowable};
 use tandem_wire::log::Topics;
 use tokio::sync::watch;
 
-/// How many watermarks are remembered. A reader's server is at most a few transactions behind the
-/// newest one; a thousand watermarks are minutes.
+/// How many watermarks are kept. A reader's server is at most a few transactions behind the newest watermark,
+/// and a thousand watermarks cover minutes.
 const REMEMBERED: usize = 1000;
 
-/// Why no watermark could be had.
+/// Why no watermark is available.
 #[derive(Debug, thiserror::Error)]
 pub enum WatermarkError {
     /// Reading the topic failed.
     #[error("reading the watermark topic: {0}")]
     Consume(#[from] ConsumeError),
-    /// A record of the topic could not be read.
+    /// A record of the topic could not be decoded.
     #[error("a record of the watermark topic could not be decoded: {0}")]
     Decode(String),
-    /// Asking MySQL failed.
+    /// A query to MySQL failed.
     #[error(transparent)]
     Mysql(#[from] MysqlError),
-    /// No watermark came in time.
+    /// No matching watermark arrived in time.
     #[error(
         "no watermark {what} within {}s: is `capture` running and reading this server's binlog?",
         waited.as_secs()
     )]
     Late {
-        /// Which watermark was waited for.
+        /// The expected watermark.
         what: String,
-        /// How long.
+        /// How long the caller waited.
         waited: Duration,
     },
     /// The task that follows the topic has ended.
@@ -43,24 +43,26 @@ pub enum WatermarkError {
     Ended,
 }
 
-/// The watermarks of one source, newest last, as they appear on the log. Cheap to clone.
+/// The watermarks of one source, in log order. Cheap to clone.
 #[derive(Clone)]
 pub struct Watermarks {
     seen: watch::Receiver<VecDeque<Arc<Watermark>>>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Watermarks {
-    /// Starts to follow `<prefix>.watermarks` from its last record on. `patience` bounds every wait
-    /// for a watermark.
-    pub async fn follow(config: &KafkaConfig, patience: Duration) -> Result<Self, WatermarkError> {
+    /// Follows `<prefix>.watermarks` from its last record on. `timeout` limits every wait for a watermark.
+    ///
+    /// # Errors
+    /// The topic cannot be read.
+    pub async fn follow(config: &KafkaConfig, timeout: Duration) -> Result<Self, WatermarkError> {
         let topic = Topics::new(&config.prefix).watermarks();
         let start = read_last(config, &topic, 0).await?.map_or(0, |r| r.offset);
         let mut reader = TailReader::start(config, vec![(topic, 0, start)]).await?;
         let (sender, seen) = watch::channel(VecDeque::new());
         tokio::spawn(async move {
-            // Ends with the last receiver, or with the first record that cannot be read: waiters
-            // then see `Ended` instead of an old watermark for ever.
+            // Ends with the last receiver or at the first unreadable record. Waiters then get `Ended`
+            // instead of an old watermark.
             while !sender.is_closed() {
                 let records = match reader.next_batch(500, Duration::from_millis(500)).await {
                     Ok(records) => records,
@@ -89,47 +91,57 @@ impl Watermarks {
                 }
             }
         });
-        Ok(Self { seen, patience })
+        Ok(Self { seen, timeout })
     }
 
-    /// Waits until the topic is no longer followed, which ends only with an error. What looks at
-    /// watermarks without waiting for one must watch this: it would see an old one for ever.
+    /// Waits until the topic is no longer followed, which happens only after an error. A caller that reads
+    /// watermarks without waiting must watch this. It would otherwise keep seeing an old watermark.
     pub async fn ended(&self) -> WatermarkError {
         let mut seen = self.seen.clone();
         while seen.changed().await.is_ok() {}
         WatermarkError::Ended
     }
 
-    /// The newest watermark seen, cut or not.
+    /// Returns the newest watermark, partial or not.
     pub fn newest(&self) -> Option<Arc<Watermark>> {
         self.seen.borrow().back().cloned()
     }
 
-    /// The newest watermark that knows the table whose changes are in `topic`, cut or not: what a
-    /// client's write may borrow that takes it before its COMMIT and writes what it read under the
-    /// row's lock.
+    /// Returns the newest watermark that contains `topic`, partial or not.
+    ///
+    /// A client's write may borrow it if the write takes it before its COMMIT and writes what it read under
+    /// the row lock.
     pub fn newest_knowing(&self, topic: &str) -> Option<Arc<Watermark>> {
         self.seen.borrow().iter().rev().find(|w| w.offsets.contains_key(topic)).cloned()
     }
 
-    /// The first watermark remembered by which all these transactions were out whole; none while
-    /// capture has not come so far.
+    /// Returns the first kept watermark that contains all these transactions completely. Returns `None` while
+    /// capture has not reached them.
     pub fn containing(&self, gtids: &GtidSet) -> Option<Arc<Watermark>> {
         let seen = self.seen.borrow();
         let first = seen.partition_point(|w| !gtids.is_subset(&w.gtid_set));
-        // After a fail-over the sets need not have grown.
+        // After a failover the sets may have shrunk.
         seen.get(first).filter(|w| gtids.is_subset(&w.gtid_set)).cloned()
     }
 
-    /// The newest watermark that may be borrowed for what `reader` reads next of the table whose
-    /// changes are in `topic`. Asks the server on the reader's own connection; whatever the caller
-    /// reads must be read after this.
+    /// Returns the newest watermark that the caller may borrow for its next reads of the table with the
+    /// changes in `topic`. Queries the server on the reader's own connection. The caller must read only after
+    /// this call.
+    ///
+    /// # Errors
+    /// [`WatermarkError::Late`] if no such watermark arrives in time; otherwise the query fails or the topic
+    /// is no longer followed.
     pub async fn borrow(&self, reader: &mut Reader, topic: &str) -> Result<Arc<Watermark>, WatermarkError> {
         self.borrow_from(reader, topic, Version(i64::MIN)).await
     }
 
-    /// The same, but none below the version `least`: that of the watermark with which the log goes on after
-    /// a gap, for what writes over the cells of before it.
+    /// The same, with `least` as the lowest version.
+    ///
+    /// A re-snapshot after a log gap overwrites cells from before the gap. Its `least` is the version of the
+    /// watermark with which the log continues after the gap.
+    ///
+    /// # Errors
+    /// As for [`Self::borrow`].
     pub async fn borrow_from(
         &self,
         reader: &mut Reader,
@@ -143,9 +155,15 @@ impl Watermarks {
         .await
     }
 
-    /// The first watermark above `lower` that covers `end` of the binlog: an upper bound of whatever
-    /// was read before `end` was asked for. `lower` is what was borrowed before: older watermarks may
-    /// be those of another server, before a fail-over, whose positions mean nothing here.
+    /// Returns the first watermark above `lower` that covers the binlog position `end`. It is an upper bound
+    /// for everything that was read before `end` was queried.
+    ///
+    /// `lower` is the version of the borrowed watermark. Older watermarks may come from another server before
+    /// a failover, and their positions have no meaning on this one.
+    ///
+    /// # Errors
+    /// [`WatermarkError::Late`] if no such watermark arrives in time; [`WatermarkError::Ended`] if the topic
+    /// is no longer followed.
     pub async fn covering(
         &self,
         end: &BinlogPosition,
@@ -155,8 +173,11 @@ impl Watermarks {
         self.wait(&format!("that covers {end}"), |seen| seen.iter().find(above).cloned()).await
     }
 
-    /// The newest watermark that knows the ends of all these change topics: where a follower of
-    /// them may begin. One from before a table was mapped does not know its topic.
+    /// Returns the newest watermark that contains all these change topics. A follower of the topics may start
+    /// at it. A watermark from before a table was mapped does not contain the table's topic.
+    ///
+    /// # Errors
+    /// As for [`Self::covering`].
     pub async fn knowing(&self, topics: &[String]) -> Result<Arc<Watermark>, WatermarkError> {
         let knows = |w: &&Arc<Watermark>| topics.iter().all(|t| w.offsets.contains_key(t));
         self.wait("that knows every change topic", |seen| seen.iter().rev().find(knows).cloned()).await
@@ -168,7 +189,7 @@ impl Watermarks {
         find: impl Fn(&VecDeque<Arc<Watermark>>) -> Option<Arc<Watermark>>,
     ) -> Result<Arc<Watermark>, WatermarkError> {
         let mut seen = self.seen.clone();
-        let found = tokio::time::timeout(self.patience, async {
+        let found = tokio::time::timeout(self.timeout, async {
             loop {
                 if let Some(watermark) = find(&seen.borrow_and_update()) {
                     return Ok(watermark);
@@ -178,6 +199,6 @@ impl Watermarks {
         });
         found
             .await
-            .unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: self.patience }))
+            .unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: self.timeout }))
     }
 }

@@ -1,15 +1,15 @@
-//! Which watermark may be borrowed now, and waiting until one is applied.
+//! Borrows watermarks, and waits until a watermark is applied.
 //!
-//! Whoever writes MySQL's state into Cassandra by another way than the change log (backfill,
-//! repair) writes it at the version of a watermark W with `W.gtid ⊆ @@gtid_executed`, asked on the
-//! connection that reads the state, *before* its read view is opened. Every change that is not in
-//! that state then comes after W in the binlog, has a higher version, and wins.
+//! Backfill and repair write MySQL's state to Cassandra without the change log. They write it at the version
+//! of a borrowed watermark W with `W.gtid ⊆ @@gtid_executed`. The connection that reads the state also
+//! queries `@@gtid_executed`, *before* it opens its read view. So every change that is missing from that
+//! state follows W in the binlog, has a higher version, and wins.
 //!
 //! Invariants:
 //!
-//! - A borrowed watermark is never cut, and lies within what the server had executed before the
-//!   read ([`Watermarks::borrow`]).
-//! - An upper bound covers the binlog's end as it was asked for *after* the read, and is never cut
+//! - A borrowed watermark is never partial. The server had executed all of it before the read
+//!   ([`Watermarks::borrow`]).
+//! - An upper bound is never partial. It covers the end of the binlog as queried *after* the read
 //!   ([`Watermarks::covering`]).
 //! - A partition without a committed offset is not applied ([`Applied::wait`]).
 

@@ -1,11 +1,13 @@
-//! How to reach Cassandra.
+//! The connection configuration.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How many replicas must answer. A check is only sound where write + read replicas > replication
-/// factor; Tandem uses the one level for both, so `LocalOne` and `One` want a replication factor of 1.
+/// How many replicas must answer. Tandem uses one level for reads and writes.
+///
+/// A check is sound only if write replicas + read replicas > replication factor. So `LocalOne` and `One`
+/// require a replication factor of 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Consistency {
     /// A majority of the local data centre's replicas.
@@ -59,32 +61,32 @@ impl FromStr for Consistency {
     }
 }
 
-/// What a [`crate::Target`] needs to know.
+/// The configuration of a [`crate::Target`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct CassandraConfig {
-    /// Contact points, `host` or `host:port` (9042 without a port). The first one says which data
-    /// centre is the local one.
+    /// The contact points, `host` or `host:port`. The default port is 9042. The first one's data centre is
+    /// the local one.
     pub nodes: Vec<String>,
-    /// The keyspace of all target tables, case kept.
+    /// The keyspace of all target tables. Case-sensitive.
     pub keyspace: String,
-    /// The user, where the cluster asks for one.
+    /// The user, if the cluster requires one.
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<String>,
-    /// The level of reads and writes.
+    /// The consistency level of reads and writes.
     pub consistency: Consistency,
-    /// Copies of each row in the local data centre, where Tandem creates the keyspace. Without one:
-    /// 3, or as many as the data centre has nodes where there are fewer.
+    /// The replication factor in the local data centre, if Tandem creates the keyspace. The default is 3, or
+    /// the number of nodes in the data centre if there are fewer.
     pub replication_factor: Option<u32>,
-    /// How long one request may take, the driver's own retries on other nodes included.
+    /// Limit for one request, including the driver's retries on other nodes.
     pub request_timeout: Duration,
-    /// How many writes, and apart from them how many reads, may be under way at once.
+    /// The most concurrent writes, and separately the most concurrent reads.
     pub max_in_flight: usize,
 }
 
 impl CassandraConfig {
-    /// The defaults for these nodes and this keyspace: no user, local quorum, 10 seconds a request, 256
-    /// requests at once.
+    /// A configuration without a user, with local quorum, a request timeout of 10 seconds and 256 concurrent
+    /// requests.
     pub fn new(nodes: Vec<String>, keyspace: impl Into<String>) -> Self {
         Self {
             nodes,

@@ -1,4 +1,4 @@
-//! The session.
+//! The session with the cluster.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -14,14 +14,14 @@ use tokio::sync::Semaphore;
 
 use crate::connect::config::CassandraConfig;
 use crate::error::{ConnectError, Failure};
-use crate::retry::Trouble;
+use crate::retry::Outage;
 use crate::statement::prepared::PreparedTable;
 
 const MURMUR3: &str = "org.apache.cassandra.dht.Murmur3Partitioner";
 const DEFAULT_PORT: u16 = 9042;
 
-/// A connection to the cluster and the prepared statements of the target tables. Clones share both,
-/// and the limits of what may be under way at once.
+/// A session with the cluster and the prepared statements of the target tables. Clones share both, and the
+/// limits on concurrent requests.
 #[derive(Clone)]
 pub struct Target {
     inner: Arc<Inner>,
@@ -37,7 +37,7 @@ struct Inner {
     slices: Statements,
     writes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
-    trouble: Trouble,
+    outage: Outage,
 }
 
 /// Prepared tables by name.
@@ -54,7 +54,7 @@ impl Tables {
     }
 }
 
-/// Statements prepared when they were first needed, by their text. There are a few for each table.
+/// Statements that are prepared at first use, by their text. There are a few for each table.
 #[derive(Debug, Default)]
 pub(crate) struct Statements(RwLock<HashMap<String, Arc<PreparedStatement>>>);
 
@@ -69,9 +69,12 @@ impl Statements {
 }
 
 impl Target {
-    /// Connects to the first contact point that answers and learns the cluster from it. The
-    /// keyspace need not exist yet. Fails after the request timeout for each contact point and one
-    /// more.
+    /// Connects to the first contact point that answers and discovers the cluster from it. The keyspace need
+    /// not exist yet.
+    ///
+    /// # Errors
+    /// The configuration is invalid, the cluster refuses the credentials, or no node answers within the
+    /// request timeout times the number of contact points plus one.
     pub async fn connect(config: &CassandraConfig) -> Result<Self, ConnectError> {
         check(config)?;
         let profile = ExecutionProfile::builder()
@@ -114,7 +117,7 @@ impl Target {
                 slices: Statements::default(),
                 writes: Arc::new(Semaphore::new(config.max_in_flight)),
                 reads: Arc::new(Semaphore::new(config.max_in_flight)),
-                trouble: Trouble::default(),
+                outage: Outage::default(),
             }),
         })
     }
@@ -132,7 +135,7 @@ impl Target {
         &self.inner.datacenter
     }
 
-    /// Copies of each row in a keyspace that Tandem creates.
+    /// The replication factor of a keyspace that Tandem creates.
     pub fn replication_factor(&self) -> u32 {
         self.inner.replication_factor
     }
@@ -153,21 +156,22 @@ impl Target {
         &self.inner.reads
     }
 
-    pub(crate) fn trouble(&self) -> &Trouble {
-        &self.inner.trouble
+    pub(crate) fn outage(&self) -> &Outage {
+        &self.inner.outage
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {
         self.inner.request_timeout
     }
 
-    /// How long everything but a write is retried.
-    pub(crate) fn patience(&self) -> Duration {
+    /// How long every request but a write is retried.
+    pub(crate) fn retry_timeout(&self) -> Duration {
         self.inner.request_timeout * 5
     }
 }
 
-/// What would otherwise fail later or never. A keyspace's name: CQL's grammar, 48 characters.
+/// Checks settings that would otherwise fail later or never. A keyspace name follows CQL's grammar and has at
+/// most 48 characters.
 fn check(config: &CassandraConfig) -> Result<(), ConnectError> {
     let fault = |text: &str| Err(ConnectError::Config(text.to_owned()));
     let keyspace = &config.keyspace;
@@ -201,8 +205,8 @@ async fn check_partitioner(session: &Session, config: &CassandraConfig) -> Resul
     if partitioner == MURMUR3 { Ok(()) } else { Err(ConnectError::Partitioner { partitioner }) }
 }
 
-/// The data centre of the first contact point. Reads and writes must meet in the same one, or local
-/// quorums would not overlap.
+/// Returns the data centre of the first contact point. All reads and writes must use the same data centre, or
+/// local quorums would not overlap.
 async fn local_datacenter(session: &Session, first: &str) -> Result<String, ConnectError> {
     let state = session.get_cluster_state();
     let nodes: Vec<(SocketAddr, String)> = state
@@ -218,7 +222,7 @@ async fn local_datacenter(session: &Session, first: &str) -> Result<String, Conn
     choose_datacenter(&nodes, &addresses)
 }
 
-/// As many copies as production wants, or as there are nodes.
+/// The default replication factor: 3, or the number of nodes if there are fewer.
 fn default_replication(session: &Session, datacenter: &str) -> u32 {
     let state = session.get_cluster_state();
     let nodes = state.get_nodes_info().iter().filter(|n| n.datacenter.as_deref() == Some(datacenter));
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_local_data_centre_is_the_first_nodes() {
+    fn the_local_data_centre_is_that_of_the_first_node() {
         let two = [node("10.0.0.1:9042", "a"), node("10.1.0.1:9042", "b")];
         assert_eq!(choose_datacenter(&two, &["10.1.0.1:9042".parse().unwrap()]).unwrap(), "b");
         let unknown = choose_datacenter(&two, &["127.0.0.1:9042".parse().unwrap()]);
@@ -255,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_cassandra_would_refuse() {
+    fn invalid_keyspace_names_are_refused() {
         let with = |keyspace: &str| check(&CassandraConfig::new(vec!["n".into()], keyspace));
         assert!(with("Tandem_1").is_ok());
         for name in ["", "a-b", "a\"b", &"x".repeat(49)] {

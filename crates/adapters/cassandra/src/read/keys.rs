@@ -1,4 +1,4 @@
-//! Reading rows by key.
+//! Reads rows by key.
 
 use std::sync::Arc;
 
@@ -12,9 +12,14 @@ use crate::statement::bind::{BoundKey, raw_rows};
 use crate::statement::prepared::PreparedTable;
 
 impl Target {
-    /// Reads rows by key, with the writetimes of their regular cells, in the order of the keys;
-    /// `None` where there is no row. Reads side by side, up to the limit that all clones share.
-    /// What may pass is retried for five times the request timeout.
+    /// Reads rows by key, with the write times of their regular cells, in the order of the keys; `None` where
+    /// there is no row.
+    ///
+    /// Reads rows concurrently, up to the limit that all clones share. Retries transient failures for five
+    /// times the request timeout.
+    ///
+    /// # Errors
+    /// The table is not prepared, Cassandra does not answer, or it refuses the read.
     pub async fn read(&self, target: &str, keys: &[TargetKey]) -> Result<Vec<Option<StoredRow>>, ReadError> {
         let table = self.prepared(target)?;
         let mut rows = vec![None; keys.len()];
@@ -24,7 +29,7 @@ impl Target {
             let (this, table, key) = (self.clone(), Arc::clone(&table), key.clone());
             tasks.spawn(async move {
                 let _permit = permit;
-                (i, retry::bounded(this.patience(), || this.read_row(&table, &key)).await)
+                (i, retry::bounded(this.retry_timeout(), || this.read_row(&table, &key)).await)
             });
         }
         while let Some(done) = tasks.join_next().await {
@@ -37,7 +42,10 @@ impl Target {
         Ok(rows)
     }
 
-    /// Reads one row, by one attempt: for readers who have another place to turn to.
+    /// Reads one row, without retries, for callers that can read from another store instead.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
     pub async fn get(&self, target: &str, key: &TargetKey) -> Result<Option<StoredRow>, ReadError> {
         let table = self.prepared(target)?;
         self.read_row(&table, key).await.map_err(|failure| ReadError::new(target, failure))
@@ -60,12 +68,12 @@ impl Target {
     }
 }
 
-/// Cassandra's answer is not one to the statement that was sent.
+/// The failure for an answer that does not match the statement.
 pub(crate) fn unexpected(cause: &str) -> Failure {
     Failure::Permanent(Rejection::SchemaChanged(cause.to_owned()))
 }
 
-/// A row of `cql::select`.
+/// Converts a row of `cql::select`.
 fn stored(row: &[Option<&[u8]>], regular: usize) -> Result<StoredRow, Failure> {
     if regular == 0 {
         return Ok(StoredRow { cells: vec![], writetimes: vec![] });

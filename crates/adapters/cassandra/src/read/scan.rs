@@ -1,4 +1,4 @@
-//! Reading the keys of a whole table, token range by token range.
+//! Reads the keys of a table by token range.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::retry;
 use crate::statement::bind::raw_rows;
 use crate::statement::prepared::PreparedTable;
 
-/// A part of the Murmur3 token ring, both ends included. Tokens run from −2⁶³+1 to 2⁶³−1: −2⁶³ is
-/// "the minimum token", which no key has.
+/// A part of the Murmur3 token ring, both ends included. Tokens run from −2⁶³+1 to 2⁶³−1. No key has the
+/// token −2⁶³, "the minimum token".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenRange {
     /// The lowest token.
@@ -27,8 +27,8 @@ impl TokenRange {
     /// The whole ring.
     pub const WHOLE: Self = Self { first: i64::MIN + 1, last: i64::MAX };
 
-    /// Cuts the range into `parts` of about the same width, in the order of the ring. Fewer where
-    /// the range has not as many tokens; one for `parts` = 0.
+    /// Splits the range into `parts` of about the same width, in ring order. Returns fewer parts if the range
+    /// has fewer tokens, and one part for `parts` = 0.
     pub fn split(self, parts: u32) -> Vec<Self> {
         let tokens = self.last as i128 - self.first as i128 + 1;
         let parts = i128::from(parts).clamp(1, tokens.max(1));
@@ -37,19 +37,22 @@ impl TokenRange {
     }
 }
 
-/// A scan under way. Rows that are written or deleted meanwhile may or may not be met.
+/// A scan in progress. It may or may not return rows that are written or deleted during the scan.
 pub struct Scan {
     target: Target,
     name: String,
     table: Arc<PreparedTable>,
     range: TokenRange,
-    /// Where to go on; none at the end.
+    /// The state of the next page; `None` at the end.
     next: Option<PagingState>,
 }
 
 impl Target {
-    /// Begins to read the keys of all rows within a token range. To resume after a stop, or to read
-    /// side by side, split the ring and scan part by part.
+    /// Starts a scan of the keys of all rows in a token range. To scan concurrently, or to resume after a
+    /// stop, split the ring and scan each part separately.
+    ///
+    /// # Errors
+    /// The table is not prepared.
     pub fn scan_keys(&self, target: &str, range: TokenRange) -> Result<Scan, ReadError> {
         Ok(Scan {
             table: self.prepared(target)?,
@@ -62,11 +65,14 @@ impl Target {
 }
 
 impl Scan {
-    /// The next keys, about a thousand, perhaps none; `None` at the end. What may pass is retried
-    /// for five times the request timeout; after an error the same page can be asked for again.
+    /// Returns the next page of about a thousand keys, which may be empty; `None` at the end. Retries
+    /// transient failures for five times the request timeout.
+    ///
+    /// # Errors
+    /// Cassandra does not answer, or refuses the read. The next call reads the same page again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<TargetKey>>, ReadError> {
         let Some(from) = &self.next else { return Ok(None) };
-        let (keys, next) = retry::bounded(self.target.patience(), || self.page(from.clone()))
+        let (keys, next) = retry::bounded(self.target.retry_timeout(), || self.page(from.clone()))
             .await
             .map_err(|failure| ReadError::new(&self.name, failure))?;
         self.next = next;

@@ -1,4 +1,4 @@
-//! Reading a part of a partition, in its own order.
+//! Reads a slice of a partition, in clustering order.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use crate::statement::bind::raw_rows;
 use crate::statement::cql;
 use crate::statement::prepared::prepare;
 
-/// A bound of a clustering column: its serialised value, and whether it belongs to the slice.
+/// A bound of a clustering column: its serialised value, and whether the slice includes it.
 pub type SliceBound = (Vec<u8>, bool);
 
-/// The rows whose first key columns are `equal` and whose next one lies within the bounds.
+/// The rows whose first key columns equal `equal` and whose next key column is within the bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Slice {
-    /// The partition key, and clustering columns after it, in CQL's serialised form.
+    /// The values of the partition key and of the following clustering columns, in CQL's serialised form.
     pub equal: Vec<Vec<u8>>,
-    /// The lower bound of the column after those.
+    /// The lower bound of the next column.
     pub lower: Option<SliceBound>,
-    /// Its upper bound.
+    /// The upper bound of the next column.
     pub upper: Option<SliceBound>,
-    /// Rows at most.
+    /// The most rows to return.
     pub limit: i32,
 }
 
@@ -53,7 +53,10 @@ impl SerializeRow for BoundSlice<'_> {
 }
 
 impl Target {
-    /// Reads a slice of a partition by one attempt; rows without writetimes.
+    /// Reads a slice of a partition, without retries. The rows have no write times.
+    ///
+    /// # Errors
+    /// Cassandra does not answer, or refuses the read.
     pub async fn slice(
         &self,
         table: &TargetTable,
@@ -88,7 +91,7 @@ impl Target {
             .collect()
     }
 
-    /// Prepared when it is first asked for.
+    /// Returns the slice's statement. Prepares it at first use.
     async fn slice_statement(
         &self,
         table: &TargetTable,

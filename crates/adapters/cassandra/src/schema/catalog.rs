@@ -1,4 +1,4 @@
-//! Asking for and changing the schema.
+//! Reads and changes the schema.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::retry;
 use crate::schema::compare::{ActualColumn, ActualTable, Finding, compare};
 use crate::statement::cql;
 
-/// A schema change waits for every node to agree, which may take longer than any request.
+/// The least timeout of a schema change. It waits for all nodes to agree, which can take longer than a
+/// request.
 const DDL_TIMEOUT: Duration = Duration::from_mins(1);
 
 const KEYSPACE: &str = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
@@ -26,7 +27,10 @@ const COLUMNS: &str = "SELECT column_name, clustering_order, kind, position, typ
                        WHERE keyspace_name = ? AND table_name = ?";
 
 impl Target {
-    /// Creates the keyspace where it does not exist, replicated within the local data centre.
+    /// Creates the keyspace if it does not exist, replicated within the local data centre.
+    ///
+    /// # Errors
+    /// As for [`Self::execute_ddl`].
     pub async fn create_keyspace(&self) -> Result<(), SchemaError> {
         self.execute_ddl(&self.create_keyspace_cql()).await
     }
@@ -36,13 +40,19 @@ impl Target {
     }
 
     /// Whether the keyspace exists.
+    ///
+    /// # Errors
+    /// Cassandra does not answer, or refuses the query.
     pub async fn keyspace_exists(&self) -> Result<bool, SchemaError> {
         let rows: Vec<(String,)> = self.ask("look for the keyspace", KEYSPACE, (self.keyspace(),)).await?;
         Ok(!rows.is_empty())
     }
 
-    /// Executes a schema statement, once, and waits until all nodes agree on the schema. Tables must
-    /// be named with their keyspace.
+    /// Executes a schema statement and waits until all nodes agree on the schema. Does not retry. The
+    /// statement must name each table with its keyspace.
+    ///
+    /// # Errors
+    /// Cassandra does not answer in time, or refuses the statement.
     pub async fn execute_ddl(&self, statement: &str) -> Result<(), SchemaError> {
         let mut prepared = Statement::new(statement);
         prepared.set_request_timeout(Some(self.request_timeout().max(DDL_TIMEOUT)));
@@ -52,19 +62,28 @@ impl Target {
         }
     }
 
-    /// The table as Cassandra has it now, its regular columns in the order of their names; `None`
-    /// where it does not exist. Columns that Tandem does not write are an error.
+    /// Reads the definition of a table, with its regular columns sorted by name; `None` if the table does not
+    /// exist.
+    ///
+    /// # Errors
+    /// [`SchemaError::Column`] if Tandem cannot write a column; otherwise the query fails.
     pub async fn describe(&self, table: &str) -> Result<Option<TargetTable>, SchemaError> {
         self.actual(table).await?.map(|actual| actual.to_target()).transpose()
     }
 
-    /// How long the table keeps its tombstones; `None` where it does not exist.
+    /// Reads how long a table keeps its tombstones; `None` if the table does not exist.
+    ///
+    /// # Errors
+    /// Cassandra does not answer, or refuses the query.
     pub async fn gc_grace(&self, table: &str) -> Result<Option<Duration>, SchemaError> {
         let seconds = self.actual(table).await?.map(|actual| actual.gc_grace_seconds);
         Ok(seconds.map(|s| Duration::from_secs(s.max(0) as u64)))
     }
 
-    /// What keeps Tandem from writing these tables: empty when nothing does.
+    /// Returns everything that prevents Tandem from writing these tables.
+    ///
+    /// # Errors
+    /// Cassandra does not answer, or refuses the query.
     pub async fn check_schema(&self, tables: &[TargetTable]) -> Result<Vec<Finding>, SchemaError> {
         let mut findings = Vec::new();
         if !self.keyspace_exists().await? {
@@ -112,7 +131,7 @@ impl Target {
     where
         R: for<'r> DeserializeRow<'r, 'r>,
     {
-        retry::bounded(self.patience(), || async move {
+        retry::bounded(self.retry_timeout(), || async move {
             let answer = query(self.session(), cql, values).await?;
             let rows = answer.rows::<R>().map_err(|e| unexpected(&e.to_string()))?;
             rows.collect::<Result<Vec<R>, _>>().map_err(|e| unexpected(&e.to_string()))

@@ -1,23 +1,24 @@
-//! Tables as Cassandra has them, and how they differ from those wanted.
+//! Compares Cassandra's tables with the required ones.
 
 use tandem_model::{ClusteringOrder, CqlColumn, CqlType, TargetTable};
 
 use crate::error::SchemaError;
 use crate::statement::cql;
 
-/// A difference between a wanted table and what is there.
+/// A difference between a required table and the existing one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The table; empty for the keyspace itself.
     pub table: String,
-    /// What is wrong.
+    /// The difference.
     pub problem: String,
-    /// The CQL that mends it, where a statement can.
+    /// The CQL statement that fixes it, if there is one.
     pub mend: Option<String>,
 }
 
 impl Finding {
-    /// Whether something is missing altogether: what is there already is never altered by Tandem.
+    /// Whether the table or the keyspace does not exist. Tandem creates missing ones and never alters
+    /// existing ones.
     pub fn is_absence(&self) -> bool {
         self.mend.as_ref().is_some_and(|cql| cql.starts_with("CREATE "))
     }
@@ -33,7 +34,7 @@ pub(crate) struct ActualColumn {
     pub(crate) ty: String,
 }
 
-/// What `system_schema` says of a table.
+/// A table as `system_schema` describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ActualTable {
     pub(crate) name: String,
@@ -50,7 +51,7 @@ impl ActualTable {
         columns
     }
 
-    /// The table as Tandem would write it. Columns that it could not write are an error.
+    /// Converts it to a table that Tandem writes. Fails if Tandem cannot write a column.
     pub(crate) fn to_target(&self) -> Result<TargetTable, SchemaError> {
         let column = |c: &ActualColumn| -> Result<CqlColumn, SchemaError> {
             let ty: CqlType = c.ty.parse().map_err(|cause| self.refused(c, cause))?;
@@ -78,13 +79,14 @@ fn order(column: &ActualColumn) -> ClusteringOrder {
     if column.clustering_order == "desc" { ClusteringOrder::Descending } else { ClusteringOrder::Ascending }
 }
 
-/// How a column of a key reads in a message: `name type`, and its order where it is descending.
+/// Formats a key column for messages: `name type`, and `desc` if it is descending.
 fn spelled(name: &str, ty: &str, order: ClusteringOrder) -> String {
     format!("{name} {ty}{}", if order == ClusteringOrder::Descending { " desc" } else { "" })
 }
 
-/// What keeps Tandem from writing `wanted` into the table that is there. Columns beyond those wanted
-/// do not, unless the whole table is refused for them.
+/// Returns everything that prevents Tandem from writing `wanted` to the existing table. An additional column
+/// is no obstacle, unless Cassandra or Tandem refuses the whole table because of it (counters, static
+/// columns).
 pub(crate) fn compare(keyspace: &str, wanted: &TargetTable, actual: Option<&ActualTable>) -> Vec<Finding> {
     let finding = |problem: String, mend| Finding { table: wanted.name.clone(), problem, mend };
     let Some(actual) = actual else {
@@ -191,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_table() {
+    fn an_equal_table_has_no_findings() {
         assert_eq!(actual().to_target().unwrap(), wanted());
         assert_eq!(problems(&wanted(), &actual()), Vec::<String>::new());
     }
 
     #[test]
-    fn columns_that_are_refused() {
+    fn unsupported_columns_are_refused() {
         for (kind, ty) in [("regular", "list<int>"), ("regular", "counter"), ("static", "int")] {
             let mut table = actual();
             table.columns.push(actual_column("x", kind, -1, ty));

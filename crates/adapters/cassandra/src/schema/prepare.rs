@@ -1,4 +1,4 @@
-//! Preparing the statements of target tables.
+//! Prepares the statements of the target tables.
 
 use std::sync::Arc;
 
@@ -10,11 +10,14 @@ use crate::retry;
 use crate::statement::prepared::PreparedTable;
 
 impl Target {
-    /// Prepares the statements of these tables, anew where they were prepared before (after a
-    /// schema change). Tables must exist. Retries for five times the request timeout.
+    /// Prepares the statements of these tables. Call it again after a schema change to prepare them again.
+    /// Retries for five times the request timeout.
+    ///
+    /// # Errors
+    /// A table does not exist, Cassandra does not answer, or it refuses a statement.
     pub async fn prepare(&self, tables: &[TargetTable]) -> Result<(), SchemaError> {
         for table in tables {
-            let prepared = retry::bounded(self.patience(), || {
+            let prepared = retry::bounded(self.retry_timeout(), || {
                 PreparedTable::new(self.session(), self.keyspace(), table)
             })
             .await

@@ -1,4 +1,4 @@
-//! Cells to and from the driver, as bytes.
+//! Passes cells to and from the driver as bytes.
 
 use scylla::deserialize::row::ColumnIterator;
 use scylla::response::query_result::QueryRowsResult;
@@ -7,7 +7,7 @@ use scylla::serialize::row::{RowSerializationContext, SerializeRow};
 use scylla::serialize::writers::{CellOverflowError, RowWriter};
 use tandem_model::{Cell, Mutation, TargetKey, Write};
 
-/// The values of a mutation's statement (see `cql::insert` and `cql::delete` for their order).
+/// The values of a mutation's statement. `cql::insert` and `cql::delete` define their order.
 pub(crate) struct BoundMutation<'a>(pub(crate) &'a Mutation);
 
 /// The values of a read's statement.
@@ -31,7 +31,7 @@ fn put_key(key: &TargetKey, writer: &mut RowWriter<'_>) -> Result<(), Serializat
     Ok(())
 }
 
-/// A wrong number of values would be read by Cassandra as other values.
+/// Checks the number of values. Cassandra would assign a wrong number of values to the wrong columns.
 fn check_count(ctx: &RowSerializationContext<'_>, given: usize) -> Result<(), SerializationError> {
     let expected = ctx.columns().len();
     if expected == given { Ok(()) } else { Err(SerializationError::new(ValueCount { expected, given })) }
@@ -88,7 +88,7 @@ impl SerializeRow for BoundKey<'_> {
     }
 }
 
-/// The cells of each row of an answer.
+/// Returns the cells of each row of an answer.
 pub(crate) fn raw_rows(result: &QueryRowsResult) -> Result<Vec<Vec<Option<&[u8]>>>, String> {
     result
         .rows::<ColumnIterator<'_, '_>>()

@@ -1,8 +1,8 @@
-//! The text of every statement.
+//! Builds the text of every statement.
 
 use tandem_model::{ClusteringOrder, CqlColumn, TargetTable};
 
-/// An identifier as CQL keeps its case: in double quotes, those within doubled.
+/// Quotes an identifier, so that CQL keeps its case. Doubles the quotes within it.
 pub(crate) fn quote(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
@@ -25,7 +25,7 @@ fn key_equals(table: &TargetTable) -> String {
     table.key_columns().map(|c| format!("{} = ?", quote(&c.name))).collect::<Vec<_>>().join(" AND ")
 }
 
-/// Binds the key, the regular columns, the timestamp.
+/// Binds the key, the regular columns and the timestamp.
 pub(crate) fn insert(keyspace: &str, table: &TargetTable) -> String {
     let columns = names(table.key_columns().chain(&table.regular));
     let markers = vec!["?"; table.key_len() + table.regular.len()].join(", ");
@@ -35,13 +35,13 @@ pub(crate) fn insert(keyspace: &str, table: &TargetTable) -> String {
     )
 }
 
-/// Binds the timestamp, the key.
+/// Binds the timestamp and the key.
 pub(crate) fn delete(keyspace: &str, table: &TargetTable) -> String {
     format!("DELETE FROM {} USING TIMESTAMP ? WHERE {}", qualified(keyspace, &table.name), key_equals(table))
 }
 
-/// Binds the key; gives the regular columns and then their writetimes. Of a table without regular
-/// columns, gives its first key column, so that a row that is there gives a row.
+/// Binds the key. Returns the regular columns and then their write times. For a table without regular columns
+/// it returns the first key column, so that an existing row returns a row.
 pub(crate) fn select(keyspace: &str, table: &TargetTable) -> String {
     let columns = if table.regular.is_empty() {
         names(table.key_columns().take(1))
@@ -52,8 +52,8 @@ pub(crate) fn select(keyspace: &str, table: &TargetTable) -> String {
     format!("SELECT {columns} FROM {} WHERE {}", qualified(keyspace, &table.name), key_equals(table))
 }
 
-/// Binds the first `equal` key columns, the bounds of the next one, and the limit; gives the key and
-/// the regular columns. A bound is whether it is inclusive.
+/// Binds the first `equal` key columns, the bounds of the next one and the limit. Returns the key and the
+/// regular columns. `lower` and `upper` say whether the bound is inclusive; `None` means no bound.
 pub(crate) fn slice(
     keyspace: &str,
     table: &TargetTable,
@@ -76,7 +76,7 @@ pub(crate) fn slice(
     )
 }
 
-/// Binds the first and the last token; gives the key.
+/// Binds the first and the last token. Returns the key.
 pub(crate) fn scan(keyspace: &str, table: &TargetTable) -> String {
     let token = format!("TOKEN({})", names(table.partition_key.iter()));
     format!(

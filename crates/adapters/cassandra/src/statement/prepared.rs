@@ -8,10 +8,10 @@ use tandem_model::{Mutation, TargetTable, Write};
 use crate::error::{Failure, Rejection};
 use crate::statement::cql;
 
-/// Rows to a page of a scan.
+/// The rows of one page of a scan.
 const PAGE_ROWS: i32 = 1000;
 
-/// One target table, ready to be written and read.
+/// The prepared statements of one target table.
 #[derive(Debug)]
 pub(crate) struct PreparedTable {
     pub(crate) key_len: usize,
@@ -43,8 +43,8 @@ impl PreparedTable {
         }
     }
 
-    /// Whether a mutation has as many values as its statement. A driver error about it would hide
-    /// that the plan is at fault and not the row.
+    /// Checks that a mutation has as many values as its statement. A driver error would not show that the
+    /// plan is at fault, and not the row.
     pub(crate) fn check(&self, mutation: &Mutation) -> Result<(), Rejection> {
         let (key, expected_key) = (mutation.key.len(), self.key_len);
         if key != expected_key {

@@ -1,4 +1,4 @@
-//! Topics and their ends.
+//! Creates topics and reads their offsets.
 
 use std::time::{Duration, Instant};
 
@@ -9,36 +9,39 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::admin::topic_spec::{Cleanup, TopicSpec};
 use crate::connect::client::{
-    EndsElsewhere, LogContext, REQUEST, blocking, created, partition_count, patiently, ping,
+    BackgroundClose, LogContext, REQUEST, blocking, created, partition_count, ping, with_retries,
 };
 use crate::connect::config::KafkaConfig;
 use crate::connect::config::MAX_BATCH_BYTES;
 use crate::error::ConsumeError;
 
-/// How long a new topic may take until the brokers know it.
-const PROPAGATION: Duration = Duration::from_secs(15);
+/// Limit until all brokers know a new topic.
+const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What [`Admin::ensure_topics`] found or made.
+/// A topic that [`Admin::ensure_topics`] found or created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnsuredTopic {
     /// The topic.
     pub name: String,
-    /// How many partitions it has: not what was asked for where it was there before with others.
+    /// The actual number of partitions. An existing topic keeps its number.
     pub partitions: i32,
-    /// Whether it was created now.
+    /// Whether this call created it.
     pub created: bool,
 }
 
-/// Creates topics and asks about them.
+/// Creates topics and reads their metadata.
 pub struct Admin {
     config: KafkaConfig,
     client: AdminClient<LogContext>,
-    consumer: EndsElsewhere<LogContext>,
+    consumer: BackgroundClose<LogContext>,
 }
 
 impl Admin {
-    /// Connects; without any broker's answer within some seconds this is
-    /// [`ConsumeError::Unreachable`].
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; [`ConsumeError::Refused`] or
+    /// [`ConsumeError::Config`] if the configuration is wrong.
     pub async fn connect(config: &KafkaConfig) -> Result<Self, ConsumeError> {
         if let Some(problem) = config.security.unreadable() {
             return Err(ConsumeError::Config(problem));
@@ -47,19 +50,24 @@ impl Admin {
         let client = created(config.client(&[]).create_with_context(context.clone()))?;
         let properties = config.client(&[("isolation.level", "read_committed")]);
         let consumer: BaseConsumer<LogContext> = created(properties.create_with_context(context.clone()))?;
-        let admin = Self { config: config.clone(), client, consumer: EndsElsewhere::new(consumer) };
+        let admin = Self { config: config.clone(), client, consumer: BackgroundClose::new(consumer) };
         admin.ping().await?;
         Ok(admin)
     }
 
-    /// Whether a broker answers.
+    /// Checks that a broker answers.
+    ///
+    /// # Errors
+    /// As for [`Self::connect`].
     pub async fn ping(&self) -> Result<(), ConsumeError> {
         let (consumer, config) = (self.consumer.get()?, self.config.clone());
         blocking(move || ping(&consumer, &config, &consumer.context().health)).await
     }
 
-    /// Creates the topics that are not there, and waits until the brokers know them. A topic that
-    /// is there is left as it is.
+    /// Creates the missing topics and waits until the brokers know them. Does not change existing topics.
+    ///
+    /// # Errors
+    /// A broker refuses to create a topic, or a request fails.
     pub async fn ensure_topics(&self, specs: &[TopicSpec]) -> Result<Vec<EnsuredTopic>, ConsumeError> {
         let settings: Vec<Vec<(&str, String)>> = specs.iter().map(|spec| settings(spec.cleanup)).collect();
         let topics: Vec<NewTopic<'_>> = specs
@@ -103,13 +111,13 @@ impl Admin {
         Ok(ensured)
     }
 
-    /// Waits until the brokers know a topic.
+    /// Waits until the brokers know a topic. Returns its number of partitions.
     async fn known(&self, topic: &str) -> Result<i32, ConsumeError> {
         let began = Instant::now();
         loop {
             match self.partitions(topic).await {
                 Err(ConsumeError::NoTopic(_) | ConsumeError::Request { retriable: true, .. })
-                    if began.elapsed() < PROPAGATION =>
+                    if began.elapsed() < PROPAGATION_TIMEOUT =>
                 {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -118,19 +126,28 @@ impl Admin {
         }
     }
 
-    /// How many partitions a topic has.
+    /// Returns a topic's number of partitions.
+    ///
+    /// # Errors
+    /// [`ConsumeError::NoTopic`] if the topic does not exist; otherwise the request failed.
     pub async fn partitions(&self, topic: &str) -> Result<i32, ConsumeError> {
         let (consumer, topic) = (self.consumer.get()?, topic.to_owned());
         blocking(move || partition_count(&consumer, &topic)).await
     }
 
-    /// For each of a topic's partitions the offset up to which everything is decided (the last
-    /// stable offset): every committed record now visible lies below it.
+    /// Returns the last stable offset of each partition. Every visible committed record is below it, and
+    /// every transaction below it has ended.
+    ///
+    /// # Errors
+    /// The topic does not exist, or the request fails.
     pub async fn end_offsets(&self, topic: &str, partitions: i32) -> Result<Vec<i64>, ConsumeError> {
         self.offsets(topic, partitions, Offset::End).await
     }
 
-    /// For each of a topic's partitions the offset of the first record that it still holds.
+    /// Returns the offset of the first record that each partition still holds.
+    ///
+    /// # Errors
+    /// The topic does not exist, or the request fails.
     pub async fn first_offsets(&self, topic: &str, partitions: i32) -> Result<Vec<i64>, ConsumeError> {
         self.offsets(topic, partitions, Offset::Beginning).await
     }
@@ -145,7 +162,7 @@ impl Admin {
     }
 }
 
-/// The error of a topic that the brokers do not create.
+/// The error for a topic that the brokers refuse to create.
 pub(crate) fn not_created(config: &KafkaConfig, topic: String, code: RDKafkaErrorCode) -> ConsumeError {
     let hint = match code {
         RDKafkaErrorCode::InvalidReplicationFactor => {
@@ -178,15 +195,17 @@ fn settings(cleanup: Cleanup) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// The first ([`Offset::Beginning`]) or the last stable ([`Offset::End`]) offset of partitions, in
-/// their order. librdkafka takes Kafka's special timestamps −2 and −1, which those two stand for,
-/// where it takes times, and asks with the client's isolation level.
+/// Returns the first ([`Offset::Beginning`]) or the last stable ([`Offset::End`]) offset of partitions, in
+/// their order.
+///
+/// librdkafka's `offsets_for_times` accepts these two in place of a time: they are Kafka's special timestamps
+/// −2 and −1. It uses the client's isolation level.
 pub(crate) fn list_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: &[(String, i32)],
     which: Offset,
 ) -> Result<Vec<i64>, ConsumeError> {
-    let failed = |e| ConsumeError::request("asking for the ends of partitions", &e);
+    let failed = |e| ConsumeError::request("asking for the offsets of partitions", &e);
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
@@ -194,15 +213,15 @@ pub(crate) fn list_offsets<C: ConsumerContext>(
     for (topic, partition) in partitions {
         list.add_partition_offset(topic, *partition, which).map_err(failed)?;
     }
-    patiently(|| {
+    with_retries(|| {
         let answer = consumer.offsets_for_times(list.clone(), REQUEST).map_err(failed)?;
         offsets_in(&answer, partitions)
     })
 }
 
-/// The offsets of an answer, in the order of `partitions`.
+/// Extracts the offsets from an answer, in the order of `partitions`.
 fn offsets_in(answer: &TopicPartitionList, partitions: &[(String, i32)]) -> Result<Vec<i64>, ConsumeError> {
-    let failed = |e| ConsumeError::request("asking for the ends of partitions", &e);
+    let failed = |e| ConsumeError::request("asking for the offsets of partitions", &e);
     partitions
         .iter()
         .map(|(topic, partition)| {
@@ -212,7 +231,7 @@ fn offsets_in(answer: &TopicPartitionList, partitions: &[(String, i32)]) -> Resu
             match found.offset() {
                 Offset::Offset(offset) => Ok(offset),
                 other => Err(ConsumeError::Request {
-                    doing: format!("asking for the ends of {topic}[{partition}]"),
+                    doing: format!("asking for the offsets of {topic}[{partition}]"),
                     cause: format!("the broker answered {other:?}"),
                     retriable: true,
                 }),

@@ -1,11 +1,13 @@
-//! What the brokers' ACLs do not allow.
+//! Checks which operations the brokers' ACLs deny.
 //!
-//! Kafka tells an account its rights only on what is there, and never on transactional ids. So each
-//! operation is tried under names that begin with `<prefix>.check`, in a way that changes nothing that is
-//! read by anybody: a topic is created "to validate only", and offsets of a topic that is not there are
-//! committed in a transaction that is aborted. The ids that the roles use are not tried, since a transaction
-//! under capture's would end capture. What is left behind is an unused transactional id, which Kafka forgets
-//! after a week; and the topics in which Kafka keeps transactions and offsets, if nobody has needed them yet.
+//! Kafka reports an account's permissions only for existing resources, and never for transactional ids. So
+//! the check tries each operation under names that begin with `<prefix>.check`, without changing anything
+//! that a consumer reads. It creates a topic with `validate_only`. It commits offsets of a missing topic in a
+//! transaction and aborts that transaction.
+//!
+//! The check does not use the roles' own transactional ids, because a transaction under capture's id would
+//! fence capture. It leaves behind an unused transactional id, which Kafka deletes after a week. If no client
+//! needed them before, Kafka also creates its internal topics for transactions and offsets.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -22,27 +24,27 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::admin::client::not_created;
-use crate::connect::client::{EndsElsewhere, LogContext, REQUEST, blocking, created};
+use crate::connect::client::{BackgroundClose, LogContext, REQUEST, blocking, created};
 use crate::connect::config::KafkaConfig;
 use crate::error::ConsumeError;
 
-/// How long a transactional id may take: for the first one Kafka makes the topic of its transactions.
-const FIRST_TRANSACTION: Duration = Duration::from_secs(30);
+/// Limit for the first transaction. Kafka creates its transaction topic for the first transactional id.
+const FIRST_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long librdkafka asks again about a topic that is not there. What is forbidden is told at once.
-const NO_SUCH_TOPIC: Duration = Duration::from_secs(2);
+/// How long librdkafka retries for a missing topic. A denied operation is reported at once.
+const MISSING_TOPIC_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After which nothing is waited for any more: librdkafka looks for a group's coordinator without end.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// Limit for one attempt. librdkafka itself searches for a group's coordinator without limit.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// An operation that roles need and that the account is not allowed.
+/// A required operation that the account is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissingAcl {
     /// The kind of resource: `topic`, `group` or `transactional-id`.
     pub resource: &'static str,
-    /// The operation, by the name that Kafka's own tool takes.
+    /// The operation, as `kafka-acls` names it.
     pub operation: &'static str,
-    /// What cannot be done without it.
+    /// What is impossible without it.
     pub without: &'static str,
 }
 
@@ -56,12 +58,12 @@ const fn acl(resource: &'static str, operation: &'static str, without: &'static 
     MissingAcl { resource, operation, without }
 }
 
-/// What trying the operations came to.
+/// The result of the permission check.
 #[derive(Debug, Default)]
 pub struct AclReport {
-    /// What is not allowed.
+    /// The denied operations.
     pub missing: Vec<MissingAcl>,
-    /// Why others could not be tried.
+    /// Why other operations could not be tried.
     pub errors: Vec<ConsumeError>,
 }
 
@@ -74,18 +76,20 @@ impl AclReport {
     }
 }
 
-/// Tries what the roles need on what begins with the prefix, within two minutes. Not told:
+/// Tries the operations that the roles need, on names that begin with the prefix. Takes at most two minutes.
 ///
-/// - `Write` on topics is seen as allowed if it is on any topic at all, or by the cluster's
+/// The check has two limits:
+///
+/// - `Write` on topics counts as allowed if the account may write to any topic, or if the cluster grants
 ///   `IdempotentWrite`.
-/// - Without the right to begin a transaction the two operations `Read` cannot be tried, and of these the
-///   one on topics only if that on groups is allowed.
+/// - The two `Read` operations cannot be tried without `Write` on transactional ids. `Read` on topics can be
+///   tried only if `Read` on groups is allowed.
 pub async fn missing_acls(config: &KafkaConfig) -> AclReport {
     let mut report = AclReport::default();
     report.add(create_topics(config).await);
     for attempt in [write_topics, use_transactions] {
         let config = config.clone();
-        let tried = tokio::time::timeout(PATIENCE, blocking(move || attempt(&config))).await;
+        let tried = tokio::time::timeout(ATTEMPT_TIMEOUT, blocking(move || attempt(&config))).await;
         let late = |_| {
             let cause = "no answer: can this machine reach every broker, at the address that it advertises?";
             Err(failed("asking Kafka what the account may do", cause.into()))
@@ -95,7 +99,7 @@ pub async fn missing_acls(config: &KafkaConfig) -> AclReport {
     report
 }
 
-/// The topic and the group that everything is tried with.
+/// The name of the topic and the group that the check uses.
 fn name(config: &KafkaConfig) -> String {
     format!("{}.check", config.prefix)
 }
@@ -109,14 +113,14 @@ async fn create_topics(config: &KafkaConfig) -> Result<Option<MissingAcl>, Consu
     let asked = client.create_topics([&topic], &options).await;
     let results = asked.map_err(|e| ConsumeError::request("asking whether topics may be created", &e))?;
     match results.into_iter().next() {
-        Some(Err((_, code))) if is_forbidden(code) => Ok(Some(CREATE_TOPIC)),
+        Some(Err((_, code))) if is_denied(code) => Ok(Some(CREATE_TOPIC)),
         None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(None),
         Some(Err((topic, code))) => Err(not_created(config, topic, code)),
     }
 }
 
-/// Whether the account may write to any topic: otherwise it gets no producer id, without which no record
-/// can be sent by an idempotent producer (KIP-679).
+/// Checks whether the account may write to any topic. If not, the broker gives it no producer id, and an
+/// idempotent producer cannot send without one (KIP-679).
 fn write_topics(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeError> {
     let doing = "asking for a producer id";
     let properties = config.producer(&[("statistics.interval.ms", "50")]);
@@ -128,7 +132,7 @@ fn write_topics(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeError
             return Ok(None);
         }
         match producer.client().fatal_error() {
-            Some((code, _)) if is_forbidden(code) => return Ok(Some(WRITE_TOPIC)),
+            Some((code, _)) if is_denied(code) => return Ok(Some(WRITE_TOPIC)),
             Some((_, cause)) => return Err(failed(doing, cause)),
             None if began.elapsed() < REQUEST => {}
             None => return Err(failed(doing, producer.context().last())),
@@ -136,42 +140,44 @@ fn write_topics(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeError
     }
 }
 
-/// What is not allowed of a transaction that commits offsets.
+/// Finds the first denied operation of a transaction that commits offsets.
 fn use_transactions(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeError> {
     let doing = "asking whether transactions are allowed";
     let request = |e: KafkaError| ConsumeError::request(doing, &e);
-    // One of its own: whoever checks at the same time would end this one's.
+    // A unique id, because a concurrent check with the same id would fence this one.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let (name, began) = (name(config), Instant::now());
     let producer: BaseProducer<Probe> =
         created(config.transactional(&format!("{name}-{now:x}")).create_with_context(Probe::default()))?;
-    match producer.init_transactions(FIRST_TRANSACTION) {
-        Err(error) if error.rdkafka_error_code().is_some_and(is_forbidden) => return Ok(Some(WRITE_ID)),
+    match producer.init_transactions(FIRST_TRANSACTION_TIMEOUT) {
+        Err(error) if error.rdkafka_error_code().is_some_and(is_denied) => return Ok(Some(WRITE_ID)),
         begun => begun.map_err(request)?,
     }
     let consumer = config.consumer(&name, &[]).create_with_context(LogContext::new(config));
-    let consumer: EndsElsewhere<LogContext> = EndsElsewhere::new(created::<BaseConsumer<_>>(consumer)?);
+    let consumer: BackgroundClose<LogContext> = BackgroundClose::new(created::<BaseConsumer<_>>(consumer)?);
     let group = consumer.get()?.group_metadata().ok_or(ConsumeError::Closed)?;
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(&name, 0, Offset::Offset(0)).map_err(request)?;
     loop {
         producer.begin_transaction().map_err(request)?;
-        let Err(error) = producer.send_offsets_to_transaction(&offsets, &group, NO_SUCH_TOPIC) else {
+        let Err(error) = producer.send_offsets_to_transaction(&offsets, &group, MISSING_TOPIC_TIMEOUT) else {
             producer.abort_transaction(REQUEST).map_err(request)?;
             return Ok(None);
         };
         let found = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => Ok(Some(READ_GROUP)),
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Ok(Some(READ_TOPIC)),
-            // Brokers look at what is allowed before they look for the topic.
+            // Brokers check permissions before they look up the topic.
             Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(None),
             _ => Err(request(error)),
         };
-        // It ends by itself where this fails.
+        // If this fails, the broker aborts the transaction after its timeout.
         let aborted = producer.abort_transaction(REQUEST);
         match found {
-            // Coordinators come and go.
-            Err(error) if error.is_retriable() && aborted.is_ok() && began.elapsed() < FIRST_TRANSACTION => {}
+            // A coordinator may be moving.
+            Err(error)
+                if error.is_retriable() && aborted.is_ok() && began.elapsed() < FIRST_TRANSACTION_TIMEOUT => {
+            }
             found => return found,
         }
     }
@@ -181,7 +187,7 @@ fn failed(doing: &str, cause: String) -> ConsumeError {
     ConsumeError::Request { doing: doing.into(), cause, retriable: true }
 }
 
-fn is_forbidden(code: RDKafkaErrorCode) -> bool {
+fn is_denied(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         code,
@@ -191,8 +197,8 @@ fn is_forbidden(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Sees whether a producer id was assigned. What librdkafka says meanwhile is told only where it is the
-/// reason of an error: to be refused is what is tried.
+/// Detects that a producer id was assigned. Keeps librdkafka's last error for the check's own error, and logs
+/// it only at `debug`, because refusals are expected here.
 #[derive(Default)]
 struct Probe {
     assigned: AtomicBool,

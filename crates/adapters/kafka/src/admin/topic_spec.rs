@@ -1,4 +1,4 @@
-//! The topics of a log as they should be.
+//! The required topics of a log and their settings.
 
 use std::time::Duration;
 
@@ -7,29 +7,29 @@ use tandem_wire::log::Topics;
 
 use crate::connect::KafkaConfig;
 
-/// What a topic does with old records.
+/// A topic's cleanup policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cleanup {
-    /// Keeps them all.
+    /// Keeps all records.
     KeepAll,
-    /// Deletes them after that time.
+    /// Deletes records after this time.
     DeleteAfter(Duration),
-    /// Keeps the newest of each key, and all those younger than that time.
+    /// Keeps the newest record of each key, and all records younger than this time.
     CompactAfter(Duration),
 }
 
-/// A topic as it should be.
+/// A required topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
     /// Its name.
     pub name: String,
-    /// Its partitions.
+    /// The number of partitions.
     pub partitions: i32,
-    /// Its clean-up.
+    /// Its cleanup policy.
     pub cleanup: Cleanup,
 }
 
-/// Every topic of a log that carries these tables.
+/// Returns every topic of a log with these tables.
 pub fn topic_specs(config: &KafkaConfig, tables: &[TableName]) -> Vec<TopicSpec> {
     let topics = &Topics::new(&config.prefix);
     let spec = |name, partitions, cleanup| TopicSpec { name, partitions, cleanup };
@@ -38,7 +38,7 @@ pub fn topic_specs(config: &KafkaConfig, tables: &[TableName]) -> Vec<TopicSpec>
         spec(topics.watermarks(), 1, Cleanup::CompactAfter(config.retention)),
         spec(topics.ddl(), 1, Cleanup::KeepAll),
         spec(topics.mismatches(), 1, Cleanup::KeepAll),
-        // One that reconcile has not come to must not go: the group refuses to skip it.
+        // Retention must not delete a record before reconcile has read it: the group refuses to skip records.
         spec(topics.dual_write_failures(), 1, Cleanup::KeepAll),
         spec(topics.dead_letters(), config.partitions, Cleanup::KeepAll),
         spec(topics.control(), 1, Cleanup::CompactAfter(Duration::ZERO)),

@@ -1,4 +1,4 @@
-//! What all clients share: librdkafka's log, its errors, its end.
+//! Code that all clients share: librdkafka's log, its errors, retries and shutdown.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use crate::connect::health::Health;
 use crate::error::ConsumeError;
 
 /// How long a start waits for a broker's first answer.
-pub(crate) const PING: Duration = Duration::from_secs(8);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How often it is looked meanwhile whether the brokers refuse to answer.
-const SLICE: Duration = Duration::from_secs(1);
+/// How often the wait checks whether the brokers refuse the client.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a request may take before it is given up; the caller decides whether to try again.
+/// Limit for a request. The caller decides whether to retry.
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 
-/// The context of clients that need no more than a log.
+/// The context of clients that only need the log and the health.
 #[derive(Debug, Clone)]
 pub(crate) struct LogContext {
     pub(crate) health: Arc<Health>,
@@ -40,14 +40,14 @@ impl ClientContext for LogContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.health.told(&error, reason);
+        self.health.report(&error, reason);
     }
 }
 
 impl ConsumerContext for LogContext {}
 
-/// librdkafka's own log lines. Its complaints about brokers come again as errors, so they are not
-/// repeated above `debug` here.
+/// Logs librdkafka's own log lines. librdkafka also returns its broker problems as errors, so this function
+/// logs them only at `debug`.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -60,7 +60,7 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Asks any broker for anything; an answer means that the cluster can be reached.
+/// Requests metadata from any broker. An answer means that the cluster can be reached.
 pub(crate) fn ping<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     config: &KafkaConfig,
@@ -68,8 +68,8 @@ pub(crate) fn ping<C: ConsumerContext>(
 ) -> Result<(), ConsumeError> {
     let (topic, began) = (format!("{}.schemas", config.prefix), Instant::now());
     loop {
-        let Err(error) = consumer.fetch_metadata(Some(&topic), SLICE) else { return Ok(()) };
-        // The events that say why wait in the client's queue.
+        let Err(error) = consumer.fetch_metadata(Some(&topic), PING_INTERVAL) else { return Ok(()) };
+        // The error events with the cause wait in the client's queue.
         let asked = Instant::now();
         while health.last().is_none() && asked.elapsed() < Duration::from_millis(300) {
             let _ = consumer.poll(Duration::from_millis(20));
@@ -77,20 +77,20 @@ pub(crate) fn ping<C: ConsumerContext>(
         if let Some(cause) = health.refused() {
             return Err(ConsumeError::Refused { brokers: config.brokers.clone(), cause });
         }
-        if began.elapsed() >= PING {
+        if began.elapsed() >= PING_TIMEOUT {
             let cause = health.last().unwrap_or_else(|| error.to_string());
             return Err(ConsumeError::Unreachable { brokers: config.brokers.clone(), cause });
         }
     }
 }
 
-/// How many partitions a topic has.
+/// Returns a topic's number of partitions.
 pub(crate) fn partition_count<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
 ) -> Result<i32, ConsumeError> {
     let doing = || format!("asking for the partitions of `{topic}`");
-    let metadata = patiently(|| {
+    let metadata = with_retries(|| {
         consumer.fetch_metadata(Some(topic), REQUEST).map_err(|e| ConsumeError::request(doing(), &e))
     })?;
     let known = metadata.topics().iter().find(|t| t.name() == topic);
@@ -111,14 +111,14 @@ fn is_missing(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)
 }
 
-/// A client refused its configuration.
+/// Maps a client's refusal of its configuration.
 pub(crate) fn created<T>(client: KafkaResult<T>) -> Result<T, ConsumeError> {
     client.map_err(|e| ConsumeError::Config(e.to_string()))
 }
 
-/// Asks again, for about [`REQUEST`], where the answer is an error that passes by itself: brokers
-/// that have just started know neither leaders nor coordinators, and clients learn of new ones late.
-pub(crate) fn patiently<T>(mut ask: impl FnMut() -> Result<T, ConsumeError>) -> Result<T, ConsumeError> {
+/// Retries a retriable error for about [`REQUEST`]. Brokers that have just started know neither leaders nor
+/// coordinators, and clients learn of new ones late.
+pub(crate) fn with_retries<T>(mut ask: impl FnMut() -> Result<T, ConsumeError>) -> Result<T, ConsumeError> {
     let began = Instant::now();
     loop {
         match ask() {
@@ -130,18 +130,18 @@ pub(crate) fn patiently<T>(mut ask: impl FnMut() -> Result<T, ConsumeError>) -> 
     }
 }
 
-/// Runs librdkafka's blocking calls off the async threads.
+/// Runs a blocking call of librdkafka outside the async threads.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ConsumeError> + Send + 'static,
 ) -> Result<T, ConsumeError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ConsumeError::Closed))
 }
 
-/// A consumer whose end is not waited for: closing one can take long (librdkafka answers when its
-/// coordinator does), so it happens on a thread of its own.
-pub(crate) struct EndsElsewhere<C: ConsumerContext + 'static>(Option<Arc<BaseConsumer<C>>>);
+/// A consumer that is closed in the background. librdkafka waits for the group's coordinator, so closing can
+/// take long and runs on its own thread.
+pub(crate) struct BackgroundClose<C: ConsumerContext + 'static>(Option<Arc<BaseConsumer<C>>>);
 
-impl<C: ConsumerContext + 'static> EndsElsewhere<C> {
+impl<C: ConsumerContext + 'static> BackgroundClose<C> {
     pub(crate) fn new(consumer: BaseConsumer<C>) -> Self {
         Self(Some(Arc::new(consumer)))
     }
@@ -151,11 +151,11 @@ impl<C: ConsumerContext + 'static> EndsElsewhere<C> {
     }
 }
 
-impl<C: ConsumerContext + 'static> Drop for EndsElsewhere<C> {
+impl<C: ConsumerContext + 'static> Drop for BackgroundClose<C> {
     fn drop(&mut self) {
         if let Some(consumer) = self.0.take() {
-            // Without a thread to end on, it ends here.
-            let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(consumer));
+            // If no thread can be started, the consumer is closed here.
+            let _ = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How to reach Kafka, and how topics are made.
+//! The configuration of clients and of new topics.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,35 +10,35 @@ use crate::connect::health::Refusals;
 use crate::connect::security::KafkaSecurity;
 use crate::registry::client::RegistryConfig;
 
-/// The largest record, and the largest batch of records, in bytes. A row of MySQL may hold large
-/// values, and an update carries it twice.
+/// The largest record and the largest batch, in bytes. A MySQL row can hold large values, and an update
+/// contains the row twice.
 pub(crate) const MAX_BATCH_BYTES: usize = 64 << 20;
 
-/// Kafka as one log of Tandem uses it.
+/// The Kafka settings of one log.
 #[derive(Clone)]
 pub struct KafkaConfig {
-    /// The brokers to ask first: `host:port`, separated by commas.
+    /// The bootstrap brokers: `host:port`, separated by commas.
     pub brokers: String,
     /// The first part of every topic's name.
     pub prefix: String,
-    /// Partitions of a new change topic.
+    /// The number of partitions of a new change topic.
     pub partitions: i32,
-    /// Replicas of a new topic; −1: as many as the brokers' `default.replication.factor`.
+    /// The replication factor of a new topic; −1 means the brokers' `default.replication.factor`.
     pub replication_factor: i32,
     /// How long new change topics keep records.
     pub retention: Duration,
     /// How connections are secured.
     pub security: KafkaSecurity,
-    /// Where schemas are kept; none: in a topic of the log.
+    /// The schema registry. Without one, a topic of the log holds the schemas.
     pub registry: Option<RegistryConfig>,
-    /// Whether the brokers refuse our clients.
+    /// The refusals that the clients of this configuration meet.
     pub refusals: Refusals,
     /// Further librdkafka properties for every client.
     pub properties: BTreeMap<String, String>,
 }
 
 impl KafkaConfig {
-    /// 6 partitions, the brokers' number of replicas, 7 days.
+    /// A configuration with 6 partitions, the brokers' replication factor and 7 days of retention.
     pub fn new(brokers: impl Into<String>, prefix: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
@@ -53,7 +53,8 @@ impl KafkaConfig {
         }
     }
 
-    /// What all clients have in common. The caller's own properties come last and win.
+    /// The properties that all clients share. `own` overrides them, and the configured properties override
+    /// all.
     pub(crate) fn client(&self, own: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -72,7 +73,7 @@ impl KafkaConfig {
         config
     }
 
-    /// A consumer's properties. `group` names the group whose offsets it may commit.
+    /// A consumer's properties. The consumer may commit the offsets of `group`.
     pub(crate) fn consumer(&self, group: &str, own: &[(&str, &str)]) -> ClientConfig {
         let mut config = self.client(&[
             ("group.id", group),
@@ -80,8 +81,8 @@ impl KafkaConfig {
             ("enable.auto.offset.store", "false"),
             ("isolation.level", "read_committed"),
             ("auto.offset.reset", "error"),
-            // Not cooperative: there a member without partitions closes without leaving (librdkafka
-            // 2.12), and the group waits for its session to time out.
+            // Not cooperative: in that mode a member without partitions closes without leaving the group
+            // (librdkafka 2.12), and the group waits for its session timeout.
             ("partition.assignment.strategy", "roundrobin"),
             ("session.timeout.ms", "6000"),
             ("heartbeat.interval.ms", "1000"),
@@ -96,7 +97,7 @@ impl KafkaConfig {
         config
     }
 
-    /// A producer's properties: idempotent, every in-sync replica acknowledges.
+    /// A producer's properties. The producer is idempotent, and every in-sync replica acknowledges.
     pub(crate) fn producer(&self, own: &[(&str, &str)]) -> ClientConfig {
         let max_batch = MAX_BATCH_BYTES.to_string();
         let mut config = self.client(&[
@@ -113,7 +114,7 @@ impl KafkaConfig {
         config
     }
 
-    /// A producer's properties with which it publishes in transactions.
+    /// The properties of a transactional producer.
     pub(crate) fn transactional(&self, id: &str) -> ClientConfig {
         self.producer(&[
             ("transactional.id", id),
@@ -124,7 +125,7 @@ impl KafkaConfig {
 }
 
 impl fmt::Debug for KafkaConfig {
-    /// Without the values of `properties`, which may be secrets.
+    /// Omits the values of `properties`, which may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaConfig")
             .field("brokers", &self.brokers)

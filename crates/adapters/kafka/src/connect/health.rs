@@ -1,4 +1,4 @@
-//! What last went wrong with a client, and whether the brokers refuse it.
+//! A client's last problem, and whether the brokers refuse it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,28 +6,31 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-/// librdkafka tries again within seconds, and tells of the same error every 30 s.
-const TOLD_AGAIN: Duration = Duration::from_secs(40);
+/// How long a refusal counts as current. librdkafka retries within seconds and reports the same error every
+/// 30 s.
+const REFUSAL_TTL: Duration = Duration::from_secs(40);
 
-/// Whether the brokers refuse us, or we them: a wrong password, a certificate that is not trusted.
-/// All clients of one [`KafkaConfig`](crate::KafkaConfig) and its clones share it. Such a thing does
-/// not pass by itself, but librdkafka tries again for ever: roles show it.
+/// The current refusal: the brokers refuse the client, or the client does not trust the brokers. Examples are
+/// a wrong password and an untrusted certificate.
+///
+/// A refusal needs an operator, but librdkafka retries without limit, so roles show it. All clients of one
+/// [`KafkaConfig`](crate::KafkaConfig) and its clones share this value.
 #[derive(Debug, Clone, Default)]
 pub struct Refusals(Arc<Mutex<Option<(Instant, String)>>>);
 
 impl Refusals {
-    /// The refusal that a client met last, if nothing went right since.
+    /// Returns the last refusal, unless a client has succeeded since.
     pub fn current(&self) -> Option<String> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().filter(|(at, _)| at.elapsed() < TOLD_AGAIN).map(|(_, what)| what.clone())
+        last.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_TTL).map(|(_, what)| what.clone())
     }
 
-    /// Notes one met now.
+    /// Records a refusal.
     pub(crate) fn note(&self, what: String) {
         self.set(Some(what));
     }
 
-    /// It has passed.
+    /// Clears the refusal.
     pub(crate) fn clear(&self) {
         self.set(None);
     }
@@ -37,7 +40,7 @@ impl Refusals {
     }
 }
 
-/// The last thing that went wrong, until something goes right.
+/// A client's last problem, until its next success.
 #[derive(Debug)]
 pub(crate) struct Health {
     last: Mutex<Option<String>>,
@@ -70,19 +73,19 @@ impl Health {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Keeps an error that librdkafka tells of. The end of a partition is none.
-    pub(crate) fn told(&self, error: &KafkaError, reason: &str) {
+    /// Records an error that librdkafka reports. The end of a partition is not an error.
+    pub(crate) fn report(&self, error: &KafkaError, reason: &str) {
         use RDKafkaErrorCode as Code;
         let text = if reason.is_empty() { error.to_string() } else { reason.to_owned() };
         match error.rdkafka_error_code() {
             Some(Code::PartitionEOF) => return,
-            // It follows whatever went wrong with the last broker, and says less.
+            // It follows the error of the last broker and is less specific.
             Some(Code::AllBrokersDown) if self.last().is_some() => return,
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
                 let remedy = "check kafka.sasl: mechanism, username and password";
                 self.refusals.note(format!("Kafka: {text}; {remedy}"));
             }
-            // With TLS 1.3 a broker refuses our certificate after the handshake, as far as we see it.
+            // With TLS 1.3 the client sees a refusal of its certificate only after the handshake.
             code if code == Some(Code::SSL) || text.contains("SSL alert number") => {
                 self.refusals.note(format!("Kafka: {text}; {}", tls_remedy(&text)));
             }
@@ -91,7 +94,7 @@ impl Health {
         self.failed(text);
     }
 
-    /// The refusal that this client, or one beside it, meets.
+    /// The current refusal of this client or of another client with the same configuration.
     pub(crate) fn refused(&self) -> Option<String> {
         self.refusals.current()
     }

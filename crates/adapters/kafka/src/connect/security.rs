@@ -1,4 +1,4 @@
-//! TLS and SASL to the brokers.
+//! TLS and SASL.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,25 +8,25 @@ use rdkafka::ClientConfig;
 /// How connections to the brokers are secured.
 #[derive(Debug, Clone, Default)]
 pub struct KafkaSecurity {
-    /// TLS; none: not encrypted.
+    /// TLS. Without it, connections are not encrypted.
     pub tls: Option<TlsFiles>,
-    /// Who we are; none: nobody in particular, or who the certificate says.
+    /// The account. Without it, the client is anonymous or identified by its certificate.
     pub sasl: Option<Sasl>,
 }
 
-/// The files of TLS, all of them PEM.
+/// The TLS files, all PEM.
 #[derive(Debug, Clone, Default)]
 pub struct TlsFiles {
-    /// The CAs to trust; none: those that the system trusts.
+    /// The trusted CAs. Without a file, those that the system trusts.
     pub ca: Option<PathBuf>,
-    /// The client's own certificate and its key.
+    /// The client's certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// An account.
+/// A SASL account.
 #[derive(Clone)]
 pub struct Sasl {
-    /// How the password is proved.
+    /// The mechanism.
     pub mechanism: SaslMechanism,
     /// The account's name.
     pub username: String,
@@ -34,19 +34,19 @@ pub struct Sasl {
     pub password: String,
 }
 
-/// How a password is proved.
+/// How a client proves its password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaslMechanism {
-    /// By sending it.
+    /// PLAIN: sends the password.
     Plain,
-    /// By SCRAM with SHA-256.
+    /// SCRAM with SHA-256.
     ScramSha256,
-    /// By SCRAM with SHA-512.
+    /// SCRAM with SHA-512.
     ScramSha512,
 }
 
 impl KafkaSecurity {
-    /// Which of the files of TLS cannot be read, and why: librdkafka does not say.
+    /// Returns the first TLS file that cannot be read, and why. librdkafka does not report it.
     pub(crate) fn unreadable(&self) -> Option<String> {
         let tls = self.tls.as_ref()?;
         let identity = tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);

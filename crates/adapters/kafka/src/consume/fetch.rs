@@ -1,4 +1,4 @@
-//! The thread that polls a consumer, and the bounded queue between it and its async reader.
+//! The thread that polls a consumer, and the bounded queue between the thread and the async reader.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,37 +18,37 @@ use crate::error::ConsumeError;
 use crate::message::{from_kafka, in_weight};
 use tandem_wire::log::InRecord;
 
-/// The most memory that fetched records may take before fetching waits.
+/// The most memory of the fetched records. Fetching waits above it.
 const QUEUE_BYTES: usize = 16 << 20;
 /// The most records in the queue.
 const QUEUE_RECORDS: usize = 50_000;
-/// How long a poll waits for a record, and so how late a stop or a commit may be noticed.
-const POLL: Duration = Duration::from_millis(20);
-/// The shortest time between two looks at positions and offsets to commit.
-const TICK: Duration = Duration::from_millis(50);
-/// How long the thread may wait for space without polling. Longer, and the group would take its
-/// member for dead; then it pauses its partitions and goes on polling without records.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a poll waits for a record. A stop or a commit may be delayed by as much.
+const POLL_TIMEOUT: Duration = Duration::from_millis(20);
+/// The shortest interval between two commits.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the thread waits for space in the queue without polling. After that it pauses its partitions and
+/// polls without records, because the group would expel a member that does not poll.
+const SPACE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What the thread and the reader share.
+/// The state that the thread and the reader share.
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// Records, or the end.
+    /// Notified when records arrive or the thread ends.
     arrived: Notify,
-    /// Space in the queue.
+    /// Notified when the queue has space.
     drained: Condvar,
     stop: AtomicBool,
     pub(crate) health: Arc<Health>,
 }
 
-/// The queue and the partitions it is filled from.
+/// The queue and the assigned partitions.
 #[derive(Default)]
 pub(crate) struct State {
     queue: VecDeque<InRecord>,
     bytes: usize,
     partitions: HashMap<Arc<str>, BTreeMap<i32, Progress>>,
-    /// Positions at the last revocation.
-    lost_at: HashMap<(String, i32), i64>,
+    /// The client's positions at the last revocation.
+    revoked_at: HashMap<(String, i32), i64>,
     failed: Option<ConsumeError>,
     ended: bool,
 }
@@ -60,7 +60,7 @@ impl State {
 
     /// Starts a partition.
     pub(crate) fn assign(&mut self, topic: &str, partition: i32, position: i64, committed: Option<i64>) {
-        let stale = self.lost_at.get(&(topic.to_owned(), partition)).copied();
+        let stale = self.revoked_at.get(&(topic.to_owned(), partition)).copied();
         let progress = Progress::new(position, committed, stale);
         match self.partitions.get_mut(topic) {
             Some(partitions) => {
@@ -72,10 +72,10 @@ impl State {
         }
     }
 
-    /// Forgets a partition and its records that nobody has taken yet.
+    /// Removes a partition and its records in the queue.
     pub(crate) fn revoke(&mut self, topic: &str, partition: i32, position: Option<i64>) {
         if let Some(position) = position {
-            self.lost_at.insert((topic.to_owned(), partition), position);
+            self.revoked_at.insert((topic.to_owned(), partition), position);
         }
         if let Some(partitions) = self.partitions.get_mut(topic) {
             partitions.remove(&partition);
@@ -84,7 +84,7 @@ impl State {
         self.bytes = self.queue.iter().map(in_weight).sum();
     }
 
-    /// The offsets that moved since they were committed last.
+    /// Returns the offsets that have moved since the last commit.
     pub(crate) fn take_commit(&mut self, only: impl Fn(&str, i32) -> bool) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (topic, partitions) in &mut self.partitions {
@@ -144,12 +144,12 @@ impl Shared {
         self.arrived.notify_one();
     }
 
-    /// Waits up to `wait` for a first record and takes what is there, at most `max` records.
-    /// Records fetched before an error come before it.
+    /// Waits up to `wait` for a first record, then takes the available records, at most `max`. Returns the
+    /// records fetched before an error before the error itself.
     pub(crate) async fn next_batch(&self, max: usize, wait: Duration) -> Result<Vec<InRecord>, ConsumeError> {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
-            // Registered before the look, so that nothing that arrives after it is missed.
+            // Registered before the check, so that no later arrival is missed.
             let arrived = self.arrived.notified();
             {
                 let mut state = self.lock();
@@ -173,17 +173,17 @@ impl Shared {
         }
     }
 
-    /// Waits, not longer than the group may be left waiting, for space. Whether there is some.
+    /// Waits up to [`SPACE_TIMEOUT`] for space in the queue. Returns whether there is space.
     fn wait_for_space(&self) -> bool {
         let state = self.lock();
         let (state, _) = self
             .drained
-            .wait_timeout_while(state, PATIENCE, |state| state.full() && !self.stopped())
+            .wait_timeout_while(state, SPACE_TIMEOUT, |state| state.full() && !self.stopped())
             .unwrap_or_else(PoisonError::into_inner);
         !state.full()
     }
 
-    /// Puts a fetched record into the queue. Not one of a partition that was lost meanwhile.
+    /// Adds a fetched record to the queue. Ignores a record of a partition that was revoked meanwhile.
     fn take_in(&self, message: &BorrowedMessage<'_>) -> Result<(), ConsumeError> {
         let mut state = self.lock();
         let Some((topic, _)) = state.partitions.get_key_value(message.topic()) else { return Ok(()) };
@@ -198,7 +198,7 @@ impl Shared {
     }
 }
 
-/// Polls until stopped. With `commits`, what is done is committed for the consumer's group.
+/// Polls until stopped. With `commits`, commits the done records for the consumer's group.
 pub(crate) fn run<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared, commits: bool) {
     let mut ticked = Instant::now();
     let mut paused = false;
@@ -206,8 +206,8 @@ pub(crate) fn run<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Share
         if let Err(error) = pause_or_resume(consumer, shared, &mut paused) {
             shared.health.failed(error.to_string());
         }
-        // One record is waited for, those behind it are taken at once.
-        let mut wait = POLL;
+        // Waits for one record, then takes those behind it without waiting.
+        let mut wait = POLL_TIMEOUT;
         let mut taken = 0;
         while taken < 1000 {
             match consumer.poll(wait) {
@@ -220,7 +220,7 @@ pub(crate) fn run<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Share
                     taken += 1;
                 }
                 Some(Err(error)) => {
-                    if let Some(fatal) = judge(&error, &shared.health) {
+                    if let Some(fatal) = fatal_error(&error, &shared.health) {
                         shared.fail(fatal);
                     }
                     break;
@@ -232,7 +232,7 @@ pub(crate) fn run<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Share
             shared.health.ok();
             shared.arrived.notify_one();
         }
-        if ticked.elapsed() >= TICK {
+        if ticked.elapsed() >= COMMIT_INTERVAL {
             ticked = Instant::now();
             note_positions(consumer, shared);
             if commits {
@@ -247,7 +247,7 @@ pub(crate) fn run<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Share
     shared.end();
 }
 
-/// Blocks while the queue is full; pauses the partitions where that takes long.
+/// Blocks while the queue is full. Pauses the partitions if this takes longer than [`SPACE_TIMEOUT`].
 fn pause_or_resume<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     shared: &Shared,
@@ -255,7 +255,7 @@ fn pause_or_resume<C: ConsumerContext>(
 ) -> Result<(), KafkaError> {
     let full = if *paused { shared.lock().full() } else { !shared.wait_for_space() };
     if full {
-        // Again on every round: an assignment made meanwhile is not paused.
+        // Repeated on every round, because a new assignment is not paused.
         consumer.pause(&consumer.assignment()?)?;
         *paused = true;
     } else if *paused {
@@ -265,7 +265,7 @@ fn pause_or_resume<C: ConsumerContext>(
     Ok(())
 }
 
-/// Tells the partitions where the client stands.
+/// Records the client's positions in the partitions' progress.
 pub(crate) fn note_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared) {
     let Ok(positions) = consumer.position() else { return };
     let mut state = shared.lock();
@@ -278,7 +278,7 @@ pub(crate) fn note_positions<C: ConsumerContext>(consumer: &BaseConsumer<C>, sha
     }
 }
 
-/// Commits what has moved.
+/// Commits the offsets that have moved.
 fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared, mode: CommitMode) {
     let list = shared.lock().take_commit(|_, _| true);
     if list.count() > 0
@@ -288,8 +288,8 @@ fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared, mode:
     }
 }
 
-/// Offsets were not committed: they are committed again with the next round. A partition that was
-/// lost meanwhile is no longer known, and its new owner starts at the offset committed before.
+/// Records a failed commit. The next round commits the offsets again. A partition that was revoked meanwhile
+/// is no longer known: its new owner starts at the previously committed offset.
 pub(crate) fn commit_failed(shared: &Shared, list: &TopicPartitionList, error: &KafkaError) {
     shared.health.failed(format!("committing offsets: {error}"));
     let mut state = shared.lock();
@@ -300,10 +300,10 @@ pub(crate) fn commit_failed(shared: &Shared, list: &TopicPartitionList, error: &
     }
 }
 
-/// The error to end with, if this one is not of the kind that librdkafka mends by itself.
-fn judge(error: &KafkaError, health: &Health) -> Option<ConsumeError> {
+/// Returns the error to end with, unless librdkafka recovers from this error by itself.
+fn fatal_error(error: &KafkaError, health: &Health) -> Option<ConsumeError> {
     use RDKafkaErrorCode as Code;
-    // The error's own text comes by another way, just before.
+    // librdkafka reports the error's text separately, just before.
     let reason = health.last().unwrap_or_else(|| error.to_string());
     match error {
         KafkaError::PartitionEOF(_) => None,

@@ -17,27 +17,29 @@ use crate::consume::fetch::{self, Shared, commit_failed, note_positions};
 use crate::error::ConsumeError;
 use tandem_wire::log::InRecord;
 
-/// How long closing waits for the last commit and for the group to be left.
-const CLOSE: Duration = Duration::from_secs(10);
+/// How long closing waits for the last commit and for leaving the group.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads topics as a member of a consumer group, which shares their partitions among its members.
+/// Reads topics as a member of a consumer group. The group shares the partitions among its members.
 ///
-/// Records are read committed. What was handed out and marked [done](Self::done) is committed
-/// within some 50 ms, never anything before it was marked, and once all is done the committed offset
-/// is the end of the partition, the transactions' markers included: Kafka's tools then show a lag
-/// of 0.
+/// The consumer reads only committed records. It commits an offset only after every record below it was
+/// marked [done](Self::done), and within about 50 ms after that. Once all records are done, the committed
+/// offset is the end of the partition, transaction markers included, so Kafka's tools show a lag of 0.
 ///
-/// A partition for which the group has no committed offset starts at the first record that the
-/// log holds, and that offset is committed at once, so that the group's place is known from the
-/// moment of the assignment on.
+/// A partition without a committed offset starts at offset 0. The consumer commits this start at once, so the
+/// group has an offset from its first assignment on. If the log no longer begins at offset 0, the consumer
+/// fails with [`ConsumeError::OffsetOutOfRange`].
 pub struct GroupConsumer {
     shared: Arc<Shared>,
     ended: Option<tokio::sync::oneshot::Receiver<()>>,
 }
 
 impl GroupConsumer {
-    /// Joins `group` for these topics. No broker's answer within some seconds is
-    /// [`ConsumeError::Unreachable`]; the partitions are assigned later, while records are waited for.
+    /// Joins `group` for these topics. The group assigns the partitions later, in the background.
+    ///
+    /// # Errors
+    /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong or
+    /// the subscription fails.
     pub async fn start(config: &KafkaConfig, group: &str, topics: &[String]) -> Result<Self, ConsumeError> {
         let health = Health::new(&config.refusals);
         let shared = Shared::new(Arc::clone(&health));
@@ -65,9 +67,12 @@ impl GroupConsumer {
         Ok(Self { shared, ended: Some(ended) })
     }
 
-    /// Waits up to `wait` for a record, then takes what is there, at most `max_records`, without
-    /// waiting further. Within a partition records come in the order of the log. Dropping the future
-    /// loses nothing.
+    /// Waits up to `wait` for a first record, then returns the available records, at most `max_records`.
+    /// Records of a partition are in log order. Dropping the future loses no record.
+    ///
+    /// # Errors
+    /// [`ConsumeError::OffsetOutOfRange`] if retention deleted unread records; [`ConsumeError::Closed`] after
+    /// any other error was returned; otherwise reading failed.
     pub async fn next_batch(
         &mut self,
         max_records: usize,
@@ -76,14 +81,21 @@ impl GroupConsumer {
         self.shared.next_batch(max_records, wait).await
     }
 
-    /// Marks records as durable elsewhere. They may come in any order; an offset is committed once
-    /// all before it are done. Partitions lost meanwhile are ignored: their records come again,
-    /// to whoever has the partition now.
+    /// Marks records as done: their effects are durable elsewhere. The order does not matter. An offset is
+    /// committed once all records below it are done.
+    ///
+    /// Records of partitions that this member has lost are ignored. The new owner reads them again.
+    ///
+    /// # Errors
+    /// [`ConsumeError::Closed`] if the consumer has ended.
     pub fn done(&mut self, records: &[InRecord]) -> Result<(), ConsumeError> {
         self.done_offsets(records.iter().map(|r| (r.topic.as_ref(), r.partition, r.offset)))
     }
 
-    /// [`Self::done`] for topics, partitions and offsets of records.
+    /// [`Self::done`], by topic, partition and offset.
+    ///
+    /// # Errors
+    /// As for [`Self::done`].
     pub fn done_offsets<'a>(
         &mut self,
         records: impl IntoIterator<Item = (&'a str, i32, i64)>,
@@ -98,22 +110,22 @@ impl GroupConsumer {
         if self.shared.ended() { Err(ConsumeError::Closed) } else { Ok(()) }
     }
 
-    /// Whether the group has given this member the partition, as far as the member knows.
+    /// Whether the partition is assigned to this member, as far as the member knows.
     pub fn is_assigned(&self, topic: &str, partition: i32) -> bool {
         self.shared.lock().progress(topic, partition).is_some()
     }
 
-    /// The last thing that went wrong with Kafka, until something goes right.
+    /// The last problem with Kafka, until the next success.
     pub fn last_error(&self) -> Option<String> {
         self.shared.health.last()
     }
 
-    /// Commits what is done and leaves the group, in bounded time: where Kafka does not answer, the
-    /// rest happens behind the caller's back.
+    /// Commits the done records and leaves the group. Returns after at most 10 s. If Kafka has not answered
+    /// by then, closing continues in the background.
     pub async fn close(mut self) {
         self.shared.stop();
         if let Some(ended) = self.ended.take()
-            && tokio::time::timeout(CLOSE, ended).await.is_err()
+            && tokio::time::timeout(CLOSE_TIMEOUT, ended).await.is_err()
         {
             tracing::warn!("Kafka did not answer in time while a consumer was being closed");
         }
@@ -126,7 +138,7 @@ impl Drop for GroupConsumer {
     }
 }
 
-/// Starts partitions where the group stands, and ends them with a commit.
+/// Handles rebalances: starts partitions at the group's offsets, and commits before it gives them up.
 struct GroupContext {
     shared: Arc<Shared>,
 }
@@ -137,7 +149,7 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.shared.health.told(&error, reason);
+        self.shared.health.report(&error, reason);
     }
 }
 
@@ -164,7 +176,7 @@ impl GroupContext {
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
         let partitions: Vec<(String, i32)> =
             list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
-        // Without an answer nothing can be read anyway, so this is tried until there is one.
+        // Retries without limit, because nothing can be read without the answer.
         let starts = loop {
             if self.shared.stopped() {
                 return Ok(());
@@ -177,8 +189,8 @@ impl GroupContext {
                 }
             }
         };
-        // Whether the group is new here or its offsets have expired cannot be told apart: either way
-        // records were deleted that it has not, or may not have, handled.
+        // A new group and a group with expired offsets look the same. In both cases the log may have lost
+        // records that the group has not handled.
         let lost =
             partitions.iter().zip(&starts).find(|(_, (start, committed))| committed.is_none() && *start > 0);
         if let Some(((topic, partition), (start, _))) = lost {
@@ -227,7 +239,7 @@ impl GroupContext {
     }
 }
 
-/// For each partition where to start, and what the group has committed.
+/// Returns the start offset and the committed offset of each partition.
 fn starts(
     consumer: &BaseConsumer<GroupContext>,
     list: &TopicPartitionList,

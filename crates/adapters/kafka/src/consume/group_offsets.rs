@@ -1,4 +1,4 @@
-//! Where a consumer group stands, seen from outside.
+//! Reads a consumer group's committed offsets without joining it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,29 +8,35 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::connect::client::{
-    EndsElsewhere, LogContext, REQUEST, blocking, created, partition_count, patiently,
+    BackgroundClose, LogContext, REQUEST, blocking, created, partition_count, with_retries,
 };
 use crate::connect::config::KafkaConfig;
 use crate::error::ConsumeError;
 
-/// Asks for the committed offsets of a group without joining it.
+/// Reads the committed offsets of a group without joining it.
 pub struct GroupOffsets {
-    consumer: EndsElsewhere<LogContext>,
-    /// How many partitions each topic has, as asked once.
+    consumer: BackgroundClose<LogContext>,
+    /// The number of partitions of each topic. Read once.
     partitions: Arc<Mutex<HashMap<String, i32>>>,
 }
 
 impl GroupOffsets {
-    /// Looks at `group`. Connects with the first question.
+    /// Reads the offsets of `group`. Connects at the first request.
+    ///
+    /// # Errors
+    /// librdkafka refuses the configuration.
     pub fn new(config: &KafkaConfig, group: &str) -> Result<Self, ConsumeError> {
         let consumer: BaseConsumer<LogContext> =
             created(config.consumer(group, &[]).create_with_context(LogContext::new(config)))?;
-        Ok(Self { consumer: EndsElsewhere::new(consumer), partitions: Arc::default() })
+        Ok(Self { consumer: BackgroundClose::new(consumer), partitions: Arc::default() })
     }
 
-    /// For every partition of these topics the offset that the group has committed, as the broker
-    /// has it now; none where there is none. An offset that is being committed inside a transaction
-    /// still under way is waited for.
+    /// Returns the group's committed offset for every partition of these topics; `None` where there is none.
+    /// The offsets are the broker's current ones. If an open transaction is committing an offset, the call
+    /// waits for the transaction's end.
+    ///
+    /// # Errors
+    /// A topic does not exist, or the request fails.
     pub async fn committed(
         &self,
         topics: &[String],
@@ -39,7 +45,7 @@ impl GroupOffsets {
         let partitions = Arc::clone(&self.partitions);
         blocking(move || {
             let failed = |e| ConsumeError::request("asking for a group's committed offsets", &e);
-            // Serves the client's log; no records come, since nothing is assigned.
+            // Serves the client's log. Returns no record, because no partition is assigned.
             let _ = consumer.poll(Duration::ZERO);
             let mut list = TopicPartitionList::new();
             for topic in &topics {
@@ -58,7 +64,7 @@ impl GroupOffsets {
             if list.count() == 0 {
                 return Ok(HashMap::new());
             }
-            patiently(|| {
+            with_retries(|| {
                 let answer = consumer.committed_offsets(list.clone(), REQUEST).map_err(failed)?;
                 let mut committed = HashMap::with_capacity(answer.count());
                 for element in answer.elements() {

@@ -1,4 +1,4 @@
-//! How far a consumer group is behind.
+//! The lag of a consumer group.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,33 +9,36 @@ use crate::consume::group_offsets::GroupOffsets;
 use crate::consume::tail::TailReader;
 use crate::error::ConsumeError;
 
-/// How long the oldest record that is not applied is looked for.
-const OLDEST: Duration = Duration::from_secs(5);
+/// Limit for reading the oldest unapplied records.
+const OLDEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One partition: where it begins, what the group has committed, where it ends.
+/// A partition's first offset, its committed offset and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionLag {
     /// The first offset that the log still holds.
     pub first: i64,
-    /// The offset of the next record that the group will read; none before the group has come by.
+    /// The offset that the group has committed; `None` if it has committed none.
     pub committed: Option<i64>,
     /// The offset after the last record.
     pub end: i64,
 }
 
 impl PartitionLag {
-    /// The offset up to which everything is done.
+    /// The offset below which every record is applied.
     pub fn applied(&self) -> i64 {
         self.committed.unwrap_or(self.first).max(self.first)
     }
 
-    /// Records that are not done, markers of transactions included.
+    /// The number of unapplied offsets, transaction markers included.
     pub fn records(&self) -> i64 {
         (self.end - self.applied()).max(0)
     }
 }
 
-/// The partitions of a topic, in their order. None for a topic that is not there.
+/// Returns the lag of each partition of a topic, in order. The result is empty if the topic does not exist.
+///
+/// # Errors
+/// A request fails.
 pub async fn partition_lags(
     admin: &Admin,
     group: &GroupOffsets,
@@ -46,8 +49,7 @@ pub async fn partition_lags(
         Err(ConsumeError::NoTopic(_)) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    // Committed before the ends: in the other order, what is applied in between would look like less
-    // than nothing to do.
+    // Committed offsets first. In the other order, a commit between the two requests would exceed the end.
     let committed = group.committed(&[topic.to_owned()]).await?;
     let first = admin.first_offsets(topic, count).await?;
     let end = admin.end_offsets(topic, count).await?;
@@ -60,10 +62,12 @@ pub async fn partition_lags(
         .collect())
 }
 
-/// The earliest time, in milliseconds since the epoch, of the first records at these topics and
-/// partitions, each from an offset up to an end. None where there are markers only.
+/// Returns the timestamp of the oldest record in these ranges of topics and partitions, in milliseconds since
+/// the epoch. Returns `None` if the ranges contain only transaction markers.
 ///
-/// What is not read in time is an error: a later record would look like less lag than there is.
+/// # Errors
+/// A range cannot be read within 5 s. The call does not return a later record instead, which would understate
+/// the lag.
 pub async fn oldest_record(
     kafka: &KafkaConfig,
     places: Vec<(String, i32, std::ops::Range<i64>)>,
@@ -78,10 +82,12 @@ pub async fn oldest_record(
     let mut reader = TailReader::start(kafka, starts).await?;
     let mut oldest: Option<i64> = None;
     while !missing.is_empty() {
-        if began.elapsed() > OLDEST {
+        if began.elapsed() > OLDEST_TIMEOUT {
             return Err(ConsumeError::Unreachable {
                 brokers: kafka.brokers.clone(),
-                cause: format!("the oldest records that are not applied were not read within {OLDEST:?}"),
+                cause: format!(
+                    "the oldest records that are not applied were not read within {OLDEST_TIMEOUT:?}"
+                ),
             });
         }
         for record in reader.next_batch(10_000, Duration::from_millis(300)).await? {
@@ -89,7 +95,7 @@ pub async fn oldest_record(
                 oldest = oldest.into_iter().chain(record.timestamp_ms).min();
             }
         }
-        // What is read to its end without any record is markers only.
+        // A range that is read to its end without a record contains only markers.
         missing.retain(|(topic, partition), end| {
             reader.consumed_to(topic, *partition).is_none_or(|at| at < *end)
         });
@@ -102,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_that_nobody_applied_lags_by_all_it_holds() {
+    fn an_unapplied_partition_lags_by_all_it_holds() {
         let at = |first, committed, end| PartitionLag { first, committed, end }.records();
         assert_eq!(at(0, None, 7), 7);
         assert_eq!(at(5, None, 7), 2);

@@ -1,47 +1,53 @@
-//! What of one partition has been delivered, what is done, and which offset is safe to commit.
+//! The progress of one partition: which records are delivered, which are done, and the offset to commit.
 
 use std::collections::VecDeque;
 
 /// One partition of an assignment.
 ///
-/// The safe offset is the first one of which it is not known that nothing before it is left to do:
-/// the first record delivered and not done, or, where all are done, the client's *position*.
+/// The safe offset is the one to commit: nothing below it is left to do. It is the first delivered record
+/// that is not done. Where all delivered records are done, it is the client's *position*.
 ///
-/// **The end of transactions.** A commit or abort marker takes an offset of its own after the last
-/// record. A consumer that commits "last record + 1" stays one short of the end for ever, and Kafka's
-/// tools show a lag of one on every idle partition. librdkafka 2.12 puts the markers of control
-/// batches into the same queue as the records, in order (`rd_kafka_msgset_reader_msg_v2` →
-/// `rd_kafka_op_new_ctrl_msg`), and when `poll` meets one there it does not return it but moves the
-/// partition's position behind it (`rd_kafka_op_handle_std`). So `position()`, asked between two
-/// polls by the thread that polls, is P only if everything of the partition below P has left the
-/// queue: every record below P was returned by an earlier `poll`, and is in here. Committing P once
-/// all of these are done skips nothing.
+/// # Transaction markers
 ///
-/// **A stale position.** The position survives the end of an assignment until the next one has
-/// started to fetch. Taken for the new assignment's it would skip records that were delivered
-/// under the old one and not done. So the position at the time of the revocation is remembered, and
-/// a position is believed only once a record of this assignment was delivered, or once it is
-/// another one than that.
+/// A commit or abort marker takes its own offset after the transaction's last record. A consumer that commits
+/// "last record + 1" stays one offset short of the end, and Kafka's tools show a lag of 1 on every idle
+/// partition. The position avoids this:
+///
+/// - librdkafka 2.12 puts the markers of control batches into the same queue as the records, in order
+///   (`rd_kafka_msgset_reader_msg_v2` → `rd_kafka_op_new_ctrl_msg`).
+/// - When `poll` meets a marker, it does not return it. It moves the partition's position past it
+///   (`rd_kafka_op_handle_std`).
+/// - So when the polling thread reads position P between two polls, everything below P has left the queue:
+///   an earlier `poll` has returned every record below P, and this struct has it.
+///
+/// To commit P once all of these records are done skips nothing.
+///
+/// # Stale positions
+///
+/// The client keeps the old position after an assignment ends, until the next assignment starts to fetch.
+/// Under the new assignment the old position would skip records that were delivered and not done. So the
+/// position at the revocation is remembered as stale. A position counts only after a record of the new
+/// assignment was delivered, or once it differs from the stale one.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
-    /// Delivered and not forgotten, in order; whether each is done. Its first is not done.
+    /// Delivered records in order, and whether each is done. The first one is never done.
     delivered: VecDeque<(i64, bool)>,
-    /// Everything below this was delivered or is no record.
+    /// Every record below this offset has been delivered.
     position: i64,
-    /// The position left over from the assignment before, until one can be believed.
+    /// The position left over from the previous assignment, until a current one is known.
     stale: Option<i64>,
-    /// The offset committed last, as far as is known.
+    /// The last committed offset, if known.
     committed: Option<i64>,
 }
 
 impl Progress {
-    /// An assignment that starts at `position`. `committed` is what the group has committed;
-    /// `stale` the client's position when it last lost this partition.
+    /// An assignment that starts at `position`. `committed` is the group's committed offset. `stale` is the
+    /// client's position when it last lost this partition.
     pub(crate) fn new(position: i64, committed: Option<i64>, stale: Option<i64>) -> Self {
         Self { delivered: VecDeque::new(), position, stale, committed }
     }
 
-    /// Notes a record taken from the client. False where it was delivered before.
+    /// Records a delivery. Returns false if the record was delivered before.
     pub(crate) fn deliver(&mut self, offset: i64) -> bool {
         if offset < self.position {
             return false;
@@ -52,7 +58,7 @@ impl Progress {
         true
     }
 
-    /// Notes the client's position.
+    /// Records the client's position.
     pub(crate) fn at(&mut self, position: i64) {
         if self.stale != Some(position) {
             self.stale = None;
@@ -60,8 +66,8 @@ impl Progress {
         }
     }
 
-    /// Notes that a record is done. Records of earlier assignments may come late: they are done as
-    /// well, so one that was delivered again meanwhile counts, and an unknown one is ignored.
+    /// Marks a record as done. The record may come late, from an earlier assignment. If it was delivered
+    /// again meanwhile, it counts as done. An unknown record is ignored.
     pub(crate) fn done(&mut self, offset: i64) {
         if let Ok(i) = self.delivered.binary_search_by_key(&offset, |d| d.0) {
             self.delivered[i].1 = true;
@@ -71,13 +77,12 @@ impl Progress {
         }
     }
 
-    /// Below this nothing is left to do.
+    /// The safe offset: nothing below it is left to do.
     pub(crate) fn safe(&self) -> i64 {
         self.delivered.front().map_or(self.position, |d| d.0)
     }
 
-    /// The offset to commit, if it has moved since the last commit; from now on it counts as
-    /// committed.
+    /// Returns the offset to commit, if it has moved since the last commit. It then counts as committed.
     pub(crate) fn take_commit(&mut self) -> Option<i64> {
         let safe = self.safe();
         if self.committed == Some(safe) {
@@ -87,7 +92,7 @@ impl Progress {
         Some(safe)
     }
 
-    /// The last commit failed.
+    /// Records that the last commit failed.
     pub(crate) fn commit_failed(&mut self) {
         self.committed = None;
     }
@@ -99,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn markers_are_passed_once_all_is_done() {
+    fn the_commit_passes_markers_once_all_records_are_done() {
         let mut progress = Progress::new(10, Some(10), None);
         assert_eq!(progress.take_commit(), None);
         assert!(progress.deliver(10) && progress.deliver(11));
@@ -120,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_position_is_not_believed() {
+    fn a_stale_position_is_ignored() {
         let mut progress = Progress::new(50, Some(50), Some(100));
         progress.at(100);
         assert_eq!(progress.safe(), 50);

@@ -1,4 +1,4 @@
-//! Reading what a topic holds now.
+//! Reads the current contents of a topic.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,20 +9,23 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::admin::client::list_offsets;
-use crate::connect::client::{EndsElsewhere, LogContext, blocking, created, partition_count, ping};
+use crate::connect::client::{BackgroundClose, LogContext, blocking, created, partition_count, ping};
 use crate::connect::config::KafkaConfig;
 use crate::error::ConsumeError;
 use crate::message::from_kafka;
 use tandem_wire::log::InRecord;
 
-/// Without any progress for so long, reading is given up.
-const STALL: Duration = Duration::from_secs(30);
+/// Limit without progress.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How far from the end the last record is looked for at first. Behind the last record there are
-/// markers and aborted records.
+/// The size of the first range, counted back from the end, that is searched for the last record. Transaction
+/// markers and aborted records may follow that record.
 const FIRST_STEP: i64 = 16;
 
-/// The last committed record of a partition, if it holds any. Aborted records do not count.
+/// Reads the last committed record of a partition, if there is one. Ignores aborted records.
+///
+/// # Errors
+/// Kafka cannot be reached, the topic does not exist, or reading makes no progress for 30 s.
 pub async fn read_last(
     config: &KafkaConfig,
     topic: &str,
@@ -48,8 +51,11 @@ pub async fn read_last(
     .await
 }
 
-/// Every committed record that a topic holds now, in order within each partition. For compacted
-/// topics: all of it is in memory.
+/// Reads every committed record that a topic holds now, in order within each partition. The result is in
+/// memory, so this is meant for compacted topics.
+///
+/// # Errors
+/// As for [`read_last`].
 pub async fn read_all(config: &KafkaConfig, topic: &str) -> Result<Vec<InRecord>, ConsumeError> {
     with_consumer(config, topic, |consumer, topic| {
         let count = partition_count(consumer, topic)?;
@@ -74,7 +80,7 @@ async fn with_consumer<T: Send + 'static>(
     blocking(move || {
         let consumer: BaseConsumer<LogContext> =
             created(properties.create_with_context(LogContext::new(&config)))?;
-        let owner = EndsElsewhere::new(consumer);
+        let owner = BackgroundClose::new(consumer);
         let consumer = owner.get()?;
         ping(&consumer, &config, &consumer.context().health)?;
         work(&consumer, &topic)
@@ -82,10 +88,14 @@ async fn with_consumer<T: Send + 'static>(
     .await
 }
 
-/// Reads `(partition, from, end)` of one topic: every committed record at `from ≤ offset < end`. A
-/// partition has been read when a record at or behind its end came, when the client's position says
-/// so (it passes the transactions' markers as well), or when the broker said that there is no more
-/// (with one topic assigned, the partition's number alone says whose end it is).
+/// Reads ranges `(partition, from, end)` of one topic: every committed record at `from ≤ offset < end`.
+///
+/// A partition is complete on the first of three events:
+///
+/// - A record at or beyond its end arrives.
+/// - The client's position reaches the end. The position also passes transaction markers.
+/// - The broker reports the end of the partition. Only one topic is assigned, so the partition number alone
+///   identifies it.
 fn read_range(
     consumer: &BaseConsumer<LogContext>,
     topic: &Arc<str>,
@@ -111,7 +121,7 @@ fn read_range(
                     let at = positions.find_partition(topic, *partition).map(|e| e.offset());
                     !matches!(at, Some(Offset::Offset(at)) if at >= *end)
                 });
-                if moved.elapsed() > STALL {
+                if moved.elapsed() > STALL_TIMEOUT {
                     return Err(ConsumeError::Request {
                         doing: format!("reading `{topic}`"),
                         cause: consumer.context().health.last().unwrap_or_else(|| "no answer".into()),
@@ -131,7 +141,7 @@ fn read_range(
                 }
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => left.retain(|r| r.0 != partition),
-            Some(Err(error)) if crate::error::may_pass(&error) => {}
+            Some(Err(error)) if crate::error::is_transient(&error) => {}
             Some(Err(error)) => return Err(failed(error)),
         }
     }

@@ -1,4 +1,4 @@
-//! Reading chosen partitions from chosen offsets on.
+//! Reads given partitions from given offsets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,29 +6,34 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::connect::client::{EndsElsewhere, LogContext, blocking, created, ping};
+use crate::connect::client::{BackgroundClose, LogContext, blocking, created, ping};
 use crate::connect::config::KafkaConfig;
 use crate::consume::fetch::{self, Shared};
 use crate::error::ConsumeError;
 use tandem_wire::log::InRecord;
 
-/// Reads partitions that the caller chose, from offsets that it chose, committed records only.
-/// Belongs to no group; it can keep its place under a group's name, though.
+/// Reads the committed records of given partitions from given offsets. Joins no group, but can commit its
+/// offsets under a group's name.
 pub struct TailReader {
     shared: Arc<Shared>,
-    consumer: EndsElsewhere<LogContext>,
+    consumer: BackgroundClose<LogContext>,
 }
 
 impl TailReader {
-    /// Starts at these topics, partitions and offsets. An offset that the log no longer holds is an
-    /// error of the first batch. No broker's answer within some seconds is
-    /// [`ConsumeError::Unreachable`].
+    /// Starts at these topics, partitions and offsets. If the log no longer holds an offset, the first batch
+    /// returns the error.
+    ///
+    /// # Errors
+    /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong.
     pub async fn start(config: &KafkaConfig, from: Vec<(String, i32, i64)>) -> Result<Self, ConsumeError> {
         Self::start_as(config, &format!("{}.reader", config.prefix), from).await
     }
 
-    /// The same, with the name of a group under which [`Self::commit`] keeps its place. The group
-    /// must have no members.
+    /// The same, with the name of the group for which [`Self::commit`] commits. The group must have no
+    /// members.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
     pub async fn start_as(
         config: &KafkaConfig,
         group: &str,
@@ -39,7 +44,7 @@ impl TailReader {
         let shared = Shared::new(Arc::clone(&health));
         let consumer: BaseConsumer<LogContext> =
             created(config.consumer(group, &[]).create_with_context(context))?;
-        let consumer = EndsElsewhere::new(consumer);
+        let consumer = BackgroundClose::new(consumer);
         let (config, assigned, state) = (config.clone(), consumer.get()?, Arc::clone(&shared));
         blocking(move || {
             ping(&assigned, &config, &health)?;
@@ -59,9 +64,12 @@ impl TailReader {
         Ok(Self { shared, consumer })
     }
 
-    /// Waits up to `wait` for a record, then takes what is there, at most `max_records`, without
-    /// waiting further. Within a partition records come in the order of the log. Dropping the future
-    /// loses nothing.
+    /// Waits up to `wait` for a first record, then returns the available records, at most `max_records`.
+    /// Records of a partition are in log order. Dropping the future loses no record.
+    ///
+    /// # Errors
+    /// [`ConsumeError::OffsetOutOfRange`] if the log no longer holds the next record;
+    /// [`ConsumeError::Closed`] after any other error was returned; otherwise reading failed.
     pub async fn next_batch(
         &mut self,
         max_records: usize,
@@ -77,15 +85,17 @@ impl TailReader {
         Ok(records)
     }
 
-    /// The offset below which [`Self::next_batch`] has handed out every committed record of a
-    /// partition. At the end of the log it is the end, the transactions' markers included. None for
-    /// a partition that is not read.
+    /// Returns the offset below which [`Self::next_batch`] has returned every committed record of a
+    /// partition. At the end of the log it is the end, transaction markers included. Returns `None` for a
+    /// partition that this reader does not read.
     pub fn consumed_to(&self, topic: &str, partition: i32) -> Option<i64> {
         self.shared.lock().progress(topic, partition).map(|p| p.safe())
     }
 
-    /// Commits offsets (of the next record to read) under the group's name, and waits for Kafka's
-    /// answer.
+    /// Commits the offsets of the next records to read, under the group's name. Waits for Kafka's answer.
+    ///
+    /// # Errors
+    /// The commit fails.
     pub async fn commit(&self, next: Vec<(String, i32, i64)>) -> Result<(), ConsumeError> {
         let consumer = self.consumer.get()?;
         blocking(move || {
@@ -96,14 +106,14 @@ impl TailReader {
         .await
     }
 
-    /// The last thing that went wrong with Kafka, until something goes right.
+    /// The last problem with Kafka, until the next success.
     pub fn last_error(&self) -> Option<String> {
         self.shared.health.last()
     }
 }
 
 impl Drop for TailReader {
-    /// The polling thread ends by itself.
+    /// Stops the polling thread without waiting for it.
     fn drop(&mut self) {
         self.shared.stop();
     }

@@ -1,4 +1,4 @@
-//! Publishing without transactions.
+//! Publishes without transactions.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -17,19 +17,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::connect::client::{LogContext, log, ping};
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
-use crate::error::may_pass;
+use crate::error::is_transient;
 use crate::error::{ConsumeError, PublishError};
 use crate::message::{out_weight, to_kafka};
 use tandem_wire::log::OutRecord;
 
-/// The most memory that records may take from `send` until they are acknowledged, in KiB.
-const UNDERWAY_KIB: usize = 64 << 10;
+/// The most memory of unacknowledged records, in KiB.
+const IN_FLIGHT_KIB: usize = 64 << 10;
 
-/// How long the thread goes on after its last user is gone, for what is still under way.
+/// How long the thread waits for acknowledgements after the last `Producer` was dropped.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Writes records idempotently, in the order of the calls, and waits for every in-sync replica.
-/// While no broker can be reached it waits, for ever. Cheap to clone.
+/// Writes records idempotently, in the order of the calls. A record counts as written once every in-sync
+/// replica has acknowledged it. While no broker can be reached, the producer waits without limit. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Producer {
     batches: Sender<Batch>,
@@ -44,14 +45,17 @@ struct Batch {
 }
 
 impl Producer {
-    /// Connects; without any broker's answer within some seconds this is
-    /// [`PublishError::Unreachable`].
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`PublishError::Unreachable`] if no broker answers within 8 s; [`PublishError::Refused`] or
+    /// [`PublishError::Config`] if the configuration is wrong.
     pub async fn start(config: &KafkaConfig) -> Result<Self, PublishError> {
         let health = Health::new(&config.refusals);
         let (config, seen) = (config.clone(), Arc::clone(&health));
         let producer = tokio::task::spawn_blocking(move || {
             ping_broker(&config)?;
-            let context = Acknowledgements { underway: Mutex::default(), health: seen };
+            let context = Acknowledgements { in_flight: Mutex::default(), health: seen };
             let producer: BaseProducer<Acknowledgements> = config
                 .producer(&[("message.timeout.ms", "0")])
                 .create_with_context(context)
@@ -65,30 +69,32 @@ impl Producer {
             .name("kafka-producer".into())
             .spawn(move || run(&producer, &orders))
             .map_err(|e| PublishError::Config(format!("no thread could be started: {e}")))?;
-        Ok(Self { batches, space: Arc::new(Semaphore::new(UNDERWAY_KIB)), health })
+        Ok(Self { batches, space: Arc::new(Semaphore::new(IN_FLIGHT_KIB)), health })
     }
 
-    /// Writes records and gives their offsets, in the records' order, once all are acknowledged.
-    /// After an error some of them may have been written.
+    /// Writes records. Returns their offsets, in the same order, once all are acknowledged.
+    ///
+    /// # Errors
+    /// A record was refused or not acknowledged. Other records of the batch may have been written.
     pub async fn send(&self, records: Vec<OutRecord>) -> Result<Vec<i64>, PublishError> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
         let kib = records.iter().map(out_weight).sum::<usize>() / 1024 + 1;
-        let space = Arc::clone(&self.space).acquire_many_owned(kib.min(UNDERWAY_KIB) as u32).await;
+        let space = Arc::clone(&self.space).acquire_many_owned(kib.min(IN_FLIGHT_KIB) as u32).await;
         let space = space.map_err(|_| PublishError::Closed)?;
         let (reply, answer) = oneshot::channel();
         self.batches.send(Batch { records, reply, space }).map_err(|_| PublishError::Closed)?;
         answer.await.unwrap_or(Err(PublishError::Closed))
     }
 
-    /// The last thing that went wrong with Kafka, until something goes right.
+    /// The last problem with Kafka, until the next success.
     pub fn last_error(&self) -> Option<String> {
         self.health.last()
     }
 }
 
-/// Whether a broker answers, before a producer is made that would wait for one for ever.
+/// Checks that a broker answers. A producer itself would wait for one without limit.
 pub(crate) fn ping_broker(config: &KafkaConfig) -> Result<(), PublishError> {
     let context = LogContext::new(config);
     let health = Arc::clone(&context.health);
@@ -101,14 +107,14 @@ pub(crate) fn ping_broker(config: &KafkaConfig) -> Result<(), PublishError> {
     })
 }
 
-/// The batches under way. A record's opaque is its batch's number in the upper half and its place
-/// in the batch in the lower.
+/// The batches in flight. A record's opaque holds its batch's number in the upper half and its index in the
+/// batch in the lower half.
 struct Acknowledgements {
-    underway: Mutex<HashMap<usize, Underway>>,
+    in_flight: Mutex<HashMap<usize, InFlight>>,
     health: Arc<Health>,
 }
 
-struct Underway {
+struct InFlight {
     left: usize,
     offsets: Vec<i64>,
     failed: Option<PublishError>,
@@ -117,26 +123,26 @@ struct Underway {
 }
 
 impl Acknowledgements {
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Underway>> {
-        self.underway.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, InFlight>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn settle(&self, opaque: usize, outcome: Result<i64, PublishError>) {
         let (batch, place) = (opaque >> 32, opaque & 0xffff_ffff);
         let mut all = self.lock();
-        let Some(underway) = all.get_mut(&batch) else { return };
+        let Some(in_flight) = all.get_mut(&batch) else { return };
         match outcome {
             Ok(offset) => {
-                if let Some(slot) = underway.offsets.get_mut(place) {
+                if let Some(slot) = in_flight.offsets.get_mut(place) {
                     *slot = offset;
                 }
             }
             Err(error) => {
-                underway.failed.get_or_insert(error);
+                in_flight.failed.get_or_insert(error);
             }
         }
-        underway.left -= 1;
-        if underway.left == 0
+        in_flight.left -= 1;
+        if in_flight.left == 0
             && let Some(done) = all.remove(&batch)
         {
             let outcome = match done.failed {
@@ -157,7 +163,7 @@ impl ClientContext for Acknowledgements {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.health.told(&error, reason);
+        self.health.report(&error, reason);
     }
 }
 
@@ -174,7 +180,11 @@ impl ProducerContext for Acknowledgements {
 }
 
 fn rejected(topic: &str, error: &KafkaError) -> PublishError {
-    PublishError::Rejected { topic: topic.to_owned(), cause: error.to_string(), retriable: may_pass(error) }
+    PublishError::Rejected {
+        topic: topic.to_owned(),
+        cause: error.to_string(),
+        retriable: is_transient(error),
+    }
 }
 
 fn run(producer: &BaseProducer<Acknowledgements>, orders: &Receiver<Batch>) {
@@ -208,32 +218,32 @@ fn run(producer: &BaseProducer<Acknowledgements>, orders: &Receiver<Batch>) {
     }
 }
 
-/// How long to wait where no acknowledgement is there yet. librdkafka's own `flush` looks for them
-/// every 100 ms; looking this often makes a transaction cost some 10 ms.
-const PAUSE: Duration = Duration::from_micros(250);
+/// The pause while there is no acknowledgement yet. librdkafka's own `flush` checks every 100 ms. With this
+/// pause a transaction takes about 10 ms.
+const ACK_PAUSE: Duration = Duration::from_micros(250);
 
-/// Takes the acknowledgements that have come; where there are none, waits a little.
+/// Takes the acknowledgements that have arrived. If there are none, waits [`ACK_PAUSE`].
 ///
-/// Not by the client's own timeout: it counts in whole milliseconds, returns at its deadline only, and
-/// spins through what is less than one.
+/// This does not use the timeout of `poll`: it counts in whole milliseconds, returns only at its deadline,
+/// and spins for any shorter time.
 pub(crate) fn take_acknowledgements<C: ProducerContext>(producer: &BaseProducer<C>) {
     let before = producer.in_flight_count();
     producer.poll(Duration::ZERO);
     if producer.in_flight_count() >= before {
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(ACK_PAUSE);
     }
 }
 
 fn send(producer: &BaseProducer<Acknowledgements>, number: usize, batch: Batch) {
     let Batch { records, reply, space } = batch;
-    let underway = Underway {
+    let in_flight = InFlight {
         left: records.len(),
         offsets: vec![-1; records.len()],
         failed: None,
         reply,
         _space: space,
     };
-    producer.context().lock().insert(number, underway);
+    producer.context().lock().insert(number, in_flight);
     for (place, record) in records.iter().enumerate() {
         let opaque = number << 32 | place;
         let mut kafka = to_kafka(record, opaque);

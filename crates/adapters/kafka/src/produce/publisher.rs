@@ -1,4 +1,4 @@
-//! Publishing in Kafka transactions.
+//! Publishes in Kafka transactions.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -17,28 +17,29 @@ use tokio::sync::oneshot;
 use crate::connect::client::log;
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
-use crate::error::may_pass;
+use crate::error::is_transient;
 use crate::error::{BoxError, PublishError};
 use crate::message::to_kafka;
 use crate::produce::producer::{ping_broker, take_acknowledgements};
 use tandem_wire::log::{EndOffsets, OutRecord};
 
-/// How long a start may take to end what an older publisher left behind.
-const INIT: Duration = Duration::from_secs(30);
+/// Limit for a start to end the transaction of an older publisher.
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long one step of an abort may wait while acknowledgements are to come.
+/// How long one step of an abort waits while acknowledgements are outstanding.
 const ABORT_STEP: Duration = Duration::from_millis(50);
 
 type Finish = Box<dyn FnOnce(&EndOffsets) -> Result<Vec<OutRecord>, BoxError> + Send>;
 
-/// Publishes batches of records, each in a Kafka transaction: all of a batch becomes visible to
-/// readers of committed records, or nothing.
+/// Publishes batches of records, each in a Kafka transaction. Readers of committed records see all records of
+/// a batch or none.
 ///
-/// Only one publisher with a given transactional id can publish: a new one's start fences every
-/// older one, wherever it runs, and aborts what it had under way.
+/// Only one publisher with a given transactional id can publish. The start of a new publisher fences every
+/// older one, wherever it runs, and aborts its open transaction.
 pub struct TransactionalPublisher {
     commands: Sender<Command>,
-    turn: tokio::sync::Mutex<()>,
+    /// Held for the length of a transaction.
+    transaction: tokio::sync::Mutex<()>,
     health: Arc<Health>,
 }
 
@@ -49,8 +50,12 @@ struct Command {
 }
 
 impl TransactionalPublisher {
-    /// Takes over the transactional id. When this returns, no older publisher can commit any more,
-    /// and what one had committed is visible.
+    /// Takes over the transactional id. When this returns, no older publisher can commit, and every record
+    /// that an older one committed is visible.
+    ///
+    /// # Errors
+    /// [`PublishError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong,
+    /// or the takeover fails or takes longer than 30 s.
     pub async fn start(config: &KafkaConfig, transactional_id: &str) -> Result<Self, PublishError> {
         let health = Health::new(&config.refusals);
         let (config, id, seen) = (config.clone(), transactional_id.to_owned(), Arc::clone(&health));
@@ -62,7 +67,7 @@ impl TransactionalPublisher {
                 .create_with_context(context)
                 .map_err(|e| PublishError::Config(e.to_string()))?;
             let worker = Worker { producer, id };
-            worker.producer.init_transactions(INIT).map_err(|e| worker.judge(&e))?;
+            worker.producer.init_transactions(INIT_TIMEOUT).map_err(|e| worker.classify(&e))?;
             Ok(worker)
         })
         .await
@@ -72,22 +77,25 @@ impl TransactionalPublisher {
             .name("kafka-publisher".into())
             .spawn(move || worker.run(&orders))
             .map_err(|e| PublishError::Config(format!("no thread could be started: {e}")))?;
-        Ok(Self { commands, turn: tokio::sync::Mutex::new(()), health })
+        Ok(Self { commands, transaction: tokio::sync::Mutex::new(()), health })
     }
 
-    /// Publishes `records` in one transaction. When all have been acknowledged, `finish` gets the
-    /// offset after the last record of each partition written to, and makes the transaction's last
-    /// records from it. Gives the offsets with these included.
+    /// Publishes `records` in one transaction.
     ///
-    /// Any error means that nothing of the batch is visible and nothing of it will be, with one
-    /// exception, [`PublishError::Failed`]. Dropping the future does not stop the transaction; one
-    /// that is published after it waits for its end.
+    /// When all records are acknowledged, `finish` gets the offset after the last record of each written
+    /// partition and returns the transaction's last records. `publish` returns the offsets after those.
+    ///
+    /// Dropping the future does not stop the transaction. The next call waits for its end.
+    ///
+    /// # Errors
+    /// After any error but [`PublishError::Failed`], no record of the batch is visible or will become
+    /// visible. After [`PublishError::Failed`] the outcome is unknown.
     pub async fn publish(
         &self,
         records: Vec<OutRecord>,
         finish: impl FnOnce(&EndOffsets) -> Result<Vec<OutRecord>, BoxError> + Send + 'static,
     ) -> Result<EndOffsets, PublishError> {
-        let _turn = self.turn.lock().await;
+        let _transaction = self.transaction.lock().await;
         let (reply, answer) = oneshot::channel();
         self.commands
             .send(Command { records, finish: Box::new(finish), reply })
@@ -95,14 +103,14 @@ impl TransactionalPublisher {
         answer.await.unwrap_or(Err(PublishError::Closed))
     }
 
-    /// The last thing that went wrong with Kafka, until something goes right.
+    /// The last problem with Kafka, until the next success.
     pub fn last_error(&self) -> Option<String> {
         self.health.last()
     }
 }
 
-/// What became of the records of the transaction under way. Each record's opaque is the number of
-/// its topic and partition.
+/// The acknowledgements of the open transaction. Each record's opaque is the number of its topic and
+/// partition.
 struct Deliveries {
     state: Mutex<DeliveryState>,
     health: Arc<Health>,
@@ -126,7 +134,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.health.told(&error, reason);
+        self.health.report(&error, reason);
     }
 }
 
@@ -150,16 +158,16 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Numbers topics and partitions in the order of their first record.
+/// Numbers the topics and partitions in the order of their first record.
 #[derive(Default)]
-struct Places {
+struct PartitionNumbers {
     numbers: HashMap<(Arc<str>, i32), usize>,
-    /// The topic of the last record, and the numbers of its partitions: mostly the next one has the
-    /// same, by the same `Arc`.
+    /// A cache: the topic of the last record and the numbers of its partitions. The next record mostly has
+    /// the same topic, with the same `Arc`.
     last: Option<(Arc<str>, Vec<Option<usize>>)>,
 }
 
-impl Places {
+impl PartitionNumbers {
     fn number(&mut self, record: &OutRecord) -> usize {
         let partition = record.partition as usize;
         if let Some((topic, numbers)) = &self.last
@@ -206,8 +214,8 @@ impl Worker {
 
     fn transaction(&self, records: Vec<OutRecord>, finish: Finish) -> Result<EndOffsets, PublishError> {
         *self.producer.context().lock() = DeliveryState::default();
-        self.producer.begin_transaction().map_err(|e| self.judge(&e))?;
-        let mut places = Places::default();
+        self.producer.begin_transaction().map_err(|e| self.classify(&e))?;
+        let mut places = PartitionNumbers::default();
         let sent = self
             .send(records, &mut places)
             .and_then(|()| finish(&self.ends(&places)).map_err(PublishError::Finish))
@@ -219,9 +227,9 @@ impl Worker {
         Ok(self.ends(&places))
     }
 
-    /// Sends records and waits until each is acknowledged. The client copies them: each is let go of as
-    /// soon as it has.
-    fn send(&self, records: Vec<OutRecord>, places: &mut Places) -> Result<(), PublishError> {
+    /// Sends records and waits until each is acknowledged. The client copies a record, so this drops each
+    /// record right after sending it.
+    fn send(&self, records: Vec<OutRecord>, places: &mut PartitionNumbers) -> Result<(), PublishError> {
         let mut known = places.numbers.len();
         for record in records {
             let place = places.number(&record);
@@ -232,7 +240,7 @@ impl Worker {
             let mut kafka = to_kafka(&record, place);
             while let Err((error, back)) = self.producer.send(kafka) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(self.judge(&error));
+                    return Err(self.classify(&error));
                 }
                 kafka = back;
                 take_acknowledgements(&self.producer);
@@ -246,7 +254,7 @@ impl Worker {
         }
         match self.producer.context().lock().failed.take() {
             None => Ok(()),
-            Some((topic, error)) => Err(match self.judge(&error) {
+            Some((topic, error)) => Err(match self.classify(&error) {
                 PublishError::Aborted { cause, retriable } => PublishError::Aborted {
                     cause: format!("a record for topic `{topic}` was not written: {cause}"),
                     retriable,
@@ -256,7 +264,7 @@ impl Worker {
         }
     }
 
-    fn ends(&self, places: &Places) -> EndOffsets {
+    fn ends(&self, places: &PartitionNumbers) -> EndOffsets {
         let state = self.producer.context().lock();
         places
             .numbers
@@ -271,10 +279,10 @@ impl Worker {
             match &error {
                 KafkaError::Transaction(e) if e.is_retriable() => {}
                 KafkaError::Transaction(e) if e.txn_requires_abort() => {
-                    return Err(self.abort(self.judge(&error)));
+                    return Err(self.abort(self.classify(&error)));
                 }
                 _ => {
-                    return Err(match self.judge(&error) {
+                    return Err(match self.classify(&error) {
                         PublishError::Aborted { cause, .. } => PublishError::Failed(cause),
                         other => other,
                     });
@@ -283,22 +291,22 @@ impl Worker {
         }
     }
 
-    /// Aborts, and gives the error to report.
+    /// Aborts the transaction. Returns the error to report.
     fn abort(&self, error: PublishError) -> PublishError {
         if matches!(error, PublishError::Fenced { .. } | PublishError::Failed(_)) {
             return error;
         }
-        // librdkafka drops what it has not sent yet and waits for what it has: the acknowledgements
-        // must be taken out of its queue in between, or the abort never ends. (Purging by hand
-        // instead makes it purge once more later, into the next transaction.)
+        // librdkafka drops unsent records and waits for the acknowledgements of sent ones. They must be
+        // taken from its queue between the steps, or the abort never ends. (An explicit purge would make
+        // librdkafka purge once more later, during the next transaction.)
         loop {
             let waiting = self.producer.in_flight_count() > 0;
             take_acknowledgements(&self.producer);
-            match self.producer.abort_transaction(if waiting { ABORT_STEP } else { INIT }) {
+            match self.producer.abort_transaction(if waiting { ABORT_STEP } else { INIT_TIMEOUT }) {
                 Ok(()) => return error,
                 Err(KafkaError::Transaction(e)) if e.is_retriable() => {}
                 Err(failed) => {
-                    return match self.judge(&failed) {
+                    return match self.classify(&failed) {
                         PublishError::Aborted { cause, .. } => PublishError::Failed(cause),
                         other => other,
                     };
@@ -307,8 +315,8 @@ impl Worker {
         }
     }
 
-    /// What an error means for the publisher.
-    fn judge(&self, error: &KafkaError) -> PublishError {
+    /// Classifies an error by its consequence for the publisher.
+    fn classify(&self, error: &KafkaError) -> PublishError {
         use RDKafkaErrorCode as Code;
         let fenced = |code| matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch);
         if let Some((code, text)) = self.producer.client().fatal_error() {
@@ -317,7 +325,7 @@ impl Worker {
         if error.rdkafka_error_code().is_some_and(fenced) {
             return self.fenced();
         }
-        PublishError::Aborted { cause: error.to_string(), retriable: may_pass(error) }
+        PublishError::Aborted { cause: error.to_string(), retriable: is_transient(error) }
     }
 
     fn fenced(&self) -> PublishError {

@@ -1,4 +1,4 @@
-//! Requests to a schema registry with Confluent's API, which Apicurio, Karapace and Redpanda speak too.
+//! Requests to a schema registry with Confluent's API. Apicurio, Karapace and Redpanda support it too.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,42 +12,42 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_p
 
 use crate::error::ConsumeError;
 
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Limit for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The registry's own code for an id that it does not know. A wrong path is a 404 as well.
+/// The registry's error code for an unknown id. The HTTP status is not enough: a wrong path is a 404 too.
 const NO_SUCH_SCHEMA: u64 = 40403;
 
-/// How to reach a registry.
+/// The connection to a registry.
 #[derive(Clone)]
 pub struct RegistryConfig {
     /// Its address, with the path before `/subjects`.
     pub url: String,
-    /// User and password (HTTP's basic authentication).
+    /// The user and the password, for HTTP basic authentication.
     pub account: Option<(String, String)>,
-    /// The CAs to trust, as PEM; none: those that the system trusts.
+    /// The trusted CAs, as PEM. Without a file, those that the system trusts.
     pub ca: Option<PathBuf>,
 }
 
-/// What became of a request.
+/// Why a request failed.
 pub(crate) enum Failure {
-    /// Nobody answered, or the answer was to come again later.
+    /// There was no answer, or the answer asks for a later retry.
     Unavailable(String),
-    /// The answer was no.
+    /// The registry refused the request.
     Refused(Refusal),
 }
 
-/// A registry's no.
+/// A registry's refusal.
 pub(crate) struct Refusal {
-    /// HTTP's status.
+    /// The HTTP status.
     pub(crate) status: u16,
-    /// What the registry says.
+    /// The registry's message.
     pub(crate) said: String,
     code: Option<u64>,
 }
 
 impl Refusal {
-    /// An answer that is none.
+    /// A successful answer with unexpected content.
     pub(crate) fn of_answer(said: &str) -> Self {
         Self { status: 200, said: said.to_owned(), code: None }
     }
@@ -56,7 +56,7 @@ impl Refusal {
         self.status == 404 && self.code == Some(NO_SUCH_SCHEMA)
     }
 
-    /// As an error of what was being done.
+    /// Converts it to an error of the request that was refused.
     pub(crate) fn while_doing(self, url: &str, doing: &str) -> ConsumeError {
         let remedy = match self.status {
             401 | 403 => "check schema_registry.user and password, and what they may do there",
@@ -71,7 +71,7 @@ impl Refusal {
     }
 }
 
-/// Asks one registry.
+/// An HTTP client of one registry.
 pub(crate) struct Client {
     agent: ureq::Agent,
     url: String,
@@ -82,7 +82,7 @@ impl Client {
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, ConsumeError> {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(ANSWER))
+            .timeout_global(Some(ANSWER_TIMEOUT))
             .tls_config(http_tls(config.ca.as_deref(), "schema_registry.ca")?)
             .build()
             .into();
@@ -97,7 +97,7 @@ impl Client {
         &self.url
     }
 
-    /// A GET, or a POST where there is a body.
+    /// Sends a GET request, or a POST request if there is a body.
     pub(crate) async fn ask(self: &Arc<Self>, path: &str, body: Option<&str>) -> Result<Json, Failure> {
         let (this, path, body) = (Arc::clone(self), path.to_owned(), body.map(str::to_owned));
         let asked = tokio::task::spawn_blocking(move || this.ask_now(&path, body.as_deref()));
@@ -129,15 +129,19 @@ impl Client {
         let said = || json["message"].as_str().map_or_else(|| format!("HTTP status {status}"), str::to_owned);
         match status {
             200..300 if !json.is_null() => Ok(json),
-            200..300 => refused("the answer is no JSON".to_owned()),
+            200..300 => refused("the answer is not JSON".to_owned()),
             408 | 429 | 500.. => Err(Failure::Unavailable(said())),
             _ => refused(said()),
         }
     }
 }
 
-/// TLS of an HTTP client, by the system's OpenSSL: with the certificates of the file `ca`, named so in
-/// the configuration, or those that the system trusts.
+/// The TLS configuration of an HTTP client. It trusts the certificates in the file `ca`, or else those that
+/// the system trusts. `name` is the file's key in the configuration, for error messages. TLS uses the
+/// system's OpenSSL.
+///
+/// # Errors
+/// The file cannot be read or contains no certificate.
 pub fn http_tls(ca: Option<&Path>, name: &str) -> Result<TlsConfig, ConsumeError> {
     let roots = match ca {
         None => RootCerts::PlatformVerifier,

@@ -1,10 +1,14 @@
-//! Schemas kept in a registry.
+//! Schemas stored in a schema registry.
 //!
-//! Invariant: no record is published under an id that the registry has given to another schema, for longer
-//! than [`WATCH`]. A registry that lost what it had (its storage, or all since its backup) gives its ids
-//! again, so what is known is held against it: before a schema is registered, the newest id that this
-//! process was given, or, where it was given none of this topic, those of the topic's last records; and
-//! from then on the newest id, time and again.
+//! Invariant: for at most [`CHECK_INTERVAL`], a record may be published under an id that the registry has
+//! reassigned to another schema.
+//!
+//! A registry that lost its data (its storage, or everything since its backup) assigns its ids again. So this
+//! module compares the registry with what it knows:
+//!
+//! - Before it registers a schema, it checks the newest id that this process was given. If the process has no
+//!   id of the topic yet, it also checks the ids of the topic's last records.
+//! - After that, it checks the newest id every [`CHECK_INTERVAL`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,23 +24,22 @@ use crate::error::ConsumeError;
 use crate::registry::client::{Client, Failure, Refusal, RegistryConfig};
 use tandem_wire::log::OutRecord;
 
-/// First and longest pause before an unavailable registry is asked again.
+/// The first and the longest pause between two requests to an unavailable registry.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// How long an id that the registry does not know is asked for again: one of several registries may
-/// learn of it late.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a request for an unknown id is repeated. In a cluster of registries, one may learn of an id late.
+const UNKNOWN_ID_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The same for an id that was given a while ago.
-const SETTLED: Duration = Duration::from_secs(3);
+/// The same for an id that was assigned earlier.
+const ASSIGNED_ID_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a check waits for a registry that does not answer.
-const REACH: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the registry is asked whether it still has its schemas.
-const WATCH: Duration = Duration::from_secs(5);
+/// How often the registry is checked for lost schemas.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A subject whose registry refuses some changes of its schema.
+/// A subject whose compatibility level lets the registry refuse a schema change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldSubject {
     /// The subject.
@@ -45,7 +48,7 @@ pub struct HeldSubject {
     pub level: String,
 }
 
-/// Schemas kept in a registry, and those of them that were met. Cheap to clone.
+/// The schemas in a registry, with a cache. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Registry {
     inner: Arc<Inner>,
@@ -59,44 +62,44 @@ struct Inner {
 
 #[derive(Default)]
 struct Known {
-    /// By the registry's ids.
+    /// Schemas by the registry's ids.
     schemas: HashMap<u32, Arc<str>>,
     readers: HashMap<u32, Arc<ReadSchema>>,
-    /// The registry's id of each of Tandem's own.
+    /// The registry's id for each of Tandem's ids.
     ids: HashMap<u32, u32>,
     subjects: HashSet<(String, u32)>,
-    /// Topics whose records have been held against the registry.
+    /// Topics whose last records have been compared with the registry.
     topics: HashSet<String>,
-    /// The newest id that the registry gave, and Tandem's own of the same schema.
+    /// The newest id that the registry assigned, and Tandem's id of the same schema.
     newest: Option<(u32, u32)>,
-    /// Why nothing can be published any more.
+    /// The lost schema, after which nothing can be published.
     lost: Option<(u32, String)>,
 }
 
 impl Registry {
-    /// Asks nothing yet.
+    /// Starts the periodic check. Sends no request yet.
     pub(crate) fn open(config: &RegistryConfig, kafka: &KafkaConfig) -> Result<Self, ConsumeError> {
         let client = Arc::new(Client::new(config)?);
         let inner = Arc::new(Inner { client, kafka: kafka.clone(), known: Mutex::default() });
-        tokio::spawn(watch(Arc::downgrade(&inner)));
+        tokio::spawn(check_periodically(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
-    /// Whether the registry answers and takes our account. Names those of the subjects that are held to
-    /// a compatibility level.
+    /// Checks that the registry answers and accepts the account. Returns the subjects that have a
+    /// compatibility level.
     pub(crate) async fn check(&self, subjects: &[String]) -> Result<Vec<HeldSubject>, ConsumeError> {
         let prefix = &self.inner.kafka.prefix;
-        let answer = self.ask_within(REACH, &format!("/subjects?subjectPrefix={prefix}.")).await?;
+        let answer = self.ask_within(CHECK_TIMEOUT, &format!("/subjects?subjectPrefix={prefix}.")).await?;
         let found = match answer {
             Ok(found) if found.is_array() => Ok(()),
-            Ok(_) => Err(Refusal::of_answer("the answer is no list of subjects")),
+            Ok(_) => Err(Refusal::of_answer("the answer is not a list of subjects")),
             Err(refusal) => Err(refusal),
         };
         found.map_err(|refusal| self.refused(refusal, "to list its subjects"))?;
         let mut held = Vec::new();
         for subject in subjects {
             let own = self.level(&format!("/config/{subject}?defaultToGlobal=true")).await?;
-            // Apicurio knows no default of a subject that is not there.
+            // Apicurio returns no default for a missing subject.
             let level = match own {
                 Some(level) => Some(level),
                 None => self.level("/config").await?,
@@ -108,9 +111,9 @@ impl Registry {
         Ok(held)
     }
 
-    /// A compatibility level; none where there is none, or where it may not be asked.
+    /// Reads a compatibility level; `None` where there is none or where the account may not read it.
     async fn level(&self, path: &str) -> Result<Option<String>, ConsumeError> {
-        let answer = self.ask_within(REACH, path).await?.unwrap_or_default();
+        let answer = self.ask_within(CHECK_TIMEOUT, path).await?.unwrap_or_default();
         Ok(answer["compatibilityLevel"].as_str().map(str::to_owned))
     }
 
@@ -126,24 +129,25 @@ impl Registry {
         }
         let newest = self.lock().newest;
         if let Some((id, own)) = newest {
-            self.prove(id, own).await?;
+            self.verify_id(id, own).await?;
         }
         if !self.lock().topics.contains(topic) {
-            self.hold_against(topic).await?;
+            self.verify_records(topic).await?;
             self.lock().topics.insert(topic.to_owned());
         }
         let body = serde_json::json!({ "schema": json }).to_string();
         let path = format!("/subjects/{subject}/versions");
-        let answer = self.patiently(&path, Some(&body)).await.map_err(|refusal| match refusal.status {
-            409 => ConsumeError::IncompatibleSchema { subject: subject.to_owned(), cause: refusal.said },
-            _ => self.refused(refusal, &format!("to register a schema of `{subject}`")),
-        })?;
+        let answer =
+            self.ask_until_available(&path, Some(&body)).await.map_err(|refusal| match refusal.status {
+                409 => ConsumeError::IncompatibleSchema { subject: subject.to_owned(), cause: refusal.said },
+                _ => self.refused(refusal, &format!("to register a schema of `{subject}`")),
+            })?;
         let Some(id) = answer["id"].as_u64().and_then(|id| u32::try_from(id).ok()) else {
             let refusal = Refusal::of_answer("the answer has no id");
             return Err(self.refused(refusal, &format!("to register a schema of `{subject}`")));
         };
-        // What it keeps under the id is what everyone will read by.
-        self.prove(id, own).await?;
+        // All readers will use the schema that the registry has under this id.
+        self.verify_id(id, own).await?;
         let mut known = self.lock();
         known.ids.insert(own, id);
         known.schemas.insert(id, json.into());
@@ -154,7 +158,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Puts the registry's ids into frames, unless it has lost what they stand for.
+    /// Replaces Tandem's ids in frames by the registry's ids, unless the registry has lost schemas.
     pub(crate) fn reframe(&self, records: &mut [OutRecord]) -> Result<(), ConsumeError> {
         let known = self.lock();
         if let Some((id, found)) = &known.lost {
@@ -180,9 +184,9 @@ impl Registry {
         if let Some(reader) = self.lock().readers.get(&id) {
             return Ok(Arc::clone(reader));
         }
-        let json = self.find(id, PATIENCE).await?;
-        let json = json.ok_or(ConsumeError::UnknownSchema { id, waited: PATIENCE })?;
-        if let Some(found) = self.inner.foreign(&json) {
+        let json = self.find(id, UNKNOWN_ID_TIMEOUT).await?;
+        let json = json.ok_or(ConsumeError::UnknownSchema { id, waited: UNKNOWN_ID_TIMEOUT })?;
+        if let Some(found) = self.inner.of_another_log(&json) {
             return Err(self.inner.lost(id, &found));
         }
         let reader = ReadSchema::parse(&json).map_err(|source| ConsumeError::Schema { id, source })?;
@@ -197,43 +201,45 @@ impl Registry {
         self.lock().schemas.get(&id).cloned()
     }
 
-    /// Whether the registry has this schema of ours under this id.
-    async fn prove(&self, id: u32, own: u32) -> Result<(), ConsumeError> {
-        match self.find(id, SETTLED).await? {
+    /// Verifies that the registry has the schema with Tandem's id `own` under its id `id`.
+    async fn verify_id(&self, id: u32, own: u32) -> Result<(), ConsumeError> {
+        match self.find(id, ASSIGNED_ID_TIMEOUT).await? {
             Some(json) if own_id(&json) == Some(own) => Ok(()),
-            found => Err(self.inner.lost(id, says(found.is_some()))),
+            found => Err(self.inner.lost(id, found_text(found.is_some()))),
         }
     }
 
-    /// Whether the last records of a topic can be read by what the registry has under their ids.
-    async fn hold_against(&self, topic: &str) -> Result<(), ConsumeError> {
+    /// Verifies that the last records of a topic can be read with the schemas that the registry has under
+    /// their ids.
+    async fn verify_records(&self, topic: &str) -> Result<(), ConsumeError> {
         let kafka = &self.inner.kafka;
         for partition in 0..Admin::connect(kafka).await?.partitions(topic).await? {
             let Some(last) = read_last(kafka, topic, partition).await? else { continue };
             for (framed, is_key) in [(last.key, true), (last.value, false)] {
                 let Some(framed) = framed else { continue };
                 let Ok(id) = tandem_wire::schema_id(&framed) else { continue };
-                let json = self.find(id, SETTLED).await?;
-                let json = json.ok_or_else(|| self.inner.lost(id, says(false)))?;
-                let readable = self.inner.foreign(&json).is_none() && reads(&json, id, &framed, is_key);
+                let json = self.find(id, ASSIGNED_ID_TIMEOUT).await?;
+                let json = json.ok_or_else(|| self.inner.lost(id, found_text(false)))?;
+                let readable =
+                    self.inner.of_another_log(&json).is_none() && reads(&json, id, &framed, is_key);
                 if !readable {
-                    return Err(self.inner.lost(id, says(true)));
+                    return Err(self.inner.lost(id, found_text(true)));
                 }
             }
         }
         Ok(())
     }
 
-    /// The schema with this id; none if the registry does not know it for so long.
-    async fn find(&self, id: u32, patience: Duration) -> Result<Option<String>, ConsumeError> {
+    /// Returns the schema with this id; `None` if the registry does not know it for `timeout`.
+    async fn find(&self, id: u32, timeout: Duration) -> Result<Option<String>, ConsumeError> {
         let began = Instant::now();
         loop {
-            match self.patiently(&format!("/schemas/ids/{id}"), None).await {
+            match self.ask_until_available(&format!("/schemas/ids/{id}"), None).await {
                 Ok(answer) => return Ok(Some(answer["schema"].as_str().unwrap_or_default().to_owned())),
                 Err(refusal) if !refusal.is_unknown_schema() => {
                     return Err(self.refused(refusal, &format!("to show schema {id}")));
                 }
-                Err(_) if began.elapsed() >= patience => return Ok(None),
+                Err(_) if began.elapsed() >= timeout => return Ok(None),
                 Err(_) => tokio::time::sleep(BACKOFF.0 * 5).await,
             }
         }
@@ -247,7 +253,7 @@ impl Registry {
         refusal.while_doing(self.inner.client.url(), doing)
     }
 
-    /// Asks until there is an answer, but not for longer than this.
+    /// Repeats a request until there is an answer, for at most `limit`.
     async fn ask_within(&self, limit: Duration, path: &str) -> Result<Result<Json, Refusal>, ConsumeError> {
         let began = Instant::now();
         loop {
@@ -263,23 +269,23 @@ impl Registry {
         }
     }
 
-    /// Asks until there is an answer.
-    async fn patiently(&self, path: &str, body: Option<&str>) -> Result<Json, Refusal> {
+    /// Repeats a request until the registry is available.
+    async fn ask_until_available(&self, path: &str, body: Option<&str>) -> Result<Json, Refusal> {
         let (url, refusals) = (self.inner.client.url(), &self.inner.kafka.refusals);
         let mut pause = BACKOFF.0;
-        let mut told = None;
+        let mut reported = None;
         loop {
             let answer = match self.inner.client.ask(path, body).await {
                 Ok(answer) => Ok(answer),
                 Err(Failure::Refused(refusal)) => Err(refusal),
                 Err(Failure::Unavailable(why)) => {
-                    if told.as_ref() != Some(&why) {
+                    if reported.as_ref() != Some(&why) {
                         tracing::warn!(
                             registry = url,
                             error = why,
-                            "the schema registry does not answer; asking again"
+                            "the schema registry does not answer; retrying"
                         );
-                        told = Some(why.clone());
+                        reported = Some(why.clone());
                     }
                     refusals.note(format!("the schema registry at {url} does not answer: {why}"));
                     tokio::time::sleep(pause).await;
@@ -287,7 +293,7 @@ impl Registry {
                     continue;
                 }
             };
-            if told.is_some() {
+            if reported.is_some() {
                 refusals.clear();
                 tracing::info!(registry = url, "the schema registry answers again");
             }
@@ -305,8 +311,8 @@ impl Inner {
         ConsumeError::LostSchemas { url: self.client.url().to_owned(), id, found: found.to_owned() }
     }
 
-    /// Whose schema it is, if not one of this log.
-    fn foreign(&self, json: &str) -> Option<String> {
+    /// Describes a schema that does not belong to this log; `None` if it does.
+    fn of_another_log(&self, json: &str) -> Option<String> {
         let schema: Json = serde_json::from_str(json).unwrap_or_default();
         match schema["tandem.prefix"].as_str() {
             Some(prefix) if prefix == self.kafka.prefix => None,
@@ -316,11 +322,11 @@ impl Inner {
     }
 }
 
-/// Asks from time to time whether the registry still has the newest schema, for as long as anybody
-/// holds the store. One that does not answer has not lost anything yet.
-async fn watch(registry: Weak<Inner>) {
+/// Checks periodically that the registry still has the newest schema, until the store is dropped. A registry
+/// that does not answer does not count as one that lost schemas.
+async fn check_periodically(registry: Weak<Inner>) {
     loop {
-        tokio::time::sleep(WATCH).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let Some(inner) = registry.upgrade() else { return };
         let newest = inner.lock().newest;
         let Some((id, own)) = newest else { continue };
@@ -330,11 +336,11 @@ async fn watch(registry: Weak<Inner>) {
             Err(Failure::Refused(refusal)) if refusal.is_unknown_schema() => false,
             Err(_) => continue,
         };
-        inner.lock().lost = Some((id, says(found).to_owned()));
+        inner.lock().lost = Some((id, found_text(found).to_owned()));
     }
 }
 
-/// Tandem's own id of a schema as the registry prints it.
+/// Tandem's id of a schema that the registry returned.
 fn own_id(json: &str) -> Option<u32> {
     let value = ReadSchema::parse(json).map(|schema| schema.id());
     value.or_else(|_| ReadKeySchema::parse(json).map(|schema| schema.id())).ok()
@@ -348,6 +354,6 @@ fn reads(json: &str, id: u32, framed: &[u8], is_key: bool) -> bool {
     }
 }
 
-fn says(found: bool) -> &'static str {
+fn found_text(found: bool) -> &'static str {
     if found { "it has another schema there" } else { "it knows no such id" }
 }

@@ -1,4 +1,4 @@
-//! The schemas of a log: in a topic of it, or in a registry that others use as well.
+//! The schemas of a log: in one of its topics, or in a schema registry that other applications may share.
 
 use std::sync::Arc;
 
@@ -10,56 +10,70 @@ use crate::registry::confluent::{HeldSubject, Registry};
 use crate::registry::schema_topic::SchemaTopic;
 use tandem_wire::log::OutRecord;
 
-/// Where the schemas of a log are kept. Every process agrees about what an id stands for. Cheap to
-/// clone.
+/// The schema store of a log. All processes have the same schema for an id. Cheap to clone.
 #[derive(Clone)]
 pub struct SchemaStore {
-    place: Place,
+    backend: Backend,
 }
 
 #[derive(Clone)]
-enum Place {
+enum Backend {
     Topic(SchemaTopic),
     Registry(Registry),
 }
 
 impl SchemaStore {
-    /// The registry that the configuration names, which is asked when it is needed; otherwise the log's
-    /// own topic of schemas, which is created if it is not there, and followed from then on.
+    /// Opens the configured registry, or else the log's schema topic. A registry is first contacted when it
+    /// is needed. The schema topic is created if it does not exist, read to its end, and followed from then
+    /// on.
+    ///
+    /// # Errors
+    /// The configuration is wrong, or the schema topic cannot be created or read.
     pub async fn open(config: &KafkaConfig) -> Result<Self, ConsumeError> {
-        let place = match &config.registry {
-            None => Place::Topic(SchemaTopic::open(config).await?),
-            Some(registry) => Place::Registry(Registry::open(registry, config)?),
+        let backend = match &config.registry {
+            None => Backend::Topic(SchemaTopic::open(config).await?),
+            Some(registry) => Backend::Registry(Registry::open(registry, config)?),
         };
-        Ok(Self { place })
+        Ok(Self { backend })
     }
 
-    /// Whether the registry, where the configuration names one, answers and takes our account. Names
-    /// those of the topics' subjects of values whose compatibility level makes it refuse some changes.
+    /// Checks that the configured registry answers and accepts the account. Returns the value subjects of the
+    /// topics whose compatibility level lets the registry refuse a schema change.
+    ///
+    /// # Errors
+    /// The registry cannot be reached within 5 s, or refuses the account.
     pub async fn check(config: &KafkaConfig, topics: &[String]) -> Result<Vec<HeldSubject>, ConsumeError> {
         let Some(registry) = &config.registry else { return Ok(Vec::new()) };
         let subjects: Vec<String> = topics.iter().map(|topic| value_subject(topic)).collect();
         Registry::open(registry, config)?.check(&subjects).await
     }
 
-    /// Registers the schemas of a table's keys and envelopes on a topic, unless they are there. Returns
-    /// when every process can find them. A registry gives them ids of its own, see [`Self::reframe`].
+    /// Registers the key and envelope schemas of a table for a topic, unless they are registered already.
+    /// Returns once every process can find them. A registry assigns its own ids, see [`Self::reframe`].
+    ///
+    /// # Errors
+    /// [`ConsumeError::SchemaCollision`] if an id belongs to another schema; otherwise the store refuses a
+    /// schema, has lost schemas, or cannot be reached.
     pub async fn register(&self, topic: &str, schema: &TableSchema) -> Result<(), ConsumeError> {
         let (key, value) = (schema.key_subject(topic), schema.value_subject(topic));
         for (subject, id, json) in
             [(key, schema.key_id(), schema.key_json()), (value, schema.value_id(), schema.value_json())]
         {
-            match &self.place {
-                Place::Topic(store) => store.register(&subject, id, json).await?,
-                Place::Registry(registry) => registry.register(topic, &subject, id, json).await?,
+            match &self.backend {
+                Backend::Topic(store) => store.register(&subject, id, json).await?,
+                Backend::Registry(registry) => registry.register(topic, &subject, id, json).await?,
             }
         }
         Ok(())
     }
 
-    /// Registers the schemas of a table's keys and envelopes on a topic. Where an id already
-    /// belongs to another schema the table's schemas get a salt, and with it other ids: the result
-    /// is what records must be written with.
+    /// Registers the key and envelope schemas of a table for a topic, and returns the schemas to write with.
+    ///
+    /// Where an id already belongs to another schema, the returned schemas have another salt, and so other
+    /// ids.
+    ///
+    /// # Errors
+    /// As for [`Self::register`], without collisions.
     pub async fn register_table(
         &self,
         topic: &str,
@@ -75,30 +89,36 @@ impl SchemaStore {
         }
     }
 
-    /// Puts the registry's ids into the frames of records made with schemas that were registered here.
-    /// Other records, and all where the log keeps its own schemas, stay as they are. An error is that of
-    /// a registry that no longer has its schemas.
+    /// Replaces Tandem's schema ids in the frames of records by the registry's ids, for schemas that were
+    /// registered here. Does not change other records. Does nothing where the log's topic holds the schemas.
+    ///
+    /// # Errors
+    /// The registry has lost schemas.
     pub fn reframe(&self, records: &mut [OutRecord]) -> Result<(), ConsumeError> {
-        match &self.place {
-            Place::Topic(_) => Ok(()),
-            Place::Registry(registry) => registry.reframe(records),
+        match &self.backend {
+            Backend::Topic(_) => Ok(()),
+            Backend::Registry(registry) => registry.reframe(records),
         }
     }
 
-    /// The reader of the envelopes with this schema id. An unknown id is waited for: its schema may
-    /// be on its way.
+    /// Returns the reader of the envelopes with this schema id. Waits up to 30 s for an unknown id, because
+    /// its schema may still arrive.
+    ///
+    /// # Errors
+    /// [`ConsumeError::UnknownSchema`] if the id stays unknown; otherwise the schema cannot be parsed, or the
+    /// store fails.
     pub async fn get(&self, id: u32) -> Result<Arc<ReadSchema>, ConsumeError> {
-        match &self.place {
-            Place::Topic(topic) => topic.get(id).await,
-            Place::Registry(registry) => registry.get(id).await,
+        match &self.backend {
+            Backend::Topic(topic) => topic.get(id).await,
+            Backend::Registry(registry) => registry.get(id).await,
         }
     }
 
-    /// The JSON of a schema, of whatever kind of record, if it is known here now.
+    /// Returns the JSON of any known schema, without waiting.
     pub fn json(&self, id: u32) -> Option<Arc<str>> {
-        match &self.place {
-            Place::Topic(topic) => topic.json(id),
-            Place::Registry(registry) => registry.json(id),
+        match &self.backend {
+            Backend::Topic(topic) => topic.json(id),
+            Backend::Registry(registry) => registry.json(id),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The schemas of a log, kept in a topic of it.
+//! The schemas of a log, stored in one of its topics.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -16,12 +16,13 @@ use crate::error::ConsumeError;
 use crate::produce::producer::Producer;
 use tandem_wire::log::{InRecord, OutRecord, Topics};
 
-/// How long an unknown id, or one's own record, is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a reader waits for an unknown id, and a writer for its own record.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The schemas in `<prefix>.schemas`: a compacted topic whose keys are `{"subject":…,"id":…}` and
-/// whose values are the schemas' JSON. Every process follows it, so all of them agree about an id:
-/// the first record of the topic that names it says what it stands for. Cheap to clone.
+/// The schemas in `<prefix>.schemas`. All processes have the same schema for an id, because all follow this
+/// topic and the first record with an id defines it.
+///
+/// The topic is compacted. Its keys are `{"subject":…,"id":…}`, its values the schemas' JSON. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct SchemaTopic {
     inner: Arc<Inner>,
@@ -31,7 +32,7 @@ struct Inner {
     topic: Arc<str>,
     producer: Producer,
     known: Mutex<HashMap<u32, Entry>>,
-    /// The offset up to which the topic has been read; none once it is no longer followed.
+    /// The offset up to which the topic has been read; `None` once it is no longer followed.
     followed: watch::Receiver<Option<i64>>,
 }
 
@@ -48,7 +49,7 @@ struct Key {
 }
 
 impl SchemaTopic {
-    /// Creates the topic if it is not there, reads it to its end, and follows it from then on.
+    /// Creates the topic if it does not exist, reads it to its end, and follows it from then on.
     pub(crate) async fn open(config: &KafkaConfig) -> Result<Self, ConsumeError> {
         let spec = schemas_spec(&Topics::new(&config.prefix));
         let topic: Arc<str> = spec.name.as_str().into();
@@ -72,24 +73,24 @@ impl SchemaTopic {
         Ok(store)
     }
 
-    /// Registers a schema under a subject, unless it is there. Returns when every process can find
-    /// it. `json` must be normalised, `id` must be its id.
+    /// Registers a schema under a subject, unless it is registered already. Returns once every process can
+    /// find it. `json` must be normalised, and `id` must be its id.
     pub(crate) async fn register(&self, subject: &str, id: u32, json: &str) -> Result<(), ConsumeError> {
         if self.inner.has(subject, id, json)? {
             return Ok(());
         }
         let key = serde_json::to_vec(&Key { subject: subject.to_owned(), id });
-        let key = key.map_err(|e| ConsumeError::Config(format!("a subject is no text: {e}")))?;
+        let key = key.map_err(|e| ConsumeError::Config(format!("a subject cannot be encoded: {e}")))?;
         let record = OutRecord::control(Arc::clone(&self.inner.topic), key, json.as_bytes().to_vec());
         let offsets = self.inner.producer.send(vec![record]).await?;
-        // Another process may have given the id away at the same moment: the order of the topic
-        // decides, so what counts is what is known once our own record has been read back.
+        // Another process may have registered the id at the same time. The order of the topic decides, so
+        // the check follows once this process has read its own record back.
         self.wait_until(offsets.last().map_or(0, |o| o + 1)).await?;
         self.inner.has(subject, id, json).map(|_| ())
     }
 
-    /// The reader of the envelopes with this schema id. An unknown id is waited for: its record may
-    /// be on its way.
+    /// Returns the reader of the envelopes with this schema id. Waits for an unknown id, because its record
+    /// may still arrive.
     pub(crate) async fn get(&self, id: u32) -> Result<Arc<ReadSchema>, ConsumeError> {
         let (json, parsed) =
             self.find(id, |entry| (Arc::clone(&entry.json), Arc::clone(&entry.parsed))).await?;
@@ -100,16 +101,16 @@ impl SchemaTopic {
         Ok(Arc::clone(parsed.get_or_init(|| Arc::new(schema))))
     }
 
-    /// The JSON of a schema, of whatever kind of record, if it is known now.
+    /// Returns the JSON of any known schema, without waiting.
     pub(crate) fn json(&self, id: u32) -> Option<Arc<str>> {
         self.inner.lock().get(&id).map(|entry| Arc::clone(&entry.json))
     }
 
     async fn find<T>(&self, id: u32, take: impl Fn(&Entry) -> T) -> Result<T, ConsumeError> {
         let mut followed = self.inner.followed.clone();
-        let found = tokio::time::timeout(PATIENCE, async {
+        let found = tokio::time::timeout(TIMEOUT, async {
             loop {
-                // Marked as seen before the look, so that what comes after it wakes this up.
+                // Marked as seen before the check, so that any later change wakes this task.
                 let ended = followed.borrow_and_update().is_none();
                 if let Some(entry) = self.inner.lock().get(&id) {
                     return Ok(take(entry));
@@ -119,18 +120,18 @@ impl SchemaTopic {
                 }
             }
         });
-        found.await.unwrap_or(Err(ConsumeError::UnknownSchema { id, waited: PATIENCE }))
+        found.await.unwrap_or(Err(ConsumeError::UnknownSchema { id, waited: TIMEOUT }))
     }
 
     async fn wait_until(&self, offset: i64) -> Result<(), ConsumeError> {
         let mut followed = self.inner.followed.clone();
         let reached = followed.wait_for(|at| at.is_none_or(|at| at >= offset));
-        match tokio::time::timeout(PATIENCE, reached).await {
+        match tokio::time::timeout(TIMEOUT, reached).await {
             Ok(Ok(at)) if at.is_some() => Ok(()),
             Ok(_) => Err(ConsumeError::StoreEnded),
             Err(_) => Err(ConsumeError::Request {
                 doing: format!("reading `{}` up to offset {offset}", self.inner.topic),
-                cause: format!("it took longer than {} s", PATIENCE.as_secs()),
+                cause: format!("it took longer than {} s", TIMEOUT.as_secs()),
                 retriable: true,
             }),
         }
@@ -142,7 +143,7 @@ impl Inner {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the schema is there under this subject; an error if its id stands for another one.
+    /// Whether the schema is registered under this subject. Fails if its id belongs to another schema.
     fn has(&self, subject: &str, id: u32, json: &str) -> Result<bool, ConsumeError> {
         match self.lock().get(&id) {
             None => Ok(false),
@@ -151,13 +152,13 @@ impl Inner {
         }
     }
 
-    /// Takes in a record of the topic. One that is no schema was not written by Tandem: it is
-    /// left, with a warning.
+    /// Adds a record of the topic. Tandem did not write a record that is not a schema, so it is ignored with
+    /// a warning.
     fn take_in(&self, record: &InRecord) {
         let key = record.key.as_deref().and_then(|k| serde_json::from_slice::<Key>(k).ok());
         let json = record.value.as_deref().and_then(|v| std::str::from_utf8(v).ok());
         let (Some(Key { subject, id }), Some(json)) = (key, json) else {
-            tracing::warn!(topic = %self.topic, offset = record.offset, "a record of the schema store is no schema");
+            tracing::warn!(topic = %self.topic, offset = record.offset, "a record of the schema store is not a schema and is ignored");
             return;
         };
         let mut known = self.lock();
@@ -172,7 +173,7 @@ impl Inner {
     }
 }
 
-/// Follows the topic for as long as anybody holds the store.
+/// Follows the topic until the store is dropped.
 async fn follow(
     store: &Weak<Inner>,
     tail: &mut TailReader,

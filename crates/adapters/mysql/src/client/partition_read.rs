@@ -1,4 +1,4 @@
-//! Rows of one partition of a target table, read from MySQL in the target's order.
+//! Reads the rows of one partition of a target table from MySQL, in the target's order.
 
 use std::fmt::Write as _;
 
@@ -14,29 +14,29 @@ use crate::read::select::column_parameter;
 pub struct Bound {
     /// The value itself.
     pub value: Value,
-    /// Whether it belongs to the range.
+    /// Whether the range includes it.
     pub inclusive: bool,
 }
 
-/// The rows whose `equal` columns have these values and whose `range` column lies within its bounds,
-/// ordered by `order`, after the row with the values `after` of the order's columns. Texts are equal
-/// and ordered byte by byte, as Cassandra does it, not by their collations. Columns are indexes into
-/// the table's.
+/// A read of one partition. A column is an index into the table's columns.
+///
+/// The read returns the rows that match `equal` and `range`, ordered by `order`, after the row `after`. Text
+/// is compared byte by byte, as Cassandra does it, not by collation.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PartitionRead {
-    /// Columns and their values.
+    /// Columns and their required values.
     pub equal: Vec<(usize, Value)>,
     /// A column with a lower and an upper bound.
     pub range: Option<(usize, Option<Bound>, Option<Bound>)>,
-    /// Columns, and whether they descend.
+    /// The columns to sort by, and whether each is descending.
     pub order: Vec<(usize, bool)>,
-    /// The last row of the page before, by the order's columns.
+    /// The last row of the previous page: its values of the `order` columns.
     pub after: Option<Vec<Value>>,
-    /// Rows at most.
+    /// The most rows to return.
     pub limit: usize,
 }
 
-/// A column as it is compared, and its parameter.
+/// The expression that compares a column, and its parameter.
 fn compared(table: &TableDef, column: usize) -> (String, String) {
     let def = &table.columns[column];
     let name = quoted(&def.name);
@@ -52,14 +52,14 @@ fn compared(table: &TableDef, column: usize) -> (String, String) {
     }
 }
 
-/// The statement and its parameters.
+/// Builds the statement and its parameters.
 pub(crate) fn statement(table: &TableDef, query: &PartitionRead) -> Result<(String, Vec<Raw>), MysqlError> {
     let (mut terms, mut params) = (Vec::new(), Vec::new());
     for (column, value) in &query.equal {
         let (name, parameter) = compared(table, *column);
         let plain = quoted(&table.columns[*column].name);
         if plain != name {
-            // So that an index by the column's own collation can be used.
+            // Lets MySQL use an index with the column's own collation.
             terms.push(format!("{plain} = ?"));
             params.push(column_parameter(table, *column, value)?);
         }
@@ -91,7 +91,7 @@ pub(crate) fn statement(table: &TableDef, query: &PartitionRead) -> Result<(Stri
             }
             levels.push(format!("({})", level_terms.join(" AND ")));
         }
-        // Nothing comes after the one row of an order without columns.
+        // Without order columns the partition has one row, and nothing follows it.
         terms.push(if levels.is_empty() { "FALSE".into() } else { format!("({})", levels.join(" OR ")) });
     }
     let mut sql = format!("{} WHERE {}", select_all(table), terms.join(" AND "));

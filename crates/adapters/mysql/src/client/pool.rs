@@ -1,4 +1,4 @@
-//! Connections for clients' own reads and transactions.
+//! Connections for client reads and client transactions.
 
 use std::time::Duration;
 
@@ -16,17 +16,20 @@ use crate::error::MysqlError;
 use crate::read::query::{keys as key_query, quoted, quoted_table};
 use crate::read::select::{key_parameters, select_rows};
 
-/// Clients' values are taken as they are or refused, never bent. Locking reads see what is committed
-/// last; a lock of a key that is not there locks no gap beside it. The locale marks the session's
-/// transactions in the binlog ([`GATEWAY_LOCALE`](tandem_binlog::GATEWAY_LOCALE)).
+/// The session variables of every connection.
+///
+/// - Strict SQL mode: MySQL stores a client's value unchanged or refuses it.
+/// - READ COMMITTED: a locking read sees the last committed row. Locking a missing key locks no gap.
+/// - `lc_time_names`: marks the session's transactions in the binlog
+///   ([`GATEWAY_LOCALE`](tandem_binlog::GATEWAY_LOCALE)).
 const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
                      lc_time_names = 'en_ZW', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
                      NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5";
 
 /// How long a connection may be idle before it is closed.
-const IDLE: Duration = Duration::from_mins(1);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A bounded pool of connections for clients' reads and transactions. Cheap to clone.
+/// A bounded connection pool for client reads and client transactions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ClientPool {
     pool: Pool,
@@ -34,14 +37,17 @@ pub struct ClientPool {
 }
 
 impl ClientPool {
-    /// Connects, and fails if that is not possible at once. At most `connections` are open.
+    /// Connects. Makes one attempt, without retries. The pool opens at most `connections` connections.
+    ///
+    /// # Errors
+    /// The URL or a TLS file is invalid, the server cannot be reached, or it refuses the account.
     pub async fn connect(config: &MysqlConfig, connections: usize) -> Result<Self, MysqlError> {
         let limits = PoolConstraints::new(1, connections.max(1)).unwrap_or_default();
-        // Without a time for which they may be idle the driver keeps one, and closes all others each time
-        // they are given back: most requests would connect and prepare their statements anew.
+        // Without an idle time the driver keeps one connection and closes every other one on return. Most
+        // requests would then connect and prepare their statements again.
         let pooled = PoolOpts::default()
             .with_constraints(limits)
-            .with_inactive_connection_ttl(IDLE)
+            .with_inactive_connection_ttl(IDLE_TIMEOUT)
             .with_reset_connection(false);
         let opts: Opts = config.options(vec![SETUP.to_owned()])?.pool_opts(pooled).into();
         let server = Server::new(config, &opts);
@@ -50,7 +56,7 @@ impl ClientPool {
         Ok(pool)
     }
 
-    /// A connection, within the time for connecting and before `deadline`.
+    /// Takes a connection, within the connect timeout and before `deadline`.
     async fn lease(&self, deadline: Instant) -> Result<Lease, MysqlError> {
         let connecting = self.server.connecting(self.pool.get_conn());
         let conn = tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(|_| {
@@ -62,7 +68,10 @@ impl ClientPool {
         Ok(Lease::new(conn))
     }
 
-    /// Begins a transaction; all of it but its COMMIT must be done before `deadline`.
+    /// Begins a transaction. Every statement before the COMMIT must end before `deadline`.
+    ///
+    /// # Errors
+    /// No connection is available before the deadline, or the server refuses.
     pub async fn begin(&self, deadline: Instant) -> Result<ClientTransaction, MysqlError> {
         let mut lease = self.lease(deadline).await?;
         let question = lease.conn().query_drop("START TRANSACTION");
@@ -70,7 +79,10 @@ impl ClientPool {
         Ok(ClientTransaction::new(lease, self.server.clone(), deadline))
     }
 
-    /// The row with exactly this key, as it is committed.
+    /// Reads the committed row with exactly this key.
+    ///
+    /// # Errors
+    /// The read does not end before the deadline, the table has changed, or a value cannot be converted.
     pub async fn read(
         &self,
         table: &TableDef,
@@ -82,7 +94,10 @@ impl ClientPool {
         Ok(rows.into_iter().find(|row| table.key_of(row) == key))
     }
 
-    /// The rows of one partition of a target table, in its order.
+    /// Reads rows of one partition of a target table, in the target's order.
+    ///
+    /// # Errors
+    /// The read does not end before the deadline, the table has changed, or a value cannot be converted.
     pub async fn read_partition(
         &self,
         table: &TableDef,
@@ -109,7 +124,10 @@ impl ClientPool {
         Ok(rows)
     }
 
-    /// A set that holds every transaction whose changes a read may have seen before this was asked.
+    /// Returns a GTID set that contains every transaction that an earlier read may have seen.
+    ///
+    /// # Errors
+    /// The query does not end before the deadline or fails.
     pub async fn visible(&self, deadline: Instant) -> Result<GtidSet, MysqlError> {
         let mut lease = self.lease(deadline).await?;
         let gtids = visible(lease.conn(), &self.server, left(deadline)).await?;
@@ -117,7 +135,10 @@ impl ClientPool {
         Ok(gtids)
     }
 
-    /// The column of a table whose values the server generates, if it has one.
+    /// Returns the table's AUTO_INCREMENT column, if it has one.
+    ///
+    /// # Errors
+    /// The server cannot be reached or the query fails.
     pub async fn auto_increment(&self, table: &TableName) -> Result<Option<String>, MysqlError> {
         let deadline = Instant::now() + self.server.timeout;
         let mut lease = self.lease(deadline).await?;
@@ -129,7 +150,10 @@ impl ClientPool {
         Ok(column)
     }
 
-    /// Creates the table in which answers are kept by idempotency keys, if it is not there.
+    /// Creates the table that stores answers by idempotency key, if it does not exist.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or the account may not create the table.
     pub async fn create_idempotency_table(&self, table: &TableName) -> Result<(), MysqlError> {
         let sql = format!(
             "CREATE TABLE IF NOT EXISTS {} (id BINARY(32) PRIMARY KEY, request BINARY(32) NOT NULL, answer \
@@ -139,7 +163,10 @@ impl ClientPool {
         self.run("creating the idempotency table", &sql).await
     }
 
-    /// Forgets answers that are older than `age`.
+    /// Deletes up to 10,000 answers that are older than `age`.
+    ///
+    /// # Errors
+    /// The server cannot be reached or the statement fails.
     pub async fn forget_answers(&self, table: &TableName, age: Duration) -> Result<(), MysqlError> {
         let sql = format!(
             "DELETE FROM {} WHERE {} < CURRENT_TIMESTAMP - INTERVAL {} SECOND LIMIT 10000",
@@ -147,14 +174,15 @@ impl ClientPool {
             quoted("at"),
             age.as_secs()
         );
-        self.run("forgetting old answers", &sql).await
+        self.run("deleting old answers", &sql).await
     }
 
     async fn run(&self, doing: &str, sql: &str) -> Result<(), MysqlError> {
         let limit = self.server.timeout;
         let mut lease = self.lease(Instant::now() + limit).await?;
         let question = lease.conn().query_drop(sql);
-        // The connection is closed then: its last GTID is that of no client's transaction.
+        // The lease stays unclean, so the connection is closed: its last GTID belongs to no client
+        // transaction.
         self.server.answer(limit, doing, question).await
     }
 }

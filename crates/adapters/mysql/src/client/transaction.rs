@@ -1,4 +1,4 @@
-//! A client's transaction.
+//! Client transactions.
 
 use std::time::Duration;
 
@@ -13,32 +13,37 @@ use crate::error::MysqlError;
 use crate::read::query::{keys as key_query, point, quoted, quoted_table};
 use crate::read::select::{column_parameter, key_parameters, select_rows};
 
-/// How long a COMMIT may take.
-const COMMIT: Duration = Duration::from_secs(10);
+/// Limit for a COMMIT.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The COMMIT, and in the same packet the question for its GTID. The driver does not ask the server to
-/// report it in its OK packet (`CLIENT_SESSION_TRACK`), so it is read from where the server keeps the
-/// connection's last transactions. Where that was switched off meanwhile, the newest there is an older
-/// one, the same as the last time: that is none. As bytes, since a variable's collation is not the
-/// column's. A statement that fails ends the packet: the others are not run.
+/// The COMMIT and the query for its GTID, in one packet.
+///
+/// The driver does not ask the server to report the GTID in its OK packet (`CLIENT_SESSION_TRACK`). So the
+/// query reads it from `performance_schema`, where the server keeps the connection's last transactions.
+///
+/// If that history was switched off meanwhile, its newest GTID is the one of the connection's previous query.
+/// The statement then returns NULL. The GTID is compared as bytes, because a variable's collation differs
+/// from the column's. If a statement fails, MySQL does not run the following ones.
 const COMMIT_AND_GTID: &str = "COMMIT; SET @tandem_before = @tandem_gtid, @tandem_gtid = (SELECT CAST(GTID AS BINARY) FROM \
     performance_schema.events_transactions_history WHERE THREAD_ID = PS_CURRENT_THREAD_ID() AND GTID LIKE \
     '%:%' ORDER BY EVENT_ID DESC LIMIT 1); SELECT IF(@tandem_gtid <=> @tandem_before, NULL, @tandem_gtid)";
 
-/// What has become of a COMMIT.
+/// The outcome of a COMMIT.
 #[derive(Debug)]
 pub enum Commit {
-    /// It is committed. The set holds the transaction; where the server does not tell which one it
-    /// was, or where it changed nothing, it is all that was [visible](crate::ClientPool::visible) by then.
-    /// None where the connection broke before that could be asked.
+    /// The transaction is committed, and the GTID set contains it.
+    ///
+    /// Where the server does not report the transaction's GTID, or where the transaction changed nothing, the
+    /// set is everything [visible](crate::ClientPool::visible) at that time. It is `None` where the
+    /// connection broke before the query.
     Committed(Option<GtidSet>),
-    /// It is certainly not committed.
+    /// The transaction is certainly not committed.
     Failed(MysqlError),
-    /// Nobody knows.
+    /// Whether the transaction is committed is unknown.
     Unknown(MysqlError),
 }
 
-/// A transaction under way. Dropping it rolls it back.
+/// An open transaction. Dropping it rolls it back.
 #[derive(Debug)]
 pub struct ClientTransaction {
     lease: Lease,
@@ -57,13 +62,19 @@ impl ClientTransaction {
         Instant::now() >= self.deadline
     }
 
-    /// Locks the row with exactly this key, if there is one, until the end of the transaction.
+    /// Locks and reads the row with exactly this key, until the end of the transaction.
+    ///
+    /// # Errors
+    /// The deadline passes, a lock wait times out, a deadlock occurs, or the connection is lost.
     pub async fn lock(&mut self, table: &TableDef, key: &[Value]) -> Result<Option<Row>, MysqlError> {
         Ok(self.image(table, key).await?.filter(|row| table.key_of(row) == key))
     }
 
-    /// Locks and reads the row whose key MySQL takes for equal to this one: a key may be stored in
-    /// another form than it was given.
+    /// Locks and reads the row whose key MySQL considers equal to this one. MySQL may store a key in another
+    /// form than the client gave it.
+    ///
+    /// # Errors
+    /// The deadline passes, a lock wait times out, a deadlock occurs, or the connection is lost.
     pub async fn image(&mut self, table: &TableDef, key: &[Value]) -> Result<Option<Row>, MysqlError> {
         let columns: Vec<_> = table.columns.iter().collect();
         let sql = format!("{} FOR UPDATE", key_query(table, 1));
@@ -74,8 +85,11 @@ impl ClientTransaction {
         Ok(rows.into_iter().next())
     }
 
-    /// Inserts a row with these columns; the others take their defaults. Gives the key that the
-    /// server generated, 0 if it did not.
+    /// Inserts a row with these columns. The others take their defaults. Returns the generated key, or 0 if
+    /// the server generated none.
+    ///
+    /// # Errors
+    /// MySQL refuses the row (a duplicate key, an invalid value), or as for [`Self::lock`].
     pub async fn insert(&mut self, table: &TableDef, values: &[(usize, Value)]) -> Result<u64, MysqlError> {
         let names: Vec<String> = values.iter().map(|(i, _)| quoted(&table.columns[*i].name)).collect();
         let sql = format!(
@@ -90,7 +104,10 @@ impl ClientTransaction {
         Ok(self.lease.conn().last_insert_id().unwrap_or(0))
     }
 
-    /// Sets columns of the row with this key; `None` is the column's default.
+    /// Sets columns of the row with this key; `None` sets the column's default.
+    ///
+    /// # Errors
+    /// MySQL refuses a value, or as for [`Self::lock`].
     pub async fn update(
         &mut self,
         table: &TableDef,
@@ -120,14 +137,20 @@ impl ClientTransaction {
     }
 
     /// Deletes the row with this key.
+    ///
+    /// # Errors
+    /// As for [`Self::lock`].
     pub async fn delete(&mut self, table: &TableDef, key: &[Value]) -> Result<(), MysqlError> {
         let sql = format!("DELETE FROM {} {}", quoted_table(&table.name), point(table));
         let params = key_parameters(table, key)?;
         self.execute(&format!("deleting from {}", table.name), &sql, params).await
     }
 
-    /// Claims an idempotency key: `None` if it is new. Otherwise the request that claimed it, hashed,
-    /// and its answer. Waits for another transaction that is claiming it.
+    /// Claims an idempotency key. Returns `None` if the key is new. Otherwise returns the hash of the request
+    /// that claimed it and its answer. Waits for another transaction that is claiming the key.
+    ///
+    /// # Errors
+    /// As for [`Self::lock`].
     pub async fn claim(
         &mut self,
         table: &TableName,
@@ -148,7 +171,10 @@ impl ClientTransaction {
         Ok(found.map(|(request, answer)| (request, answer.unwrap_or_default())))
     }
 
-    /// Keeps the answer for an idempotency key that this transaction has claimed.
+    /// Stores the answer under an idempotency key that this transaction has claimed.
+    ///
+    /// # Errors
+    /// As for [`Self::lock`].
     pub async fn keep_answer(
         &mut self,
         table: &TableName,
@@ -156,7 +182,7 @@ impl ClientTransaction {
         answer: &[u8],
     ) -> Result<(), MysqlError> {
         let sql = format!("UPDATE {} SET answer = ? WHERE id = ?", quoted_table(table));
-        self.execute("keeping an answer", &sql, vec![Raw::from(answer), Raw::from(&id[..])]).await
+        self.execute("storing an answer", &sql, vec![Raw::from(answer), Raw::from(&id[..])]).await
     }
 
     async fn execute(&mut self, doing: &str, sql: &str, params: Vec<Raw>) -> Result<(), MysqlError> {
@@ -168,13 +194,13 @@ impl ClientTransaction {
         Ok(())
     }
 
-    /// Commits. The COMMIT is waited for beyond the deadline, up to 10 s: not to know its outcome is
-    /// worse than to be late.
+    /// Commits. Waits up to 10 s for the answer, even beyond the deadline, because an unknown outcome is
+    /// worse than a late one.
     pub async fn commit(mut self) -> Commit {
         let doing = "committing";
         let sql = if self.changed { COMMIT_AND_GTID } else { "COMMIT" };
         let committing = self.lease.conn().query_iter(sql);
-        let answers = match tokio::time::timeout(COMMIT, committing).await {
+        let answers = match tokio::time::timeout(COMMIT_TIMEOUT, committing).await {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => {
                 let certain = is_certain(&error);
@@ -185,16 +211,16 @@ impl ClientTransaction {
                 return Commit::Unknown(MysqlError::Lost {
                     address: self.server.address.clone(),
                     doing: doing.into(),
-                    cause: format!("no answer within {COMMIT:?}"),
+                    cause: format!("no answer within {COMMIT_TIMEOUT:?}"),
                 });
             }
         };
-        // It is committed, whatever becomes of the question by which name.
+        // The transaction is committed, even if the query for its GTID fails.
         let question = own_gtid(answers);
         let answer = self.server.answer(self.server.timeout, "asking for the GTID", question).await;
         let gtids = match answer {
             Ok(Some(gtid)) => gtid.parse().ok(),
-            // What an account may not ask is an answer too; the connection stays usable.
+            // A refused query is an answer too, and the connection stays usable.
             Ok(None) | Err(MysqlError::Server { .. } | MysqlError::MissingPrivilege { .. }) => {
                 visible(self.lease.conn(), &self.server, self.server.timeout).await.ok()
             }
@@ -206,7 +232,7 @@ impl ClientTransaction {
         Commit::Committed(gtids)
     }
 
-    /// Rolls back, so that the connection can be used again.
+    /// Rolls back. The connection then returns to the pool.
     pub async fn rollback(mut self) {
         let question = self.lease.conn().query_drop("ROLLBACK");
         if self.server.answer(self.server.timeout, "rolling back", question).await.is_ok() {
@@ -215,7 +241,7 @@ impl ClientTransaction {
     }
 }
 
-/// The answer to the last statement of [`COMMIT_AND_GTID`], whose first was answered already.
+/// Reads the answer to the last statement of [`COMMIT_AND_GTID`]. The first one has been answered already.
 async fn own_gtid(
     mut answers: QueryResult<'_, 'static, TextProtocol>,
 ) -> mysql_async::Result<Option<String>> {
@@ -224,14 +250,15 @@ async fn own_gtid(
         let rows: Vec<Option<String>> = answers.collect().await?;
         gtid = rows.into_iter().next().flatten();
     }
-    // An error of a later statement is kept until now.
+    // This returns the error of a later statement.
     answers.drop_result().await?;
     Ok(gtid)
 }
 
-/// Whether an error that answers a COMMIT says that it was not committed: the server's own, but for
-/// those of a connection or a server that is being ended (1053 shutdown, 1317 interrupted, 1927 and
-/// 3169 killed), which may come after the commit.
+/// Whether an error in answer to a COMMIT proves that the transaction is not committed.
+///
+/// The server's own errors prove it, with four exceptions that may follow the commit: 1053 (shutdown), 1317
+/// (interrupted), 1927 and 3169 (killed).
 fn is_certain(error: &Error) -> bool {
     matches!(error, Error::Server(error) if !matches!(error.code, 1053 | 1317 | 1927 | 3169))
 }

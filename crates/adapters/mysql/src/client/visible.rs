@@ -1,22 +1,22 @@
 //! Which transactions a read may have seen.
 //!
-//! MySQL commits in steps, each group of transactions in turn (`MYSQL_BIN_LOG::ordered_commit`):
+//! MySQL commits each group of transactions in steps (`MYSQL_BIN_LOG::ordered_commit`):
 //!
-//! 1. flush: the transaction gets its GTID, which is *owned* from now on (`gtid_owned`), and goes to the
-//!    binlog;
-//! 2. sync;
-//! 3. commit: InnoDB commits. Its changes are visible, its row locks are gone;
-//! 4. the GTID goes from `gtid_owned` to `gtid_executed`;
-//! 5. the client is told.
+//! 1. Flush: the transaction gets its GTID and goes to the binlog. From now on the GTID is *owned*
+//!    (`gtid_owned`).
+//! 2. Sync.
+//! 3. Commit: InnoDB commits. The changes become visible and the row locks are released.
+//! 4. The GTID moves from `gtid_owned` to `gtid_executed`.
+//! 5. The server answers the client.
 //!
-//! So what a read saw may be in `gtid_owned` and not yet in `gtid_executed`, for as long as that thread
-//! waits between 3 and 4. Both must be asked, and `gtid_owned` first: what is owned then is found there;
-//! what is no longer owned then is executed, and stays so. The other way round a transaction could go
-//! from one to the other between the two questions, and be in neither answer.
+//! While a thread waits between steps 3 and 4, a read can see changes whose GTID is in `gtid_owned` and not
+//! yet in `gtid_executed`. So both sets are needed, and `gtid_owned` must be read first. A GTID that is no
+//! longer owned by then is executed, and stays executed. In the other order, a GTID could move from one set
+//! to the other between the two queries and be in neither answer.
 //!
-//! The union may hold too much: transactions that nobody has seen yet. A token that holds them is applied
-//! a moment later. One that holds a transaction that never ends (a GTID taken by hand and kept) is not
-//! applied before that ends.
+//! The union may contain transactions that no read has seen yet. A token with such a transaction is applied a
+//! moment later. A token with a transaction that never ends (a GTID assigned by hand and never committed) is
+//! not applied until that transaction ends.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use tandem_model::GtidSet;
 use crate::connect::Server;
 use crate::error::MysqlError;
 
-/// A set that holds every transaction whose changes were visible before this was asked.
+/// Returns a set that contains every transaction whose changes were visible before this call.
 pub(crate) async fn visible(
     conn: &mut Conn,
     server: &Server,
@@ -35,7 +35,7 @@ pub(crate) async fn visible(
 ) -> Result<GtidSet, MysqlError> {
     let doing = "asking for the GTIDs of what is visible";
     let question = async {
-        // One statement each, so that their order is certain.
+        // Two statements guarantee the order.
         let both = "SELECT @@GLOBAL.gtid_owned; SELECT @@GLOBAL.gtid_executed";
         let mut answers = conn.query_iter(both).await?;
         let owned: Vec<String> = answers.collect().await?;
@@ -52,8 +52,8 @@ pub(crate) async fn visible(
     })
 }
 
-/// `uuid:5#77:6#78` says which threads own which transactions; a set has no such numbers
-/// (`Owned_gtids::to_string`).
+/// Removes the owners from `gtid_owned`. MySQL prints each GTID with its owning thread: `uuid:5#77:6#78`
+/// (`Owned_gtids::to_string`). A GTID set has no threads: `uuid:5:6`.
 fn without_owners(owned: &str) -> String {
     let mut parts = owned.split('#');
     let mut set = parts.next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! How to reach the server.
+//! The connection configuration.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use tandem_binlog::ExcludedColumns;
 use crate::connect::tls::{MysqlTls, connector_of};
 use crate::error::MysqlError;
 
-/// How to reach a MySQL server and how to listen to its binlog.
+/// How to connect to a MySQL server and how to read its binlog.
 #[derive(Clone)]
 pub struct MysqlConfig {
-    /// `mysql://user:password@host:port`, with the driver's own URL parameters.
+    /// `mysql://user:password@host:port`. The driver's URL parameters are allowed.
     pub url: String,
-    /// The password, where it does not stand in the URL.
+    /// The password. It overrides the one in the URL.
     pub password: Option<String>,
-    /// TLS; none: only what the URL's own parameters ask for.
+    /// TLS settings. Without them, the URL parameters decide.
     pub tls: Option<MysqlTls>,
-    /// The server id of the replica that the binlog stream poses as; unique among the server's
-    /// replicas.
+    /// The server id under which the binlog stream registers as a replica. It must be unique among the
+    /// server's replicas.
     pub server_id: u32,
-    /// How often an idle server says that it is alive.
+    /// The interval of an idle server's heartbeats.
     pub heartbeat: Duration,
-    /// How long connecting, and each small question, may take.
+    /// Limit for connecting and for each small query.
     pub connect_timeout: Duration,
-    /// Columns that are not looked at.
+    /// Columns that Tandem does not capture.
     pub excluded: ExcludedColumns,
 }
 
@@ -44,12 +44,12 @@ impl MysqlConfig {
         }
     }
 
-    /// After how long without a sign of life a connection counts as dead: two heartbeats.
+    /// How long a connection may be silent before it counts as dead: two heartbeat intervals.
     pub fn silence(&self) -> Duration {
         self.heartbeat * 2
     }
 
-    /// What the binlog's connection is encrypted by; none: it is not.
+    /// The TLS connector of the binlog connection; `None` without encryption.
     pub(crate) fn connector(&self, opts: &Opts) -> Result<Option<TlsConnector>, MysqlError> {
         let builder = match (&self.tls, opts.ssl_opts()) {
             (Some(tls), _) => tls.connector()?,
@@ -62,7 +62,7 @@ impl MysqlConfig {
         })
     }
 
-    /// The driver's options, with `setup` run on each new or reset connection.
+    /// The driver's options. Each new or reset connection runs `setup`.
     pub(crate) fn options(&self, setup: Vec<String>) -> Result<OptsBuilder, MysqlError> {
         let opts = Opts::from_url(&self.url).map_err(|e| MysqlError::Url { cause: url_problem(&e) })?;
         let password = self.password.clone().or_else(|| opts.pass().map(str::to_owned));
@@ -79,14 +79,16 @@ impl MysqlConfig {
     }
 }
 
-/// A connection URL without its password, and the password as it is, not as a URL spells it.
+/// Splits a connection URL into the URL without its password and the decoded password.
+///
+/// Example: `mysql://u:a%40b@h:1` gives `mysql://u@h:1` and `a@b`.
 ///
 /// # Errors
 /// The URL cannot be parsed.
 pub fn split_password(url: &str) -> Result<(String, Option<String>), MysqlError> {
     let opts = Opts::from_url(url).map_err(|e| MysqlError::Url { cause: url_problem(&e) })?;
     let Some(password) = opts.pass() else { return Ok((url.to_owned(), None)) };
-    // The user's name and the password stand before the last `@` of the authority, with the first `:` between.
+    // The user and the password precede the last `@` of the authority. The first `:` separates them.
     let begin = url.find("://").map_or(0, |at| at + 3);
     let end = url[begin..].find(['/', '?', '#']).map_or(url.len(), |at| begin + at);
     let bare = url[begin..end].rfind('@').and_then(|at| {
@@ -97,7 +99,7 @@ pub fn split_password(url: &str) -> Result<(String, Option<String>), MysqlError>
     Ok((bare.unwrap_or_else(|| url.to_owned()), Some(password.to_owned())))
 }
 
-/// What is wrong with a URL, without quoting parts of it, which may hold the password.
+/// Describes what is wrong with a URL. Never quotes the URL, which may hold the password.
 fn url_problem(error: &mysql_async::UrlError) -> String {
     use mysql_async::UrlError as E;
     match error {

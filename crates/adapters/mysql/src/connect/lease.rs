@@ -1,10 +1,13 @@
-//! Connections that are given back only where nothing of an answer is left in them. The driver does not
-//! know of an answer for which nobody waits any more before its first packet has come.
+//! Pooled connections that never return to the pool with an unread answer.
+//!
+//! The driver does not notice an unread answer if the query was cancelled before its first packet arrived.
 
 use mysql_async::Conn;
 
-/// A connection of a pool. One whose last answer was not awaited to its end, or that is inside a
-/// transaction, is closed and not given to anybody else: the next one would read the wrong answer.
+/// A connection taken from a pool.
+///
+/// On drop it returns to the pool only if it is clean: the last answer was read to its end and no transaction
+/// is open. Otherwise it is closed, because the next user would read the wrong answer.
 #[derive(Debug)]
 pub(crate) struct Lease {
     conn: Option<Conn>,
@@ -18,10 +21,10 @@ impl Lease {
 
     pub(crate) fn conn(&mut self) -> &mut Conn {
         self.clean = false;
-        self.conn.as_mut().expect("it is taken by drop only")
+        self.conn.as_mut().expect("only drop takes the connection")
     }
 
-    /// The last answer was read to its end, and no transaction is open.
+    /// Marks the connection as clean: the last answer was read to its end, and no transaction is open.
     pub(crate) fn is_clean(&mut self) {
         self.clean = true;
     }
@@ -32,7 +35,7 @@ impl Drop for Lease {
         if let (false, Some(conn)) = (self.clean, self.conn.take())
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            // Whether the server heard that it ends does not matter: the socket is closed.
+            // An error does not matter: the socket is closed either way.
             runtime.spawn(async move { drop(conn.disconnect().await) });
         }
     }

@@ -1,4 +1,4 @@
-//! Waiting for a server: to connect, and to answer.
+//! Timeouts for connecting and for answers.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use crate::connect::MysqlConfig;
 use crate::error::MysqlError;
 
-/// Which server, for error messages.
+/// The server's address, account and timeout.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     /// `host:port`.
     pub(crate) address: String,
     user: String,
-    /// How long connecting and small questions may take.
+    /// Limit for connecting and for small queries.
     pub(crate) timeout: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Server {
         }
     }
 
-    /// Waits for the answer to a question, no longer than `limit`.
+    /// Waits up to `limit` for the answer to a query.
     pub(crate) async fn answer<T>(
         &self,
         limit: Duration,
@@ -59,7 +59,7 @@ impl Server {
     }
 }
 
-/// What is left until `deadline`.
+/// The time left until `deadline`.
 pub(crate) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }

@@ -1,4 +1,4 @@
-//! TLS to the server.
+//! TLS to the MySQL server.
 
 use std::path::{Path, PathBuf};
 
@@ -11,31 +11,31 @@ use openssl::x509::X509;
 
 use crate::error::MysqlError;
 
-/// How far the server must prove who it is, in MySQL's own words (`--ssl-mode`).
+/// How strictly the server's identity is verified. The names are those of MySQL's `--ssl-mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMode {
-    /// Encrypted, whoever the server is: no help against somebody in between.
+    /// Encrypts, but does not verify the server. Does not stop a man in the middle.
     Required,
-    /// Its certificate is signed by a CA that is trusted.
+    /// Requires a certificate that a trusted CA signed.
     VerifyCa,
-    /// The same, and the certificate is that of the host in the URL.
+    /// Requires also that the certificate names the host in the URL.
     VerifyIdentity,
 }
 
 /// TLS to a MySQL server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MysqlTls {
-    /// What the server must prove.
+    /// How strictly the server's identity is verified.
     pub mode: TlsMode,
-    /// The CAs to trust, as PEM; none: those that the system trusts.
+    /// The trusted CAs, as PEM. Without a file, those that the system trusts.
     pub ca: Option<PathBuf>,
-    /// The client's own certificate, with those between it and its CA behind it, as PEM, and its
-    /// private key, as PEM without a passphrase.
+    /// The client's certificate and its private key, both PEM. Intermediate certificates follow the client's
+    /// certificate in its file. The key has no passphrase.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl MysqlTls {
-    /// What our own connections are encrypted by, in the same way as the driver's. The files are read now.
+    /// Builds the connector of Tandem's own connections, equivalent to the driver's options. Reads the files.
     pub(crate) fn connector(&self) -> Result<TlsConnectorBuilder, MysqlError> {
         let verify_ca = self.mode != TlsMode::Required;
         let mut builder = TlsConnector::builder();
@@ -58,7 +58,7 @@ impl MysqlTls {
         Ok(builder)
     }
 
-    /// The driver's options. The files are read now.
+    /// Builds the driver's options. Reads the files.
     pub(crate) fn options(&self) -> Result<SslOpts, MysqlError> {
         let verify_ca = self.mode != TlsMode::Required;
         let mut options = SslOpts::default()
@@ -66,7 +66,7 @@ impl MysqlTls {
             .with_danger_skip_domain_validation(self.mode != TlsMode::VerifyIdentity);
         if let (true, Some(path)) = (verify_ca, &self.ca) {
             let pem = read(path)?;
-            // The driver would take a file without a certificate for one that trusts nobody.
+            // The driver would accept a file without certificates and then trust no server.
             certificates(path, &pem)?;
             options = options.with_root_certs(vec![pem.into()]).with_disable_built_in_roots(true);
         }
@@ -78,7 +78,7 @@ impl MysqlTls {
     }
 }
 
-/// What our own connections are encrypted by where only the URL's own parameters ask for it.
+/// Builds the connector of Tandem's own connections from the URL parameters alone.
 pub(crate) fn connector_of(options: &SslOpts) -> TlsConnectorBuilder {
     let mut builder = TlsConnector::builder();
     builder
@@ -88,11 +88,11 @@ pub(crate) fn connector_of(options: &SslOpts) -> TlsConnectorBuilder {
     builder
 }
 
-/// The client's certificate and key in one archive of PKCS #12, as the driver takes them.
+/// Packs the client's certificate and key into a PKCS #12 archive, the form that the driver accepts.
 fn archive(certificate: &Path, key: &Path) -> Result<Vec<u8>, MysqlError> {
     let mut chain = certificates(certificate, &read(certificate)?)?.into_iter();
     let own = chain.next().ok_or_else(|| problem(certificate, NO_CERTIFICATE))?;
-    // A passphrase is never asked for on a terminal.
+    // The empty callback prevents a passphrase prompt on the terminal.
     let pkey = PKey::private_key_from_pem_callback(&read(key)?, |_| Ok(0))
         .map_err(|_| problem(key, "it holds no private key in PEM without a passphrase"))?;
     if !own.public_key().is_ok_and(|public| public.public_eq(&pkey)) {

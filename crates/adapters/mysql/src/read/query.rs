@@ -1,4 +1,4 @@
-//! The SQL of reads: keyset pagination and point reads, by a table's definition.
+//! Builds the SQL of reads from a table's definition: keyset pagination and point reads.
 
 use tandem_model::{ColumnType, TableDef, TableName};
 
@@ -16,8 +16,9 @@ fn list(names: impl Iterator<Item = String>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// A key column by its place in the key, and its parameter. DECIMALs come as text, which would be
-/// compared as floating point numbers, and dates as date-times.
+/// A key column, by its position in the key, and its parameter. The casts keep the comparison exact: the
+/// driver sends DECIMALs as text, which MySQL would compare as floating-point numbers, and dates as
+/// date-times.
 fn key_column(table: &TableDef, place: usize) -> (String, String) {
     let column = &table.columns[table.primary_key[place]];
     let parameter = match column.ty {
@@ -28,8 +29,9 @@ fn key_column(table: &TableDef, place: usize) -> (String, String) {
     (quoted(&column.name), parameter)
 }
 
-/// `key > ?` or so, column by column: `(a > ?) OR (a = ? AND b > ?)`. Its parameters are those that
-/// [`range_parameters`] gives. The last column is compared by `last`, the others by `strict`.
+/// Compares a composite key with a bound, column by column. For the key `(a, b)`: `(a > ?) OR (a = ? AND
+/// b > ?)`. The last column is compared by `last`, the others by `strict`. [`range_parameters`] returns the
+/// parameters.
 fn range(table: &TableDef, strict: &str, last: &str) -> String {
     let n = table.primary_key.len();
     let terms = (0..n).map(|i| {
@@ -44,7 +46,7 @@ fn range(table: &TableDef, strict: &str, last: &str) -> String {
     format!("({})", terms.collect::<Vec<_>>().join(" OR "))
 }
 
-/// A key's values in the order of a range's parameters.
+/// Returns a key's values in the order of a range's parameters.
 pub(crate) fn range_parameters<T: Clone>(key: &[T]) -> impl Iterator<Item = T> {
     (0..key.len()).flat_map(|i| key[..=i].iter().cloned())
 }
@@ -58,20 +60,20 @@ pub(crate) fn select_all(table: &TableDef) -> String {
     format!("SELECT {columns} FROM {}", quoted_table(&table.name))
 }
 
-/// The greatest key.
+/// Selects the greatest key.
 pub(crate) fn max_key(table: &TableDef) -> String {
     let (columns, order) = (key_names(table, ""), key_names(table, " DESC"));
     format!("SELECT {columns} FROM {} ORDER BY {order} LIMIT 1", quoted_table(&table.name))
 }
 
-/// A chunk in key order; the parameters are the lower bound's, if it has one, then the upper's.
+/// Selects a chunk in key order. The parameters are those of the lower bound, if any, then the upper bound's.
 pub(crate) fn chunk(table: &TableDef, has_lower_bound: bool, limit: usize) -> String {
     let lower = if has_lower_bound { range(table, ">", ">") + " AND " } else { String::new() };
     let upper = range(table, "<", "<=");
     format!("{} WHERE {lower}{upper} ORDER BY {} LIMIT {limit}", select_all(table), key_names(table, ""))
 }
 
-/// The rows of `n` keys, in any order.
+/// Selects the rows of `n` keys, in any order.
 pub(crate) fn keys(table: &TableDef, n: usize) -> String {
     let terms = if table.primary_key.len() == 1 {
         let (name, parameter) = key_column(table, 0);
@@ -86,7 +88,7 @@ pub(crate) fn keys(table: &TableDef, n: usize) -> String {
     format!("{} WHERE {terms}", select_all(table))
 }
 
-/// `WHERE` one key.
+/// The `WHERE` clause of one key.
 pub(crate) fn point(table: &TableDef) -> String {
     let terms = (0..table.primary_key.len()).map(|i| {
         let (name, parameter) = key_column(table, i);

@@ -1,4 +1,4 @@
-//! Rows of a table by a statement, and keys as its parameters.
+//! Runs a SELECT on a table, and converts keys to its parameters.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::connect::Server;
 use crate::error::MysqlError;
 use crate::read::values::{from_result, is_of_type, parameter};
 
-/// The rows of a query whose columns are these.
+/// Runs a query that selects these columns and returns its rows.
 pub(crate) async fn select_rows(
     conn: &mut Conn,
     server: &Server,
@@ -21,7 +21,7 @@ pub(crate) async fn select_rows(
     params: Vec<Raw>,
 ) -> Result<Vec<Row>, MysqlError> {
     let question = async {
-        // Over the binary protocol even without parameters: FLOATs come rounded as text.
+        // Uses the binary protocol even without parameters, because the text protocol rounds FLOATs.
         let mut result = conn.exec_iter(sql, params).await?;
         let found: Vec<Column> = result.columns_ref().to_vec();
         let rows: Vec<mysql_async::Row> = result.collect().await?;
@@ -57,7 +57,7 @@ pub(crate) async fn select_rows(
         .collect()
 }
 
-/// A key's values as parameters.
+/// Converts a key's values to parameters.
 pub(crate) fn key_parameters(table: &TableDef, key: &[Value]) -> Result<Vec<Raw>, MysqlError> {
     if key.len() != table.primary_key.len() {
         return Err(bad_value(
@@ -69,7 +69,7 @@ pub(crate) fn key_parameters(table: &TableDef, key: &[Value]) -> Result<Vec<Raw>
     key.iter().zip(&table.primary_key).map(|(value, &i)| column_parameter(table, i, value)).collect()
 }
 
-/// A column's value as a parameter.
+/// Converts a column's value to a parameter.
 pub(crate) fn column_parameter(table: &TableDef, column: usize, value: &Value) -> Result<Raw, MysqlError> {
     let cannot = || bad_value(table, &table.columns[column].name, "MySQL cannot hold the value");
     parameter(value).ok_or_else(cannot)

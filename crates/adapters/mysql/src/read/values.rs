@@ -1,4 +1,4 @@
-//! Values between the binary protocol and ours: from result sets, and as parameters.
+//! Converts between the values of the binary protocol and [`Value`]: result cells and parameters.
 
 use mysql_async::consts::{ColumnFlags, ColumnType as Wire};
 use mysql_async::{Column, Value as Raw};
@@ -6,10 +6,10 @@ use tandem_model::{ColumnType, Decimal, Value};
 
 use tandem_binlog::{DateTimeFields, Malformed};
 
-/// The value of a result set's cell in a column of this type.
+/// Converts a result cell of a column of this type.
 pub(crate) fn from_result(raw: Raw, ty: &ColumnType) -> Result<Value, Malformed> {
     let text =
-        |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| Malformed::from("the text is no valid UTF-8"));
+        |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| Malformed::from("the text is not valid UTF-8"));
     Ok(match (ty, raw) {
         (_, Raw::NULL) => Value::Null,
         (ColumnType::Int { unsigned: false, .. } | ColumnType::Year, Raw::Int(n)) => Value::Int(n),
@@ -49,7 +49,7 @@ pub(crate) fn from_result(raw: Raw, ty: &ColumnType) -> Result<Value, Malformed>
     })
 }
 
-/// A value as a parameter; `None` for what MySQL cannot hold.
+/// Converts a value to a parameter. Returns `None` for a value that MySQL cannot hold.
 pub(crate) fn parameter(value: &Value) -> Option<Raw> {
     Some(match value {
         Value::Null => Raw::NULL,
@@ -80,7 +80,7 @@ pub(crate) fn parameter(value: &Value) -> Option<Raw> {
     })
 }
 
-/// Whether a result set's column can be of this type.
+/// Whether a result column can have this type.
 pub(crate) fn is_of_type(column: &Column, ty: &ColumnType) -> bool {
     const BINARY: u16 = 63;
     let (wire, flags) = (column.column_type(), column.flags());
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_go_and_come_back() {
+    fn values_round_trip_through_parameters() {
         let decimal = |text: &str| Value::Decimal(Decimal::parse(text, 2).unwrap());
         for (value, ty) in [
             (Value::Null, ColumnType::Date),

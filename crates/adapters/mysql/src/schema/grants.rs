@@ -1,4 +1,4 @@
-//! What the account may do, and what it must be able to do.
+//! The account's privileges compared with the required ones.
 
 use tandem_model::TableName;
 
@@ -7,20 +7,25 @@ use crate::mysql::Mysql;
 use crate::read::query::quoted_table;
 use crate::schema::preflight::{Finding, Severity};
 
-/// A privilege that something needs.
+/// A required privilege.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
-    /// In MySQL's own words, such as `SELECT` or `REPLICATION SLAVE`.
+    /// MySQL's name for it, such as `SELECT` or `REPLICATION SLAVE`.
     pub privilege: &'static str,
-    /// The table; none: the whole server.
+    /// The table; `None` means the whole server.
     pub on: Option<TableName>,
-    /// What cannot be done without it.
+    /// What is impossible without it.
     pub why: &'static str,
 }
 
 impl Mysql {
-    /// The needs that the account's grants do not meet, each with the statement that mends it. A
-    /// grant of some columns of a table is none of the table: others would be silently left out.
+    /// Returns the required privileges that the account lacks, each with the statement that grants it.
+    ///
+    /// A grant on some columns does not count as a grant on the table, because the other columns would be
+    /// left out silently.
+    ///
+    /// # Errors
+    /// The server cannot be reached or does not show the grants.
     pub async fn missing_privileges(&self, needs: &[Need]) -> Result<Vec<Finding>, MysqlError> {
         let doing = "asking what the account may do";
         let account: Vec<String> = self.rows(doing, "SELECT CURRENT_USER()", ()).await?;
@@ -44,8 +49,8 @@ fn missing(needs: &[Need], account: &str, grants: &[String]) -> Vec<Finding> {
     needs.iter().filter(|need| !granted(need, &grants)).map(finding).collect()
 }
 
-/// The widest grant that covers the place holds, unless the server's grant is taken back for a whole
-/// database (`partial_revokes`).
+/// Whether the grants meet the need. A grant on the whole server does not count where a partial revoke
+/// (`partial_revokes`) takes it back for the database.
 fn granted(need: &Need, grants: &[Grant]) -> bool {
     let covers = |grant: &&Grant| grant.gives(need.privilege) && grant.covers(need.on.as_ref());
     let taken_back = grants.iter().filter(|grant| grant.revokes).any(|grant| covers(&grant));
@@ -57,15 +62,15 @@ fn granted(need: &Need, grants: &[Grant]) -> bool {
 struct Grant {
     revokes: bool,
     privileges: Vec<String>,
-    /// A pattern as of LIKE; none: every database.
+    /// A LIKE pattern; `None` means every database.
     database: Option<String>,
-    /// None: every table.
+    /// `None` means every table.
     table: Option<String>,
 }
 
 impl Grant {
-    /// None for what is no privilege: a role, a proxy. The privileges of active roles have lines of
-    /// their own.
+    /// Parses a line. Returns `None` for a role or a proxy: the privileges of active roles have their own
+    /// lines.
     fn parse(line: &str) -> Option<Self> {
         let (revokes, rest) = match line.strip_prefix("GRANT ") {
             Some(rest) => (false, rest),
@@ -74,7 +79,7 @@ impl Grant {
         let (privileges, rest) = rest.split_once(" ON ")?;
         let (database, rest) = name(rest)?;
         let (table, _) = name(rest.strip_prefix('.')?)?;
-        // What stands in brackets are columns.
+        // The lists in brackets are columns.
         let mut outside = String::new();
         let mut depth = 0;
         for c in privileges.chars() {
@@ -100,7 +105,7 @@ impl Grant {
     }
 }
 
-/// A quoted name, or `*` for every one, and what follows it.
+/// Parses a quoted name, or `*` for every name. Returns it and the rest of the text.
 fn name(text: &str) -> Option<(Option<String>, &str)> {
     if let Some(rest) = text.strip_prefix('*') {
         return Some((None, rest));
@@ -120,7 +125,7 @@ fn name(text: &str) -> Option<(Option<String>, &str)> {
     None
 }
 
-/// SQL's LIKE, as the database part of a grant is matched.
+/// SQL's LIKE, which MySQL applies to the database part of a grant.
 fn like(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern, text) {
         ([], _) => text.is_empty(),
@@ -142,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_remedy_is_the_statement() {
+    fn the_remedy_is_the_grant_statement() {
         let none = ["GRANT USAGE ON *.* TO `u`@`10.0.%`", "GRANT `role`@`%` TO `u`@`10.0.%`"];
         assert_eq!(
             lacks("REPLICATION SLAVE", None, &none).unwrap(),
@@ -155,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_grant_covers() {
+    fn a_grant_covers_its_databases_and_tables() {
         let table = Some(("my_db", "t"));
         for (privilege, on, grant, enough) in [
             ("SELECT", table, "GRANT INSERT, SELECT ON *.* TO u", true),
@@ -175,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_is_not_given() {
+    fn a_partial_revoke_takes_a_grant_back() {
         let all = "GRANT SELECT ON *.* TO u";
         let revoked = "REVOKE SELECT ON `d`.* FROM u";
         assert!(lacks("SELECT", Some(("d", "t")), &[all, revoked]).is_some());

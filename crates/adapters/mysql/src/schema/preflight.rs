@@ -1,4 +1,4 @@
-//! Checks of the server's settings before anything starts.
+//! Checks of the server's settings that run before any role starts.
 
 use std::collections::HashMap;
 
@@ -8,39 +8,39 @@ use crate::mysql::Mysql;
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Nothing can be done before this is mended.
+    /// Tandem cannot work until this is fixed.
     Error,
-    /// It works, but a crash or a mishap could lose changes.
+    /// Tandem works, but a server crash could lose changes.
     Warning,
 }
 
-/// A setting that is not as it must be.
+/// A setting that does not have the required value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The system variable or privilege.
     pub setting: String,
     /// What is wrong with it.
     pub problem: String,
-    /// The statement, or the option, that mends it.
+    /// The statement or the option that fixes it.
     pub remedy: String,
     /// How bad it is.
     pub severity: Severity,
 }
 
-/// A system variable and how it must be.
+/// A system variable and its required value.
 struct Rule {
     name: &'static str,
     wanted: &'static str,
     why: &'static str,
     remedy: &'static str,
     severity: Severity,
-    /// What a server that does not know the variable does.
+    /// How a server behaves that does not have the variable.
     unknown: Unknown,
 }
 
 #[derive(PartialEq, Eq)]
 enum Unknown {
-    /// As if it had the wanted value.
+    /// It behaves as if the variable had the required value.
     Fine,
     /// The server is too old.
     TooOld,
@@ -123,7 +123,10 @@ const RULES: [Rule; 9] = [
 ];
 
 impl Mysql {
-    /// Everything about the server that stands in the way.
+    /// Returns every setting of the server that prevents a migration or endangers it.
+    ///
+    /// # Errors
+    /// The server cannot be reached or the query fails.
     pub async fn preflight(&self) -> Result<Vec<Finding>, MysqlError> {
         let doing = "checking the server's settings";
         let names = RULES.map(|rule| format!("'{}'", rule.name)).join(", ");
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_mend() {
+    fn required_values_give_no_finding() {
         assert_eq!(findings(&variables(&[])), []);
     }
 

@@ -1,13 +1,13 @@
-//! Why a table cannot be carried.
+//! Why a table cannot be migrated.
 
 use tandem_model::TableName;
 
 use crate::error::MysqlError;
 
-/// A table has no definition that can be carried.
+/// The definition of a table could not be read, or the table cannot be migrated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
-    /// The table is there, but cannot be carried; every reason is listed.
+    /// The table cannot be migrated. Every reason is listed.
     #[error("table {table} cannot be carried: {}", .refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Refused {
         /// The table.
@@ -15,19 +15,19 @@ pub enum TableError {
         /// Every reason.
         refusals: Vec<Refusal>,
     },
-    /// The server could not be asked.
+    /// The query failed.
     #[error(transparent)]
     Mysql(#[from] MysqlError),
 }
 
-/// One reason why a table cannot be carried, with what to do about it.
+/// One reason why a table cannot be migrated, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no such table, or the account may not see it.
+    /// The table does not exist, or the account may not see it.
     #[error("there is no such table, or the account has no privilege on it")]
     NoSuchTable,
-    /// It is a view or another thing that has no rows of its own.
-    #[error("it is no base table but a {0}")]
+    /// It is a view or another object without rows of its own.
+    #[error("it is a {0}, not a base table")]
     NotATable(String),
     /// The account may not read it.
     #[error("the account may not read it: GRANT SELECT ON {0} TO the account")]
@@ -45,7 +45,7 @@ pub enum Refusal {
     /// It has no primary key.
     #[error("it has no primary key: ALTER TABLE {0} ADD PRIMARY KEY (…)")]
     NoPrimaryKey(String),
-    /// A key column has a type without an exact identity.
+    /// A key column has a type whose values have no exact identity.
     #[error(
         "its primary key holds column `{column}` of type {ty}, which cannot be a key here: use another type for it"
     )]
@@ -81,7 +81,7 @@ pub enum Refusal {
         /// Its character set.
         charset: String,
     },
-    /// Changes made by a foreign key's action do not reach the binlog.
+    /// Changes by a foreign key's action do not reach the binlog.
     #[error(
         "rows changed by foreign key `{constraint}` ({action}) never reach the binlog of this server: drop \
          the action, or use MySQL 9.7 or newer with innodb_native_foreign_keys=OFF"

@@ -1,4 +1,4 @@
-//! Table definitions from `information_schema`.
+//! Table definitions, read from `information_schema`.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::mysql::Mysql;
 use crate::read::query::quoted_table;
 use crate::schema::table_error::{Refusal, TableError};
 
-/// What `information_schema` says about a table.
+/// A table as `information_schema` describes it.
 #[derive(Debug, Clone, Default)]
 struct Description {
     /// `BASE TABLE` or another kind.
@@ -18,18 +18,21 @@ struct Description {
     engine: String,
     /// Name, type, `YES` or `NO` for nullable, character set.
     columns: Vec<(String, String, String, Option<String>)>,
-    /// The key's columns in its order. A key that holds only the beginning of a column is unique for the
-    /// whole column too, so it is read as a key of that.
+    /// The key's columns in key order. A key on a column prefix counts as a key on the whole column, because
+    /// a unique prefix implies a unique column.
     key: Vec<String>,
-    /// Foreign keys of this table with actions, as name, action on delete, action on update.
+    /// Foreign keys of this table: name, action on delete, action on update.
     foreign_keys: Vec<(String, String, String)>,
-    /// Whether changes by foreign keys' actions reach the binlog.
+    /// Whether changes by foreign key actions reach the binlog.
     cascades_logged: bool,
     readable: bool,
 }
 
 impl Mysql {
-    /// The base tables of a database, by name.
+    /// Lists the base tables of a database, sorted by name.
+    ///
+    /// # Errors
+    /// The server cannot be reached or the query fails.
     pub async fn list_tables(&self, database: &str) -> Result<Vec<TableName>, MysqlError> {
         let names: Vec<String> = self
             .rows(
@@ -42,14 +45,21 @@ impl Mysql {
         Ok(names.into_iter().map(|name| TableName::new(database, name)).collect())
     }
 
-    /// The definition of a table that can be carried, or every reason why it cannot.
+    /// Reads the definition of a table.
+    ///
+    /// # Errors
+    /// [`TableError::Refused`] lists every reason why the table cannot be migrated. [`TableError::Mysql`]
+    /// means that the query failed.
     pub async fn table_def(&self, table: &TableName) -> Result<TableDef, TableError> {
         let description = self.describe(table).await?;
         definition(table, description.as_ref(), &self.excluded)
             .map_err(|refusals| TableError::Refused { table: table.clone(), refusals })
     }
 
-    /// The excluded columns that the table does not have.
+    /// Returns the excluded columns that the table does not have.
+    ///
+    /// # Errors
+    /// The server cannot be reached or the query fails.
     pub async fn missing_excluded(&self, table: &TableName) -> Result<Vec<String>, MysqlError> {
         let columns: Vec<String> = self
             .rows(
@@ -100,7 +110,7 @@ impl Mysql {
                 name(),
             )
             .await?;
-        // A variable that older servers do not have: they know only InnoDB's own foreign keys.
+        // Older servers do not have this variable. They have only InnoDB's own foreign keys.
         let native: Vec<(String, String)> =
             self.rows(&doing, "SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'", ()).await?;
         let probe = format!("SELECT 1 FROM {} LIMIT 0", quoted_table(table));
@@ -121,7 +131,7 @@ impl Mysql {
     }
 }
 
-/// The definition, or every refusal.
+/// Returns the definition, or every refusal.
 fn definition(
     table: &TableName,
     description: Option<&Description>,
@@ -161,7 +171,7 @@ fn definition(
         if excluded.has(table, name) {
             refusals.push(Refusal::ExcludedKey { column: name.clone() });
         }
-        // A column that is missing here has been refused.
+        // A column that is missing here was refused above.
         let Some(&place) = places.get(name.as_str()) else {
             continue;
         };
@@ -188,7 +198,7 @@ fn definition(
     }
 }
 
-/// A type without its arguments: an ENUM may have thousands of members.
+/// A type without its arguments, because an ENUM may have thousands of members.
 fn kind_of(ty: &str) -> String {
     ty.split('(').next().unwrap_or(ty).to_owned()
 }
@@ -213,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_keeps_its_own_order() {
+    fn key_columns_keep_the_key_order() {
         let (name, none) = (TableName::new("d", "t"), ExcludedColumns::default());
         let found = described(
             &[("a", "int", None), ("b", "varchar(9)", Some("latin1")), ("c", "binary(3)", None)],
@@ -225,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn excluded_columns_are_not_there() {
+    fn excluded_columns_are_left_out() {
         let name = TableName::new("d", "t");
         let found = described(
             &[("a", "int", None), ("Secret", "text", Some("utf8mb4")), ("c", "int", None)],

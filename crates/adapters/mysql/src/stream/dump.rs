@@ -1,18 +1,18 @@
-//! The commands by which a replica asks for the binlog.
+//! The commands with which a replica requests the binlog.
 
 use tandem_model::GtidSet;
 
-/// `COM_REGISTER_SLAVE`, with nothing told about the replica but its id.
+/// `COM_REGISTER_SLAVE` with only the replica's server id. All other fields are empty.
 pub(crate) fn register(server_id: u32) -> Vec<u8> {
     let mut out = vec![0x15];
     out.extend_from_slice(&server_id.to_le_bytes());
-    // Host, user, password, port, rank, and the source's id.
+    // Host, user, password, port, rank and the source's id.
     out.extend_from_slice(&[0; 3 + 2 + 4 + 4]);
     out
 }
 
-/// `COM_BINLOG_DUMP_GTID` for everything that is not in `from`. It names no file: a name together with a
-/// set would be looked for.
+/// `COM_BINLOG_DUMP_GTID` for every transaction that is not in `from`. It names no binlog file, because the
+/// server would search for that file.
 pub(crate) fn request(server_id: u32, from: &GtidSet) -> Vec<u8> {
     let set = encoded(from);
     let mut out = vec![0x1e];
@@ -26,8 +26,9 @@ pub(crate) fn request(server_id: u32, from: &GtidSet) -> Vec<u8> {
     out
 }
 
-/// A set as `Gtid_set::encode` writes it: intervals end before their last number. Where there are tags the
-/// number of origins moves up a byte, the highest byte becomes 1, and each UUID is followed by its tag.
+/// Encodes a set as `Gtid_set::encode` does. Intervals are half-open: `1-5` is encoded as 1 and 6. If any
+/// origin has a tag, the number of origins is shifted up by one byte, the highest byte is 1, and each UUID is
+/// followed by its tag.
 fn encoded(set: &GtidSet) -> Vec<u8> {
     let tagged = set.origins().any(|(_, tag, _)| !tag.is_empty());
     let count = set.origins().count() as u64;
@@ -36,7 +37,7 @@ fn encoded(set: &GtidSet) -> Vec<u8> {
     for (uuid, tag, runs) in set.origins() {
         out.extend_from_slice(uuid.as_bytes());
         if tagged {
-            // A length as the serialization library writes it; a tag has 32 characters at most.
+            // The length in the encoding of MySQL's serialization library. A tag has at most 32 characters.
             out.push((tag.len() as u8) << 1);
             out.extend_from_slice(tag.as_bytes());
         }

@@ -1,9 +1,9 @@
-//! A connection that reads the binlog as a replica does.
+//! A connection that reads the binlog as a replica.
 //!
-//! The driver has one too, which inflates each compressed transaction into memory whole, and takes a
-//! damaged one for an empty one; it does not let anyone do better. So this speaks the protocol
-//! itself: packets, the handshake, and three commands (MySQL internals, "Client/Server Protocol").
-//! Errors are the driver's, so that they are told as all others.
+//! The driver's own binlog stream decompresses each compressed transaction into memory as a whole, treats a
+//! damaged one as empty, and offers no way around this. So this module implements the protocol itself:
+//! packets, the handshake and three commands (MySQL internals, "Client/Server Protocol"). It returns the
+//! driver's errors, so that they are reported like all others.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::stream::dump;
 
 /// A packet of this length is continued by the next one.
 const FULL: usize = 0xff_ffff;
-/// How much is read at once, at least.
+/// The least space for one read from the socket.
 const READ: usize = 64 << 10;
 
 /// `CLIENT_LONG_PASSWORD | CLIENT_PROTOCOL_41 | CLIENT_TRANSACTIONS | CLIENT_SECURE_CONNECTION |
@@ -32,8 +32,8 @@ const CAPABILITIES: u32 = 0x0000_0001 | 0x0000_0200 | 0x0000_2000 | 0x0000_8000 
 const COLLATION: u8 = 45;
 /// `CLIENT_SSL`.
 const TLS: u32 = 0x0000_0800;
-/// The longest packet that we take.
-const LONGEST: u32 = 1 << 30;
+/// The longest packet that this client accepts.
+const MAX_PACKET: u32 = 1 << 30;
 
 const NATIVE: &str = "mysql_native_password";
 const SHA2: &str = "caching_sha2_password";
@@ -52,17 +52,18 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(crate) struct Replica {
     stream: Box<dyn Stream>,
     encrypted: bool,
-    /// What has come and is not yet taken.
+    /// Received bytes that are not processed yet.
     buffer: BytesMut,
     /// The beginning of a packet that is longer than [`FULL`].
     begun: Vec<u8>,
-    /// The number of the next packet, either way.
+    /// The sequence number of the next packet, sent or received.
     sequence: u8,
-    heard: Instant,
+    /// When the last bytes arrived.
+    last_received: Instant,
 }
 
 impl Replica {
-    /// Connects and logs in; with `tls`, over an encrypted connection only.
+    /// Connects and logs in. With `tls`, the connection is always encrypted.
     pub(crate) async fn connect(opts: &Opts, tls: Option<TlsConnector>) -> Result<Self, Error> {
         let host = opts.ip_or_hostname();
         let stream = TcpStream::connect((host, opts.tcp_port())).await.map_err(io)?;
@@ -73,7 +74,7 @@ impl Replica {
             buffer: BytesMut::new(),
             begun: Vec::new(),
             sequence: 0,
-            heard: Instant::now(),
+            last_received: Instant::now(),
         };
         let greeting = Greeting::read(&this.packet().await?).map_err(unexpected)?;
         if let Some(tls) = tls {
@@ -81,7 +82,7 @@ impl Replica {
         }
         let user = opts.user().unwrap_or_default();
         let password = opts.pass().unwrap_or_default().as_bytes();
-        // An account with another method is switched to it below.
+        // The server switches an account with another method in `prove`.
         let method = if greeting.method == NATIVE { NATIVE } else { SHA2 };
         let proof = proof(method, password, &greeting.nonce)?;
         let mut login = this.login_head();
@@ -96,17 +97,17 @@ impl Replica {
         Ok(this)
     }
 
-    /// What a login begins with, and what alone asks for TLS (`SSLRequest`).
+    /// The first part of a login packet. Sent alone, it requests TLS (`SSLRequest`).
     fn login_head(&self) -> Vec<u8> {
         let capabilities = if self.encrypted { CAPABILITIES | TLS } else { CAPABILITIES };
         let mut head = capabilities.to_le_bytes().to_vec();
-        head.extend_from_slice(&LONGEST.to_le_bytes());
+        head.extend_from_slice(&MAX_PACKET.to_le_bytes());
         head.push(COLLATION);
         head.extend_from_slice(&[0; 23]);
         head
     }
 
-    /// The same connection, encrypted.
+    /// Upgrades the connection to TLS.
     async fn encrypt(mut self, host: &str, tls: TlsConnector, greeting: &Greeting) -> Result<Self, Error> {
         if greeting.capabilities & TLS == 0 {
             return Err(DriverError::NoClientSslFlagFromServer.into());
@@ -114,15 +115,15 @@ impl Replica {
         self.encrypted = true;
         let request = self.login_head();
         self.send(&request).await?;
-        // It would pass for what comes encrypted.
+        // Bytes received in the clear would be taken for encrypted ones.
         if !self.buffer.is_empty() {
-            return Err(unexpected("bytes that come before TLS does".into()));
+            return Err(unexpected("data before the TLS handshake".into()));
         }
         let stream = tokio_native_tls::TlsConnector::from(tls).connect(host, self.stream).await?;
         Ok(Self { stream: Box::new(stream), ..self })
     }
 
-    /// Goes through the rest of the authentication.
+    /// Completes the authentication.
     async fn prove(&mut self, password: &[u8], mut nonce: Vec<u8>) -> Result<(), Error> {
         loop {
             let packet = self.packet().await?;
@@ -137,11 +138,11 @@ impl Replica {
                     let proof = proof(&method, password, &nonce)?;
                     self.send(&proof).await?;
                 }
-                // caching_sha2_password: the server remembers the account.
+                // caching_sha2_password: the server has the account in its cache.
                 (Some(&MORE), Some(3)) => {}
-                // It does not, and wants the password itself.
+                // The account is not in the cache: the server asks for the password itself.
                 (Some(&MORE), Some(4)) if self.encrypted => self.send(&[password, &[0]].concat()).await?,
-                // The same where others may listen: encrypted by the server's public key.
+                // The same without TLS: the password is encrypted with the server's public key.
                 (Some(&MORE), Some(4)) => {
                     self.send(&[2]).await?;
                     let key = self.packet().await?;
@@ -149,26 +150,26 @@ impl Replica {
                     let hidden: Vec<u8> = hidden.collect();
                     self.send(&encrypt(&hidden, key.get(1..).unwrap_or_default())).await?;
                 }
-                _ => return Err(unexpected("an answer to the login that is not known".into())),
+                _ => return Err(unexpected("an unknown answer to the login".into())),
             }
         }
     }
 
-    /// Runs a statement that gives no rows.
+    /// Runs a statement that returns no rows.
     pub(crate) async fn run(&mut self, sql: &str) -> Result<(), Error> {
         self.command(&[&[3], sql.as_bytes()].concat()).await?;
         self.accepted().await
     }
 
-    /// Asks for the transactions that are not in `from`, in the name of the replica `server_id`.
+    /// Requests the transactions that are not in `from`, as the replica `server_id`.
     pub(crate) async fn dump(&mut self, server_id: u32, from: &GtidSet) -> Result<(), Error> {
         self.command(&dump::register(server_id)).await?;
         self.accepted().await?;
         self.command(&dump::request(server_id, from)).await
     }
 
-    /// The next event with its header and checksum; `None` where the server has ended the stream.
-    /// Cancelling it loses nothing.
+    /// Returns the next event with its header and checksum; `None` where the server has ended the stream.
+    /// Cancelling the call loses no event.
     pub(crate) async fn event(&mut self) -> Result<Option<Bytes>, Error> {
         let mut packet = self.packet().await?;
         match packet.first() {
@@ -177,19 +178,19 @@ impl Replica {
                 Ok(Some(packet))
             }
             Some(&EOF) => Ok(None),
-            _ => Err(unexpected("a packet that is no event".into())),
+            _ => Err(unexpected("a packet that is not an event".into())),
         }
     }
 
-    /// When the last bytes came.
-    pub(crate) fn heard(&self) -> Instant {
-        self.heard
+    /// When the last bytes arrived.
+    pub(crate) fn last_received(&self) -> Instant {
+        self.last_received
     }
 
     async fn accepted(&mut self) -> Result<(), Error> {
         match self.packet().await?.first() {
             Some(&OK) => Ok(()),
-            _ => Err(unexpected("an answer that is not known".into())),
+            _ => Err(unexpected("an unknown answer".into())),
         }
     }
 
@@ -214,7 +215,7 @@ impl Replica {
         self.stream.write_all(&out).await.map_err(io)
     }
 
-    /// The next packet; an error packet is an error.
+    /// Reads the next packet. An error packet becomes an error.
     async fn packet(&mut self) -> Result<Bytes, Error> {
         loop {
             if let Some(packet) = self.take() {
@@ -227,11 +228,11 @@ impl Replica {
             if self.stream.read_buf(&mut self.buffer).await.map_err(io)? == 0 {
                 return Err(io(std::io::ErrorKind::UnexpectedEof.into()));
             }
-            self.heard = Instant::now();
+            self.last_received = Instant::now();
         }
     }
 
-    /// A packet that has come whole.
+    /// Takes the next packet from the buffer, if it has arrived completely.
     fn take(&mut self) -> Option<Bytes> {
         loop {
             let head = *self.buffer.first_chunk::<4>()?;
@@ -265,9 +266,9 @@ impl Greeting {
     fn read(packet: &[u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor::new(packet);
         if cursor.u8()? != 10 {
-            return Err("a greeting of another protocol".into());
+            return Err("a greeting with an unknown protocol version".into());
         }
-        // The server's version, and the connection's id.
+        // The server's version and the connection's id.
         while cursor.u8()? != 0 {}
         cursor.take(4)?;
         let mut nonce = cursor.take(8)?.to_vec();
@@ -285,18 +286,18 @@ impl Greeting {
     }
 }
 
-/// What shows the server that we know the password.
+/// Computes the authentication response that proves the password.
 fn proof(method: &str, password: &[u8], nonce: &[u8]) -> Result<Vec<u8>, Error> {
     let proof = match method {
         NATIVE => scramble_native(nonce, password).map(Vec::from),
         SHA2 => scramble_sha256(nonce, password).map(Vec::from),
         other => return Err(DriverError::UnknownAuthPlugin { name: other.to_owned() }.into()),
     };
-    // Of an empty password there is none.
+    // An empty password has an empty response.
     Ok(proof.unwrap_or_default())
 }
 
-/// An ERR packet: 0xff, the code, `#` and an SQLSTATE (but not before the login), the message.
+/// Parses an ERR packet: 0xff, the code, `#` and an SQLSTATE (only after the login), the message.
 fn server_error(packet: &[u8]) -> Result<Error, Malformed> {
     let mut cursor = Cursor::new(packet);
     cursor.u8()?;
@@ -318,10 +319,10 @@ fn unexpected(problem: Malformed) -> Error {
     io(std::io::Error::other(problem))
 }
 
-/// The statement that sets a session up for a dump.
+/// The statement that prepares a session for a binlog dump.
 pub(crate) fn preparation(heartbeat: Duration, checksum: &str) -> String {
     let nanoseconds = heartbeat.as_nanos();
-    // Both names of each: older servers know only the old one.
+    // Sets each variable under both names, because older servers know only the old one.
     format!(
         "SET @source_heartbeat_period = {nanoseconds}, @master_heartbeat_period = {nanoseconds}, \
          @source_binlog_checksum = '{checksum}', @master_binlog_checksum = '{checksum}', \
