@@ -10,7 +10,7 @@ use tandem_model::{Change, TableName};
 use crate::error::ApplyError;
 
 /// Finds the plan of a change. The plan of a table is compiled from its definition when the process starts. A record
-/// written under another definition, for example before an ALTER, gets a plan of its own.
+/// written under another definition, for example after an ALTER, gets a plan of its own.
 pub struct Plans {
     schemas: SchemaStore,
     by_table: HashMap<TableName, Arc<TablePlan>>,

@@ -161,8 +161,8 @@ impl Backfill {
         }
     }
 
-    /// Copies the rest of a table. The rows of a copy that follows a re-snapshot are marked, so that they overwrite older
-    /// cells.
+    /// Copies the rest of a table. The rows of a copy that follows a re-snapshot are marked, so that they overwrite
+    /// older cells.
     async fn table(
         &self,
         producer: &Producer,

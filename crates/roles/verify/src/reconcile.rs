@@ -134,8 +134,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Writes MySQL's row at W₁'s version, and returns that version. The log has no change of the key after W₁; a later
-    /// change has a higher version and wins.
+    /// Writes MySQL's row at W₁'s version, and returns that version. The log has no change of the key after W₁; a
+    /// later change has a higher version and wins.
     async fn repair(&self, table: &CheckedTable, confirmed: &Confirmed) -> Result<Version, CheckError> {
         let version = confirmed.lower.version;
         let repair = repair(&table.plan, confirmed.row.as_ref(), &confirmed.differences, version)?;
