@@ -17,7 +17,7 @@ use crate::cli::Command;
 use crate::config::Config;
 use crate::run::roles;
 
-/// Runs a command to its end.
+/// Runs a command until it ends.
 pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
     let roles = command.roles();
     match command {

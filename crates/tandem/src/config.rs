@@ -1,5 +1,5 @@
-//! `tandem.toml`: one file for every role. Unknown keys are refused, so that a misspelt one is not
-//! a setting that silently does nothing.
+//! `tandem.toml`: one file for every role. Unknown keys are rejected, so that a misspelt key is never a setting that
+//! silently does nothing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ mod renamed;
 pub(crate) mod secret;
 mod security;
 
-/// How long a watermark is waited for.
+/// How long a role waits for a watermark, by default.
 const WATERMARK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The configuration file.
@@ -65,7 +65,7 @@ pub(crate) struct MysqlSection {
     url: String,
     password: Option<Secret>,
     tls: Option<MysqlTlsSection>,
-    /// The replica id that the binlog is read under; made from the prefix if absent.
+    /// The replica id for reading the binlog. It is derived from the prefix if absent.
     server_id: Option<u32>,
 }
 
@@ -78,17 +78,17 @@ pub(crate) struct KafkaSection {
     prefix: String,
     partitions: Option<i32>,
     replication_factor: Option<i32>,
-    /// How long a role waits for a watermark before it says that capture does not run.
+    /// How long a role waits for a watermark before it reports that capture does not run.
     watermark_timeout_seconds: Option<u64>,
     retention_hours: Option<u64>,
     #[serde(default)]
     security: Protocol,
     tls: Option<KafkaTlsSection>,
     sasl: Option<SaslSection>,
-    /// librdkafka's properties, for every client.
+    /// Properties of librdkafka, for every client.
     #[serde(default)]
     properties: BTreeMap<String, String>,
-    /// The same, with values that are kept elsewhere.
+    /// Properties of librdkafka whose values are secrets.
     #[serde(default)]
     secrets: BTreeMap<String, Secret>,
 }
@@ -175,7 +175,7 @@ impl Default for BackfillSection {
 }
 
 impl Config {
-    /// Reads the file at `path`.
+    /// Reads and validates the file at `path`.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {} (`tandem init` writes a first one)", path.display()))?;
@@ -191,7 +191,7 @@ impl Config {
 
     fn validate(&self) -> Result<()> {
         if self.table.is_empty() {
-            bail!("it maps no table: add a [[table]] section");
+            bail!("it maps no tables: add a [[table]] section");
         }
         let zero = [
             ("capture.max_records", self.capture.max_records == 0),
@@ -216,7 +216,7 @@ impl Config {
         if let Some(controller) = &self.controller {
             controller.validate()?;
         }
-        // The watermark promises at least one a second when idle.
+        // Other roles rely on at least one watermark a second while capture is idle.
         if self.capture.watermark_interval_ms > 1000 {
             bail!("capture.watermark_interval_ms must be at most 1000");
         }
@@ -226,12 +226,14 @@ impl Config {
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '.';
         let prefix = &self.kafka.prefix;
         if prefix.is_empty() || prefix.len() > 64 || !prefix.chars().all(legal) {
-            bail!("kafka.prefix must have 1 to 64 of Kafka's characters: letters, digits, `.`, `_`, `-`");
+            bail!(
+                "kafka.prefix must have 1 to 64 characters that Kafka allows: letters, digits, `.`, `_`, `-`"
+            );
         }
         Ok(())
     }
 
-    /// The roles of `tandem run`: the gateway and the controller only where they have a section.
+    /// The roles of `tandem run`. The gateway and the controller run only if they have a section.
     pub(crate) fn roles(&self) -> Vec<Role> {
         let gateway = self.gateway.is_some().then_some(Role::Gateway);
         let controller = self.controller.is_some().then_some(Role::Controller);
@@ -295,7 +297,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The name under which the source's watermarks are kept: one source a log.
+    /// The settings of capture. The source's name is the key of its watermarks; a log has one source.
     pub(crate) fn capture(&self) -> Result<CaptureConfig> {
         Ok(CaptureConfig {
             source: "mysql".to_owned(),
@@ -321,12 +323,12 @@ impl Config {
         }
     }
 
-    /// The controller's section, or what holds without one.
+    /// The controller's section, or its defaults.
     pub(crate) fn controller_section(&self) -> Cow<'_, ControllerSection> {
         self.controller.as_ref().map_or_else(|| Cow::Owned(ControllerSection::default()), Cow::Borrowed)
     }
 
-    /// How long a watermark is waited for.
+    /// How long a role waits for a watermark.
     pub(crate) fn watermark_timeout(&self) -> Duration {
         self.kafka.watermark_timeout_seconds.map_or(WATERMARK_TIMEOUT, Duration::from_secs)
     }
@@ -336,9 +338,10 @@ fn reveal(secret: Option<&Secret>, key: &'static str) -> Result<Option<String>> 
     secret.map(Secret::reveal).transpose().context(key)
 }
 
-/// A replica id of one's own for each prefix: two readers of one id push each other out, which two
-/// captures of one prefix should do and two migrations should not. FNV-1a, above the small numbers
-/// that people give their replicas.
+/// The default replica id, a different one for each prefix.
+///
+/// MySQL disconnects a reader when another one connects with the same id. That is wanted for two captures of one prefix,
+/// but not for two migrations. The id is an FNV-1a hash, above the small numbers that people give their replicas.
 fn default_server_id(prefix: &str) -> u32 {
     let hash = prefix.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
     0x4000_0000 | (hash & 0x3fff_ffff)
@@ -356,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_file_is_enough() {
+    fn a_minimal_file_is_valid() {
         let config = Config::parse(SMALLEST).unwrap();
         assert_eq!(config.kafka().unwrap().prefix, "tandem");
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:9464");
@@ -364,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused_by_name_in_every_section() {
+    fn an_unknown_key_is_rejected_by_name_in_every_section() {
         for section in ["mysql", "kafka", "cassandra"] {
             let header = format!("[{section}]\n");
             let text = SMALLEST.replace(&header, &format!("{header}misspelt = 1\n"));
@@ -379,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_cannot_work_are_refused_by_key() {
+    fn invalid_values_are_rejected_by_key() {
         for (section, key, value) in [
             ("capture", "max_records", "0"),
             ("capture", "watermark_interval_ms", "1001"),
@@ -398,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn each_prefix_reads_the_binlog_under_an_id_of_its_own() {
+    fn each_prefix_has_its_own_replica_id() {
         assert_ne!(default_server_id("a"), default_server_id("b"));
         assert!(default_server_id("") > 1 << 30);
     }

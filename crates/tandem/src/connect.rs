@@ -1,4 +1,4 @@
-//! Connections to the servers, and what stands in the way.
+//! Connections to the servers, and the checks before a role starts.
 
 pub(crate) mod privileges;
 pub(crate) mod row_checker;

@@ -1,4 +1,4 @@
-//! The `tandem` binary: command line, configuration, wiring. What it wires is in the other crates.
+//! The `tandem` binary: command line, configuration, and wiring of the other crates.
 
 mod cli;
 mod commands;
@@ -12,13 +12,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// Of the C libraries too: librdkafka frees on one thread what it took on another, for each record.
+/// The allocator, also for the C libraries. For each record, librdkafka frees memory on another thread than the one that
+/// allocated it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Before any client does it: without this, OpenSSL frees what it holds when `main` returns, while
-    // librdkafka's threads and our own still end, and now and then a finished command died of that.
+    // This must run before any client initialises OpenSSL. Otherwise OpenSSL frees its state when `main` returns, while
+    // librdkafka's threads and ours are still ending. That occasionally crashed a finished command.
     openssl::init();
     let cli = cli::Cli::parse();
     cli.log.start(cli.command.is_long_lived());
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(commands::execute(cli.command));
-    // A client's thread that still waits for a server must not hold the process.
+    // A client's thread that still waits for a server must not keep the process alive.
     runtime.shutdown_background();
     match outcome {
         Ok(code) => code,

@@ -15,7 +15,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// What `tandem run` runs whatever the configuration says.
+    /// The roles that `tandem run` always runs, whatever the configuration says.
     pub(crate) const OF_EVERY_RUN: [Self; 5] =
         [Self::Capture, Self::Apply, Self::Backfill, Self::Verify, Self::Reconcile];
 }

@@ -1,4 +1,4 @@
-//! Running roles, and what a running process tells about itself.
+//! Running roles, and the telemetry of a running process.
 
 pub(crate) mod roles;
 mod telemetry;

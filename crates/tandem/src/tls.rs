@@ -1,4 +1,4 @@
-//! TLS in front of the APIs.
+//! TLS for the APIs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,24 +16,24 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
-/// A client that has not finished its handshake by then is let go.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes under way at most.
-const HANDSHAKES: usize = 1024;
+/// The timeout of a handshake. A client that exceeds it is disconnected.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Concurrent handshakes at most.
+const MAX_HANDSHAKES: usize = 1024;
 
-/// Where an API is served, as a section of the configuration says it.
+/// The endpoint of an API, from its section of the configuration.
 pub(crate) struct Endpoint<'a> {
     /// The section's name.
     pub(crate) section: &'static str,
     pub(crate) listen: SocketAddr,
-    /// Whether an address that others can reach is served without TLS.
+    /// Allows serving an address other than loopback without TLS.
     pub(crate) insecure: bool,
     pub(crate) certificate: Option<&'a PathBuf>,
     pub(crate) key: Option<&'a PathBuf>,
 }
 
 impl Endpoint<'_> {
-    /// Refuses half a pair, and what others could read on the way.
+    /// Rejects a certificate without a key or the reverse, and an address other than loopback without TLS.
     pub(crate) fn validate(&self) -> Result<()> {
         let Self { section, listen, insecure, certificate, key } = self;
         if certificate.is_some() != key.is_some() {
@@ -49,13 +49,13 @@ impl Endpoint<'_> {
         Ok(())
     }
 
-    /// The certificate and its key, if TLS is served.
+    /// The certificate and its key, if TLS is configured.
     pub(crate) fn tls(&self) -> Result<Option<Tls>> {
         let pair = self.certificate.zip(self.key);
         pair.map(|(certificate, key)| Tls::load(self.section, certificate, key)).transpose()
     }
 
-    /// Binds the address, so that one in use is an error of the start.
+    /// Binds the address, so that an address in use fails the start.
     pub(crate) async fn bind(&self) -> Result<TcpListener> {
         let Self { section, listen, .. } = self;
         TcpListener::bind(listen).await.with_context(|| {
@@ -69,7 +69,7 @@ impl Endpoint<'_> {
 pub(crate) struct Tls(TlsAcceptor);
 
 impl Tls {
-    /// Reads the certificate, with those between it and its authority behind it, and its key: PEM files.
+    /// Reads the PEM files: the certificate, followed by the intermediate certificates, and the key.
     fn load(section: &str, certificate: &Path, key: &Path) -> Result<Self> {
         let of_certificate = || format!("{section}.tls_certificate {}", certificate.display());
         let of_key = || format!("{section}.tls_key {}", key.display());
@@ -92,11 +92,11 @@ impl Tls {
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 
-    /// Takes connections from `listener` from now on. Slow handshakes hold nobody else up.
+    /// Accepts connections from `listener`. Slow handshakes do not delay other connections.
     pub(crate) fn listen(self, mut listener: TcpListener) -> Result<TlsListener> {
         let address = listener.local_addr()?;
-        let (sender, ready) = mpsc::channel(HANDSHAKES);
-        let under_way = Arc::new(Semaphore::new(HANDSHAKES));
+        let (sender, ready) = mpsc::channel(MAX_HANDSHAKES);
+        let under_way = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         tokio::spawn(async move {
             let accepting = async {
                 loop {
@@ -104,8 +104,8 @@ impl Tls {
                     let (stream, peer) = Listener::accept(&mut listener).await;
                     let (acceptor, sender) = (self.0.clone(), sender.clone());
                     tokio::spawn(async move {
-                        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                            // Nobody takes it once the API is no longer served.
+                        match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                            // The receiver is gone once the API is no longer served.
                             Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
                             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                             Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -123,7 +123,7 @@ impl Tls {
     }
 }
 
-/// Connections whose handshake is done.
+/// A listener of connections whose handshake is complete.
 pub(crate) struct TlsListener {
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     address: SocketAddr,
@@ -136,7 +136,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         match self.ready.recv().await {
             Some(connection) => connection,
-            // Its sender lives as long as this does.
+            // The sender lives as long as this listener.
             None => std::future::pending().await,
         }
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_pair_is_refused_by_name() {
+    fn an_invalid_pair_is_rejected_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);

@@ -56,7 +56,7 @@ async fn each_is_named(migration: &Migration, kafka: &Kafka, acls: &[(&str, &[&s
     until_check(migration, |said| {
         !said.success
             && remedies.iter().all(|remedy| said.stderr.contains(remedy))
-            && said.stderr.contains(&format!("not ready: {} to mend", remedies.len()))
+            && said.stderr.contains(&format!("not ready: {} to fix", remedies.len()))
     })
     .await?;
     for (resource, operations) in acls {

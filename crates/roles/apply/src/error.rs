@@ -11,28 +11,28 @@ use tandem_wire::WireError;
 /// Why apply stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Reading Kafka.
+    /// Reading Kafka failed.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
-    /// Writing Cassandra.
+    /// Writing to Cassandra failed.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A record is no change record.
+    /// A record is not a change record.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The table's schema changed in a way that the mapping does not allow.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A row that the mapping cannot carry.
+    /// The mapping cannot carry a row.
     #[error(transparent)]
     Row(#[from] RowError),
-    /// A record of a table that is not in the mapping.
+    /// A record belongs to a table that is not in the mapping.
     #[error("table {table} is not in tandem.toml")]
     NotMapped {
         /// The table.
         table: TableName,
     },
-    /// Where one of the above happened. The record was not skipped: its offset is not committed.
+    /// One of the errors above, with the position of its record. The record is not skipped: its offset is not committed.
     #[error("record {topic}[{partition}]@{offset}: {source}")]
     At {
         /// The topic.
@@ -41,7 +41,7 @@ pub enum ApplyError {
         partition: i32,
         /// The offset.
         offset: i64,
-        /// What is wrong with it.
+        /// The error.
         source: Box<ApplyError>,
     },
 }

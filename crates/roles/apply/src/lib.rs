@@ -7,13 +7,12 @@
 //!
 //! Invariants:
 //!
-//! - Every write carries its change's version as its timestamp, so batches may be written again, in
-//!   any order and by several consumers at once, and Cassandra ends the same.
+//! - Every write carries its change's version as its timestamp, so batches can be replayed, in any order
+//!   and by several consumers at once, and Cassandra converges to the same state.
 //! - An offset is committed only after Cassandra has acknowledged everything below it.
 //! - A record that cannot be applied stops the role with its topic, partition and offset. It is
 //!   never skipped.
-//! - Changes of one row within a batch are folded and go out together; batches are written one
-//!   after the other.
+//! - Changes of one row within a batch are folded and written together. Batches are written one after the other.
 
 mod error;
 mod metrics;

@@ -1,4 +1,4 @@
-//! What apply tells about itself.
+//! Apply's metrics.
 
 use std::sync::atomic::AtomicU64;
 
@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// From 1 ms to 100 s, nine buckets a decade: fine enough to read a p50 and a p99 off them.
+/// Histogram buckets from 1 ms to 100 s, nine per decade, which is fine enough for a p50 and a p99.
 fn latency_buckets() -> impl Iterator<Item = f64> {
     let steps = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
     [0.001, 0.01, 0.1, 1.0, 10.0]
@@ -15,7 +15,7 @@ fn latency_buckets() -> impl Iterator<Item = f64> {
         .chain([100.0])
 }
 
-/// Counters and histograms of one apply. Cheap to clone.
+/// The metrics of one apply. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pub(crate) rows: Counter<u64, AtomicU64>,
@@ -36,7 +36,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers everything under `tandem_apply_…`.
+    /// Registers every metric under `tandem_apply_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tandem_apply");
         registry.register("rows", "Live row changes acknowledged by Cassandra", self.rows.clone());
@@ -52,7 +52,7 @@ impl Metrics {
         );
         registry.register(
             "latency_seconds",
-            "From a live change's commit in MySQL to Cassandra's acknowledgement",
+            "Seconds from the commit of a live change in MySQL to its acknowledgement by Cassandra",
             self.latency.clone(),
         );
     }

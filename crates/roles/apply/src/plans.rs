@@ -1,4 +1,4 @@
-//! The plan for each schema that records were written with.
+//! The plans for the schemas that records were written with.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use tandem_model::{Change, TableName};
 
 use crate::error::ApplyError;
 
-/// Finds the plan of a change. A table's plan was compiled from its definition when the process
-/// started; a record written under another definition (after an ALTER) gets a plan of its own.
+/// Finds the plan of a change. The plan of a table is compiled from its definition when the process starts. A record
+/// written under another definition, for example after an ALTER, gets a plan of its own.
 pub struct Plans {
     schemas: SchemaStore,
     by_table: HashMap<TableName, Arc<TablePlan>>,
@@ -18,13 +18,17 @@ pub struct Plans {
 }
 
 impl Plans {
-    /// The plans of all mapped tables.
+    /// Creates the set from the plans of all mapped tables.
     pub fn new(schemas: SchemaStore, plans: impl IntoIterator<Item = Arc<TablePlan>>) -> Self {
         let by_table = plans.into_iter().map(|p| (p.source().name.clone(), p)).collect();
         Self { schemas, by_table, by_schema: HashMap::new() }
     }
 
     /// Decodes a record of a change topic and finds its plan.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the record cannot be decoded, if its table is not mapped, or if the mapping does not fit its schema.
     pub async fn decode(&mut self, value: &[u8]) -> Result<(Change, Arc<TablePlan>), ApplyError> {
         let id = tandem_wire::schema_id(value)?;
         let schema = self.schemas.get(id).await?;

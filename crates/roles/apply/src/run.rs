@@ -1,4 +1,4 @@
-//! The loop.
+//! The apply loop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,39 +15,43 @@ use crate::error::ApplyError;
 use crate::metrics::Metrics;
 use crate::plans::Plans;
 
-/// How apply works.
+/// The settings of apply.
 #[derive(Debug, Clone)]
 pub struct ApplyConfig {
-    /// Records folded and written together, at most.
+    /// Records folded and written together at most.
     pub max_records: usize,
 }
 
-/// Everything one apply needs.
+/// Applies changes to Cassandra.
 pub struct Apply {
     /// The log.
     pub kafka: KafkaConfig,
-    /// Where schemas are looked up.
+    /// Where schemas are read.
     pub schemas: SchemaStore,
-    /// Where to write; the plans' tables are prepared.
+    /// Cassandra, with statements prepared for the plans' tables.
     pub target: Target,
     /// The mapped tables.
     pub plans: Vec<Arc<TablePlan>>,
-    /// How to work.
+    /// The settings.
     pub config: ApplyConfig,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
-/// A batch that has been mapped.
+/// A mapped batch.
 struct Mapped {
     records: Vec<InRecord>,
     mutations: Vec<Mutation>,
-    /// Commit times of its live changes, in microseconds since the epoch.
+    /// The commit times of its live changes, in microseconds since the epoch.
     commits_us: Vec<i64>,
 }
 
 impl Apply {
-    /// Applies changes until `stop`, then finishes the batch being written.
+    /// Applies changes until `stop`, then finishes the batch that is being written.
+    ///
+    /// # Errors
+    ///
+    /// Fails on a record that cannot be applied, and if Kafka cannot be read or Cassandra cannot be written.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), ApplyError> {
         let topics = Topics::new(&self.kafka.prefix);
         let names: Vec<String> = self
@@ -133,7 +137,7 @@ async fn map_one(
     mutations: &mut Vec<Mutation>,
     commits_us: &mut Vec<i64>,
 ) -> Result<(), ApplyError> {
-    // A record without a value is a delete tombstone for other consumers; the change itself came before it.
+    // A record without a value is a tombstone for other consumers. The delete itself came in the record before it.
     let Some(value) = &record.value else { return Ok(()) };
     let (change, plan) = plans.decode(value).await?;
     plan.mutations(&change, mutations)?;

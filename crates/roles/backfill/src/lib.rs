@@ -1,16 +1,16 @@
-//! The backfill loop: the rows that were there before, in chunks, each at a borrowed watermark.
+//! The backfill loop: copies the existing rows in chunks, each at the version of a borrowed watermark.
 //!
 //! Invariants:
 //!
 //! - Each chunk borrows its watermark on the connection that reads it, before the read. A change
 //!   that the chunk does not show therefore has a higher version and wins.
-//! - Progress is recorded after Kafka has acknowledged the chunk's records. A backfill that is
-//!   killed reads its last chunk again, which does no harm: equal or lower versions.
-//! - What was copied before a re-snapshot does not count: each re-snapshot has copies of its own, under keys of
-//!   their own (`progress_key`), whose rows are marked ([`Op::Resnapshot`](tandem_model::Op)), so that they
-//!   are written with their NULLs over the cells of before.
-//! - The upper end of a table is read once, after a first watermark was borrowed. Rows with greater
-//!   keys were inserted later and are in the change log.
+//! - Progress is recorded after Kafka has acknowledged the chunk's records. A backfill that is killed reads its last
+//!   chunk again. The replay is harmless, because its versions never overwrite newer changes.
+//! - Copies from before a re-snapshot do not count. Each re-snapshot has its own copies under its own keys
+//!   (`progress_key`). Their rows are marked with [`Op::Resnapshot`](tandem_model::Op), so that their NULLs overwrite
+//!   older cells.
+//! - The upper end of a table is read once, after the first watermark is borrowed. Rows with greater keys are inserted
+//!   later, so they are in the change log.
 
 mod metrics;
 mod progress;

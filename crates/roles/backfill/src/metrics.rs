@@ -1,11 +1,11 @@
-//! What the backfill tells about itself.
+//! The backfill's metrics.
 
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-/// Counters of one backfill. Cheap to clone.
+/// The metrics of one backfill. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     pub(crate) rows: Counter<u64, AtomicU64>,
@@ -14,7 +14,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything under `tandem_backfill_…`.
+    /// Registers every metric under `tandem_backfill_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tandem_backfill");
         registry.register("rows", "Rows published to the backfill topics", self.rows.clone());

@@ -1,4 +1,4 @@
-//! Where the backfill of each table stands, as it is kept in `<prefix>.control`.
+//! The progress of each table's backfill, stored in `<prefix>.control`.
 
 use std::collections::HashMap;
 
@@ -10,34 +10,38 @@ use tandem_wire::control::{
 };
 use tandem_wire::log::{OutRecord, Topics};
 
-/// Progress could not be read.
+/// Why progress could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgressError {
     /// Reading the topic failed.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
-    /// A record of the topic is no progress record.
+    /// A record of the topic is not a valid progress record.
     #[error("backfill progress in the control topic cannot be read: {0}")]
     Decode(#[from] WireError),
 }
 
-/// How far the copies are that count: those begun after the newest re-snapshot.
+/// The progress of the copies that count: those begun after the newest re-snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
-    /// The newest re-snapshot. Without one they are the first copies.
+    /// The newest re-snapshot. Without one these are the first copies.
     pub(crate) resnapshot: Option<Resnapshot>,
-    /// By `database.table`. A table without any has not begun.
+    /// The progress by `database.table`. A table without an entry has not begun.
     pub(crate) tables: HashMap<String, BackfillProgress>,
 }
 
-/// The newest progress of every table's copy, by `database.table`. A table without any has not begun, or
-/// was copied before the newest re-snapshot only.
+/// Reads the newest progress of every table's copy, by `database.table`. A table without an entry has not begun, or was
+/// copied only before the newest re-snapshot.
+///
+/// # Errors
+///
+/// Fails if the control topic cannot be read or holds an invalid record.
 pub async fn read_progress(config: &KafkaConfig) -> Result<HashMap<String, BackfillProgress>, ProgressError> {
     Ok(Copies::read(config).await?.tables)
 }
 
 impl Copies {
-    /// What the control topic says by now.
+    /// Reads the current state from the control topic.
     pub(crate) async fn read(config: &KafkaConfig) -> Result<Self, ProgressError> {
         let (mut resnapshot, mut newest) = (None, HashMap::new());
         for record in read_all(config, &Topics::new(&config.prefix).control()).await? {
@@ -56,7 +60,7 @@ impl Copies {
     }
 }
 
-/// The record that keeps `progress`.
+/// The record that stores `progress`.
 pub(crate) fn progress_record(
     config: &KafkaConfig,
     resnapshot: Option<&Resnapshot>,

@@ -1,4 +1,4 @@
-//! The loop.
+//! The backfill loop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,39 +17,39 @@ use tokio_util::sync::CancellationToken;
 use crate::progress::{Copies, progress_record};
 use crate::{Metrics, ProgressError};
 
-/// First and longest pause before a table's backfill goes on after an error that may pass.
+/// The first and the longest pause before a backfill continues after a transient error.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// Rows in the first chunk, before it is known how wide they are.
+/// Rows in the first chunk, whose width is not known yet.
 const FIRST_CHUNK: usize = 100;
 
-/// How the backfill works.
+/// The settings of the backfill.
 #[derive(Debug, Clone)]
 pub struct BackfillConfig {
-    /// Rows in a chunk, at most.
+    /// Rows in a chunk at most.
     pub chunk_rows: usize,
-    /// About how many bytes a chunk shall have, at most: wide rows make smaller chunks.
+    /// The approximate bytes in a chunk at most. Wide rows make smaller chunks.
     pub chunk_bytes: usize,
-    /// Rows a second, at most; none: as fast as it goes.
+    /// Rows per second at most. `None` means no limit.
     pub max_rows_per_second: Option<u32>,
 }
 
 /// Why the backfill stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
-    /// A query to MySQL.
+    /// A query to MySQL failed.
     #[error(transparent)]
     Mysql(#[from] MysqlError),
-    /// No watermark to borrow.
+    /// No watermark could be borrowed.
     #[error(transparent)]
     Watermark(#[from] WatermarkError),
-    /// Publishing.
+    /// Publishing to Kafka failed.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// Reading Kafka.
+    /// Reading Kafka failed.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
-    /// Reading how far the backfill had come.
+    /// Reading the progress failed.
     #[error(transparent)]
     Progress(#[from] ProgressError),
     /// A row does not fit its table's schema.
@@ -57,13 +57,13 @@ pub enum BackfillError {
     Encode {
         /// The table.
         table: String,
-        /// What does not fit.
+        /// The encoding error.
         source: WireError,
     },
 }
 
 impl BackfillError {
-    /// Whether going on from the last progress may help.
+    /// Whether a retry from the last progress may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Mysql(error) | Self::Watermark(WatermarkError::Mysql(error)) => error.is_transient(),
@@ -78,22 +78,22 @@ impl BackfillError {
 /// A table to copy.
 #[derive(Debug, Clone)]
 pub struct BackfillTable {
-    /// Its definition.
+    /// The definition.
     def: Arc<TableDef>,
-    /// A hash of its plan's layout.
+    /// A hash of the plan's layout.
     mapping: String,
-    /// A hash of its mapping as it is configured.
+    /// A hash of the configured mapping.
     configured: String,
 }
 
 impl BackfillTable {
-    /// The table of a plan, whose layout is `layout`, with what is configured.
+    /// Creates the table of a plan. `layout` is the plan's layout, and `configuration` the configured mapping.
     pub fn new(def: Arc<TableDef>, layout: &str, configuration: &str) -> Self {
         Self { def, mapping: fingerprint(layout), configured: fingerprint(configuration) }
     }
 }
 
-/// Everything one backfill needs.
+/// A backfill.
 pub struct Backfill {
     /// The source.
     pub mysql: Mysql,
@@ -101,27 +101,32 @@ pub struct Backfill {
     pub kafka: KafkaConfig,
     /// Where schemas are registered before their first use.
     pub schemas: SchemaStore,
-    /// What may be borrowed.
+    /// The watermarks to borrow.
     pub watermarks: Watermarks,
     /// The tables to copy.
     pub tables: Vec<BackfillTable>,
-    /// How to work.
+    /// The settings.
     pub config: BackfillConfig,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
 impl Backfill {
-    /// Copies every table that is not yet done, one after the other, and returns when all are.
+    /// Copies every unfinished table, one after the other, and returns when all are finished or at `stop`. Transient
+    /// errors are retried.
+    ///
+    /// # Errors
+    ///
+    /// Fails on an error that a retry cannot fix, such as a row that does not fit its table's schema.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), BackfillError> {
         tokio::select! {
-            outcome = self.patiently() => outcome,
+            outcome = self.retry_until_copied() => outcome,
             () = stop.cancelled() => Ok(()),
         }
     }
 
-    /// Until all is copied, whatever passes in between.
-    async fn patiently(&self) -> Result<(), BackfillError> {
+    /// Copies every table, and retries transient errors until all are copied.
+    async fn retry_until_copied(&self) -> Result<(), BackfillError> {
         let mut pause = BACKOFF.0;
         loop {
             let chunks = self.metrics.chunks.get();
@@ -130,7 +135,7 @@ impl Backfill {
                     if self.metrics.chunks.get() > chunks {
                         pause = BACKOFF.0;
                     }
-                    tracing::warn!(%error, "the backfill pauses and goes on from its last chunk");
+                    tracing::warn!(%error, "the backfill pauses and continues from its last chunk");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(BACKOFF.1);
                 }
@@ -139,7 +144,7 @@ impl Backfill {
         }
     }
 
-    /// Every table, and every table again if a re-snapshot was ordered meanwhile.
+    /// Copies every table, and copies them again if a re-snapshot was ordered in the meantime.
     async fn all_tables(&self) -> Result<(), BackfillError> {
         let producer = Producer::start(&self.kafka).await?;
         let mut copies = Copies::read(&self.kafka).await?;
@@ -156,7 +161,8 @@ impl Backfill {
         }
     }
 
-    /// The rest of a table's copy. One that follows a re-snapshot writes over cells of before it, and says so.
+    /// Copies the rest of a table. The rows of a copy that follows a re-snapshot are marked, so that they overwrite
+    /// older cells.
     async fn table(
         &self,
         producer: &Producer,
@@ -174,7 +180,8 @@ impl Backfill {
             );
             known = None;
         }
-        // The same targets, written in another way: who knows no more than that must know it.
+        // The configured mapping changed, but its targets did not. Record the new fingerprint, because the controller
+        // compares only that.
         if let Some(progress) = known.as_mut().filter(|p| p.configured != *configured) {
             progress.configured.clone_from(configured);
             producer.send(vec![progress_record(&self.kafka, resnapshot, progress)]).await?;
@@ -201,9 +208,9 @@ impl Backfill {
         let upto: Option<Vec<Value>> = key(&progress.upto_key)?;
         let mut after: Option<Vec<Value>> = key(&progress.last_key)?;
         if after.is_some() {
-            tracing::info!(table = name, rows = progress.rows, "the backfill goes on where it was");
+            tracing::info!(table = name, rows = progress.rows, "the backfill continues where it stopped");
         } else if resnapshot.is_some() {
-            tracing::info!(table = name, "the table is copied anew, after a gap in the log");
+            tracing::info!(table = name, "the table is copied again after a log gap");
         }
         let op = if resnapshot.is_some() { Op::Resnapshot } else { Op::Snapshot };
         let least = least(resnapshot);
@@ -256,8 +263,7 @@ impl Backfill {
         }
         if upto.is_none() {
             progress.done = true;
-            // Of this copy there is nothing. An earlier one may stand there, and must be applied before anybody
-            // verifies.
+            // This copy has no rows. The topic may hold an earlier copy, which must be applied before a verification.
             progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
             producer.send(vec![progress_record(&self.kafka, resnapshot, &progress)]).await?;
         }
@@ -266,14 +272,14 @@ impl Backfill {
         Ok(())
     }
 
-    /// How many rows the next chunk may have, after one of `count` rows and `bytes` bytes: not many
-    /// more at once, for the next rows may be wider.
+    /// The rows of the next chunk at most, after a chunk of `count` rows and `bytes` bytes. It grows at most fourfold,
+    /// because the next rows may be wider.
     fn next_limit(&self, limit: usize, count: usize, bytes: usize) -> usize {
         let fit = self.config.chunk_bytes.saturating_mul(count) / bytes.max(1);
         fit.min(limit.saturating_mul(4)).clamp(1, self.config.chunk_rows)
     }
 
-    /// The first progress of a table: its upper end, read after a watermark was borrowed.
+    /// The initial progress of a table. It reads the table's upper end after it has borrowed a watermark.
     async fn begin(
         &self,
         reader: &mut Reader,
@@ -312,8 +318,8 @@ impl Backfill {
     }
 }
 
-/// The lowest version that a copy may borrow: after a re-snapshot one of before it would tie with dual writes
-/// of before it.
+/// The lowest version that a copy may borrow. After a re-snapshot it is the re-snapshot's version: an older one could
+/// tie with dual writes from before the gap.
 fn least(resnapshot: Option<&Resnapshot>) -> Version {
     Version(resnapshot.map_or(i64::MIN, |resnapshot| resnapshot.version))
 }

@@ -9,19 +9,19 @@ use tandem_wire::WireError;
 /// Why capture stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The binlog.
+    /// Reading the binlog failed.
     #[error(transparent)]
     Binlog(#[from] BinlogError),
-    /// A query to MySQL.
+    /// A query to MySQL failed.
     #[error(transparent)]
     Mysql(#[from] MysqlError),
-    /// Publishing.
+    /// Publishing to Kafka failed.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// Reading the last watermark, or the schemas.
+    /// Reading the last watermark or the schemas failed.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
-    /// An event that cannot be carried.
+    /// An event cannot be carried to the log.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     /// The last watermark cannot be read.
@@ -30,36 +30,36 @@ pub enum CaptureError {
     /// The server lacks transactions that were already published.
     #[error(
         "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
-         them. Point mysql.url at a server that has them; if there is none, `tandem resnapshot` lets the log go on \
-         without them and has every table copied anew and verified"
+         them. Point mysql.url at a server that has them; if there is none, `tandem resnapshot` continues the log \
+         without them and copies and verifies every table again"
     )]
     Lost {
-        /// The transactions.
+        /// The missing transactions.
         lost: GtidSet,
     },
-    /// The task that reads the binlog is gone, which it should only be after an error of its own.
+    /// The task that reads the binlog ended without reporting an error.
     #[error("the binlog is no longer read")]
     StreamEnded,
     /// The log would begin between the PREPARE and the decision of XA transactions.
     #[error(
         "{count} XA transactions are prepared on the server and neither committed nor rolled back: a log \
-         cannot begin or go on behind a gap, their rows would not be on it. Decide them (XA RECOVER lists them)"
+         cannot begin, or continue after a gap, without their rows. Commit or roll back each (XA RECOVER lists them)"
     )]
     PreparedBefore {
-        /// How many.
+        /// The number of prepared XA transactions.
         count: usize,
     },
     /// The list of tables changed while a MySQL transaction was partly published.
     #[error(
         "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
-         once with the former list until the transaction is out, then change it"
+         once with the former list until the transaction is published, then change it"
     )]
     TablesChangedInPartial,
-    /// A table was mapped, then not, and now is again.
+    /// A table was removed from the mapping and is mapped again.
     #[error(
         "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
          taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
-         or have every table copied anew (`tandem resnapshot`)"
+         or copy every table again (`tandem resnapshot`)"
     )]
     LogGap {
         /// The change topic.
@@ -70,14 +70,14 @@ pub enum CaptureError {
     NoLog,
     /// A re-snapshot was ordered while another capture publishes.
     #[error(
-        "a capture publishes watermarks, so the log has no gap. If it is to have one all the same, stop every \
-         capture first"
+        "a capture publishes watermarks, so the log has no gap. To order a re-snapshot all the same, stop \
+         every capture first"
     )]
     StillCaptured,
     /// Partitions were added to a change topic.
     #[error(
         "topic `{topic}` has {count} partitions and had {known} at the last watermark: keys would move to other \
-         partitions, and their order would be lost. Migrate anew under another kafka.prefix"
+         partitions, and their order would be lost. Migrate under another kafka.prefix"
     )]
     Repartitioned {
         /// The change topic.
@@ -90,16 +90,16 @@ pub enum CaptureError {
     /// MySQL's clock is far ahead of this machine's.
     #[error(
         "MySQL's clock is {ahead_s} s ahead of this machine's. A watermark at its time would raise every later \
-         version. Set the clocks right (or raise capture.max_clock_ahead_seconds) and start again"
+         version. Correct the clocks (or raise capture.max_clock_ahead_seconds) and start again"
     )]
     ClockAhead {
-        /// By how many seconds.
+        /// The difference in seconds.
         ahead_s: i64,
     },
 }
 
 impl CaptureError {
-    /// Whether this is what a capture meets when another one has taken over.
+    /// Whether this error shows that another capture has taken over.
     pub(crate) fn is_displaced(&self) -> bool {
         matches!(
             self,
@@ -107,7 +107,7 @@ impl CaptureError {
         )
     }
 
-    /// Whether going back to the last watermark may help.
+    /// Whether a restart from the last watermark may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Binlog(error) => error.is_transient(),

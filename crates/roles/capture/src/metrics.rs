@@ -1,4 +1,4 @@
-//! What capture tells about itself.
+//! Capture's metrics.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -29,27 +29,27 @@ pub struct Metrics {
     rows: Family<OfTable, Counter<u64, AtomicU64>>,
 }
 
-/// What row changes are counted by.
+/// The labels of the counter of row changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfTable {
     table: String,
-    /// As in the envelope.
+    /// The operation, as in the change envelope.
     op: &'static str,
 }
 
 impl Metrics {
-    /// Registers everything under `tandem_capture_…`.
+    /// Registers every metric under `tandem_capture_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tandem_capture");
         registry.register("bytes", "Bytes of keys and values published", self.bytes.clone());
         registry.register("transactions", "MySQL transactions published", self.transactions.clone());
         registry.register(
             "out_of_band_rows",
-            "Of the row changes, those that no gateway made, by table",
+            "Row changes that no gateway made, by table",
             self.out_of_band_rows.clone(),
         );
         registry.register("watermarks", "Watermarks published", self.watermarks.clone());
-        registry.register("restarts", "Times capture went back to its last watermark", self.restarts.clone());
+        registry.register("restarts", "Restarts of capture from its last watermark", self.restarts.clone());
         registry.register("standby", "1 while another capture publishes", self.standby.clone());
         registry.register("connected", "1 while the binlog is being read", self.connected.clone());
         registry.register(
@@ -59,7 +59,7 @@ impl Metrics {
         );
         registry.register(
             "source_lag_seconds",
-            "How long before it was read here the last transaction had committed in MySQL; 0 at the binlog's end",
+            "Seconds between the commit of the last transaction in MySQL and its reading here; 0 at the binlog's end",
             self.source_lag_s.clone(),
         );
         registry.register(
@@ -69,19 +69,19 @@ impl Metrics {
         );
     }
 
-    /// Counts row changes of a table that were published.
+    /// Counts published row changes of a table.
     pub(crate) fn published(&self, table: &TableName, op: Op, rows: u64) {
         let labels = OfTable { table: table.to_string(), op: op.letter() };
         self.rows.get_or_create(&labels).inc_by(rows);
     }
 
-    /// Counts row changes of a table that no gateway made; also none, so that a page shows that they are
-    /// counted.
+    /// Counts out-of-band row changes of a table. A call with 0 puts the counter on the metrics page, which shows that
+    /// it is counted.
     pub(crate) fn count_out_of_band(&self, table: &TableName, rows: u64) {
         self.out_of_band_rows.get_or_create(&TableLabel { table: table.to_string() }).inc_by(rows);
     }
 
-    /// Whether it stands by while another capture publishes.
+    /// Whether this capture is a standby while another one publishes.
     pub fn is_standby(&self) -> bool {
         self.standby.get() == 1
     }

@@ -1,5 +1,5 @@
-//! Reading ahead: events are read and decoded on a task of their own, and handed over in chunks, so
-//! that decoding and encoding use two cores and a hand-over is paid for many events.
+//! Prefetch: a separate task reads and decodes events and hands them over in chunks. Decoding and encoding can then
+//! use two cores, and one hand-over serves many events.
 
 use std::sync::Arc;
 
@@ -9,37 +9,37 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::CaptureError;
 
-/// Events in a chunk, at most. It ends earlier when no further event has arrived.
+/// Events in a chunk at most. A chunk ends earlier when no further event has arrived.
 const CHUNK_EVENTS: usize = 512;
 
-/// A chunk ends with the event that brings it to so many bytes.
+/// A chunk ends with the event that brings it to this many bytes.
 const CHUNK_BYTES: usize = 128 << 10;
 
-/// What may wait to be taken, in KiB. An event that is larger by itself waits until it is alone.
-const AHEAD_KIB: usize = 4 << 10;
+/// The prefetched events at most, in KiB. A single event that is larger waits until no other is prefetched.
+const PREFETCH_KIB: usize = 4 << 10;
 
-/// About what an event takes besides its row images, in bytes.
-const EVENT: usize = 256;
+/// The approximate size of an event without its row images, in bytes.
+const EVENT_OVERHEAD: usize = 256;
 
-/// Decoded events, and the room that they take from [`AHEAD_KIB`] until the last is taken.
+/// Decoded events. They hold a permit on [`PREFETCH_KIB`] until the last one is taken.
 struct Chunk {
     events: std::vec::IntoIter<BinlogEvent>,
     _room: OwnedSemaphorePermit,
 }
 
-/// A binlog stream that is read ahead.
+/// A binlog stream with prefetch.
 pub(crate) struct Prefetch {
     chunks: mpsc::UnboundedReceiver<Result<Chunk, BinlogError>>,
     chunk: Option<Chunk>,
 }
 
 impl Prefetch {
-    /// Begins to read. The task ends with this, or after the first error, which it hands over.
+    /// Starts to read. The task ends when this is dropped, or after the first error, which it hands over.
     pub(crate) fn of(stream: BinlogStream) -> Self {
         let (sender, chunks) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             tokio::select! {
-                // Nobody hears of an error if nobody reads any more.
+                // The receiver may be gone; the error is then dropped.
                 error = read(stream, &sender) => { let _ = sender.send(Err(error)); }
                 () = sender.closed() => {}
             }
@@ -47,7 +47,7 @@ impl Prefetch {
         Self { chunks, chunk: None }
     }
 
-    /// The next event, if it is in the chunk at hand.
+    /// The next event, if the current chunk has one.
     pub(crate) fn take(&mut self) -> Option<BinlogEvent> {
         let event = self.chunk.as_mut()?.events.next();
         if event.is_none() {
@@ -56,7 +56,7 @@ impl Prefetch {
         event
     }
 
-    /// Waits for the next chunk; returns at once while one is at hand. Cancelling it loses nothing.
+    /// Waits for the next chunk. Returns at once while the current chunk has events. It is safe to cancel.
     pub(crate) async fn ready(&mut self) -> Result<(), CaptureError> {
         if self.chunk.is_none() {
             self.chunk = Some(self.chunks.recv().await.ok_or(CaptureError::StreamEnded)??);
@@ -64,7 +64,7 @@ impl Prefetch {
         Ok(())
     }
 
-    /// Whether all that was read has been taken.
+    /// Whether every event read so far has been taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.chunk.is_none() && self.chunks.is_empty()
     }
@@ -75,12 +75,12 @@ async fn read(
     mut stream: BinlogStream,
     chunks: &mpsc::UnboundedSender<Result<Chunk, BinlogError>>,
 ) -> BinlogError {
-    let space = Arc::new(Semaphore::new(AHEAD_KIB));
+    let space = Arc::new(Semaphore::new(PREFETCH_KIB));
     loop {
         let (events, error) = gather(&mut stream).await;
         let bytes: usize = events.iter().map(size).sum();
-        let kib = bytes.div_ceil(1024).min(AHEAD_KIB) as u32;
-        let room = Arc::clone(&space).acquire_many_owned(kib).await.expect("nobody closes this semaphore");
+        let kib = bytes.div_ceil(1024).min(PREFETCH_KIB) as u32;
+        let room = Arc::clone(&space).acquire_many_owned(kib).await.expect("the semaphore is never closed");
         let _ = chunks.send(Ok(Chunk { events: events.into_iter(), _room: room }));
         if let Some(error) = error {
             return error;
@@ -88,7 +88,7 @@ async fn read(
     }
 }
 
-/// Waits for an event, and takes those that have arrived already.
+/// Waits for an event, and adds those that have arrived already.
 async fn gather(stream: &mut BinlogStream) -> (Vec<BinlogEvent>, Option<BinlogError>) {
     let mut events = Vec::new();
     let mut bytes = 0;
@@ -110,5 +110,5 @@ async fn gather(stream: &mut BinlogStream) -> (Vec<BinlogEvent>, Option<BinlogEr
 }
 
 fn size(event: &BinlogEvent) -> usize {
-    EVENT + if let BinlogEvent::Rows(rows) = event { rows.images.bytes() } else { 0 }
+    EVENT_OVERHEAD + if let BinlogEvent::Rows(rows) = event { rows.images.bytes() } else { 0 }
 }

@@ -1,24 +1,23 @@
-//! Going on behind a gap in the log.
+//! The re-snapshot: continues the log after a log gap.
 //!
-//! What capture can no longer read (purged binlogs, an event that cannot be carried, transactions that a
-//! fail-over lost) is a gap: what MySQL did in it stands on no topic, and no one can say which rows it
-//! changed. A re-snapshot lets the log go on at what MySQL has executed by now, and has every row written again.
+//! A log gap is what capture can no longer read: purged binlogs, an event that cannot be carried, or transactions
+//! that a fail-over lost. The changes in the gap are on no topic, so nobody can tell which rows they changed. A
+//! re-snapshot continues the log at what MySQL has executed by now, and every row is written again.
 //!
 //! Invariants:
 //!
-//! - The watermark behind the gap and the record of the re-snapshot are one Kafka transaction, under capture's
-//!   transactional id: no other capture publishes in between.
-//! - The watermark does not make capture look alive: its clock is that of the last one. So the gates of the
-//!   controller that ask for a capture that runs stay shut until one does, and by then the record of the re-snapshot
-//!   has long been seen.
-//! - That watermark's version is minted after the last one's, as every other is, so versions go on rising
-//!   in the order of the log. Its GTID set is what the server had executed, no more: what a fail-over lost is
-//!   not in it, and what a repair or a copy borrows stays below what it reads.
-//! - No copy of before it counts any more (`progress_key`), and with the copies every full verification
-//!   of before. A copy behind it writes NULLs over the cells of before the gap, so no value stays that
-//!   became NULL in it. Rows that were deleted in it are found, as rows that Cassandra alone has, by the full
-//!   verification that the migration cannot go on without.
-//! - Whatever was under way borrowed from before the gap: its versions are lower than the copy's.
+//! - The watermark after the gap and the record of the re-snapshot are one Kafka transaction, under capture's
+//!   transactional id. No other capture can publish in between.
+//! - The watermark does not make capture look alive, because it repeats the clock of the last one. The controller's
+//!   gates that require a running capture therefore stay unmet until one runs. By then the record of the re-snapshot
+//!   has long been read.
+//! - The watermark's version is minted after that of the last one, as always. Versions therefore keep rising in the
+//!   order of the log. Its GTID set is exactly what the server had executed. It excludes transactions that a
+//!   fail-over lost, and a repair or a copy never borrows a version above what it reads.
+//! - Copies from before the re-snapshot no longer count (`progress_key`), and neither do earlier full verifications.
+//!   The new copy writes NULLs over older cells, so a value that became NULL in the gap does not survive. Rows that
+//!   were deleted in the gap exist only in Cassandra. The full verification, which the rollout requires, finds them.
+//! - Work that was in progress borrowed a version from before the gap, so its versions are lower than the copy's.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -34,26 +33,30 @@ use tandem_wire::log::{OutRecord, Topics};
 
 use crate::error::CaptureError;
 use crate::run::{Capture, watermark_record};
-use crate::standby::{self, Patience};
+use crate::standby::{self, Timeouts};
 
-/// What lies between the log and the server.
+/// The difference between the log and the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogGap {
     /// The last watermark.
     pub last: Watermark,
-    /// What the server has executed.
+    /// The transactions that the server has executed.
     pub executed: GtidSet,
-    /// Of what it has executed, what is not on the log.
+    /// The executed transactions that are not on the log.
     pub not_captured: GtidSet,
-    /// Of that, what stands in no binlog of the server any more. Where there is nothing of this kind, capture can
-    /// go on by itself, unless it stops at an event.
+    /// The transactions of `not_captured` that are in no binlog of the server any more. If this is empty, capture can
+    /// continue by itself, unless it stops at an event.
     pub purged: GtidSet,
-    /// What is on the log and the server lacks.
+    /// The transactions on the log that the server lacks.
     pub lost: GtidSet,
 }
 
 impl Capture {
-    /// The gap as it is now. Changes nothing.
+    /// Reads the current gap. It changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no log yet, or if Kafka or MySQL cannot be read.
     pub async fn gap(&self) -> Result<LogGap, CaptureError> {
         let topics = Topics::new(&self.kafka.prefix);
         match Admin::connect(&self.kafka).await?.partitions(&topics.watermarks()).await {
@@ -65,12 +68,16 @@ impl Capture {
         LogGap::of(last, &mut reader).await
     }
 
-    /// Lets the log go on at what the server has executed by now. Refused while another capture publishes (one that
-    /// hangs is not noticed, and fenced), and while an XA transaction is prepared, as far as that may be asked:
-    /// its rows would be on the log only in part.
+    /// Continues the log at what the server has executed by now. A capture that hangs is not noticed, but it is fenced.
+    ///
+    /// # Errors
+    ///
+    /// Fails while another capture publishes, and while an XA transaction is prepared, because only part of its rows
+    /// would be on the log. The second check needs the privilege for XA RECOVER. Also fails if there is no log yet,
+    /// or on an error of Kafka or MySQL.
     pub async fn resnapshot(&self, reason: &str) -> Result<Resnapshot, CaptureError> {
         let topics = Topics::new(&self.kafka.prefix);
-        if standby::publishes(&self.kafka, &Patience::of(self.config.idle)).await? {
+        if standby::publishes(&self.kafka, &Timeouts::of(self.config.idle)).await? {
             return Err(CaptureError::StillCaptured);
         }
         let publisher =
@@ -84,7 +91,7 @@ impl Capture {
         let watermark = Watermark {
             source: last.source,
             gtid_set: executed.clone(),
-            // It covers no position until the stream has reached one.
+            // It has no position until the stream has reached one.
             position: BinlogPosition::default(),
             version: Minter::after(last.version).watermark(clock_us),
             offsets: BTreeMap::new(),
@@ -110,8 +117,8 @@ impl Capture {
         Ok(resnapshot)
     }
 
-    /// Where each change topic ends for the watermark behind the gap: where the last one said, and now, where a
-    /// topic is new to it. One that is not there yet is capture's to take in.
+    /// The end offsets of the change topics for the watermark after the gap: those of the last watermark, and the
+    /// current ends of topics that are new to it. Capture adds topics that do not exist yet.
     async fn ends(
         &self,
         topics: &Topics,
@@ -152,7 +159,7 @@ impl LogGap {
         })
     }
 
-    /// How old the log's end is, by this machine's clock.
+    /// The age of the log's end, by this machine's clock.
     pub fn age(&self) -> Duration {
         Duration::from_micros((now_us() - self.last.clock_us).max(0) as u64)
     }

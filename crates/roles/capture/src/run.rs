@@ -1,4 +1,4 @@
-//! The loop around the assembler.
+//! The capture loop around the assembler.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,52 +19,52 @@ use tokio_util::sync::CancellationToken;
 use crate::error::CaptureError;
 use crate::metrics::Metrics;
 use crate::prefetch::Prefetch;
-use crate::standby::{self, Patience, Since};
+use crate::standby::{self, Since, Timeouts};
 
-/// First and longest pause before capture starts again from its last watermark.
+/// The first and the longest pause before capture goes back to its last watermark.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 
-/// How capture works.
+/// The settings of capture.
 #[derive(Debug, Clone)]
 pub struct CaptureConfig {
     /// The source's name: the key of its watermarks.
     pub source: String,
     /// The mapped tables.
     pub tables: Vec<TableName>,
-    /// Records in one Kafka transaction, at most (one binlog event may overshoot it).
+    /// Records in one Kafka transaction at most. One binlog event may exceed it.
     pub max_records: usize,
-    /// Bytes of keys and values in one Kafka transaction, at most (one event may overshoot it). As much is kept
-    /// of the rows of prepared XA transactions.
+    /// Bytes of keys and values in one Kafka transaction at most. One event may exceed it. The same limit applies to
+    /// the buffered rows of prepared XA transactions.
     pub max_bytes: usize,
     /// The longest time between two watermarks.
     pub idle: Duration,
-    /// The least time between a Kafka transaction with changes and the next, if that is not full or due by
-    /// `idle`: each costs the brokers and the consumers as much as many records. A change that comes after a
+    /// The minimum time between a Kafka transaction with changes and the next one, unless that is full or due by
+    /// `idle`. A Kafka transaction costs the brokers and the consumers as much as many records. A change after a
     /// pause is published at once.
     pub linger: Duration,
-    /// How far a commit time may lie ahead of this machine's clock.
+    /// How far a commit time may be ahead of this machine's clock.
     pub max_clock_ahead: Duration,
-    /// Whether a record without a value follows each DELETE.
+    /// Whether a tombstone (a record without a value) follows each DELETE.
     pub tombstones: bool,
 }
 
 /// Why a term ended.
 enum Ended {
-    /// Another capture has taken over, as it seems.
+    /// Another capture seems to have taken over.
     Displaced(Displaced),
     Failed(CaptureError),
 }
 
-/// What ended a term, if another capture seems to have.
+/// The end of a term by another capture, as far as this one can tell.
 struct Displaced {
     error: CaptureError,
-    /// Whether no other capture had been seen to publish before that term either.
+    /// Whether this is the second displacement in a row without another capture that publishes.
     again: bool,
 }
 
-/// Everything one capture needs.
+/// A capture.
 pub struct Capture {
-    /// The source, for questions.
+    /// The source, for queries.
     pub mysql: Mysql,
     /// The source, for its binlog.
     pub binlog: MysqlConfig,
@@ -72,15 +72,19 @@ pub struct Capture {
     pub kafka: KafkaConfig,
     /// Where schemas are registered before their first use.
     pub schemas: SchemaStore,
-    /// How to work.
+    /// The settings.
     pub config: CaptureConfig,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
 impl Capture {
-    /// Reads the binlog into Kafka until `stop`. Whatever may pass is retried for ever from the
-    /// last committed watermark; what cannot pass is returned.
+    /// Publishes the binlog to Kafka until `stop`. Transient errors are retried without limit from the last committed
+    /// watermark.
+    ///
+    /// # Errors
+    ///
+    /// Returns errors that a retry cannot fix, such as a log gap or an event that cannot be carried.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CaptureError> {
         for table in &self.config.tables {
             self.metrics.count_out_of_band(table, 0);
@@ -121,14 +125,15 @@ impl Capture {
 
     /// Waits while another capture publishes, then captures until something fails.
     async fn term(&self, displaced: Option<Displaced>) -> Result<(), Ended> {
-        let patience = Patience::of(self.config.idle);
+        let timeouts = Timeouts::of(self.config.idle);
         let after = if displaced.is_some() { Since::Now } else { Since::LastWatermark };
         let others =
-            standby::wait(&self.kafka, &patience, after, &self.metrics).await.map_err(Ended::Failed)?;
+            standby::wait(&self.kafka, &timeouts, after, &self.metrics).await.map_err(Ended::Failed)?;
         self.metrics.standby.set(0);
         let alone = displaced.is_some() && !others;
         match displaced {
-            // Twice it was no capture of this log that reads under the same id: nobody would ever give way.
+            // The second clash in a row, and no other capture of this log publishes. Some other client uses the same
+            // replica id, so waiting would not end.
             Some(Displaced { error: clash @ CaptureError::Binlog(_), again: true }) if alone => {
                 return Err(Ended::Failed(clash));
             }
@@ -140,12 +145,12 @@ impl Capture {
         }
     }
 
-    /// From the last watermark until something fails. Dropped at any point, it leaves at most an
-    /// open Kafka transaction, which the next session's `init_transactions` aborts.
+    /// Captures from the last watermark until something fails. If it is dropped, it leaves at most an open Kafka
+    /// transaction, which the `init_transactions` of the next session aborts.
     async fn session(&self) -> Result<(), CaptureError> {
         let topics = Topics::new(&self.kafka.prefix);
-        // First fence any older capture, then read the last watermark: in the other order, the older
-        // one could still commit another.
+        // Fence any older capture before reading the last watermark. In the other order, the older one could still
+        // commit another watermark.
         let publisher =
             TransactionalPublisher::start(&self.kafka, &topics.capture_transactional_id()).await?;
         let admin = Admin::connect(&self.kafka).await?;
@@ -154,7 +159,7 @@ impl Capture {
             let topic = topics.changes(table);
             partitions.insert(topic.clone(), admin.partitions(&topic).await?);
         }
-        // An answer that takes longer than the stream may be silent will not come.
+        // The timeout for queries is the time that the stream may be silent.
         let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
         let last = self.last_watermark(&topics).await?;
         let resumed = last.is_some();
@@ -201,11 +206,11 @@ impl Capture {
         tracing::info!(gtid_set = %last.gtid_set, version = %last.version, partial = last.partial.is_some(), "reading the binlog");
         self.metrics.connected.set(1);
         let mut events = Prefetch::of(stream);
-        // The rows of a large XA transaction, which are read again when it commits.
+        // The stream that reads the rows of a large XA transaction again when it commits.
         let mut again: Option<Prefetch> = None;
         let ends = Arc::new(Mutex::new(ends));
         let mut publication = None;
-        // A new log begins with a watermark at once: nothing can be borrowed before there is one.
+        // A new log begins with a watermark at once, because nothing can be borrowed before there is one.
         let mut idle_at = Instant::now() + if resumed { self.config.idle } else { Duration::ZERO };
         let mut next_at = Instant::now();
 
@@ -233,8 +238,8 @@ impl Capture {
             let whole = caught_up && !assembler.is_empty() && !assembler.in_transaction();
             let lingers = Instant::now() < next_at;
             if publication.is_none() && (full || whole && !lingers || idle) {
-                // MySQL's clock is asked only when there is nothing left to read: a watermark's clock
-                // must not run ahead of changes that are still to come from the binlog's past.
+                // Ask for MySQL's clock only when everything is read. A watermark's clock must not be ahead of older
+                // changes that are still unread in the binlog.
                 let clock = if idle && caught_up && assembler.is_empty() {
                     Some(self.clock(&mut reader).await?)
                 } else {
@@ -279,7 +284,7 @@ impl Capture {
         }
     }
 
-    /// Whether the batch is to be published as it is.
+    /// Whether the batch has reached its size limit.
     fn is_full(&self, assembler: &Assembler) -> bool {
         assembler.len() >= self.config.max_records || assembler.bytes() >= self.config.max_bytes
     }
@@ -294,8 +299,8 @@ impl Capture {
         Ok(BinlogStream::open(config, from, move |table| wanted.contains(table)).await?)
     }
 
-    /// A stream that begins with one transaction of the past, or, among others, comes to it. It poses as
-    /// another replica than the one that goes on reading.
+    /// Opens a stream that contains one past transaction, possibly after others. It uses another replica id than the
+    /// main stream, which continues.
     async fn transaction(
         &self,
         reader: &mut Reader,
@@ -341,8 +346,8 @@ impl Capture {
         Ok(published)
     }
 
-    /// Whether a topic holds a committed record, or has held some before retention took them. What an
-    /// aborted transaction has left (that of a capture killed before its first watermark) is none.
+    /// Whether a topic has a committed record, or had one that retention has removed. Records of an aborted transaction,
+    /// such as that of a capture killed before its first watermark, do not count.
     async fn holds_changes(&self, admin: &Admin, topic: &str, ends: &[i64]) -> Result<bool, CaptureError> {
         if admin.first_offsets(topic, ends.len() as i32).await?.iter().any(|first| *first > 0) {
             return Ok(true);
@@ -355,8 +360,7 @@ impl Capture {
         Ok(false)
     }
 
-    /// MySQL's clock, refused where it is far ahead: once it is in a version, every later version
-    /// lies above it.
+    /// Reads MySQL's clock. Fails if it is far ahead, because once it is in a version, every later version is above it.
     pub(crate) async fn clock(&self, reader: &mut Reader) -> Result<i64, CaptureError> {
         let clock = reader.clock_us().await?;
         let ahead = clock - now_us();
@@ -371,8 +375,10 @@ impl Capture {
         Ok(Some(decode_watermark(record.value.as_deref().unwrap_or_default())?))
     }
 
-    /// Asked after the set of what is executed: whatever is prepared in it and undecided now is seen. Where
-    /// this may not be asked, its XA COMMIT is noticed.
+    /// Fails if an XA transaction is prepared.
+    ///
+    /// Call this after reading the executed set, so that it sees every transaction that is prepared in the set and
+    /// still pending. Without the privilege for this check, capture notices the XA COMMIT of such a transaction.
     pub(crate) async fn nothing_prepared(&self, reader: &mut Reader) -> Result<(), CaptureError> {
         match reader.prepared().await? {
             Some(count) if count > 0 => Err(CaptureError::PreparedBefore { count }),
@@ -380,8 +386,8 @@ impl Capture {
         }
     }
 
-    /// Where a log begins: everything that the server has executed by now. It covers no position
-    /// until the stream has reached one.
+    /// The watermark that begins a log: everything that the server has executed by now. It has no position until the
+    /// stream has reached one.
     async fn first_watermark(&self, reader: &mut Reader) -> Result<Watermark, CaptureError> {
         let clock_us = self.clock(reader).await?;
         let gtid_set = reader.executed().await?;
@@ -399,7 +405,7 @@ impl Capture {
     }
 }
 
-/// What a committed Kafka transaction held.
+/// The contents of a committed Kafka transaction.
 struct Published {
     transactions: u64,
     bytes: u64,
@@ -407,7 +413,7 @@ struct Published {
     out_of_band_rows: BTreeMap<TableName, u64>,
 }
 
-/// The watermark's record, with the offsets that this transaction's records got.
+/// The record of a watermark, with the offsets that Kafka assigned to this transaction's records.
 pub(crate) fn watermark_record(
     topic: Arc<str>,
     mut watermark: Watermark,
@@ -431,7 +437,7 @@ pub(crate) fn watermark_record(
     }
 }
 
-/// Waits for the publication under way.
+/// Waits for the publication in progress.
 async fn finished<F: Future + Unpin>(publication: &mut Option<F>) -> F::Output {
     match publication {
         Some(publication) => publication.await,
@@ -439,7 +445,7 @@ async fn finished<F: Future + Unpin>(publication: &mut Option<F>) -> F::Output {
     }
 }
 
-/// The replica id of a second connection: another one, and not 0, which is none.
+/// The replica id of a second connection. It differs from the first and is not 0, which is not a valid id.
 fn second_server_id(first: u32) -> u32 {
     match first ^ 0x8000_0000 {
         0 => 1,
@@ -447,7 +453,7 @@ fn second_server_id(first: u32) -> u32 {
     }
 }
 
-/// How old what an event tells of is, by this machine's clock. An idle server tells of now.
+/// The age of an event's transaction, by this machine's clock. For an idle server it is 0.
 fn behind_us(event: &BinlogEvent, now_us: i64) -> Option<i64> {
     match event {
         BinlogEvent::Begin { commit_us, .. }

@@ -1,10 +1,12 @@
-//! Whose turn it is to capture.
+//! Standby: waits while another capture publishes.
 //!
-//! A capture that works shows it: it publishes a watermark at least once in `watermark_interval_ms`, whether or
-//! not there are changes. So who starts looks at the watermarks first, and stands by while they keep
-//! coming; when they stop, it takes over. Nothing rests on this guess: whoever takes over fences the one
-//! before it (a transactional id of Kafka's), so two that try at once, or one that goes on after
-//! it was stopped for a while, cannot both publish. The one that was fenced stands by in its turn.
+//! A working capture publishes a watermark at least once in `watermark_interval_ms`, with or without changes. A
+//! capture that starts therefore watches the watermarks first. It is a standby while they keep coming, and takes over
+//! when they stop.
+//!
+//! Safety does not depend on this guess. A capture that takes over fences the one before it through Kafka's
+//! transactional id. Two captures that start at once, or one that resumes after a pause, can therefore never both
+//! publish. The fenced capture becomes a standby.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,68 +18,68 @@ use tokio::time::Instant;
 use crate::error::CaptureError;
 use crate::metrics::Metrics;
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the watermarks are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long nothing may be published by others before this capture takes over.
-pub(crate) struct Patience {
-    /// Where nobody is known to publish: a start after a crash should not take long.
+/// How long other captures must be silent before this one takes over.
+pub(crate) struct Timeouts {
+    /// If no other capture is known to publish. It is short, so that a start after a crash is fast.
     starting: Duration,
-    /// Where another one did publish.
-    standing: Duration,
-    /// Where another one was met that has perhaps only just begun: it has yet to start its publisher and
-    /// to read the binlog.
-    met: Duration,
+    /// If another capture was seen to publish.
+    standby: Duration,
+    /// If this capture was displaced by another one that may have just started, and has yet to start its publisher
+    /// and to read the binlog.
+    displaced: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     /// For captures that publish a watermark at least every `interval`.
     pub(crate) fn of(interval: Duration) -> Self {
-        let standing = (interval * 6).max(Duration::from_secs(3));
-        Self { starting: standing / 2, standing, met: standing * 5 }
+        let standby = (interval * 6).max(Duration::from_secs(3));
+        Self { starting: standby / 2, standby, displaced: standby * 5 }
     }
 }
 
-/// From when on silence counts.
+/// The start of the silence that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Since {
-    /// From the last watermark, by its own clock; one that is old costs no waiting.
+    /// The time of the last watermark, by its own clock. An old watermark therefore causes no wait.
     LastWatermark,
-    /// From now: another capture was met, and has perhaps not published yet.
+    /// Now: another capture has taken over and may not have published yet.
     Now,
 }
 
 /// Whether another capture publishes.
-pub(crate) async fn publishes(kafka: &KafkaConfig, patience: &Patience) -> Result<bool, CaptureError> {
+pub(crate) async fn publishes(kafka: &KafkaConfig, timeouts: &Timeouts) -> Result<bool, CaptureError> {
     let topic = Topics::new(&kafka.prefix).watermarks();
     let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
     let mut tail = TailReader::start(kafka, vec![(topic, 0, last.offset + 1)]).await?;
-    let quiet_at = Instant::now() + patience.standing;
+    let quiet_at = Instant::now() + timeouts.standby;
     while Instant::now() < quiet_at {
-        if !tail.next_batch(1, LOOK).await?.is_empty() {
+        if !tail.next_batch(1, POLL_INTERVAL).await?.is_empty() {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Waits until nobody else publishes. Whether somebody did.
+/// Waits until no other capture publishes. Returns whether one did.
 pub(crate) async fn wait(
     kafka: &KafkaConfig,
-    patience: &Patience,
+    timeouts: &Timeouts,
     since: Since,
     metrics: &Metrics,
 ) -> Result<bool, CaptureError> {
     let topic = Topics::new(&kafka.prefix).watermarks();
     let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
     let (mut limit, age) = match since {
-        Since::Now => (patience.met, Duration::ZERO),
+        Since::Now => (timeouts.displaced, Duration::ZERO),
         Since::LastWatermark => {
             let watermark = decode_watermark(last.value.as_deref().unwrap_or_default())?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            // MySQL's clock; one that is ahead of this machine's says nothing of the age.
+            // This is MySQL's clock. If it is ahead of this machine's, the age is unknown and counts as 0.
             let published = Duration::from_micros(watermark.clock_us.max(0) as u64);
-            (patience.starting, now.saturating_sub(published))
+            (timeouts.starting, now.saturating_sub(published))
         }
     };
     if age >= limit {
@@ -87,7 +89,7 @@ pub(crate) async fn wait(
     let mut tail = TailReader::start(kafka, vec![(topic, 0, last.offset + 1)]).await?;
     let mut others = false;
     while Instant::now() < quiet_at {
-        if tail.next_batch(1000, LOOK).await?.is_empty() {
+        if tail.next_batch(1000, POLL_INTERVAL).await?.is_empty() {
             continue;
         }
         if !others {
@@ -95,7 +97,7 @@ pub(crate) async fn wait(
         }
         others = true;
         metrics.standby.set(1);
-        limit = patience.standing;
+        limit = timeouts.standby;
         quiet_at = Instant::now() + limit;
     }
     let quiet_ms = limit.as_millis();

@@ -1,4 +1,4 @@
-//! What a controller is made of and how it works.
+//! The configuration of a controller, its parts, and its errors.
 
 use std::time::Duration;
 
@@ -10,37 +10,37 @@ use crate::measure::counters::MetricNames;
 use crate::measure::log_state::MappedTable;
 use crate::metrics::Metrics;
 
-/// How a controller works.
+/// The settings of a controller.
 #[derive(Debug, Clone)]
 pub struct ControllerConfig {
-    /// Places and gates.
+    /// The rollout plan and its gates.
     pub policy: Policy,
-    /// What the gateways are told beside the phase.
+    /// What the phase record tells the gateways besides the phase.
     pub serving: Serving,
-    /// Whether it walks on by itself where no record of the phase says so yet.
+    /// Whether it advances automatically. This applies until a phase record exists.
     pub auto: bool,
-    /// The addresses of metrics pages: of every gateway, and of capture where writers are counted.
+    /// The addresses of the metrics pages of every gateway, and of capture if its out-of-band rows are counted.
     pub gateways: Vec<String>,
-    /// Which metrics stand for what.
+    /// The names of the metrics to read.
     pub metric_names: MetricNames,
-    /// Between two rounds of measuring.
+    /// The time between two rounds of measuring.
     pub interval: Duration,
-    /// The longest time over which rates are taken.
+    /// The longest time over which rates are computed.
     pub window: Duration,
-    /// Who may use the API. With none, everybody who reaches it.
+    /// The tokens of the API. Without tokens everybody who can reach the API may use it.
     pub tokens: Vec<Token>,
 }
 
 /// Why a controller ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
-    /// Kafka refused.
+    /// A Kafka client failed.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
-    /// Kafka refused.
+    /// A Kafka client failed.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// Its API is no longer served.
+    /// The API is no longer served.
     #[error("the controller's API is no longer served: {0}")]
     Serve(std::io::Error),
     /// The log cannot be read.
@@ -48,14 +48,14 @@ pub enum ControllerError {
     Log(String),
 }
 
-/// A controller, active or waiting to be.
+/// A controller, active or standby.
 pub struct Controller {
     /// The log.
     pub kafka: KafkaConfig,
     /// The migrated tables.
     pub tables: Vec<MappedTable>,
-    /// How it works.
+    /// The settings.
     pub config: ControllerConfig,
-    /// What it tells about itself.
+    /// The controller's metrics.
     pub metrics: Metrics,
 }

@@ -1,10 +1,10 @@
-//! The executor: which controller is the active one, and what the active one does.
+//! The controller's loop: election, and the rounds of the active controller.
 //!
-//! - One partition of the audit topic, in a consumer group of all controllers, is the seat: whoever
-//!   has it is the active one.
-//! - That alone would let a controller that was stopped for a while write when it goes on. So each
-//!   one that takes the seat starts a transactional publisher under one id, which fences every older
-//!   one, and only then reads the phase.
+//! - Leadership is one partition of the audit topic in a consumer group of all controllers. Its owner is the
+//!   active controller.
+//! - Ownership alone would let a controller that was paused for a while write after it resumes. Each new leader
+//!   therefore first starts a transactional publisher under a shared id, which fences every older one, and only
+//!   then reads the phase.
 //! - A change is one Kafka transaction: the next phase record and its entry of the audit trail.
 
 use std::fmt::Debug;
@@ -22,56 +22,60 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::server::{Api, serve};
 use crate::config::{Controller, ControllerError};
-use crate::lead::active::{Active, Turn};
+use crate::lead::active::{Active, Round};
 use crate::lead::leadership::Leadership;
 use crate::lead::outcome::{Ended, Failure};
 use crate::measure::log_watch::LogWatch;
 use crate::measure::window::Window;
 use crate::order::{Command, Refusal, View};
 
-/// Between two looks at who leads.
-const LOOK: Duration = Duration::from_millis(100);
-/// Before trying again what Kafka did not do.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Orders that wait.
-const ORDERS: usize = 16;
+/// How often leadership is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The pause before a retry after Kafka failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Queued orders at most.
+const MAX_ORDERS: usize = 16;
 
 impl Controller {
-    /// Serves the API on `listener` and takes its turns as the active controller, until `stop`.
+    /// Serves the API on `listener` until `stop`. Acts as the active controller while it holds leadership.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the API can no longer be served, or on an error of Kafka or of the log that a retry does not fix.
     pub async fn run<L: Listener<Addr: Debug>>(
         self,
         listener: L,
         stop: CancellationToken,
     ) -> Result<(), ControllerError> {
-        let (commands, mut orders) = mpsc::channel(ORDERS);
+        let (commands, mut orders) = mpsc::channel(MAX_ORDERS);
         let (views, view) = watch::channel(View::Standby);
         let api = Api { view, commands, tokens: self.config.tokens.clone(), kafka: self.kafka.clone() };
         let (failing, mut failures) = mpsc::channel(1);
         let serving = serve(api, listener, stop.clone());
         let served = tokio::spawn(async move {
             if let Err(error) = serving.await {
-                // Without a receiver the controller has ended already.
+                // If the receiver is gone, the controller has ended already.
                 let _ = failing.send(error).await;
             }
         });
         let outcome = loop {
             let term = tokio::select! {
                 term = self.term(&mut orders, &views, &stop) => term,
-                // Without it nobody can give an order or look.
+                // Without the API nobody can give orders or see the state.
                 Some(error) = failures.recv() => break Err(ControllerError::Serve(error)),
             };
             match term {
                 Ok(Ended::Stopped) => break Ok(()),
                 Ok(Ended::Lost | Ended::Fenced) => {}
                 Err(Failure { error, retriable: true }) => {
-                    tracing::warn!(%error, "Kafka does not do what the controller needs: trying again");
+                    tracing::warn!(%error, "the controller failed on Kafka: retrying");
                 }
                 Err(Failure { error, retriable: false }) => break Err(error),
             }
             self.stand_by(&views);
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
             }
         };
         self.stand_by(&views);
@@ -84,7 +88,7 @@ impl Controller {
         views.send_replace(View::Standby);
     }
 
-    /// Waits for leadership, and is the active controller while it has it.
+    /// Waits for leadership, and acts as the active controller while it holds it.
     async fn term(
         &self,
         orders: &mut mpsc::Receiver<Command>,
@@ -101,10 +105,10 @@ impl Controller {
             if stop.is_cancelled() {
                 break Ok(Ended::Stopped);
             }
-            match leadership.is_held(LOOK).await {
+            match leadership.is_held(POLL_INTERVAL).await {
                 Err(error) => break Err(error.into()),
                 Ok(true) => match self.lead(&mut leadership, orders, views, stop).await {
-                    // The membership is kept: leaving would make the others elect anew.
+                    // Keep the membership: leaving the group would trigger another election.
                     Ok(Ended::Lost) => self.stand_by(views),
                     ended => break ended,
                 },
@@ -119,7 +123,7 @@ impl Controller {
         outcome
     }
 
-    /// Acts until leadership is lost.
+    /// Acts as the active controller until leadership is lost.
     async fn lead(
         &self,
         leadership: &mut Leadership,
@@ -169,11 +173,11 @@ impl Controller {
                 }
                 return Ok(Ended::Lost);
             }
-            let turn = tokio::select! {
-                turn = active.turn(command, views) => turn?,
+            let round = tokio::select! {
+                round = active.round(command, views) => round?,
                 () = stop.cancelled() => return Ok(Ended::Stopped),
             };
-            if let Turn::Over(ended) = turn {
+            if let Round::Over(ended) = round {
                 return Ok(ended);
             }
         }

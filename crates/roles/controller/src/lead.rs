@@ -1,4 +1,4 @@
-//! The active controller: how it is elected, and what it does.
+//! The active controller: its election and its work.
 
 pub(crate) mod active;
 pub(crate) mod leadership;

@@ -1,16 +1,17 @@
-//! The controller: takes a migration through its phases, holds it back while a gate is not met, and
-//! takes a step back where Cassandra's answers turn out badly.
+//! The controller: it moves a migration through the stages of its rollout plan. It holds a stage while a gate is
+//! not met, and rolls back when Cassandra's answers are bad.
 //!
-//! What decides is plain functions over values: [`assess`](tandem_protocol::rollout::assess) over the phase record, the measurements and
-//! the [`Policy`](tandem_protocol::rollout::Policy). What measures and writes is a loop around them, in [`Controller`].
+//! The decision is a pure function: [`assess`](tandem_protocol::rollout::assess) over the phase record, the
+//! measurements and the [`Policy`](tandem_protocol::rollout::Policy). [`Controller`] is the loop around it, which
+//! measures and writes.
 //!
 //! Invariants:
 //!
-//! - A phase is never skipped, and never entered while a gate of the one before is not met. What was not
-//!   measured meets no gate.
-//! - Going back to the place before needs no gate.
-//! - A change is one Kafka transaction of the phase record and its entry of the audit trail: a crash
-//!   leaves the old phase or the new one. Only the controller that took over last can write.
+//! - The controller never skips a phase, and never enters one while a gate of the phase before is not met. A
+//!   measurement that is missing does not meet a gate.
+//! - A rollback to the previous stage needs no gate.
+//! - A change is one Kafka transaction: the phase record and its entry of the audit trail. A crash leaves either
+//!   the old phase or the new one. Only the controller that took over last can write.
 
 mod api;
 mod config;

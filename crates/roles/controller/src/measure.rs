@@ -1,4 +1,4 @@
-//! What the controller measures: the log, and the gateways' metrics pages.
+//! Measurements: from the log, and from the gateways' metrics pages.
 
 pub(crate) mod counters;
 mod exposition;

@@ -1,4 +1,4 @@
-//! What the controller tells about itself.
+//! The controller's metrics.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -38,12 +38,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything under `tandem_controller_…`.
+    /// Registers every metric under `tandem_controller_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tandem_controller");
-        registry.register("active", "1 where this is the active controller", self.active.clone());
+        registry.register("active", "1 if this is the active controller", self.active.clone());
         registry.register("generation", "The generation of the phase", self.generation.clone());
-        registry.register("phase", "1 for the phase that holds", self.phase.clone());
+        registry.register("phase", "1 for the current phase", self.phase.clone());
         registry.register("gate_met", "1 for a gate of this phase that is met", self.gates.clone());
         registry.register("actions", "Changes of the phase record", self.actions.clone());
         registry.register(
@@ -53,7 +53,7 @@ impl Metrics {
         );
     }
 
-    /// How things stand.
+    /// Publishes the phase and the gates.
     pub(crate) fn show(&self, outlook: &Outlook) {
         for phase in Phase::ALL {
             let holds = i64::from(phase == outlook.stage.phase);

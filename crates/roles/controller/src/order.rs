@@ -1,4 +1,4 @@
-//! Orders to the active controller, and how it stands.
+//! Orders to the active controller, and the state of the migration that it publishes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,13 @@ use tandem_protocol::rollout::Measurements;
 use tandem_protocol::rollout::Stage;
 use tandem_protocol::rollout::{Obstacle, Outlook};
 
-/// So long after Kafka last said that a phase holds, it may be another: below the time after which the
-/// group gives the seat of a controller that was stopped to the next (6 s after its last heartbeat, of
-/// which there is one a second).
+/// How long a phase counts as confirmed after Kafka last confirmed it.
+///
+/// It is shorter than the time after which the consumer group passes the leadership of a paused controller to
+/// another one: 6 s after the last heartbeat, with one heartbeat a second.
 const CONFIRMED: Duration = Duration::from_secs(4);
 
-/// What somebody wants.
+/// An operator's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     Advance,
@@ -26,11 +27,11 @@ pub(crate) enum Order {
     Auto(bool),
 }
 
-/// An order, and where its answer goes.
+/// An order, and the channel for its answer.
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) order: Order,
-    /// The generation that the order is about; none: whichever holds.
+    /// The generation that the order applies to. `None` means the current one.
     pub(crate) generation: Option<u64>,
     pub(crate) by: String,
     pub(crate) reason: String,
@@ -38,46 +39,46 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Who asked may be gone.
+    /// Answers the order. The requester may be gone already.
     pub(crate) fn answer(self, answer: Result<Option<Arc<Standing>>, Refusal>) {
         let _ = self.reply.send(answer);
     }
 }
 
-/// Why an order was not followed.
+/// Why an order was rejected.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Refusal {
-    /// Another controller is the active one.
+    /// This controller is a standby.
     Standby,
-    /// What stands in the way of the next stage.
+    /// The next stage, and the obstacles to it.
     Obstacles(Option<Stage>, Vec<Obstacle>),
-    /// Nothing lies before the first stage.
+    /// The first stage has no stage before it.
     First,
-    /// The order is about another generation.
+    /// The order applies to another generation.
     OtherGeneration { expected: u64, found: u64 },
-    /// Kafka did not take the change.
+    /// Kafka did not accept the change.
     NotWritten(String),
-    /// Whether Kafka took the change is not known yet.
+    /// It is not known yet whether Kafka accepted the change.
     Unknown(String),
 }
 
-/// How the migration stands.
+/// The state of the migration.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
     pub(crate) record: PhaseRecord,
     pub(crate) outlook: Outlook,
     pub(crate) measured: Measurements,
-    /// When Kafka last said that this record is the newest.
+    /// When Kafka last confirmed that this record is the newest.
     pub(crate) confirmed: Instant,
     pub(crate) at_us: i64,
 }
 
-/// What this controller knows of the migration.
+/// What this controller knows about the migration.
 #[derive(Debug, Clone)]
 pub(crate) enum View {
-    /// Nothing: it waits for its turn.
+    /// Nothing: this controller is a standby.
     Standby,
-    /// Everything.
+    /// The whole state: this controller is the active one.
     Active(Arc<Standing>),
 }
 
@@ -91,7 +92,7 @@ impl View {
 }
 
 impl Standing {
-    /// Whether Kafka has said so lately. After a while of silence another controller may have taken
+    /// Whether Kafka has confirmed the record recently. After a longer silence another controller may have taken
     /// over.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.confirmed.elapsed() < CONFIRMED

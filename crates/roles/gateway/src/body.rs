@@ -1,4 +1,4 @@
-//! Request bodies: JSON objects whose values keep their digits.
+//! Request bodies: JSON objects whose numbers keep every digit.
 
 use std::fmt;
 
@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::problem::Problem;
 
-/// A JSON object whose values are kept as text. A name that comes twice is refused: readers of JSON
-/// do not agree which one counts.
+/// A JSON object whose values are kept as text.
+///
+/// A repeated name is rejected, because JSON parsers disagree on which of the values counts.
 #[derive(Debug, Default)]
 pub(crate) struct Object(pub(crate) Vec<(String, Box<RawValue>)>);
 
@@ -27,7 +28,7 @@ impl<'de> Deserialize<'de> for Object {
                 let mut members: Vec<(String, Box<RawValue>)> = Vec::new();
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
                     if members.iter().any(|(known, _)| *known == name) {
-                        return Err(A::Error::custom("a name comes twice"));
+                        return Err(A::Error::custom("a name is repeated"));
                     }
                     members.push((name, value));
                 }
@@ -39,14 +40,14 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// Reads a body, without repeating what it holds.
+/// Parses a body. The error does not repeat the body's content.
 pub(crate) fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let what = match error.classify() {
-            serde_json::error::Category::Data => format!("is not what is expected here: {error}"),
+            serde_json::error::Category::Data => format!("does not have the expected form: {error}"),
             serde_json::error::Category::Eof => "ends too early".to_owned(),
-            _ => format!("is no JSON at line {line}, column {column}"),
+            _ => format!("is not JSON at line {line}, column {column}"),
         };
         Problem::bad_request(format!("the body {what}"))
     })
@@ -64,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_bodies_are_bad_requests() {
+    fn malformed_bodies_are_bad_requests() {
         let deep = ["[".repeat(100_000), "{\"a\":".to_owned() + &"[".repeat(100_000)];
         for body in
             ["", "[]", "5", "{", "{\"a\":1,\"a\":2}", "{\"a\":}", "nul", "\u{feff}{}", &deep[0], &deep[1]]

@@ -1,4 +1,4 @@
-//! What a gateway is made of and how it works.
+//! The configuration of a gateway, its parts, and its start errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,57 +14,57 @@ use tandem_wire::WireError;
 use crate::http::auth::AccessToken;
 use crate::metrics::Metrics;
 
-/// How the gateway works.
+/// The settings of a gateway.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
-    /// Requests under way at most; more are answered with 503.
+    /// Requests in flight at most. More are answered with 503.
     pub max_in_flight: usize,
-    /// Bytes of a body at most.
+    /// The largest request body, in bytes.
     pub max_body: usize,
-    /// How long a request may take that names no deadline.
+    /// How long a request may take if it sets no deadline.
     pub deadline: Duration,
     /// How long Cassandra may take for a read before MySQL answers.
     pub cassandra_read: Duration,
     /// How long Cassandra may take for the secondary write.
     pub cassandra_write: Duration,
-    /// Secondary writes that may run after their answers.
+    /// Secondary writes that may run after their responses.
     pub max_async_dual_writes: usize,
-    /// Who may do what; empty: everybody everything.
+    /// The tokens and their scopes. Empty means that every caller may do everything.
     pub tokens: Vec<AccessToken>,
-    /// Headers by which a cohort may be told, in small letters.
+    /// The headers that cohorts can use, in lower case.
     pub cohort_headers: Vec<String>,
-    /// Where answers are kept by idempotency keys; without it the keys are refused.
+    /// Where replies are stored by idempotency key. Without it, requests with a key are rejected.
     pub idempotency: Option<Idempotency>,
 }
 
-/// Where answers are kept by idempotency keys.
+/// Where replies are stored by idempotency key.
 #[derive(Debug, Clone)]
 pub struct Idempotency {
-    /// A table in MySQL, created if it is not there.
+    /// A table in MySQL. It is created if it does not exist.
     pub table: TableName,
-    /// For how long they are kept.
+    /// How long replies are kept.
     pub keep: Duration,
 }
 
-/// What a gateway is made of.
+/// The connections and shared state that a gateway runs on.
 pub struct GatewayParts {
     /// Connections for clients' reads and transactions.
     pub pool: ClientPool,
-    /// The same server, for looking again at rows that differed.
+    /// The same server, for rechecks of rows that differed.
     pub mysql: Mysql,
-    /// Cassandra, the plans' tables prepared.
+    /// Cassandra, with statements prepared for the plans' tables.
     pub target: Target,
     /// The log.
     pub kafka: KafkaConfig,
-    /// The mapped tables, each with its name in the gateway, if it has one.
+    /// The mapped tables, each with its entity name if one is configured.
     pub entities: Vec<(Option<String>, Arc<TablePlan>)>,
-    /// What is counted.
+    /// The gateway's metrics.
     pub metrics: Metrics,
-    /// How long a watermark is waited for.
+    /// How long the gateway waits for a watermark.
     pub watermark_timeout: Duration,
 }
 
-/// Why a gateway could not be started.
+/// Why a gateway could not start or serve.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // each variant is the error of the part it names
 pub enum GatewayError {
@@ -78,11 +78,11 @@ pub enum GatewayError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Mysql(#[from] MysqlError),
-    #[error("a table's key cannot be written as the log has it: {0}")]
+    #[error("a table's key cannot be encoded as in the log: {0}")]
     Wire(#[from] WireError),
     #[error("two tables have the name `{0}` in the gateway: set `entity` of one of them")]
     SameName(String),
-    #[error("a token of [[gateway.token]] has a scope for `{0}`, which is no entity")]
+    #[error("a token of [[gateway.token]] has a scope for `{0}`, which is not an entity")]
     NoSuchEntity(String),
     #[error("serving stopped: {0}")]
     Serve(#[from] std::io::Error),

@@ -1,4 +1,4 @@
-//! Entities: mapped tables as clients see them.
+//! Entities: the mapped tables as clients see them.
 
 use std::sync::Arc;
 
@@ -16,31 +16,31 @@ use crate::problem::Problem;
 mod datetime;
 pub(crate) mod json;
 
-/// A mapped table under the name by which clients know it.
+/// A mapped table, under the name that clients use.
 #[derive(Debug)]
 pub(crate) struct Entity {
-    /// Its name in paths.
+    /// The name in paths.
     pub name: String,
-    /// Its mapping.
+    /// The mapping.
     pub plan: Arc<TablePlan>,
-    /// Its change topic.
+    /// The change topic.
     pub topic: String,
-    /// The target in which a row is found by the primary key alone. Without one reads by key are
-    /// MySQL's.
+    /// The target that finds a row by the primary key alone. Without such a target, MySQL serves reads by
+    /// key.
     pub by_key: Option<usize>,
-    /// The column whose values MySQL generates.
+    /// The column whose values MySQL generates (AUTO_INCREMENT).
     pub generated: Option<usize>,
-    /// What clients see: the columns of the target by key, or all, in the table's order. So an answer
-    /// looks the same from either store.
+    /// The columns that clients see, in the table's order: those of the `by_key` target, or all. An answer
+    /// therefore looks the same from either store.
     visible: Vec<usize>,
     schema: TableSchema,
 }
 
-/// A row's state: equal for equal visible values, whichever store they come from.
+/// A row's state. It is equal for equal visible values, whichever store they come from.
 pub(crate) type ETag = String;
 
 impl Entity {
-    /// An entity of a plan. `generated` is the name of its AUTO_INCREMENT column.
+    /// Creates the entity of a plan. `generated` is the name of its AUTO_INCREMENT column.
     pub(crate) fn new(
         name: Option<String>,
         plan: Arc<TablePlan>,
@@ -71,12 +71,12 @@ impl Entity {
         self.plan.source()
     }
 
-    /// The columns that clients see, by index.
+    /// The indexes of the columns that clients see.
     pub(crate) fn visible(&self) -> &[usize] {
         &self.visible
     }
 
-    /// A key from a path's parts, still percent-encoded.
+    /// Parses a key from the parts of a path, which are still percent-encoded.
     pub(crate) fn parse_key<'a>(&self, parts: impl Iterator<Item = &'a str>) -> Result<Vec<Value>, Problem> {
         let table = self.table();
         let parts: Vec<&str> = parts.collect();
@@ -93,13 +93,13 @@ impl Entity {
             let column = &table.columns[column];
             let text = percent_decode_str(part)
                 .decode_utf8()
-                .map_err(|_| Problem::invalid(&column.name, "it is no valid UTF-8"))?;
+                .map_err(|_| Problem::invalid(&column.name, "it is not valid UTF-8"))?;
             from_text(column, &text)
         });
         values.collect()
     }
 
-    /// A row's path.
+    /// The path of a row.
     pub(crate) fn path(&self, key: &[Value]) -> String {
         let table = self.table();
         let mut path = format!("/v1/{}", utf8_percent_encode(&self.name, NON_ALPHANUMERIC));
@@ -111,7 +111,7 @@ impl Entity {
         path
     }
 
-    /// Columns and values of a body.
+    /// Parses the columns and values of a body.
     pub(crate) fn parse_values(&self, object: &Object) -> Result<Vec<(usize, Value)>, Problem> {
         let table = self.table();
         let values = object.0.iter().map(|(name, raw)| {
@@ -134,7 +134,7 @@ impl Entity {
         self.json_of(row, &self.visible)
     }
 
-    /// A row's state, in quotes: half of a SHA-256 over the visible values.
+    /// The state of a row, in quotes: half of a SHA-256 over the visible values.
     pub(crate) fn etag(&self, row: &Row) -> ETag {
         let table = self.table();
         let mut hasher = Sha256::new();
@@ -149,14 +149,14 @@ impl Entity {
         format!("\"{:032x}\"", u128::from_be_bytes(half))
     }
 
-    /// A key as the change topic's records carry it.
+    /// A key in the encoding of the change topic's records.
     pub(crate) fn framed_key(&self, key: &[Value]) -> Result<Vec<u8>, WireError> {
         let mut out = Vec::new();
         self.schema.encode_key_values(key, &mut out)?;
         Ok(out)
     }
 
-    /// A key in one text form.
+    /// A key in its canonical text form.
     pub(crate) fn key_text(&self, key: &[Value]) -> String {
         self.path(key)
     }
@@ -203,7 +203,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_path_is_read_back() {
+    fn a_path_parses_to_its_key() {
         let orders = orders();
         let key = vec![Value::Int(7), Value::Text("a/é".into())];
         let path = orders.path(&key);
@@ -215,7 +215,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_no_reader_of_cassandra_sees_nobody_sees() {
+    fn columns_excluded_from_the_target_are_not_visible() {
         let orders = orders();
         assert_eq!(orders.by_key, Some(0));
         let json = orders.json(&row(Value::Null, 5));

@@ -1,4 +1,4 @@
-//! The gateway's start, its serving and its end.
+//! Starting, serving and stopping the gateway.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -23,12 +23,12 @@ use crate::tokens::Tokens;
 use crate::write::secondary::SecondaryWriter;
 use crate::write::writes::Writes;
 
-/// Shadow reads under way at most; beyond that they are left out.
-const SHADOWS: usize = 64;
-/// How often old answers are forgotten.
+/// Concurrent shadow reads at most. A shadow read beyond that is skipped.
+const MAX_SHADOW_READS: usize = 64;
+/// How often the gateway deletes expired replies of idempotency keys.
 const FORGET_EVERY: Duration = Duration::from_mins(1);
 
-/// The data API. Stateless: any number run beside each other.
+/// The data API. It is stateless: any number of gateways can run side by side.
 pub struct Gateway {
     api: Arc<Api>,
     watermarks: Watermarks,
@@ -36,7 +36,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Reads the phase and gets ready. Nothing is served yet.
+    /// Connects, reads the phase, and prepares to serve. [`Gateway::serve`] serves.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a store or Kafka cannot be read, if two tables have the same entity name, or if a token's scope
+    /// names an entity that does not exist.
     pub async fn start(parts: GatewayParts, config: GatewayConfig) -> Result<Self, GatewayError> {
         let GatewayParts { pool, mysql, target, kafka, entities: plans, metrics, watermark_timeout } = parts;
         let topics = Topics::new(&kafka.prefix);
@@ -90,7 +95,7 @@ impl Gateway {
             metrics: metrics.clone(),
             cassandra_limit: config.cassandra_read,
             cohort_headers: config.cohort_headers,
-            shadows: Arc::new(Semaphore::new(SHADOWS)),
+            shadows: Arc::new(Semaphore::new(MAX_SHADOW_READS)),
             tasks: tasks.clone(),
         };
         let writes = Writes {
@@ -116,7 +121,11 @@ impl Gateway {
         Ok(Self { api: Arc::new(api), watermarks, idempotency: config.idempotency })
     }
 
-    /// Serves until `stop`; then finishes the requests under way and the writes behind them.
+    /// Serves until `stop`, then finishes the requests in flight and their secondary writes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the HTTP server fails.
     pub async fn serve<L: Listener<Addr: Debug>>(
         self,
         listener: L,
@@ -128,7 +137,7 @@ impl Gateway {
             tokio::spawn(stopping.run_until_cancelled_owned(async move {
                 loop {
                     if let Err(error) = pool.forget_answers(&kept.table, kept.keep).await {
-                        tracing::warn!(%error, "old answers of idempotency keys were not forgotten");
+                        tracing::warn!(%error, "expired replies of idempotency keys were not deleted");
                     }
                     tokio::time::sleep(FORGET_EVERY).await;
                 }

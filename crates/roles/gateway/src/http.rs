@@ -1,4 +1,4 @@
-//! The HTTP API: from requests to reads and writes, and back to answers.
+//! The HTTP API: turns requests into reads and writes, and their results into responses.
 
 pub(crate) mod auth;
 mod batch;

@@ -1,15 +1,17 @@
-//! The data API that stands before both stores, so that applications do not notice where their data
-//! lives: HTTP and JSON, by entity.
+//! The data API in front of both stores: HTTP and JSON, one entity per mapped table.
 //!
-//! - A write commits in MySQL. From `dual-write` on what was read back under the row's lock is then
-//!   written to Cassandra, at the version of a watermark taken before the COMMIT. If that fails, the
-//!   client still has its success; if the COMMIT's outcome is unknown, it is left to the change log.
-//! - A read is served by the store that the phase names ([`route`](tandem_protocol::route::route)), and by MySQL where Cassandra's
-//!   answer is missing, different, late or failed.
-//! - Every write answers with a token; a read with a token that is not applied is served by MySQL.
+//! Applications use the same API in every phase, so they do not depend on which store holds their data.
 //!
-//! What decides is plain functions of the core; here are short paths around them. Gateways share nothing but the stores and the log:
-//! any number run beside each other.
+//! - A write commits in MySQL. From `dual-write` on, the gateway then writes the row image to Cassandra. It
+//!   reads that image back under the row's lock and writes it at the version of a watermark taken before the
+//!   COMMIT. If the Cassandra write fails, the client still gets success. If the outcome of the COMMIT is
+//!   unknown, the gateway does not write to Cassandra and the change log brings the row.
+//! - A read is served by the store that the phase names ([`route`](tandem_protocol::route::route)). MySQL
+//!   serves it instead where Cassandra's answer is missing, different, late or failed.
+//! - Every write answers with a token. MySQL serves a read whose token is not applied yet.
+//!
+//! The decisions are pure functions in `tandem_protocol`; this crate does the I/O around them. Gateways share
+//! only the stores and the log, so any number of them can run side by side.
 
 mod body;
 mod cassandra_health;

@@ -1,4 +1,4 @@
-//! What the gateway tells about itself.
+//! The gateway's metrics.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// From 0.1 ms to 10 s.
+/// Histogram buckets from 0.1 ms to 10 s.
 fn buckets() -> impl Iterator<Item = f64> {
     let steps = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5];
     [0.0001, 0.001, 0.01, 0.1, 1.0]
@@ -43,7 +43,7 @@ pub(crate) struct ReasonLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct LegLabel {
+pub(crate) struct StoreLabel {
     pub(crate) operation: &'static str,
     pub(crate) store: &'static str,
     pub(crate) outcome: &'static str,
@@ -59,7 +59,7 @@ pub struct Metrics {
     pub(crate) shadowed: Family<ReasonLabel, Counter<u64, AtomicU64>>,
     pub(crate) dual_write_failures: Family<ReasonLabel, Counter<u64, AtomicU64>>,
     pub(crate) failures_lost: Counter<u64, AtomicU64>,
-    pub(crate) store_requests: Family<LegLabel, Histogram, fn() -> Histogram>,
+    pub(crate) store_requests: Family<StoreLabel, Histogram, fn() -> Histogram>,
     pub(crate) in_flight: Gauge<i64, AtomicI64>,
     pub(crate) generation: Gauge<i64, AtomicI64>,
 }
@@ -82,34 +82,34 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers everything under `tandem_gateway_…`.
+    /// Registers every metric under `tandem_gateway_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tandem_gateway");
         registry.register("requests", "Requests answered, by status", self.requests.clone());
         registry.register("reads", "Reads, by the store that served them", self.reads.clone());
         registry.register(
             "fallbacks",
-            "Reads that MySQL served though Cassandra should have, by reason",
+            "Reads that MySQL served instead of Cassandra, by reason",
             self.fallbacks.clone(),
         );
         registry.register(
             "validated",
-            "Reads of Cassandra compared with MySQL, by what came of it; a difference counts once it is confirmed",
+            "Reads from Cassandra compared with MySQL, by outcome; a difference counts once it is confirmed",
             self.validated.clone(),
         );
         registry.register(
             "shadowed",
-            "Reads of MySQL compared with Cassandra, by what came of it; a difference counts once it is confirmed",
+            "Reads from MySQL compared with Cassandra, by outcome; a difference counts once it is confirmed",
             self.shadowed.clone(),
         );
         registry.register(
             "dual_write_failures",
-            "Writes that MySQL committed and Cassandra did not take in time, by reason",
+            "Writes that MySQL committed and Cassandra did not accept in time, by reason",
             self.dual_write_failures.clone(),
         );
         registry.register(
             "dual_write_failures_unrecorded",
-            "Of those, the ones that could not be recorded in Kafka",
+            "Failed dual writes that could not be recorded in Kafka",
             self.failures_lost.clone(),
         );
         registry.register(
@@ -117,8 +117,8 @@ impl Metrics {
             "How long each store took, by operation and outcome",
             self.store_requests.clone(),
         );
-        registry.register("in_flight", "Requests under way", self.in_flight.clone());
-        registry.register("generation", "The generation of the phase acted upon", self.generation.clone());
+        registry.register("in_flight", "Requests in flight", self.in_flight.clone());
+        registry.register("generation", "The generation of the phase in effect", self.generation.clone());
     }
 
     pub(crate) fn store_request(
@@ -129,7 +129,7 @@ impl Metrics {
         took: Duration,
     ) {
         self.store_requests
-            .get_or_create(&LegLabel { operation, store, outcome })
+            .get_or_create(&StoreLabel { operation, store, outcome })
             .observe(took.as_secs_f64());
     }
 

@@ -5,21 +5,21 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value as Json, json};
 use tandem_mysql::MysqlError;
 
-/// What went wrong with a request. Says nothing of values.
+/// What went wrong with a request. It contains no values of rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{title}: {detail}")]
 pub struct Problem {
-    /// The last part of its type, such as `not-found`.
+    /// The last part of the type URN, such as `not-found`.
     pub kind: &'static str,
-    /// What the type means.
+    /// The summary of the type.
     pub title: &'static str,
     /// The HTTP status.
     pub status: StatusCode,
-    /// What happened this time.
+    /// What happened in this request.
     pub detail: String,
-    /// The field that is to blame.
+    /// The field that the problem is about.
     pub field: Option<String>,
-    /// After how many seconds another attempt may succeed.
+    /// The seconds after which a retry may succeed.
     pub retry_after: Option<u32>,
 }
 
@@ -32,13 +32,13 @@ impl Problem {
         Self { retry_after: Some(seconds), ..self }
     }
 
-    /// The same, blaming a field.
+    /// Sets the field that the problem is about.
     #[must_use]
     pub fn of_field(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
 
-    /// The request makes no sense.
+    /// The request is malformed.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new("bad-request", "The request cannot be understood", StatusCode::BAD_REQUEST, detail)
     }
@@ -54,42 +54,42 @@ impl Problem {
         Self::new("not-found", "There is no such thing", StatusCode::NOT_FOUND, detail)
     }
 
-    /// The path is known, the method is not for it.
+    /// The path does not support the method.
     pub fn method(detail: impl Into<String>) -> Self {
         Self::new(
             "method-not-allowed",
-            "The method is not for this path",
+            "The path does not support this method",
             StatusCode::METHOD_NOT_ALLOWED,
             detail,
         )
     }
 
-    /// The row is there already.
+    /// A row with this key or unique value exists already.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new("conflict", "Another row is in the way", StatusCode::CONFLICT, detail)
     }
 
     /// An idempotency key that belongs to another request.
     pub fn idempotency_key_reused() -> Self {
-        let detail = "this Idempotency-Key was used for another request before";
+        let detail = "this Idempotency-Key was used for another request";
         let title = "The idempotency key is taken";
         Self::new("idempotency-key-reused", title, StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
-    /// The same, its column taken for one of an operation's values.
+    /// Reports the field as one of an operation's values: `COLUMN` becomes `values/COLUMN`.
     #[must_use]
     pub fn of_values(self) -> Self {
         Self { field: self.field.map(|column| format!("values/{column}")), ..self }
     }
 
-    /// The same, blaming an operation of a batch by its number from 0.
+    /// Reports the problem for an operation of a batch, by its index from 0.
     #[must_use]
     pub fn at(self, place: usize) -> Self {
         let field = self.field.map_or(String::new(), |field| format!("/{field}"));
         Self { field: Some(format!("/operations/{place}{field}")), ..self }
     }
 
-    /// `If-Match` does not match.
+    /// The condition of the request does not hold.
     pub fn precondition(detail: impl Into<String>) -> Self {
         let title = "The row is in another state";
         Self::new("precondition-failed", title, StatusCode::PRECONDITION_FAILED, detail)
@@ -97,7 +97,7 @@ impl Problem {
 
     /// The body is larger than the limit.
     pub fn too_large(limit: usize) -> Self {
-        let detail = format!("a body may have {limit} bytes");
+        let detail = format!("a body may have at most {limit} bytes");
         Self::new("too-large", "The body is too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
@@ -107,30 +107,30 @@ impl Problem {
         Self::new("unauthorized", "The request names no known token", StatusCode::UNAUTHORIZED, detail)
     }
 
-    /// The token does not reach so far.
+    /// The token lacks the scope.
     pub fn forbidden(scope: &str) -> Self {
         let detail = format!("the token lacks the scope {scope}");
         Self::new("forbidden", "The token does not allow this", StatusCode::FORBIDDEN, detail)
     }
 
-    /// Too many requests are under way.
+    /// Too many requests are in flight.
     pub fn overloaded() -> Self {
-        let detail = "more requests are under way than [gateway] max_in_flight allows";
+        let detail = "more requests are in flight than [gateway] max_in_flight allows";
         Self::new("overloaded", "The gateway is full", StatusCode::SERVICE_UNAVAILABLE, detail).later(1)
     }
 
-    /// The store that must answer does not.
+    /// The store that must serve the request does not answer.
     pub fn unavailable(kind: &'static str, detail: impl Into<String>) -> Self {
         Self::new(kind, "A store does not answer", StatusCode::SERVICE_UNAVAILABLE, detail).later(1)
     }
 
-    /// The deadline has passed; nothing was changed.
+    /// The deadline has passed, and nothing was changed.
     pub fn late() -> Self {
-        let detail = "the deadline passed before the answer was there; nothing was changed";
+        let detail = "the deadline passed before the answer was ready; nothing was changed";
         Self::new("deadline", "The answer came too late", StatusCode::GATEWAY_TIMEOUT, detail)
     }
 
-    /// Whether a write happened is not known.
+    /// It is unknown whether the write was committed.
     pub fn commit_unknown(cause: &str) -> Self {
         let detail = format!(
             "{cause}; the write may have been committed or not: read the row, or send the request again with \
@@ -144,13 +144,13 @@ impl Problem {
         )
     }
 
-    /// What cannot be, is.
+    /// An internal error.
     pub fn internal(detail: impl Into<String>) -> Self {
         let title = "The gateway is at fault";
         Self::new("internal", title, StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
-    /// Sorts what MySQL said to a client's statement.
+    /// Maps the error of a client's statement to a problem.
     pub fn from_mysql(error: &MysqlError, late: bool) -> Self {
         match error {
             MysqlError::Lost { .. } | MysqlError::Unreachable { .. } if late => Self::late(),
@@ -167,7 +167,7 @@ impl Problem {
     fn from_code(code: u16, message: &str, error: &MysqlError) -> Self {
         match code {
             1062 => {
-                Self::conflict("a row with this key, or with a value that must be unique, is there already")
+                Self::conflict("a row with this key, or with a value that must be unique, already exists")
             }
             1451 | 1452 | 1216 | 1217 => Self::conflict("a foreign key does not allow it"),
             // NULL, no default, out of range, too long, truncated, not a date or a number, arithmetic,
@@ -193,7 +193,7 @@ impl Problem {
         }
     }
 
-    /// The body.
+    /// The body of the response.
     pub fn json(&self) -> Json {
         let mut body = json!({
             "type": format!("urn:tandem:problem:{}", self.kind),
@@ -207,7 +207,7 @@ impl Problem {
         body
     }
 
-    /// The answer.
+    /// The response.
     pub fn response(&self) -> Response<Body> {
         let mut response = Response::new(Body::from(self.json().to_string()));
         *response.status_mut() = self.status;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_mysql_says_is_sorted() {
+    fn mysql_errors_map_to_problems() {
         let server = |code, message: &str| MysqlError::Server {
             code,
             message: message.into(),

@@ -1,4 +1,4 @@
-//! Reads, and what becomes of the differences that they meet.
+//! Reads from either store, and the rechecks of the differences that they find.
 
 pub(crate) mod page;
 pub(crate) mod reads;

@@ -1,4 +1,4 @@
-//! Tokens: what a client has written, and whether Cassandra has it.
+//! Read-your-writes tokens: which transactions a client depends on, and whether Cassandra has them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,38 +13,39 @@ use tokio::sync::watch;
 
 use crate::problem::Problem;
 
-/// The token of a write whose GTID could not be had: it counts as never applied.
+/// The token of a write whose GTID is unknown. It counts as never applied.
 pub(crate) const UNKNOWN: &str = "unknown";
 
-/// Between two looks at the apply group's offsets.
-const LOOK: Duration = Duration::from_millis(20);
-/// So long after the last token nobody needs to know.
-const INTEREST: Duration = Duration::from_secs(10);
+/// How often the apply group's offsets are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long polling continues after the last request with a token.
+const IDLE_AFTER: Duration = Duration::from_secs(10);
 
-/// What a request's token stands for.
+/// The value of a request's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// These transactions.
+    /// The transactions that the client depends on.
     Gtids(GtidSet),
-    /// A write of which nothing is known.
+    /// A write whose transaction is unknown.
     Unknown,
 }
 
 impl Token {
-    /// Reads a `Tandem-Token` header.
+    /// Parses a `Tandem-Token` header.
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         if text == UNKNOWN {
             return Ok(Self::Unknown);
         }
-        let bad = |_| Problem::bad_request("the Tandem-Token is none that a write was answered with");
+        let bad = |_| Problem::bad_request("the Tandem-Token is not one that a write returned");
         text.parse().map(Self::Gtids).map_err(bad)
     }
 }
 
 type Committed = HashMap<(String, i32), Option<i64>>;
 
-/// Knows how far apply has come. What it knows may be some milliseconds old: then a read is served by
-/// MySQL that Cassandra could have served.
+/// Tracks how far apply has come.
+///
+/// The state may be some milliseconds old. In that case MySQL serves a read that Cassandra could have served.
 #[derive(Clone)]
 pub(crate) struct Tokens {
     watermarks: Watermarks,
@@ -53,7 +54,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    /// Watches the apply group's offsets in these topics while tokens are about.
+    /// Starts to poll the apply group's offsets in these topics, while requests carry tokens.
     pub(crate) fn watch(watermarks: Watermarks, applied: Applied, topics: Vec<String>) -> Self {
         let (sender, committed) = watch::channel(Committed::new());
         let asked_us = Arc::new(AtomicI64::new(0));
@@ -62,33 +63,33 @@ impl Tokens {
             let mut failing = false;
             while !sender.is_closed() {
                 let idle = now_us() - asked.load(Ordering::Relaxed);
-                if idle < INTEREST.as_micros() as i64 {
+                if idle < IDLE_AFTER.as_micros() as i64 {
                     match applied.committed(&topics).await {
                         Ok(offsets) => {
                             sender.send_replace(offsets);
                             failing = false;
                         }
                         Err(error) if !failing => {
-                            tracing::warn!(%error, "how far apply has come is not known: MySQL serves reads with tokens");
+                            tracing::warn!(%error, "the progress of apply is unknown: MySQL serves reads with tokens");
                             failing = true;
                         }
                         Err(_) => {}
                     }
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
         Self { watermarks, committed, asked_us }
     }
 
-    /// A token is about.
-    pub(crate) fn interest(&self) {
+    /// Notes that a request carries a token, which keeps the polling active.
+    pub(crate) fn note_request(&self) {
         self.asked_us.store(now_us(), Ordering::Relaxed);
     }
 
-    /// Whether Cassandra has what the token stands for, as far as changes of `topic` go.
+    /// Whether Cassandra has the changes of `topic` that the token covers.
     pub(crate) fn applied(&self, token: &Token, topic: &str) -> bool {
-        self.interest();
+        self.note_request();
         let Token::Gtids(gtids) = token else { return false };
         let Some(watermark) = self.watermarks.containing(gtids) else { return false };
         let committed = self.committed.borrow();
@@ -98,8 +99,10 @@ impl Tokens {
     }
 }
 
-/// Whether the changes of `topic` up to a watermark are applied. One that does not know the topic is
-/// from before its table was captured: the write may not be on the log at all.
+/// Whether the changes of `topic` up to a watermark are applied.
+///
+/// A watermark without the topic is older than the capture of its table. The write may not be on the log at all,
+/// so it does not count as applied.
 fn is_applied(watermark: &Watermark, topic: &str, committed: impl Fn(usize) -> Option<i64>) -> bool {
     watermark.offsets.contains_key(topic) && applied_in(watermark, topic, committed)
 }
@@ -110,7 +113,7 @@ mod tests {
     use tandem_model::{BinlogPosition, Version};
 
     #[test]
-    fn what_does_not_know_a_table_says_nothing_of_it() {
+    fn a_watermark_without_the_topic_counts_as_not_applied() {
         let watermark = Watermark {
             source: "s".into(),
             gtid_set: GtidSet::default(),

@@ -1,4 +1,4 @@
-//! Writes: MySQL's transaction, and Cassandra's secondary write.
+//! Writes: the MySQL transaction, and the secondary write to Cassandra.
 
 pub(crate) mod change;
 pub(crate) mod secondary;

@@ -1,10 +1,10 @@
-//! Verification and repair: the rows that change, whole tables, and the reconciler.
+//! Verification and repair: streaming verification of changed rows, full verification of tables, and the reconciler.
 //!
 //! Invariants:
 //!
 //! - Only the row check ([`tandem_row_check`]) confirms a mismatch.
 //! - A repair is written at W₁'s version, never at a newer one, with NULLs explicit.
-//! - An event says what became of its mismatch before its offset is committed.
+//! - The outcome of a mismatch is published before the offset of its event is committed.
 
 mod metrics;
 mod pending;

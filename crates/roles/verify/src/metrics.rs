@@ -1,4 +1,4 @@
-//! What verification and repair tell about themselves.
+//! The metrics of verification and repair.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -7,10 +7,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tandem_row_check::CheckMetrics;
 
-/// Counters of one process's verification and repair. Cheap to clone.
+/// The metrics of verification and repair in one process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// Those of the row checks.
+    /// The metrics of the row checks.
     pub checks: CheckMetrics,
     pub(crate) skipped: Counter<u64, AtomicU64>,
     pub(crate) pending: Gauge<i64, AtomicI64>,
@@ -20,7 +20,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything under `tandem_verify_…` and `tandem_reconcile_…`.
+    /// Registers every metric under `tandem_verify_…` and `tandem_reconcile_…`.
     pub fn register(&self, registry: &mut Registry) {
         self.checks.register(registry);
         let verify = registry.sub_registry_with_prefix("tandem_verify");
@@ -31,7 +31,7 @@ impl Metrics {
         );
         verify.register("pending", "Changed keys waiting to be checked", self.pending.clone());
         let reconcile = registry.sub_registry_with_prefix("tandem_reconcile");
-        reconcile.register("repairs", "Rows written again from MySQL", self.repairs.clone());
+        reconcile.register("repairs", "Rows rewritten from MySQL", self.repairs.clone());
         reconcile.register("resolved", "Mismatches resolved", self.resolved.clone());
         reconcile.register("unrepairable", "Mismatches that repairs did not fix", self.unrepairable.clone());
     }

@@ -1,4 +1,4 @@
-//! Changed keys that wait to be checked.
+//! Changed keys that wait for a check.
 
 use std::collections::HashMap;
 
@@ -6,17 +6,17 @@ use tandem_model::{TargetKey, Value};
 
 use tandem_row_check::Suspect;
 
-/// Target keys remembered for one changed row, besides its present ones.
+/// The former target keys that are kept for one changed row, at most.
 const CANDIDATES: usize = 16;
 
-/// Changed keys of one table, coalesced: a key that changes a hundred times is checked once.
+/// The changed keys of one table, coalesced. A key that changes a hundred times is checked once.
 #[derive(Default)]
 pub(crate) struct Pending {
     keys: HashMap<Vec<u8>, Suspect>,
 }
 
 impl Pending {
-    /// Adds a change of a key; false where there is no room for another key.
+    /// Adds a change of a key. Returns false if there is no room for another key.
     pub(crate) fn add(
         &mut self,
         framed: &[u8],
@@ -42,7 +42,7 @@ impl Pending {
         true
     }
 
-    /// Takes up to `limit` keys.
+    /// Removes and returns up to `limit` keys.
     pub(crate) fn take(&mut self, limit: usize) -> Vec<Suspect> {
         if self.keys.len() <= limit {
             return self.keys.drain().map(|(_, suspect)| suspect).collect();
@@ -51,7 +51,7 @@ impl Pending {
         keys.iter().filter_map(|key| self.keys.remove(key)).collect()
     }
 
-    /// Keys waiting.
+    /// The number of waiting keys.
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_are_taken_than_asked_for_and_the_others_wait() {
+    fn take_returns_at_most_the_limit_and_leaves_the_rest() {
         let mut pending = Pending::default();
         for n in 0..5_u8 {
             assert!(pending.add(&[n], vec![Value::Int(n.into())], [].into_iter(), true));

@@ -1,4 +1,4 @@
-//! Repairs what verification confirmed, and what a dual write may have left behind.
+//! The reconciler: repairs confirmed mismatches, and rows whose dual write failed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,34 +15,40 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// Repairs of one mismatch before it is called unrepairable. Each uses a later watermark, so that
-/// a foreign write of the last seconds is overtaken by the source's clock.
+/// The repairs of one mismatch before it counts as unrepairable. Each uses a later watermark, so that the source's
+/// clock overtakes an out-of-band write to Cassandra of the last seconds.
 const ATTEMPTS: usize = 8;
 
-/// How long a key that keeps changing is left alone before it is looked at again.
-const HOT_KEY: Duration = Duration::from_secs(1);
+/// The pause before a key that keeps changing is checked again.
+const HOT_KEY_PAUSE: Duration = Duration::from_secs(1);
 
-/// First and longest pause after an error that may pass.
+/// The first and the longest pause after a transient error.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// Records taken at once.
+/// Records per batch at most.
 const BATCH: usize = 500;
 
-/// Consumes mismatch events, repairs Cassandra from MySQL, and says what has become of each. Consumes the
-/// failures of dual writes too: their rows are checked, and repaired where the log has not mended them.
+/// Repairs Cassandra from MySQL.
+///
+/// It consumes mismatch events, repairs their rows, and publishes the outcome of each. It also consumes the failures
+/// of dual writes: it checks their rows, and repairs those that the log has not fixed.
 pub struct Reconciler {
-    /// Checks.
+    /// The row checker.
     pub checker: Checker,
     /// The mapped tables.
     pub tables: Vec<Arc<CheckedTable>>,
     /// The log.
     pub kafka: KafkaConfig,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
 impl Reconciler {
-    /// Repairs until `stop`.
+    /// Repairs until `stop`. Transient errors of a repair are retried.
+    ///
+    /// # Errors
+    ///
+    /// Fails on an error that a retry cannot fix, and if Kafka cannot be read or written.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CheckError> {
         let topics = Topics::new(&self.kafka.prefix);
         let consumed = [topics.mismatches(), topics.dual_write_failures()];
@@ -65,33 +71,38 @@ impl Reconciler {
             let (failed, found): (Vec<&InRecord>, Vec<&InRecord>) =
                 records.iter().partition(|record| *record.topic == *failures);
             for (table, mut open) in found_keys(&found, &by_name)? {
-                let mut patience = Patience::default();
+                let mut backoff = Backoff::default();
                 while !open.is_empty() {
                     let outcome = self.resolve(table, &mut open).await;
                     let resolved = open.extract_if(.., |o| o.event.state != MismatchState::Found);
                     let resolved = resolved.map(|o| mismatch_record(&self.kafka, &o.event));
                     producer.send(resolved.collect::<Result<_, _>>()?).await?;
                     match outcome {
-                        Ok(()) => patience = Patience::default(),
-                        Err(error) => patience.after(error).await?,
+                        Ok(()) => backoff = Backoff::default(),
+                        Err(error) => backoff.after(error).await?,
                     }
                 }
             }
             for (table, suspects) in failed_keys(&failed, &by_name)? {
-                let mut patience = Patience::default();
-                while let Err(error) = self.mend(table, suspects.clone()).await {
-                    patience.after(error).await?;
+                let mut backoff = Backoff::default();
+                while let Err(error) = self.repair_failed_writes(table, suspects.clone()).await {
+                    backoff.after(error).await?;
                 }
             }
-            // An event's offset is committed after what became of it is on the log.
+            // The offset of an event is committed only after its outcome is on the log.
             consumer.done(&records)?;
         }
     }
 
-    /// Checks rows whose second leg failed, and repairs those that differ. Most do not: the log has
-    /// brought the write meanwhile. A key that keeps changing is left to the log, which brings each of its
-    /// changes: nobody but the gateway is known to have written it.
-    async fn mend(&self, table: &CheckedTable, mut open: Vec<Suspect>) -> Result<(), CheckError> {
+    /// Checks rows whose secondary write failed, and repairs those that differ.
+    ///
+    /// Most do not differ, because the log has brought the write in the meantime. A key that keeps changing is left to
+    /// the log, which brings each of its changes: only the gateway is known to have written it.
+    async fn repair_failed_writes(
+        &self,
+        table: &CheckedTable,
+        mut open: Vec<Suspect>,
+    ) -> Result<(), CheckError> {
         let mut reader = self.checker.mysql.reader().await?;
         for _ in 0..ATTEMPTS {
             let outcomes = self.checker.settle(&mut reader, table, &open).await?;
@@ -108,7 +119,7 @@ impl Reconciler {
             tracing::warn!(
                 table = %table.source().name,
                 rows = differing.len(),
-                "rows whose dual write failed differed and were written again"
+                "rows whose dual write failed differed and were rewritten"
             );
             open = differing;
             self.later_watermark(used).await;
@@ -123,8 +134,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Writes MySQL's row at W₁'s version, and gives that. The log holds no change of the key after W₁;
-    /// whatever comes later has a higher version and wins.
+    /// Writes MySQL's row at W₁'s version, and returns that version. The log has no change of the key after W₁; a
+    /// later change has a higher version and wins.
     async fn repair(&self, table: &CheckedTable, confirmed: &Confirmed) -> Result<Version, CheckError> {
         let version = confirmed.lower.version;
         let repair = repair(&table.plan, confirmed.row.as_ref(), &confirmed.differences, version)?;
@@ -133,8 +144,8 @@ impl Reconciler {
         Ok(version)
     }
 
-    /// Checks the rows of events again, all at once, and repairs those whose mismatch is confirmed. An event
-    /// says how it ended as soon as that is known; the others are to be looked at once more.
+    /// Checks the rows of the events again in one batch, and repairs those whose mismatch is confirmed. Sets the state
+    /// of each event whose outcome is known. The other events need another check.
     async fn resolve(&self, table: &CheckedTable, open: &mut [OpenMismatch]) -> Result<(), CheckError> {
         let mut reader = self.checker.mysql.reader().await?;
         let suspects: Vec<Suspect> = open.iter().map(|o| o.suspect.clone()).collect();
@@ -164,63 +175,63 @@ impl Reconciler {
                     event.upper = confirmed.upper.version.0;
                     used = used.max(Some(version));
                 }
-                // The key keeps changing: its changes write the row anew, but an extra row elsewhere
-                // would stay. It is looked at again until it can be decided.
+                // The key keeps changing. Its changes rewrite the row, but an extra row under another target key would
+                // remain. It is checked again until the outcome is known.
                 Outcome::Undecided => changing = true,
             }
         }
         if let Some(used) = used {
             self.later_watermark(used).await;
         } else if changing {
-            tokio::time::sleep(HOT_KEY).await;
+            tokio::time::sleep(HOT_KEY_PAUSE).await;
         }
         Ok(())
     }
 
-    /// Waits for a watermark above `used`, so that the next repair is a newer one. Watermarks come
-    /// at least once a second; without one for a while the next attempt tells why.
+    /// Waits for a watermark above `used`, so that the next repair has a newer version. Watermarks come at least once a
+    /// second. If none comes, the next attempt reports why.
     async fn later_watermark(&self, used: Version) {
         let later = async {
             while self.checker.watermarks.newest().is_none_or(|w| w.version <= used) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        // A timeout is no loss: the check that follows has its own.
+        // A timeout here is harmless: the check that follows has its own.
         let _ = tokio::time::timeout(Duration::from_secs(5), later).await;
     }
 }
 
-/// The pauses before what has failed is tried again.
-struct Patience(Duration);
+/// The growing pause before a retry.
+struct Backoff(Duration);
 
-impl Default for Patience {
+impl Default for Backoff {
     fn default() -> Self {
         Self(BACKOFF.0)
     }
 }
 
-impl Patience {
-    /// Pauses after an error that may pass; gives any other back.
+impl Backoff {
+    /// Pauses after a transient error. Returns any other error.
     async fn after(&mut self, error: CheckError) -> Result<(), CheckError> {
         if !error.is_transient() {
             return Err(error);
         }
-        tracing::warn!(%error, "the repair is tried again");
+        tracing::warn!(%error, "the repair is retried");
         tokio::time::sleep(self.0).await;
         self.0 = (self.0 * 2).min(BACKOFF.1);
         Ok(())
     }
 }
 
-/// A mismatch that is to be repaired.
+/// A mismatch to repair.
 struct OpenMismatch {
     event: Mismatch,
     suspect: Suspect,
-    /// Repairs so far.
+    /// The repairs so far.
     repairs: usize,
 }
 
-/// The mismatches that were found, by table, in the order of their events.
+/// The found mismatches, by table, in the order of their events.
 fn found_keys<'a>(
     records: &[&InRecord],
     by_name: &HashMap<String, &'a Arc<CheckedTable>>,
@@ -235,7 +246,7 @@ fn found_keys<'a>(
     let mut open = Vec::new();
     for (name, events) in found {
         let Some(table) = by_name.get(&name) else {
-            tracing::warn!(table = name, "mismatches of a table that is no longer mapped are left alone");
+            tracing::warn!(table = name, "mismatches of a table that is no longer mapped are ignored");
             continue;
         };
         let of = |event: Mismatch| {
@@ -249,7 +260,7 @@ fn found_keys<'a>(
     Ok(open)
 }
 
-/// The rows that failures speak of, each once, by table.
+/// The distinct rows of the failures, by table.
 fn failed_keys<'a>(
     records: &[&InRecord],
     by_name: &HashMap<String, &'a Arc<CheckedTable>>,
@@ -264,7 +275,7 @@ fn failed_keys<'a>(
         let Some(table) = by_name.get(&name) else {
             tracing::warn!(
                 table = name,
-                "failed dual writes of a table that is no longer mapped are left alone"
+                "failed dual writes of a table that is no longer mapped are ignored"
             );
             continue;
         };

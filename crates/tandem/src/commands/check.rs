@@ -1,4 +1,4 @@
-//! `tandem check`: everything that stands in the way, at once.
+//! `tandem check`: shows every problem of the setup at once.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::connect::servers::{inspect, inspect_acls};
 
-/// Checks and prints. Status 1 if something must be mended first.
+/// Checks and prints. Returns status 1 if something must be fixed first.
 pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
     let found = inspect(config, &config.roles()).await?;
     let mut problems = found.problems;
@@ -25,7 +25,7 @@ pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
         if fatal == 0 {
             println!("ready: {} tables can be migrated", config.table.len());
         } else {
-            eprintln!("not ready: {fatal} to mend");
+            eprintln!("not ready: {fatal} to fix");
         }
     }
     Ok(if fatal == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,4 +1,4 @@
-//! `tandem phase`: asks the controllers, and orders the active one.
+//! `tandem phase`: shows the state of the migration, and sends orders to the active controller.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -13,25 +13,25 @@ use crate::cli::{OnOff, PhaseArgs, PhaseCommand};
 use crate::config::Config;
 use crate::config::secret::Secret;
 
-/// The controller answers orders within 20 s.
+/// The timeout of a request. The controller answers orders within 20 s.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The environment variable that holds the token.
 const TOKEN: &str = "TANDEM_CONTROLLER_TOKEN";
 
-/// An answer.
+/// The answer of a controller.
 struct Answer {
     status: u16,
     body: Json,
 }
 
-/// Where the controllers are, and who asks.
+/// The addresses of the controllers, and the token.
 struct Client {
     urls: Vec<String>,
     token: Option<String>,
     agent: ureq::Agent,
 }
 
-/// Asks or orders, and prints. Status 1 for a refusal.
+/// Sends the request and prints the answer. Returns status 1 if the controller refuses.
 pub(crate) async fn run(command: PhaseCommand) -> Result<ExitCode> {
     tokio::task::spawn_blocking(move || execute(&command)).await.context("asking the controller")?
 }
@@ -103,8 +103,8 @@ impl Client {
         Ok(Self { urls, token, agent: agent.build().into() })
     }
 
-    /// The answer of the active controller. Standbys and those that cannot be reached are passed by; if
-    /// nobody else answers, the last of their answers counts.
+    /// The answer of the active controller. Standbys and unreachable controllers are skipped. If no other controller
+    /// answers, this returns the last of their answers.
     fn ask(&self, method: &str, path: &str, body: Option<&Json>) -> Result<Answer> {
         let mut passed_by: Option<Result<Answer>> = None;
         for url in &self.urls {
@@ -119,7 +119,7 @@ impl Client {
                 }
             }
         }
-        passed_by.unwrap_or_else(|| bail!("no controller is named: set controller.urls, or give --url"))
+        passed_by.unwrap_or_else(|| bail!("no controller is configured: set controller.urls, or give --url"))
     }
 
     fn ask_one(&self, method: &str, url: &str, body: Option<&Json>) -> Result<Answer> {
@@ -136,12 +136,12 @@ impl Client {
         let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string().with_context(|| format!("the answer of {url}"))?;
         let body = serde_json::from_str(&text)
-            .with_context(|| format!("{url} answered {status}, and not as a controller does"))?;
+            .with_context(|| format!("{url} answered {status}, but not with the JSON of a controller"))?;
         Ok(Answer { status, body })
     }
 }
 
-/// Whether what is sent there can be read on the way.
+/// Whether a request to this address can be read on the way.
 fn can_be_read(url: &str) -> bool {
     let uri = url.parse::<ureq::http::Uri>();
     let host = uri.as_ref().ok().and_then(ureq::http::Uri::host).unwrap_or_default();
@@ -165,7 +165,7 @@ fn list(json: &Json) -> &[Json] {
     json.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A refusal, a line for everything that stands in the way.
+/// The text of a refusal, with one line for each obstacle.
 fn refusal(answer: &Answer) -> String {
     let obstacles = list(&answer.body["obstacles"]);
     if obstacles.is_empty() {
@@ -190,18 +190,18 @@ fn print_phase(phase: &Json) {
     }
     let held = phase["held_seconds"].as_f64().unwrap_or_default();
     println!("held:       {held:.1} s of {} s", phase["soak_seconds"]);
-    let walks = match (phase["paused"].as_bool(), phase["auto"].as_bool()) {
-        (Some(true), _) => "paused: no step is taken",
-        (_, Some(true)) => "auto: goes on once every gate is met",
-        _ => "by hand: goes on when ordered to",
+    let mode = match (phase["paused"].as_bool(), phase["auto"].as_bool()) {
+        (Some(true), _) => "paused: no transition is made",
+        (_, Some(true)) => "auto: advances once every gate is met",
+        _ => "manual: advances on an order",
     };
-    println!("walks:      {walks}");
+    println!("mode:       {mode}");
     println!("next:       {}", stage(&phase["next"]));
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     table.set_header(["", "condition", "", "numbers"]);
     for (kind, gates, yes, no) in
-        [("gate", &phase["gates"], "met", "UNMET"), ("go back", &phase["rollback"], "TRUE", "no")]
+        [("gate", &phase["gates"], "met", "UNMET"), ("rollback", &phase["rollback"], "TRUE", "no")]
     {
         for gate in list(gates) {
             table.add_row([
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_to_other_machines_without_tls_can_be_read() {
+    fn requests_to_other_machines_without_tls_can_be_read() {
         for url in
             ["http://10.0.0.1:9465", "http://localhost.example:1", "http://[2001:db8::1]:1", "no url", ""]
         {

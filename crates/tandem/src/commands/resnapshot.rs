@@ -1,4 +1,4 @@
-//! `tandem resnapshot`: what capture can no longer read is given up, and every table is copied anew.
+//! `tandem resnapshot`: continues the log after a log gap, so that every table is copied again.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::connect::servers::Servers;
 use crate::role::Role;
 use crate::run::roles::capture_of;
 
-/// How long a controller's round takes, and more.
+/// Longer than a round of the controller.
 const ROUND: Duration = Duration::from_secs(3);
 
-/// Says what is missing; with `--yes` goes on behind it.
+/// Shows the gap. With `--yes` it continues the log after it.
 pub(crate) async fn run(config: &Config, args: &ResnapshotArgs) -> Result<ExitCode> {
     let servers = Servers::connect(config, &[Role::Capture]).await?;
     let schemas = SchemaStore::open(&servers.kafka).await?;
@@ -39,19 +39,19 @@ async fn order(capture: &Capture, kafka: &KafkaConfig, reason: &str) -> Result<R
     let phase = phase(kafka).await?;
     if serves_reads(phase) {
         bail!(
-            "in the phase `{phase}` Cassandra serves reads, and it will lack what the log lacks until all is copied and \
-             verified: take the migration back to `{}` first (tandem phase back)",
+            "in the phase `{phase}` Cassandra serves reads, and it lacks the changes in the gap until every table is copied \
+             and verified: roll the migration back to `{}` first (tandem phase back)",
             Phase::Verify
         );
     }
     let resnapshot = capture.resnapshot(reason).await?;
-    // A controller may be deciding on what it knew before. Behind that round its gates ask for new copies.
+    // A controller may still decide in a round that began before. After that round its gates require new copies.
     tokio::time::sleep(ROUND).await;
     let now = self::phase(kafka).await?;
     if serves_reads(now) {
         bail!(
-            "the log goes on at {} and every copy is void, but meanwhile the migration has gone on to `{now}`, where \
-             Cassandra serves reads: take it back to `{}` now (tandem phase back), then go on as `tandem resnapshot --help` says",
+            "the log continues at {} and no copy counts any more, but the migration has meanwhile advanced to `{now}`, where \
+             Cassandra serves reads: roll it back to `{}` now (tandem phase back), then continue as `tandem resnapshot --help` says",
             resnapshot.to_gtid_set,
             Phase::Verify
         );
@@ -99,17 +99,17 @@ fn print(gap: &LogGap, resnapshot: Option<&Resnapshot>) {
     println!("on the log, but not in MySQL   {}", or_nothing(&gap.lost));
     if let Some(resnapshot) = resnapshot {
         println!(
-            "the log goes on at {}. Start the roles again (tandem run, or each: the backfill too); they copy every \
-             table anew. When `tandem status` says that all is copied, run `tandem verify --full` until it finds \
-             nothing: it finds the rows that were deleted in between, and reconcile deletes them",
+            "the log continues at {}. Start the roles again (tandem run, or each role, including the backfill); they copy \
+             every table again. When `tandem status` shows that every table is copied, run `tandem verify --full` until \
+             it finds nothing: it finds the rows that were deleted in the gap, and reconcile deletes them",
             resnapshot.to_gtid_set
         );
         return;
     }
     if gap.purged.is_empty() && gap.lost.is_empty() {
         println!(
-            "nothing is lost: unless capture stops with an error, it goes on by itself when it is started"
+            "nothing is lost: unless capture stops with an error, it continues by itself when it is started"
         );
     }
-    println!("nothing was changed: --yes lets the log go on at what MySQL has executed");
+    println!("nothing was changed: --yes continues the log at what MySQL has executed");
 }

@@ -12,7 +12,7 @@ use crate::cli::SchemaCommand;
 use crate::config::Config;
 use crate::connect::servers::{gc_grace_seconds, target_tables};
 
-/// Shows or creates them.
+/// Shows or creates the tables.
 pub(crate) async fn run(command: SchemaCommand) -> Result<ExitCode> {
     match command {
         SchemaCommand::Show { config } => show(&Config::load(&config.config)?).await,
@@ -42,7 +42,7 @@ async fn apply(config: &Config) -> Result<ExitCode> {
     let seconds = gc_grace_seconds(&config.kafka()?);
     for table in &tables {
         if target.gc_grace(&table.name).await?.is_some() {
-            println!("table {} is there", table.name);
+            println!("table {} exists", table.name);
         } else {
             target.execute_ddl(&create_table(target.keyspace(), table, seconds)).await?;
             println!("created table {}", table.name);
@@ -57,7 +57,7 @@ async fn apply(config: &Config) -> Result<ExitCode> {
                 format!("table {}: {}{remedy}", f.table, f.problem)
             })
             .collect();
-        bail!("tables that were there before are not as the mapping wants them:\n{}", lines.join("\n"));
+        bail!("existing tables do not match the mapping:\n{}", lines.join("\n"));
     }
     Ok(ExitCode::SUCCESS)
 }

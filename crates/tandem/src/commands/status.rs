@@ -1,4 +1,4 @@
-//! `tandem status`: how far the migration is, from the log alone, whatever runs or does not.
+//! `tandem status`: the progress of the migration. It comes from the log alone, whichever roles run.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use tandem_wire::log::Topics;
 
 use crate::config::Config;
 
-/// Capture publishes a watermark at least once a second; older than this it is not running.
+/// The age in seconds above which capture counts as not running. It publishes a watermark at least once a second.
 const FRESH: f64 = 10.0;
 
 #[derive(Serialize)]
@@ -32,7 +32,7 @@ struct Status {
     why_not_ready: Vec<String>,
 }
 
-/// What capture has published.
+/// The progress of capture.
 #[derive(Serialize)]
 struct Source {
     gtid_set: String,
@@ -47,8 +47,8 @@ struct Source {
 struct TableStatus {
     name: String,
     topic: String,
-    /// Records of the change topic, applied and in all, since its beginning. Markers of Kafka's
-    /// transactions count too.
+    /// The records of the change topic since its beginning, in total and applied. The markers of Kafka's transactions
+    /// count too.
     published: i64,
     applied: i64,
     /// Records of the change topic and of the backfill topic that are not applied yet.
@@ -60,15 +60,15 @@ struct TableStatus {
 struct Backfill {
     rows: i64,
     estimated_rows: i64,
-    /// Every row is on the log. Whether it is applied is what `lag_records` says.
+    /// Whether every row is on the log. `lag_records` shows whether it is applied.
     done: bool,
 }
 
 #[derive(Serialize)]
 struct Lag {
     records: i64,
-    /// How old the oldest change is that is not in Cassandra yet: the older of the oldest record
-    /// that is not applied and the newest watermark. Absent while no watermark was ever published.
+    /// The age of the oldest change that is not in Cassandra yet: that of the oldest unapplied record or of the newest
+    /// watermark, whichever is older. Absent until the first watermark is published.
     seconds: Option<f64>,
 }
 
@@ -141,7 +141,7 @@ async fn status(config: &Config) -> Result<Status> {
             let oldest = oldest.map_or(0.0, |ms| age(ms * 1000));
             source.as_ref().map(|w| oldest.max(age(w.clock_us)))
         }
-        // Not read in time: how many records is known all the same.
+        // The records could not be read in time. Their number is still known.
         Err(ConsumeError::Unreachable { .. }) => None,
         Err(error) => return Err(error.into()),
     };
@@ -179,7 +179,7 @@ impl Backfill {
 }
 
 impl Status {
-    /// What keeps Cassandra from holding what MySQL holds, up to the lag.
+    /// The reasons why Cassandra does not hold what MySQL holds, apart from the lag.
     fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         match &self.source {
@@ -198,7 +198,7 @@ impl Status {
         match self.lag.seconds {
             Some(seconds) if seconds > FRESH => missing.push(format!("apply is {seconds:.0} s behind")),
             None if self.source.is_some() => missing.push(format!(
-                "apply is {} records behind; how many seconds could not be read from Kafka in time",
+                "apply is {} records behind; their age could not be read from Kafka in time",
                 self.lag.records
             )),
             _ => {}

@@ -1,4 +1,4 @@
-//! `tandem tail`: the changes on the log, decoded, one JSON object a line, until it is interrupted.
+//! `tandem tail`: prints the changes on the log as JSON, one object per line, until it is interrupted.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -14,9 +14,9 @@ use tandem_wire::log::Topics;
 use crate::cli::{TailArgs, TailStart};
 use crate::config::Config;
 
-/// Records taken at once.
+/// Records per batch at most.
 const BATCH: usize = 1000;
-/// How long a batch is waited for.
+/// How long to wait for a batch.
 const WAIT: Duration = Duration::from_millis(500);
 
 /// Prints changes.
@@ -27,7 +27,8 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
     let mut from = Vec::new();
     for table in tables(config, &args.table)? {
         let topic = topics.changes(&table);
-        let count = admin.partitions(&topic).await.context("no change was captured yet under this prefix")?;
+        let count =
+            admin.partitions(&topic).await.context("no change has been captured yet under this prefix")?;
         let offsets = match args.from {
             TailStart::End => admin.end_offsets(&topic, count).await?,
             TailStart::Beginning | TailStart::Version(_) => admin.first_offsets(&topic, count).await?,
@@ -41,12 +42,12 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
     while left > 0 {
         let mut changes = Vec::new();
         for record in tail.next_batch(BATCH, WAIT).await? {
-            // A tombstone after a delete has no value.
+            // A tombstone, which follows a delete, has no value.
             let Some(value) = record.value else { continue };
             let schema = schemas.get(tandem_wire::schema_id(&value)?).await?;
             changes.push(schema.decode(&value)?);
         }
-        // Of several tables and partitions; in the order of the binlog as far as they came together.
+        // The batch has records of several tables and partitions. Within a batch they are printed in binlog order.
         changes.sort_by_key(|change| change.version);
         let out = std::io::stdout();
         let mut out = out.lock();
@@ -56,7 +57,7 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
                 continue;
             }
             left -= 1;
-            // Whoever reads it may have gone.
+            // The reader of the pipe may have closed it.
             if writeln!(out, "{}", line(change)).is_err() {
                 return Ok(ExitCode::SUCCESS);
             }
@@ -65,7 +66,7 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The tables asked for, or all.
+/// The requested tables, or all.
 fn tables(config: &Config, named: &[String]) -> Result<Vec<TableName>> {
     let all = config.tables()?;
     if named.is_empty() {
@@ -75,7 +76,7 @@ fn tables(config: &Config, named: &[String]) -> Result<Vec<TableName>> {
     for name in named {
         let Some(table) = all.iter().find(|table| table.to_string() == *name) else {
             let known: Vec<_> = all.iter().map(ToString::to_string).collect();
-            bail!("{name} is no table of the mapping; these are: {}", known.join(", "))
+            bail!("{name} is not a mapped table; the mapped tables are: {}", known.join(", "))
         };
         tables.push(table.clone());
     }

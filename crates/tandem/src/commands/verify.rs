@@ -19,7 +19,7 @@ use crate::connect::row_checker::checker;
 use crate::connect::servers::{Servers, target_tables};
 use crate::role::Role;
 
-/// Verifies and prints what was found.
+/// Verifies and prints the result.
 pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<ExitCode> {
     let servers = Servers::connect(config, &[Role::Verify]).await?;
     if let Some(target) = &servers.target {
@@ -71,7 +71,7 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Keeps what was found for the controller's gates.
+/// Stores the result for the controller's gates.
 async fn record(kafka: &KafkaConfig, started_at_us: i64, report: &ScanReport) -> Result<()> {
     let scan = FullScan {
         started_at_us,

@@ -1,4 +1,4 @@
-//! `[controller]`: phases and gates.
+//! `[controller]`: the rollout plan and its gates.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,13 +19,13 @@ use crate::tls::Endpoint;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ControllerSection {
     listen: SocketAddr,
-    /// Whether an address that others can reach is served without TLS.
+    /// Allows serving an address other than loopback without TLS.
     insecure: bool,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
-    /// Where `tandem phase` finds the controllers; by default where this one listens.
+    /// The controllers that `tandem phase` asks. The default is the address of `listen`.
     urls: Vec<String>,
-    /// Whose certificates `tandem phase` trusts; by default those that the system trusts.
+    /// The CA that `tandem phase` trusts. The default is the CAs that the system trusts.
     ca: Option<PathBuf>,
     auto: bool,
     interval_ms: u64,
@@ -34,7 +34,7 @@ pub(crate) struct ControllerSection {
     soak_seconds: BTreeMap<String, f64>,
     gates: BTreeMap<String, Expressions>,
     rollback: BTreeMap<String, Expressions>,
-    /// Metrics pages.
+    /// The addresses of the metrics pages.
     gateways: Vec<String>,
     metric_names: BTreeMap<String, String>,
     validate: f64,
@@ -57,7 +57,7 @@ enum DualWrite {
 #[serde(deny_unknown_fields, default)]
 struct CohortSection {
     by: String,
-    /// What is said, and the values that are in.
+    /// Each cohort attribute with the values that belong to the cohort.
     values: BTreeMap<String, Vec<String>>,
 }
 
@@ -105,7 +105,7 @@ impl Default for ControllerSection {
 }
 
 impl ControllerSection {
-    /// Refuses what cannot work or is not safe.
+    /// Rejects settings that cannot work or are not safe.
     pub(crate) fn validate(&self) -> Result<()> {
         for (key, zero) in
             [("interval_ms", self.interval_ms == 0), ("window_seconds", self.window_seconds == 0)]
@@ -141,7 +141,7 @@ impl ControllerSection {
         Ok(())
     }
 
-    /// Where it is served.
+    /// The endpoint of the API.
     pub(crate) fn endpoint(&self) -> Endpoint<'_> {
         Endpoint {
             section: "controller",
@@ -152,7 +152,7 @@ impl ControllerSection {
         }
     }
 
-    /// Where `tandem phase` asks.
+    /// The addresses that `tandem phase` asks.
     pub(crate) fn urls(&self) -> Vec<String> {
         if self.urls.is_empty() {
             let scheme = if self.tls_certificate.is_some() { "https" } else { "http" };
@@ -162,12 +162,12 @@ impl ControllerSection {
         }
     }
 
-    /// Whose certificates `tandem phase` trusts, if not all that the system trusts.
+    /// The CA that `tandem phase` trusts, if not those of the system.
     pub(crate) fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()
     }
 
-    /// Whether tokens may be sent so that others can read them on the way.
+    /// Whether tokens may be sent without TLS, where others can read them.
     pub(crate) fn insecure(&self) -> bool {
         self.insecure
     }
@@ -254,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_to_be_said() {
+    fn every_setting_has_a_default() {
         let config = section("").unwrap();
         assert_eq!(config.policy.plan.stages().len(), 10);
         assert!(!config.auto);
     }
 
     #[test]
-    fn what_is_said_is_taken() {
+    fn settings_are_applied() {
         let config = section(
             "auto = true\ncanary_percents = [50]\n[soak_seconds]\ncanary = 0.5\n[gates.verify]\nquiet = \
              'out_of_band_rows == 0'\n[cohort]\nby = 'column:customer'\nvalues = { 'header:tandem-country' = ['PT'] }\n",
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_asks_as_it_is_served() {
+    fn tandem_phase_asks_the_served_address() {
         let urls = |text: &str| toml::from_str::<ControllerSection>(text).unwrap().urls();
         assert_eq!(urls(""), ["http://127.0.0.1:9465"]);
         assert_eq!(urls("tls_key = 'k'\ntls_certificate = 'c'"), ["https://127.0.0.1:9465"]);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_its_place() {
+    fn invalid_settings_are_rejected_by_key() {
         for (text, word) in [
             ("[gates.verify]\ng = 'lag < 1'", "controller.gates.verify"),
             ("[gates.verfy]\ng = 'full_scan_clean'", "verfy"),

@@ -16,7 +16,7 @@ use crate::tls::Endpoint;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GatewaySection {
     listen: SocketAddr,
-    /// Whether an address that others can reach is served without TLS, or without tokens.
+    /// Allows serving an address other than loopback without TLS or without tokens.
     insecure: bool,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
@@ -68,7 +68,7 @@ impl Default for GatewaySection {
 }
 
 impl GatewaySection {
-    /// Refuses what cannot work or is not safe.
+    /// Rejects settings that cannot work or are not safe.
     pub(crate) fn validate(&self) -> Result<()> {
         let zero = [
             ("connections", self.connections == 0),
@@ -95,7 +95,7 @@ impl GatewaySection {
         Ok(())
     }
 
-    /// Where it is served.
+    /// The endpoint of the API.
     pub(crate) fn endpoint(&self) -> Endpoint<'_> {
         Endpoint {
             section: "gateway",
@@ -106,12 +106,12 @@ impl GatewaySection {
         }
     }
 
-    /// The table of idempotency keys, as it is written.
+    /// The table of idempotency keys, as configured.
     pub(crate) fn idempotency_table(&self) -> Option<&str> {
         self.idempotency_table.as_deref()
     }
 
-    /// How long connecting to MySQL may take.
+    /// The connect timeout for MySQL.
     pub(crate) fn mysql_connect(&self) -> Duration {
         Duration::from_millis(self.mysql_connect_ms)
     }
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_safe_is_refused() {
+    fn unsafe_settings_are_rejected() {
         assert!(section("").is_ok());
         assert!(section("listen = '127.0.0.1:1'").is_ok() && section("listen = '[::1]:1'").is_ok());
         let open = section("listen = '0.0.0.0:1'").unwrap_err().to_string();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_come_from_elsewhere_and_are_long() {
+    fn tokens_are_secrets_of_sufficient_length() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t");
         let text = |scope: &str| {

@@ -1,5 +1,5 @@
-//! Keys that have another name now. A file that still uses an old one is refused with the new one's name:
-//! to ignore it would be a setting that silently does nothing.
+//! Renamed keys. A file that uses an old key is rejected with the new name, because a key that is ignored would be a
+//! setting that silently does nothing.
 
 use anyhow::{Result, bail};
 use toml::{Table, Value};
@@ -17,10 +17,11 @@ const RENAMED: &[(&str, &str)] = &[
     ("table.*.target.*.omit", "exclude_from_target"),
 ];
 
-/// Refuses a file that uses an old key.
+/// Rejects a file that uses an old key.
 ///
 /// # Errors
-/// The first old key, with the new one's name. Text that is no TOML passes: its own error says more.
+///
+/// Names the first old key and its new name. Text that is not TOML passes, because its own error says more.
 pub(super) fn refuse(text: &str) -> Result<()> {
     let Ok(file) = text.parse::<Table>() else { return Ok(()) };
     for (old, new) in RENAMED {
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_key_is_refused_with_the_new_ones_name() {
+    fn an_old_key_is_rejected_with_its_new_name() {
         for (text, old, new) in [
             ("[kafka]\nreplication = 3", "kafka.replication", "kafka.replication_factor"),
             ("[verify]\nwatermark_patience_seconds = 3", "verify.watermark_patience_seconds", "kafka."),

@@ -1,11 +1,11 @@
-//! Values that are kept outside of the configuration.
+//! Secrets, which are kept outside of the configuration file.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-/// Where a secret is: `env:NAME` or `file:PATH`.
+/// The place of a secret: `env:NAME` or `file:PATH`.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Secret(String);
@@ -16,7 +16,7 @@ impl Secret {
         Self(place.to_owned())
     }
 
-    /// The secret itself. A file's last line break does not belong to it.
+    /// Reads the secret. The last line break of a file is not part of it.
     pub(crate) fn reveal(&self) -> Result<String> {
         if let Some(name) = self.0.strip_prefix("env:") {
             return std::env::var(name).with_context(|| format!("the environment variable {name}"));
@@ -26,7 +26,7 @@ impl Secret {
             let text = text.strip_suffix('\n').unwrap_or(&text);
             return Ok(text.strip_suffix('\r').unwrap_or(text).to_owned());
         }
-        bail!("a secret does not stand in the configuration: write \"env:NAME\" or \"file:PATH\"")
+        bail!("a secret must not be in the configuration file: write \"env:NAME\" or \"file:PATH\"")
     }
 }
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_its_line_break() {
+    fn the_line_break_of_a_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::write(&path, "hush\r\n").unwrap();
@@ -49,14 +49,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_value_is_refused_and_not_repeated() {
+    fn a_plain_value_is_rejected_and_not_repeated() {
         let error = Secret("hush".into()).reveal().unwrap_err().to_string();
         assert!(error.contains("env:NAME") && !error.contains("hush"));
         assert!(!format!("{:?}", Secret("hush".into())).contains("hush"));
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn a_missing_secret_is_named() {
         let env = format!("{:#}", Secret("env:TANDEM_NO_SUCH".into()).reveal().unwrap_err());
         assert!(env.contains("TANDEM_NO_SUCH"));
         let file = format!("{:#}", Secret("file:/no/such".into()).reveal().unwrap_err());

@@ -1,4 +1,4 @@
-//! How connections are secured: `tls`, `sasl` and `security` of the sections of servers.
+//! Connection security: the `tls`, `sasl` and `security` settings of the server sections.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ impl MysqlTlsSection {
             MysqlTlsMode::Disabled => return Ok(None),
             MysqlTlsMode::Required if self.ca.is_some() => {
                 bail!(
-                    "mysql.tls.ca proves nothing with mode = \"required\": use \"verify_ca\" or \"verify_identity\""
+                    "mysql.tls.ca has no effect with mode = \"required\": use \"verify_ca\" or \"verify_identity\""
                 )
             }
             MysqlTlsMode::Required => TlsMode::Required,
@@ -48,7 +48,7 @@ impl MysqlTlsSection {
     }
 }
 
-/// What `[kafka] security` may be, as Kafka's own clients name it.
+/// The values of `[kafka] security`, named as in Kafka's own clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Protocol {
@@ -87,7 +87,7 @@ enum Mechanism {
     ScramSha512,
 }
 
-/// The security of `[kafka]`; what would not be used is refused.
+/// The security of `[kafka]`. Settings that would have no effect are rejected.
 pub(crate) fn kafka(
     protocol: Protocol,
     tls: Option<&KafkaTlsSection>,
@@ -143,7 +143,7 @@ impl RegistrySection {
             bail!("schema_registry.url must begin with http:// or https://");
         }
         if self.url.contains('@') {
-            bail!("schema_registry.url holds an account: use schema_registry.user and password");
+            bail!("schema_registry.url contains credentials: use schema_registry.user and password");
         }
         let account = match (&self.user, &self.password) {
             (Some(user), Some(password)) => {
@@ -156,7 +156,7 @@ impl RegistrySection {
     }
 }
 
-/// A certificate and its key come together.
+/// A certificate and its key. Both must be set, or neither.
 fn pair(
     section: &str,
     certificate: Option<&PathBuf>,
@@ -178,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn the_safest_mode_is_what_holds_without_one() {
+    fn the_default_mode_is_the_safest() {
         assert_eq!(mysql("ca = 'c'").unwrap().unwrap().mode, TlsMode::VerifyIdentity);
         assert_eq!(mysql("mode = 'disabled'").unwrap(), None);
     }
 
     #[test]
-    fn what_would_not_be_used_is_refused() {
+    fn settings_without_effect_are_rejected() {
         let error = |text: &str| format!("{:#}", mysql(text).unwrap_err());
         assert!(error("mode = 'required'\nca = 'c'").contains("mysql.tls.ca"));
         assert!(error("certificate = 'c'").contains("both certificate and key"));

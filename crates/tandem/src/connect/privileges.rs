@@ -1,4 +1,4 @@
-//! What each role needs the MySQL account for. README lists the same.
+//! The MySQL privileges that each role needs. README has the same list.
 
 use anyhow::Result;
 use tandem_model::TableName;
@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::config::gateway::GatewaySection;
 use crate::role::Role;
 
-/// What these roles need to be granted.
+/// The privileges that these roles need.
 pub(crate) fn needs(config: &Config, roles: &[Role]) -> Result<Vec<Need>> {
     let mut needs = Vec::new();
     let mut need = |privilege, on: Option<&TableName>, why| {
@@ -35,7 +35,7 @@ pub(crate) fn needs(config: &Config, roles: &[Role]) -> Result<Vec<Need>> {
                 if let Some(table) = config.gateway.as_ref().and_then(GatewaySection::idempotency_table) {
                     let table = table.parse().map_err(anyhow::Error::msg)?;
                     for privilege in ["CREATE", "SELECT", "INSERT", "UPDATE", "DELETE"] {
-                        need(privilege, Some(&table), "answers cannot be kept");
+                        need(privilege, Some(&table), "replies of idempotency keys cannot be stored");
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! What streaming verification, full verification and repair have in common.
+//! The row checker that streaming verification, full verification and repair share.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::connect::servers::Servers;
 
-/// A checker whose tracker begins at the newest watermark that knows every table.
+/// Creates a checker whose tracker begins at the newest watermark that covers every table.
 pub(crate) async fn checker(
     servers: &Servers,
     watermarks: &Watermarks,

@@ -1,7 +1,7 @@
-//! Connecting to the servers, and everything that is checked before a role starts.
+//! Connects to the servers, and runs the checks before a role starts.
 //!
-//! What stands in the way is collected, not met one at a time: `tandem check` shows it all at once,
-//! and the roles refuse to start with the same words.
+//! The checks collect every problem instead of stopping at the first one. `tandem check` shows all of them at once, and
+//! the roles refuse to start with the same messages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use crate::config::Config;
 use crate::connect::privileges::needs;
 use crate::role::Role;
 
-/// Something that stands in the way of a migration.
+/// A problem that a check has found.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Problem {
     /// `mysql`, `kafka`, `schema_registry`, `cassandra` or `mapping`.
     pub(crate) part: &'static str,
-    /// The setting or the table; empty where it is the whole.
+    /// The setting or the table. Empty if the problem concerns the whole part.
     pub(crate) what: String,
     pub(crate) cause: String,
-    /// The statement that mends it, where there is one apart from the problem's own words.
+    /// The statement that fixes it, if the cause does not already say what to do.
     pub(crate) remedy: Option<String>,
-    /// Whether it must be mended before anything starts.
+    /// Whether it must be fixed before anything starts.
     pub(crate) fatal: bool,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What the checks reached. A part is absent if it could not be reached, or was not asked for.
+/// The results of the checks. A part is `None` if it could not be reached or was not requested.
 pub(crate) struct Inspection {
     pub(crate) problems: Vec<Problem>,
     pub(crate) mysql: Option<Mysql>,
@@ -62,7 +62,7 @@ pub(crate) struct Inspection {
     pub(crate) plans: Vec<Arc<TablePlan>>,
 }
 
-/// The servers and the compiled mapping, all checked.
+/// The connected servers and the compiled mapping, after all checks.
 pub(crate) struct Servers {
     pub(crate) mysql: Mysql,
     pub(crate) kafka: KafkaConfig,
@@ -72,7 +72,7 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Connects and checks what these roles need; an error names every problem.
+    /// Connects to what these roles need and checks it. The error names every problem.
     pub(crate) async fn connect(config: &Config, roles: &[Role]) -> Result<Self> {
         let found = inspect(config, roles).await?;
         for warning in found.problems.iter().filter(|p| !p.fatal) {
@@ -88,8 +88,8 @@ impl Servers {
     }
 }
 
-/// Connects to everything that these roles need and looks at everything that can be looked at. An
-/// error is one of the configuration itself.
+/// Connects to everything that these roles need and checks everything that can be reached. An error means that the
+/// configuration itself is wrong.
 pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspection> {
     let cassandra =
         roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile | Role::Gateway));
@@ -129,8 +129,8 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
     Ok(found)
 }
 
-/// What the brokers do not allow. Asked for by `tandem check` alone: it takes some seconds, and a role meets
-/// what it lacks by itself.
+/// The ACLs that the brokers do not grant. Only `tandem check` asks for them: it takes some seconds, and a role reports
+/// a missing ACL itself.
 pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<Problem> {
     let report = missing_acls(kafka).await;
     let principal = kafka.security.sasl.as_ref().map_or("PRINCIPAL", |sasl| &sasl.username);
@@ -150,8 +150,8 @@ pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<Problem> {
     missing.chain(report.errors.iter().map(|error| Problem::fatal("kafka", "", error))).collect()
 }
 
-/// What is wrong with the schema registry, if there is one. A compatibility level stops capture only at
-/// a change of a table that it does not allow.
+/// The problem of the schema registry, if one is configured. It is not fatal: a compatibility level stops capture only
+/// at an ALTER TABLE that the level does not allow.
 async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option<Problem>> {
     let topics = Topics::new(&kafka.prefix);
     let tables = config.tables()?;
@@ -172,7 +172,7 @@ async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option
         ),
         remedy: Some(format!(
             "PUT /config/{} with {{\"compatibility\": \"NONE\"}} for each, or /config for all (Tandem's own readers \
-             take every schema)",
+             accept every schema)",
             first.subject
         )),
         fatal: false,
@@ -206,7 +206,7 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
                 part: "mysql",
                 what: format!("table {name}"),
                 cause: format!("it has no column `{column}`, which `exclude_from_capture` names"),
-                remedy: Some("correct the name, unless the column is to come".into()),
+                remedy: Some("correct the name, unless the column will be added later".into()),
                 fatal: false,
             })),
             Err(error) => found.problems.push(Problem::fatal("mysql", format!("table {name}"), error)),
@@ -251,8 +251,8 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
                 part: "cassandra",
                 what: format!("table {}", table.name),
                 cause: format!(
-                    "gc_grace_seconds is {}, not above the {} s for which Kafka keeps changes: a change written \
-                     again after its row's tombstone is gone would bring a deleted row back",
+                    "gc_grace_seconds is {}, not above the {} s for which Kafka keeps changes: a change that is \
+                     replayed after its row's tombstone is gone would bring a deleted row back",
                     grace.as_secs(),
                     kafka.retention.as_secs()
                 ),
@@ -275,8 +275,8 @@ pub(crate) fn target_tables(plans: &[Arc<TablePlan>]) -> Vec<TargetTable> {
     plans.iter().flat_map(|p| p.targets()).map(|t| t.table().clone()).collect()
 }
 
-/// Tombstones must outlive every older write still under way: three days above Kafka's retention,
-/// for chunks and repairs that were read before and are written late.
+/// The `gc_grace_seconds` of target tables: three days above Kafka's retention. Tombstones must outlive every older
+/// write in flight, including chunks and repairs that were read earlier and are written late.
 pub(crate) fn gc_grace_seconds(kafka: &KafkaConfig) -> u32 {
     (kafka.retention.as_secs() + 3 * 24 * 3600) as u32
 }

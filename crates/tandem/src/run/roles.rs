@@ -1,9 +1,9 @@
-//! Runs roles: starts them in their order, watches them, stops them.
+//! Runs roles: starts them in order, watches them, and stops them.
 //!
-//! - A role that ends with an error ends the process with that error: what runs on without one of
-//!   its parts would be a silent stall.
-//! - SIGTERM and SIGINT let every role finish what it is doing, within a grace period. A second one
-//!   ends the process at once.
+//! - A role that ends with an error ends the process with that error. A process that continued without one of its roles
+//!   would stall silently.
+//! - On SIGTERM or SIGINT every role finishes its work in progress, within a grace period. A second signal ends the
+//!   process at once.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -34,13 +34,13 @@ use crate::connect::servers::{Servers, target_tables};
 use crate::role::Role;
 use crate::run::telemetry::{self, Telemetry};
 
-/// How long roles may take to finish what they are doing.
+/// How long roles may take to finish their work in progress.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Batches of changes that wait for streaming verification to take them in.
+/// Batches of changes that may wait for streaming verification.
 const FEED: usize = 16;
 
-/// The metrics of the roles that run here.
+/// The metrics of the roles in this process.
 #[derive(Default)]
 struct Metrics {
     capture: tandem_capture::Metrics,
@@ -53,7 +53,7 @@ struct Metrics {
 
 type Work = (Role, BoxFuture<'static, Result<()>>);
 
-/// Runs these roles until one fails or a signal comes.
+/// Runs these roles until one fails or the process receives a signal.
 pub(crate) async fn run(config: &Config, roles: &[Role], listen: Option<SocketAddr>) -> Result<()> {
     let stop = CancellationToken::new();
     let metrics = Metrics::default();
@@ -85,8 +85,7 @@ pub(crate) async fn run(config: &Config, roles: &[Role], listen: Option<SocketAd
     }
 }
 
-/// Starts the roles one after the other, and watches those that run already meanwhile. Returns when
-/// the last role has ended.
+/// Starts the roles one after the other, and watches those that already run. Returns when the last role has ended.
 async fn start_and_watch(
     config: &Config,
     roles: &[Role],
@@ -97,7 +96,7 @@ async fn start_and_watch(
 ) -> Result<()> {
     if roles.contains(&Role::Controller) {
         spawn(running, controller(config, metrics, stop).await?);
-        // It needs neither store, and must come up while one is down.
+        // The controller needs neither store, and must start while one is down.
         if roles == [Role::Controller] {
             let _ = telemetry.schemas.set(SchemaStore::open(&config.kafka()?).await?);
             tracing::info!(roles = "controller", "started");
@@ -121,7 +120,7 @@ async fn start_and_watch(
     if roles.contains(&Role::Gateway) {
         spawn(running, gateway(config, &servers, metrics, stop).await?);
     }
-    // The others follow watermarks, and there is none before capture has published its first.
+    // The other roles follow watermarks, and there are none until capture has published its first.
     let others = tokio::select! {
         others = followers(config, roles, &servers, &schemas, metrics, stop) => others?,
         joined = next(running) => {
@@ -145,15 +144,15 @@ async fn start_and_watch(
     Ok(())
 }
 
-/// Roles other than a backfill run until they are told to stop.
+/// Every role except the backfill runs until it is asked to stop. An earlier end is an error.
 fn unexpected(role: Role, ended: Result<()>) -> Result<()> {
     match ended {
-        Ok(()) => bail!("{role} ended, though nothing told it to"),
+        Ok(()) => bail!("{role} ended unexpectedly"),
         Err(error) => Err(error.context(format!("{role} stopped"))),
     }
 }
 
-/// The next role to end; never, while none runs.
+/// Waits for the next role to end. It never returns while no role runs.
 async fn next(running: &mut JoinSet<(Role, Result<()>)>) -> Result<(Role, Result<()>)> {
     match running.join_next().await {
         Some(joined) => joined.context("a role panicked"),
@@ -183,7 +182,7 @@ async fn signalled() -> Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!("told to stop: finishing what is under way");
+    tracing::info!("signal received: finishing the work in progress");
     Ok(())
 }
 
@@ -217,7 +216,7 @@ fn capture(
     Ok((Role::Capture, Box::pin(async move { Ok(capture.run(stop).await?) })))
 }
 
-/// Capture as the configuration has it.
+/// The configured capture.
 pub(crate) fn capture_of(
     config: &Config,
     servers: &Servers,
@@ -253,7 +252,7 @@ fn apply(
     Ok((Role::Apply, Box::pin(async move { Ok(apply.run(stop).await?) })))
 }
 
-/// The address is bound before this returns, so that one in use is an error of the start.
+/// The gateway. Its address is bound before this returns, so that an address in use fails the start.
 async fn gateway(
     config: &Config,
     servers: &Servers,

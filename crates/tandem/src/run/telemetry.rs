@@ -1,4 +1,4 @@
-//! What a running process tells over HTTP.
+//! The telemetry of a running process over HTTP: metrics, probes and schemas.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -15,20 +15,19 @@ use tandem_kafka::{Refusals, SchemaStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// What the answers are made of.
+/// The sources of the telemetry.
 pub(crate) struct Telemetry {
-    /// Every metric of the roles that run here.
+    /// The metrics of the roles in this process.
     pub(crate) registry: Registry,
-    /// Says whether capture, if it runs here, is reading the binlog.
+    /// The metrics of capture, if it runs in this process. They show whether it is reading the binlog.
     pub(crate) capture: Option<tandem_capture::Metrics>,
-    /// Says whether Kafka's brokers refuse our clients.
+    /// The refusals of Kafka's brokers.
     pub(crate) refusals: Refusals,
-    /// Set once every role has been started.
+    /// The schemas. They are set once every role has started.
     pub(crate) schemas: OnceLock<SchemaStore>,
 }
 
-/// Serves until `stop`. The address is bound before this returns, so that one in use is an error of
-/// the start.
+/// Serves until `stop`. The address is bound before this returns, so that an address in use fails the start.
 pub(crate) async fn serve(
     listen: SocketAddr,
     telemetry: Arc<Telemetry>,
@@ -67,28 +66,11 @@ async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
 
 async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> (StatusCode, Cow<'static, str>) {
     if telemetry.schemas.get().is_none() {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "starting
-"
-            .into(),
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into())
     } else if let Some(refused) = telemetry.refusals.current() {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!(
-                "{refused}
-"
-            )
-            .into(),
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{refused}\n").into())
     } else if telemetry.capture.as_ref().is_some_and(tandem_capture::Metrics::is_standby) {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "another capture is active, this one stands by
-"
-            .into(),
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, "another capture is active, this one stands by\n".into())
     } else if telemetry.capture.as_ref().is_some_and(|c| !c.is_connected()) {
         (StatusCode::SERVICE_UNAVAILABLE, "the binlog is not being read\n".into())
     } else {
@@ -96,7 +78,7 @@ async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> (StatusCode, Cow<'st
     }
 }
 
-/// A schema as Confluent's registry would answer for it.
+/// A schema, in the format of Confluent's schema registry.
 async fn schema(State(telemetry): State<Arc<Telemetry>>, Path(id): Path<u32>) -> Response {
     match telemetry.schemas.get().and_then(|schemas| schemas.json(id)) {
         Some(schema) => {

@@ -1,16 +1,16 @@
-//! The control API's own bearer tokens.
+//! The bearer tokens of the control API.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-/// What a token allows.
+/// What a token permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// To look.
+    /// Reading the state and the history.
     Read,
-    /// To change the phase.
+    /// Giving orders, which change the phase. It includes reading.
     Operate,
 }
 
@@ -30,12 +30,12 @@ impl FromStr for Scope {
         match text {
             "read" => Ok(Self::Read),
             "operate" => Ok(Self::Operate),
-            _ => Err(format!("`{text}` is no scope: write `read` or `operate`")),
+            _ => Err(format!("`{text}` is not a scope: write `read` or `operate`")),
         }
     }
 }
 
-/// A token, of which only a hash is kept.
+/// A token. Only a hash of its secret is kept.
 #[derive(Clone)]
 pub struct Token {
     name: String,
@@ -44,7 +44,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token under a name, which the audit trail shows.
+    /// Creates a token. The audit trail shows its name.
     pub fn new(name: impl Into<String>, secret: &str, scopes: Vec<Scope>) -> Self {
         Self { name: name.into(), hash: Sha256::digest(secret).into(), scopes }
     }
@@ -59,16 +59,17 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why somebody may not.
+/// Why a request is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// They say no token, or an unknown one.
+    /// It has no token, or an unknown one.
     Unknown,
-    /// Their token lacks this scope.
+    /// Its token lacks this scope.
     Lacks(Scope),
 }
 
-/// Who the `Authorization` header names. Without any tokens everybody may do everything, as `anybody`.
+/// The caller that the `Authorization` header identifies. Without configured tokens every caller may do everything,
+/// as `anybody`.
 pub(crate) fn caller<'a>(
     tokens: &'a [Token],
     header: Option<&[u8]>,
@@ -81,10 +82,10 @@ pub(crate) fn caller<'a>(
         let (scheme, secret) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
     });
-    // Of hashes, how long a comparison takes says nothing about the secret.
+    // Comparing hashes leaks nothing about the secret through timing.
     let hash: Option<[u8; 32]> = secret.map(|secret| Sha256::digest(secret).into());
     let token = tokens.iter().find(|token| Some(token.hash) == hash).ok_or(Denied::Unknown)?;
-    // Who may change the phase may look at it.
+    // The scope to operate includes reading.
     let allowed = |has: &Scope| *has == scope || *has == Scope::Operate;
     if token.scopes.iter().any(allowed) { Ok(&token.name) } else { Err(Denied::Lacks(scope)) }
 }
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_reach_as_far_as_their_scopes() {
+    fn tokens_permit_what_their_scopes_say() {
         let tokens = [
             Token::new("looker", "l", vec![Scope::Read]),
             Token::new("operator", "o", vec![Scope::Operate]),

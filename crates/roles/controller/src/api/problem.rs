@@ -28,19 +28,19 @@ impl Problem {
         Self::new("bad-request", "The request cannot be understood", StatusCode::BAD_REQUEST, detail)
     }
 
-    /// Nothing is known of the phase now.
+    /// The phase is unknown at the moment.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         let title = "The control topic is not available";
         Self::new("control-topic-unavailable", title, StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
-    /// Kafka has not answered within the time that a request has.
+    /// Kafka has not answered within the deadline of the request.
     pub(crate) fn unknown(detail: impl Into<String>) -> Self {
-        let title = "Whether the phase was changed is not known yet";
+        let title = "It is not known yet whether the phase was changed";
         Self::new("outcome-unknown", title, StatusCode::GATEWAY_TIMEOUT, detail)
     }
 
-    /// What the response's body says.
+    /// The body of the response.
     pub(crate) fn json(&self) -> Json {
         let mut body = json!({
             "type": format!("urn:tandem:problem:{}", self.kind),
@@ -81,15 +81,15 @@ impl From<Refusal> for Problem {
                 "standby",
                 "This controller is not the active one",
                 StatusCode::SERVICE_UNAVAILABLE,
-                "another controller is active, or none is yet: ask the others, or again in some seconds",
+                "another controller is active, or none is yet: ask the others, or retry in some seconds",
             ),
             Refusal::Obstacles(next, obstacles) => {
                 let said: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
                 let detail = match next {
-                    Some(next) => format!("not on to {next}: {}", said.join("; ")),
+                    Some(next) => format!("cannot advance to {next}: {}", said.join("; ")),
                     None => said.join("; "),
                 };
-                let title = "Something stands in the way of the next phase";
+                let title = "The next phase cannot be entered yet";
                 Self {
                     obstacles: obstacles.iter().map(obstacle).collect(),
                     ..Self::new("not-yet", title, StatusCode::CONFLICT, detail)
@@ -97,20 +97,22 @@ impl From<Refusal> for Problem {
             }
             Refusal::First => Self::new(
                 "first-phase",
-                "There is nothing to go back to",
+                "There is no earlier phase",
                 StatusCode::CONFLICT,
-                "no phase lies before this one",
+                "this is the first phase",
             ),
             Refusal::OtherGeneration { expected, found } => Self::new(
                 "other-generation",
-                "The phase has changed meanwhile",
+                "The phase has changed in the meantime",
                 StatusCode::CONFLICT,
-                format!("the request is about generation {expected}, and {found} holds: look again"),
+                format!(
+                    "the request is for generation {expected}, but the current one is {found}: read the phase again"
+                ),
             ),
             Refusal::NotWritten(cause) => {
-                Self::unavailable(format!("nothing was changed; Kafka did not take the change: {cause}"))
+                Self::unavailable(format!("nothing was changed; Kafka did not accept the change: {cause}"))
             }
-            Refusal::Unknown(cause) => Self::unknown(format!("look at the phase again: {cause}")),
+            Refusal::Unknown(cause) => Self::unknown(format!("read the phase again: {cause}")),
         }
     }
 }

@@ -27,9 +27,9 @@ use crate::order::{Command, Order, Refusal, Standing, View};
 /// How long an order may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// The longest reason, in bytes.
-const WHY: usize = 1000;
+const MAX_REASON: usize = 1000;
 
-/// What the handlers share.
+/// The state that the handlers share.
 pub(crate) struct Api {
     pub(crate) view: watch::Receiver<View>,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -59,7 +59,7 @@ impl Api {
         Ok(caller(&self.tokens, header, scope)?)
     }
 
-    /// How things stand, if this is the active controller and Kafka has lately said so.
+    /// The state of the migration, if this is the active controller and Kafka has confirmed that recently.
     fn standing(&self) -> Result<Arc<Standing>, Problem> {
         let standing = self.view.borrow().standing().ok_or(Refusal::Standby)?;
         if standing.is_confirmed() {
@@ -96,9 +96,9 @@ async fn phase(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Respon
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
-    /// Why, for the audit trail.
+    /// The reason, for the audit trail.
     reason: String,
-    /// The generation that the order is about.
+    /// The generation that the order applies to.
     generation: Option<u64>,
     /// For `auto`: on or off.
     on: Option<bool>,
@@ -107,8 +107,8 @@ struct Body {
 fn understood(name: &str, body: &[u8]) -> Result<(Order, Body), Problem> {
     let body: Body = serde_json::from_slice(body)
         .map_err(|error| Problem::bad_request(format!("the body must be {{\"reason\": \"…\"}}: {error}")))?;
-    if body.reason.trim().is_empty() || body.reason.len() > WHY {
-        return Err(Problem::bad_request(format!("`reason` must have 1 to {WHY} bytes")));
+    if body.reason.trim().is_empty() || body.reason.len() > MAX_REASON {
+        return Err(Problem::bad_request(format!("`reason` must have 1 to {MAX_REASON} bytes")));
     }
     let order = match (name, body.on) {
         ("advance", None) => Order::Advance,
@@ -141,22 +141,23 @@ async fn order(
     let command = Command { order, generation, by, reason, reply };
     let ordered = async {
         api.commands.send(command).await.map_err(|_| Refusal::Standby)?;
-        answered.await.unwrap_or(Err(Refusal::Unknown("the controller began anew".into())))
+        answered.await.unwrap_or(Err(Refusal::Unknown("the controller started again".into())))
     };
     let standing = tokio::time::timeout(DEADLINE, ordered).await.map_err(|_| {
         Problem::unknown(format!(
-            "Kafka has not answered within {} s: look at the phase before you order again",
+            "Kafka has not answered within {} s: check the phase before you repeat the order",
             DEADLINE.as_secs()
         ))
     })??;
     Ok(answer(&view::phase(&*standing.ok_or(Refusal::Standby)?)))
 }
 
-/// The whole audit trail, oldest first. Standbys know it too.
+/// The whole audit trail, oldest first. Standbys serve it too.
 async fn history(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, Problem> {
     api.allow(&headers, Scope::Read)?;
     let topic = Topics::new(&api.kafka.prefix).audit();
-    let unread = |error: ConsumeError| Problem::unavailable(format!("the audit trail was not read: {error}"));
+    let unread =
+        |error: ConsumeError| Problem::unavailable(format!("the audit trail could not be read: {error}"));
     let records = tokio::time::timeout(DEADLINE, read_all(&api.kafka, &topic)).await;
     let records = records
         .map_err(|_| Problem::unavailable("Kafka has not answered: the audit trail was not read"))?
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_are_understood_or_refused() {
+    fn orders_are_parsed_or_rejected() {
         let order = |name: &str, body: &str| understood(name, body.as_bytes()).map(|(order, _)| order);
         assert_eq!(order("advance", r#"{"reason": "x"}"#), Ok(Order::Advance));
         assert_eq!(order("auto", r#"{"reason": "x"}"#), Ok(Order::Auto(true)));

@@ -1,4 +1,4 @@
-//! How things stand, as JSON.
+//! The state of the migration as JSON.
 
 use serde_json::{Map, Value as Json, json};
 use tandem_wire::control::Audit;
@@ -10,7 +10,7 @@ use tandem_protocol::rollout::Measured;
 use tandem_protocol::rollout::Stage;
 use tandem_protocol::rollout::Verdict;
 
-/// The answer of `GET /v1/phase`.
+/// The response of `GET /v1/phase`.
 pub(crate) fn phase(standing: &Standing) -> Json {
     let Standing { record, outlook, measured, at_us, .. } = standing;
     let (mut numbers, mut unmeasured) = (Map::new(), Map::new());
@@ -52,7 +52,7 @@ pub(crate) fn phase(standing: &Standing) -> Json {
     })
 }
 
-/// An entry of `GET /v1/history`.
+/// An entry in the response of `GET /v1/history`.
 pub(crate) fn entry(audit: &Audit) -> Json {
     let (mut numbers, mut unmeasured) = (Map::new(), Map::new());
     for measured in &audit.measurements {
@@ -83,7 +83,7 @@ pub(crate) fn entry(audit: &Audit) -> Json {
     })
 }
 
-/// A gate and what became of it.
+/// A gate and its verdict.
 pub(crate) fn verdict(verdict: &Verdict) -> Json {
     let (mut numbers, mut unmeasured) = (Map::new(), Map::new());
     for (name, value) in &verdict.numbers {
@@ -107,7 +107,7 @@ pub(crate) fn verdict(verdict: &Verdict) -> Json {
     body
 }
 
-/// Whole numbers without a decimal point.
+/// A number as JSON. Whole numbers have no decimal point.
 pub(crate) fn number(value: f64) -> Json {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
@@ -123,7 +123,7 @@ fn stage(stage: Option<Stage>) -> Json {
     stage.map_or(Json::Null, |p| json!({ "phase": p.phase.name(), "percent": number(p.percent) }))
 }
 
-/// Microseconds since the epoch as RFC 3339; 0 is never.
+/// Microseconds since the epoch in RFC 3339. 0 becomes `null`.
 fn time_or_null(us: i64) -> Json {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000);
     match time.ok().filter(|_| us > 0).and_then(|time| time.format(&Rfc3339).ok()) {

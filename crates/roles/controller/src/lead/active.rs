@@ -1,4 +1,5 @@
-//! What the active controller does, turn by turn: measure, show, follow an order or act by itself.
+//! The rounds of the active controller. In each round it measures, publishes the state, and follows an order or
+//! acts automatically.
 
 use tandem_kafka::{PublishError, TransactionalPublisher};
 use tandem_model::PhaseRecord;
@@ -20,94 +21,94 @@ use tandem_protocol::rollout::Measurements;
 use tandem_protocol::rollout::{Action, Reason, audit, next_record};
 use tandem_protocol::rollout::{Decision, Outlook, Situation, assess};
 
-/// Who the audit trail names where the controller acts by itself.
+/// The author that the audit trail names for automatic actions.
 const AUTO: &str = "auto";
 
-/// What a turn came to.
-pub(crate) enum Turn {
-    Next,
-    /// Another controller is the active one, or may be.
+/// The outcome of a round.
+pub(crate) enum Round {
+    Continue,
+    /// Another controller is, or may be, the active one.
     Over(Ended),
 }
 
-/// The active controller's knowledge.
+/// The state of the active controller.
 pub(crate) struct Active<'a> {
     pub(crate) controller: &'a Controller,
     pub(crate) publisher: TransactionalPublisher,
     pub(crate) log: LogWatch,
     pub(crate) window: Window,
     pub(crate) watched_since_us: i64,
-    /// When Kafka last said that this record is the newest.
+    /// When Kafka last confirmed that this record is the newest.
     pub(crate) confirmed: Instant,
     pub(crate) measured: Measurements,
     pub(crate) record: PhaseRecord,
 }
 
 impl Active<'_> {
-    /// Measures, shows how things stand, and does what is ordered or what is to do.
-    pub(crate) async fn turn(
+    /// Runs one round: measures, publishes the state, and follows the order or acts automatically.
+    pub(crate) async fn round(
         &mut self,
         command: Option<Command>,
         views: &watch::Sender<View>,
-    ) -> Result<Turn, Failure> {
+    ) -> Result<Round, Failure> {
         self.measure().await?;
         if self.log.phase().is_some_and(|seen| seen.supersedes(&self.record)) {
-            tracing::warn!("a newer phase record is there: another controller is the active one");
+            tracing::warn!("a newer phase record exists: another controller is the active one");
             if let Some(command) = command {
                 command.answer(Err(Refusal::Standby));
             }
-            return Ok(Turn::Over(Ended::Fenced));
+            return Ok(Round::Over(Ended::Fenced));
         }
-        // Whoever was told that the outcome is unknown must not see it come about later.
+        // A requester that timed out was told that the outcome is unknown. Its order must not take effect later.
         let command = command.filter(|command| !command.reply.is_closed());
         let outlook = self.show(views);
         let (action, reason, reply) = match command {
-            Some(command) => match ordered(&command, &self.record, &outlook) {
+            Some(command) => match ordered_action(&command, &self.record, &outlook) {
                 Ok(action) => {
                     let Command { by, reason, reply, .. } = command;
                     (action, Reason { by, reason }, Some(reply))
                 }
                 Err(refusal) => {
                     command.answer(Err(refusal));
-                    return Ok(Turn::Next);
+                    return Ok(Round::Continue);
                 }
             },
-            None => match by_oneself(&outlook) {
+            None => match automatic_action(&outlook) {
                 Some((action, reason)) => (action, reason, None),
-                None => return Ok(Turn::Next),
+                None => return Ok(Round::Continue),
             },
         };
         let written = self.write(action, &reason, &outlook).await;
-        let (turn, answer) = match written {
+        let (round, answer) = match written {
             Ok(()) => {
-                // What was measured is of the stage before.
-                self.measured = Measurements::none("the migration has only just come here");
+                // The measurements belong to the previous stage.
+                self.measured = Measurements::none("the stage has only just begun");
                 self.show(views);
-                (Turn::Next, Ok(views.borrow().standing()))
+                (Round::Continue, Ok(views.borrow().standing()))
             }
             Err(PublishError::Fenced { .. }) => {
                 tracing::warn!("another controller has taken over; nothing was changed");
-                (Turn::Over(Ended::Fenced), Err(Refusal::Standby))
+                (Round::Over(Ended::Fenced), Err(Refusal::Standby))
             }
             Err(error @ (PublishError::Aborted { .. } | PublishError::Rejected { .. })) => {
                 tracing::warn!(%error, "the phase was not changed");
-                (Turn::Next, Err(Refusal::NotWritten(error.to_string())))
+                (Round::Continue, Err(Refusal::NotWritten(error.to_string())))
             }
             Err(error) => {
-                tracing::warn!(%error, "whether the phase was changed is not known: looking again");
-                (Turn::Over(Ended::Lost), Err(Refusal::Unknown(error.to_string())))
+                tracing::warn!(%error, "it is unknown whether the phase was changed: reading it again");
+                (Round::Over(Ended::Lost), Err(Refusal::Unknown(error.to_string())))
             }
         };
-        if matches!(turn, Turn::Over(_)) {
+        if matches!(round, Round::Over(_)) {
             views.send_replace(View::Standby);
         }
         if let Some(reply) = reply {
             let _ = reply.send(answer);
         }
-        Ok(turn)
+        Ok(round)
     }
 
-    /// One round of measuring. While Kafka does not answer, what it would say is not measured.
+    /// Measures once. While Kafka does not answer, the values from the log are missing.
     async fn measure(&mut self) -> Result<(), Failure> {
         let config = &self.controller.config;
         let now = now_us();
@@ -133,7 +134,7 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// How things stand, for everybody to see.
+    /// Publishes the state of the migration to the API and the metrics.
     fn show(&self, views: &watch::Sender<View>) -> Outlook {
         let situation = Situation {
             record: &self.record,
@@ -157,7 +158,7 @@ impl Active<'_> {
         outlook
     }
 
-    /// Writes a change: all of it or nothing.
+    /// Writes a change in one Kafka transaction, so that all of it is written or nothing.
     async fn write(
         &mut self,
         action: Action,
@@ -197,8 +198,8 @@ impl Active<'_> {
     }
 }
 
-/// What to do by oneself, and why.
-fn by_oneself(outlook: &Outlook) -> Option<(Action, Reason)> {
+/// The automatic action that the outlook decides on, and its reason.
+fn automatic_action(outlook: &Outlook) -> Option<(Action, Reason)> {
     let (action, reason) = match outlook.decision {
         Decision::Hold => return None,
         Decision::Forward(stage) => {
@@ -214,8 +215,8 @@ fn by_oneself(outlook: &Outlook) -> Option<(Action, Reason)> {
     Some((action, Reason { by: AUTO.to_owned(), reason }))
 }
 
-/// What an order comes to.
-fn ordered(command: &Command, record: &PhaseRecord, outlook: &Outlook) -> Result<Action, Refusal> {
+/// The action of an order, or why it is rejected.
+fn ordered_action(command: &Command, record: &PhaseRecord, outlook: &Outlook) -> Result<Action, Refusal> {
     if let Some(expected) = command.generation.filter(|expected| *expected != record.generation) {
         return Err(Refusal::OtherGeneration { expected, found: record.generation });
     }

@@ -5,17 +5,17 @@ use tandem_kafka::{ConsumeError, PublishError};
 use crate::config::ControllerError;
 use crate::measure::log_watch::WatchError;
 
-/// Why the active controller is no longer that.
+/// Why the term of the active controller ended.
 pub(crate) enum Ended {
-    /// It was told to stop.
+    /// The process was asked to stop.
     Stopped,
-    /// It lost leadership, or what it wrote is not known: wait for leadership again.
+    /// It lost leadership, or the outcome of its write is unknown. It waits for leadership again.
     Lost,
-    /// Another one took over before this one knew that it no longer leads: join the group anew.
+    /// Another controller took over before this one noticed the loss of leadership. It rejoins the group.
     Fenced,
 }
 
-/// Why a term ended, and whether the next may go better.
+/// The error that ended a term, and whether another term may succeed.
 pub(crate) struct Failure {
     pub(crate) error: ControllerError,
     pub(crate) retriable: bool,
@@ -28,7 +28,7 @@ impl From<ConsumeError> for Failure {
 }
 
 impl From<PublishError> for Failure {
-    /// Another one may take over while this one starts.
+    /// Fencing is retriable here: another controller may take over while this one starts.
     fn from(error: PublishError) -> Self {
         let retriable = error.is_retriable() || matches!(error, PublishError::Fenced { .. });
         Self { retriable, error: error.into() }

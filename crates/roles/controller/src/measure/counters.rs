@@ -1,28 +1,28 @@
-//! Which metrics are read from the gateways' pages.
+//! The metrics that the controller reads from metrics pages.
 
 use std::collections::BTreeMap;
 
 use crate::measure::exposition::{Selector, parse};
 
-/// A counter that gateways keep.
+/// A counter on a metrics page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Counter {
-    /// Writes answered well.
+    /// Writes answered with success.
     DualWrites,
-    /// Of those, the ones that Cassandra did not take in time.
+    /// Successful writes that Cassandra did not accept in time.
     DualWriteFailures,
     /// Reads that Cassandra served.
     CassandraReads,
-    /// Reads that MySQL served because Cassandra failed. Not those whose rows differed: what is
-    /// confirmed of them is in the log.
+    /// Reads that MySQL served because Cassandra failed. Reads whose rows differed do not count here: their
+    /// confirmed mismatches are in the log.
     Fallbacks,
-    /// Row changes that no gateway made. Capture counts them.
+    /// Row changes that no gateway made (out-of-band writes). Capture counts them.
     OutOfBandRows,
 }
 
 const GENERATION: &str = "generation";
 
-/// The name of each in the configuration, and the metric that it is by default.
+/// Each counter with its name in the configuration and its default metric.
 const COUNTERS: [(Counter, &str, &str); 5] = [
     (
         Counter::DualWrites,
@@ -35,23 +35,23 @@ const COUNTERS: [(Counter, &str, &str); 5] = [
     (Counter::OutOfBandRows, "out_of_band_rows", "tandem_capture_out_of_band_rows_total"),
 ];
 
-/// Which metric stands for what.
+/// The metric of each counter.
 #[derive(Debug, Clone)]
 pub struct MetricNames {
     generation: Selector,
     counters: BTreeMap<Counter, Selector>,
 }
 
-/// What a page says.
+/// The values of a page.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Page {
-    /// The generation that a gateway acts on; none where the page is no gateway's.
+    /// The generation that the gateway acts on. `None` if the page is not a gateway's.
     pub(crate) generation: Option<u64>,
     counters: BTreeMap<Counter, f64>,
 }
 
 impl Page {
-    /// A counter. One that the page does not have has not been counted yet.
+    /// The value of a counter. A counter that is not on the page is 0, because nothing was counted yet.
     pub(crate) fn count(&self, counter: Counter) -> f64 {
         self.counters.get(&counter).copied().unwrap_or(0.0)
     }
@@ -64,17 +64,21 @@ impl Page {
 
 impl Default for MetricNames {
     fn default() -> Self {
-        Self::new(&BTreeMap::new()).expect("the defaults are selectors, a test reads pages by them")
+        Self::new(&BTreeMap::new()).expect("the default selectors are valid; a test reads pages by them")
     }
 }
 
 impl MetricNames {
-    /// The gateway's own names, changed by what is configured.
+    /// The gateway's own metric names, overridden by the configured ones.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a configured name is unknown or its metric is not a valid selector.
     pub fn new(configured: &BTreeMap<String, String>) -> Result<Self, String> {
         let names = || COUNTERS.iter().map(|(_, name, _)| *name).chain([GENERATION]);
         if let Some(unknown) = configured.keys().find(|key| !names().any(|name| name == **key)) {
             let known: Vec<&str> = names().collect();
-            return Err(format!("`{unknown}` is none of {}", known.join(", ")));
+            return Err(format!("`{unknown}` is not one of {}", known.join(", ")));
         }
         let selector = |name: &str, default: &str| {
             configured.get(name).map_or(default, String::as_str).parse::<Selector>()
@@ -86,7 +90,7 @@ impl MetricNames {
         Ok(Self { generation: selector(GENERATION, "tandem_gateway_generation")?, counters: counters? })
     }
 
-    /// Reads a page.
+    /// Reads the counters of a page.
     pub(crate) fn read(&self, page: &str) -> Result<Page, String> {
         let samples = parse(page)?;
         let counted = |(counter, selector): (&Counter, &Selector)| Some((*counter, selector.sum(&samples)?));
@@ -102,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_can_be_others() {
+    fn metric_names_can_be_configured() {
         let other = BTreeMap::from([("fallbacks".to_owned(), "other_total{why=\"x\"}".to_owned())]);
         let page = MetricNames::new(&other)
             .unwrap()
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_refused_with_the_list() {
+    fn unknown_names_are_rejected_with_the_valid_ones() {
         let wrong = BTreeMap::from([("fallback".to_owned(), "x".to_owned())]);
         let error = MetricNames::new(&wrong).unwrap_err();
         assert!(error.contains("`fallback`") && error.contains("out_of_band_rows"), "{error}");

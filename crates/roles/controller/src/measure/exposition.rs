@@ -1,28 +1,27 @@
-//! Metrics pages as Prometheus reads them (its text format and OpenMetrics), as far as counters and
-//! gauges go.
+//! A parser for metrics pages in Prometheus' text format and OpenMetrics, limited to counters and gauges.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-/// One sample.
+/// One sample of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sample {
-    /// The metric's name; a counter's with its `_total`.
+    /// The metric's name. A counter's includes `_total`.
     pub(crate) name: String,
-    /// Its labels.
+    /// The labels.
     pub(crate) labels: BTreeMap<String, String>,
-    /// Its value.
+    /// The value.
     pub(crate) value: f64,
 }
 
-/// The samples of a page.
+/// Parses the samples of a page.
 pub(crate) fn parse(page: &str) -> Result<Vec<Sample>, String> {
     let lines = page.lines().enumerate();
     let lines = lines.map(|(number, line)| (number, line.trim()));
     lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(number, line)| {
-            sample(line).ok_or_else(|| format!("line {} is no sample of a metric", number + 1))
+            sample(line).ok_or_else(|| format!("line {} is not a sample of a metric", number + 1))
         })
         .collect()
 }
@@ -39,7 +38,7 @@ fn sample(line: &str) -> Option<Sample> {
     (!name.is_empty()).then(|| Sample { name: name.to_owned(), labels, value })
 }
 
-/// `a="x",b="y"}` and what follows.
+/// Parses `a="x",b="y"}`, and returns the labels and the rest of the line.
 fn labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
     let mut labels = BTreeMap::new();
     loop {
@@ -65,7 +64,7 @@ fn labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
     }
 }
 
-/// Chooses samples: `name` or `name{label="a|b",other="c"}`, where one of the values must match.
+/// Selects samples: `name` or `name{label="a|b",other="c"}`. For each label one of the listed values must match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Selector {
     name: String,
@@ -76,7 +75,7 @@ impl FromStr for Selector {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` names no metric: write NAME or NAME{{label=\"a|b\"}}");
+        let wrong = || format!("`{text}` is not a metric: write NAME or NAME{{label=\"a|b\"}}");
         let (name, rest) = text.split_at(text.find('{').unwrap_or(text.len()));
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
         if name.is_empty() || !name.chars().all(legal) {
@@ -104,7 +103,7 @@ impl Selector {
         sample.name == self.name && self.labels.iter().all(has)
     }
 
-    /// The sum of the samples chosen; none where there is not one.
+    /// The sum of the selected samples. `None` if no sample matches.
     pub(crate) fn sum(&self, samples: &[Sample]) -> Option<f64> {
         let mut chosen = samples.iter().filter(|sample| self.takes(sample)).map(|sample| sample.value);
         let first = chosen.next()?;
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_chosen_and_summed() {
+    fn samples_are_selected_and_summed() {
         assert_eq!(sum("tandem_gateway_reads_total"), Some(12.0));
         assert_eq!(sum("tandem_gateway_reads_total{served_by=\"cassandra\"}"), Some(9.0));
         assert_eq!(sum("tandem_gateway_reads_total{entity=\"a|c\"}"), Some(8.0));
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_page_is_refused_by_its_line() {
+    fn malformed_pages_are_rejected_with_the_line() {
         for bad in ["<html>", "# fine\nname", "name{a=\"b} 1", "name{a=\"b\"}", "name x"] {
             assert!(parse(bad).unwrap_err().contains("line"), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! What the log's records say about the migration, taken in one by one.
+//! The state of the migration that follows from the log's records, read one by one.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
@@ -17,54 +17,54 @@ use tandem_protocol::rollout::Measurements;
 /// A migrated table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappedTable {
-    /// Its name in MySQL.
+    /// The name in MySQL.
     pub name: TableName,
-    /// The fingerprint of its mapping as it is configured. Only a copy by that one counts.
+    /// The fingerprint of the configured mapping. Only a copy under this mapping counts.
     pub mapping: String,
 }
 
-/// The newest of everything.
+/// The newest record of each kind, and the open mismatches.
 #[derive(Debug, Default)]
 pub(crate) struct LogState {
     phase: Option<PhaseRecord>,
-    /// With when it was taken in, which no clock of another machine can hide.
+    /// The watermark and the local time at which it was read. The local time shows its age even if the clock of
+    /// another machine is wrong.
     watermark: Option<(Watermark, Instant)>,
-    /// By the records' keys: copies of before the newest re-snapshot are among them.
+    /// Progress by record key. It includes copies from before the newest re-snapshot.
     progress: HashMap<Vec<u8>, BackfillProgress>,
     resnapshot: Option<Resnapshot>,
     full_scan: Option<FullScan>,
     open: HashSet<Vec<u8>>,
-    /// Those that reads met, in the order of the log.
-    by_reads: VecDeque<MetByRead>,
+    /// The mismatches that reads found, in the order of the log.
+    read_mismatches: VecDeque<ReadMismatch>,
     /// The offset after the last mismatch event.
     mismatches_end: i64,
 }
 
-/// A mismatch that a read met.
+/// A mismatch that a read found.
 #[derive(Debug)]
-struct MetByRead {
+struct ReadMismatch {
     found_by: FoundBy,
     offset: i64,
-    /// When, in microseconds since the epoch: by the controller's clock if it was there.
+    /// The time in microseconds since the epoch, by the controller's clock if it was running then.
     seen_us: i64,
 }
 
-/// From when on mismatches that reads met are counted.
+/// The point from which mismatches found by reads are counted.
 ///
-/// They are counted by the log and not by the gateways' counters: the controller that decides about a
-/// step sees what was confirmed while another one, or none, was the active one, and what a gateway
-/// confirmed that died since. Each event counts in one place of the migration and one only, that in
-/// which it became known.
+/// They are counted from the log, not from the gateways' counters. The controller therefore sees the mismatches
+/// that were confirmed while another controller, or none, was active, and those of gateways that have died since.
+/// Each event counts in exactly one stage of the migration: the one in which it became known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Since {
-    /// The offset in the mismatch topic with which the place began.
+    /// The offset in the mismatch topic at which the stage began.
     pub(crate) offset: i64,
-    /// What was seen before is forgotten, in microseconds since the epoch.
+    /// Mismatches seen before this time do not count, in microseconds since the epoch.
     pub(crate) seen_us: i64,
 }
 
 impl LogState {
-    /// Takes in a record of the control topic.
+    /// Applies a record of the control topic.
     pub(crate) fn take_control(&mut self, record: &InRecord) -> Result<(), WireError> {
         let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(()) };
         if key == PHASE_KEY {
@@ -82,13 +82,13 @@ impl LogState {
         Ok(())
     }
 
-    /// Takes in a mismatch event, at `now_us` if it is new; otherwise its own clock says when it was.
+    /// Applies a mismatch event. A new event is seen at `now_us`; an older one has the time of its own clock.
     pub(crate) fn take_mismatch(&mut self, record: &InRecord, now_us: Option<i64>) -> Result<(), WireError> {
         self.mismatches_end = record.offset + 1;
         let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(()) };
         let event: Mismatch = decode_control(value)?;
         if event.state == MismatchState::Found && event.found_by != FoundBy::Verification {
-            self.by_reads.push_back(MetByRead {
+            self.read_mismatches.push_back(ReadMismatch {
                 found_by: event.found_by,
                 offset: record.offset,
                 seen_us: now_us.unwrap_or(event.detected_at_us),
@@ -102,12 +102,12 @@ impl LogState {
         Ok(())
     }
 
-    /// The offset after the last mismatch event taken in.
+    /// The offset after the last mismatch event applied.
     pub(crate) fn mismatches_end(&self) -> i64 {
         self.mismatches_end
     }
 
-    /// Takes in a watermark.
+    /// Applies a watermark.
     pub(crate) fn take_watermark(&mut self, record: &InRecord) -> Result<(), WireError> {
         if let Some(value) = &record.value {
             self.watermark = Some((decode_watermark(value)?, Instant::now()));
@@ -115,26 +115,26 @@ impl LogState {
         Ok(())
     }
 
-    /// The newest phase record; none before the first.
+    /// The newest phase record. `None` before the first.
     pub(crate) fn phase(&self) -> Option<&PhaseRecord> {
         self.phase.as_ref()
     }
 
-    /// Seconds since the newest watermark's clock, or since it was taken in if that is longer; none
-    /// before the first.
+    /// Seconds since the newest watermark's clock, or since it was read if that is longer. `None` before the
+    /// first.
     pub(crate) fn capture_age(&self, now_us: i64) -> Option<f64> {
         let (watermark, taken_in) = self.watermark.as_ref()?;
         Some(seconds(watermark.clock_us, now_us).max(taken_in.elapsed().as_secs_f64()))
     }
 
-    /// How far the copy of a table is, as it is mapped now. After the mapping was changed there is none
-    /// before backfill has begun anew.
+    /// The progress of a table's copy under the current mapping. After a change of the mapping there is none until
+    /// the backfill has begun again.
     fn progress_of(&self, table: &MappedTable) -> Option<&BackfillProgress> {
         let key = progress_key(&table.name.to_string(), self.resnapshot.as_ref());
         self.progress.get(&key).filter(|progress| progress.configured == table.mapping)
     }
 
-    /// Whether every row of a table is copied and applied, up to `applied` in each partition of its
+    /// Whether every row of a table is copied and applied. `applied` is the applied offset in each partition of its
     /// backfill topic.
     pub(crate) fn is_copied(&self, table: &MappedTable, applied: &[i64]) -> bool {
         self.progress_of(table).is_some_and(|progress| {
@@ -147,7 +147,7 @@ impl LogState {
         })
     }
 
-    /// Sets what these records alone say.
+    /// Sets the measurements that follow from these records alone.
     pub(crate) fn measure(
         &mut self,
         tables: &[MappedTable],
@@ -156,11 +156,11 @@ impl LogState {
         into: &mut Measurements,
     ) {
         into.set("open_mismatches", Ok(self.open.len() as f64));
-        self.by_reads.retain(|met| met.offset >= since.offset && met.seen_us >= since.seen_us);
+        self.read_mismatches.retain(|met| met.offset >= since.offset && met.seen_us >= since.seen_us);
         for (name, found_by) in
             [("canary_mismatches", FoundBy::CanaryRead), ("shadow_mismatches", FoundBy::ShadowRead)]
         {
-            let met = self.by_reads.iter().filter(|met| met.found_by == found_by).count();
+            let met = self.read_mismatches.iter().filter(|met| met.found_by == found_by).count();
             into.set(name, Ok(met as f64));
         }
         let age = self.capture_age(now_us);
@@ -168,7 +168,7 @@ impl LogState {
         let left = tables.iter().map(|table| match self.progress_of(table) {
             Some(progress) if progress.done => Ok(0),
             Some(progress) => Ok((progress.estimated_rows - progress.rows).max(1)),
-            None => Err(format!("the backfill of {}, as it is mapped now, has not begun", table.name)),
+            None => Err(format!("the backfill of {} under its current mapping has not begun", table.name)),
         });
         let left: Result<i64, String> = left.sum();
         into.set("backfill_rows_left", left.map(|rows| rows as f64));
@@ -179,7 +179,7 @@ impl LogState {
         into.set_flag("full_scan_clean", scan.map(|scan| self.is_clean(scan, tables)));
     }
 
-    /// Whether the scan found nothing, and began when all was copied.
+    /// Whether the scan found no mismatch and began after every table was copied.
     fn is_clean(&self, scan: &FullScan, tables: &[MappedTable]) -> bool {
         let copied_before = |table: &MappedTable| {
             self.progress_of(table).is_some_and(|p| p.done && p.updated_at_us <= scan.started_at_us)
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reads_met_counts_from_the_offset_of_the_place_on_until_it_is_old() {
+    fn read_mismatches_count_from_the_stages_offset_until_they_are_old() {
         use FoundBy::{CanaryRead, ShadowRead, Verification};
         use MismatchState::{Found, Resolved};
         let mut state = LogState::default();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_by_another_mapping_is_none() {
+    fn a_copy_under_another_mapping_does_not_count() {
         let mut state = LogState::default();
         state.take_control(&progress(true, 2)).unwrap();
         state.take_control(&scan(10, 0)).unwrap();
@@ -343,11 +343,11 @@ mod tests {
         assert!(matches!(of(&mut state, "now"), (true, true, Ok(_))));
         let (copied, clean, left) = of(&mut state, "later");
         assert!(!copied && !clean);
-        assert_eq!(left.unwrap_err(), "the backfill of d.t, as it is mapped now, has not begun");
+        assert_eq!(left.unwrap_err(), "the backfill of d.t under its current mapping has not begun");
     }
 
     #[test]
-    fn a_copy_of_before_a_resnapshot_is_none() {
+    fn a_copy_from_before_a_resnapshot_does_not_count() {
         let mut state = LogState::default();
         let resnapshot = |version| Resnapshot {
             version,
@@ -364,14 +364,14 @@ mod tests {
         state.take_control(&progress(true, 2)).unwrap();
         state.take_control(&scan(10, 0)).unwrap();
         state.take_control(&ordered(7)).unwrap();
-        // A backfill that has not heard of it goes on.
+        // A backfill that does not know of the re-snapshot continues.
         state.take_control(&progress(true, 11)).unwrap();
         let clean = |state: &mut LogState| measured(state).get("full_scan_clean").unwrap().as_number() > 0.0;
         assert!(!state.is_copied(&table(), &[5, 7]) && !clean(&mut state));
         assert!(measured(&mut state).get("backfill_rows_left").is_err());
         state.take_control(&copied(7)).unwrap();
         assert!(state.is_copied(&table(), &[5, 7]));
-        assert!(!clean(&mut state), "the verification is of before the copy");
+        assert!(!clean(&mut state), "the verification is older than the copy");
         state.take_control(&scan(12, 0)).unwrap();
         assert!(clean(&mut state));
         state.take_control(&ordered(8)).unwrap();
@@ -389,7 +389,7 @@ mod tests {
             state.take_control(&scan(started, mismatches)).unwrap();
             assert_eq!(clean(&mut state), Some(expected), "{started} {mismatches}");
         }
-        // The table is copied anew.
+        // The table is copied again.
         state.take_control(&progress(true, 30)).unwrap();
         assert_eq!(clean(&mut state), Some(false));
         let age = measured(&mut state).get("full_scan_age_seconds").unwrap().as_number();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_phase_is_not_taken() {
+    fn an_older_phase_is_ignored() {
         let mut state = LogState::default();
         for generation in [2, 1] {
             let phase = PhaseRecord { generation, ..PhaseRecord::default() };

@@ -1,4 +1,4 @@
-//! Measures what the log says, each time up to its end of then.
+//! Measures from the log. Each round reads the followed topics up to their current ends.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::measure::log_state::{LogState, MappedTable, Since};
 use tandem_protocol::rollout::Measurements;
 use tandem_runtime::now_us;
 
-/// How long the followed topics may take to be read to their ends.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of reading the followed topics to their ends.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The log could not be measured.
+/// Why the log could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchError {
     #[error(transparent)]
@@ -30,7 +30,7 @@ pub(crate) enum WatchError {
 }
 
 impl WatchError {
-    /// Whether trying again may help.
+    /// Whether a retry may help.
     pub(crate) fn is_retriable(&self) -> bool {
         match self {
             Self::Consume(error) => error.is_retriable(),
@@ -40,7 +40,7 @@ impl WatchError {
     }
 }
 
-/// Follows the control topic, mismatches and watermarks.
+/// Follows the control, mismatch and watermark topics.
 pub(crate) struct LogWatch {
     kafka: KafkaConfig,
     tables: Vec<MappedTable>,
@@ -52,13 +52,13 @@ pub(crate) struct LogWatch {
 }
 
 impl LogWatch {
-    /// Reads the control topic, and what else is followed, to the end.
+    /// Starts, and reads the followed topics to their ends.
     pub(crate) async fn start(kafka: &KafkaConfig, tables: &[MappedTable]) -> Result<Self, WatchError> {
         let topics = Topics::new(&kafka.prefix);
         let admin = Admin::connect(kafka).await?;
         let (control, mismatches, watermarks) = (topics.control(), topics.mismatches(), topics.watermarks());
         let mut state = LogState::default();
-        // Of watermarks only the newest counts; those behind it are followed.
+        // Only the newest watermark counts. Reading starts there and follows the later ones.
         let after = admin.end_offsets(&watermarks, 1).await?[0];
         if let Some(newest) = read_last(kafka, &watermarks, 0).await? {
             state.take_watermark(&newest).map_err(|source| decode(&watermarks, source))?;
@@ -91,16 +91,17 @@ impl LogWatch {
         self.state.mismatches_end()
     }
 
-    /// Reads the followed topics up to their ends as they are now. `live` where what comes is new.
+    /// Reads the followed topics up to their current ends. `live` says that the records are new.
     async fn catch_up(&mut self, live: bool) -> Result<(), WatchError> {
         let (control, mismatches, watermarks) =
             (self.topics.control(), self.topics.mismatches(), self.topics.watermarks());
         let begun = Instant::now();
-        // Control once more at the end: who knows the watermark behind a gap must know that no copy counts.
+        // The control topic is read again at the end: once the watermark behind a log gap is known, the re-snapshot that
+        // invalidates the copies must be known too.
         for topic in [&control, &mismatches, &watermarks, &control] {
             let end = self.admin.end_offsets(topic, 1).await?[0];
             while self.reader.consumed_to(topic, 0).is_none_or(|at| at < end) {
-                if begun.elapsed() > PATIENCE {
+                if begun.elapsed() > CATCH_UP_TIMEOUT {
                     return Err(WatchError::Late(topic.clone()));
                 }
                 for record in self.reader.next_batch(5000, Duration::from_millis(50)).await? {
@@ -116,7 +117,7 @@ impl LogWatch {
         Ok(())
     }
 
-    /// Measures. An error says that nothing of the log is known now.
+    /// Measures. On an error no measurement of the log is known.
     pub(crate) async fn measure(
         &mut self,
         now_us: i64,

@@ -1,16 +1,16 @@
-//! Reads metrics pages over HTTP.
+//! Scrapes metrics pages over HTTP.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::measure::counters::{MetricNames, Page};
 
-/// How long a page may take.
-const DEADLINE: Duration = Duration::from_secs(2);
-/// The largest page.
+/// The timeout of one page.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The largest page, in bytes.
 const MAX_PAGE: u64 = 8 << 20;
 
-/// Reads every page, all at once, by its address.
+/// Reads all pages concurrently. The result is keyed by address.
 pub(crate) async fn scrape(
     addresses: &[String],
     names: &MetricNames,
@@ -31,7 +31,7 @@ pub(crate) async fn scrape(
 }
 
 fn get(url: &str) -> Result<String, String> {
-    let config = ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).max_redirects(0);
+    let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).max_redirects(0);
     let mut answer = ureq::Agent::from(config.build()).get(url).call().map_err(|error| error.to_string())?;
     answer.body_mut().with_config().limit(MAX_PAGE).read_to_string().map_err(|error| error.to_string())
 }

@@ -1,29 +1,29 @@
-//! What the gateways' counters have grown by since the migration came to where it is.
+//! The increases of the gateways' counters since the migration entered its current stage.
 //!
-//! A round that was not read, a gateway that begins anew or another active controller begin the window
-//! anew: rates bear that. What must not be forgotten is counted from the log (`log_state`).
+//! The window restarts when a round could not be read, when a gateway restarts, or when another controller becomes
+//! active. That is acceptable for rates. Counts that must survive it come from the log (`log_state`).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::measure::counters::{Counter, Page};
 use tandem_protocol::rollout::Measurements;
 
-/// What was not there to take a rate of, and what to do about it.
+/// Why the rate has no samples, and the remedy.
 const NO_WRITE: (&str, &str) = (
     "no dual write was made",
-    "where none will come, the gate `dual_write_failures <= 0.01 * dual_writes` asks the same and is met by none",
+    "if none will come, use the gate `dual_write_failures <= 0.01 * dual_writes`, which is met without writes",
 );
 const NO_READ: (&str, &str) = ("no read was Cassandra's to serve", "read through a gateway");
 
-/// The pages of every process, read about the same time.
+/// The pages of every process, read at about the same time.
 #[derive(Debug, Clone)]
 struct Round {
     at_us: i64,
     pages: BTreeMap<String, Page>,
 }
 
-/// The last rounds. Only those count in which every gateway acted on the generation with which the
-/// migration came to its place, so that what is counted belongs to that place.
+/// The last rounds. A round counts only if every gateway acted on the generation with which the current stage began,
+/// so that all counts belong to that stage.
 #[derive(Debug)]
 pub(crate) struct Window {
     length_us: i64,
@@ -32,19 +32,19 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// A window of `length_us` microseconds at most.
+    /// Creates a window of at most `length_us` microseconds.
     pub(crate) fn new(length_us: i64) -> Self {
         Self { length_us, generation: 0, rounds: VecDeque::new() }
     }
 
-    /// The migration came to another place: what was counted before is of no interest.
+    /// Starts the window of another stage, and drops earlier counts.
     pub(crate) fn begin(&mut self, generation: u64) {
         self.generation = generation;
         self.rounds.clear();
     }
 
-    /// Takes in what was read from each process, by its address, and says what that means. `current` is
-    /// the generation that holds now.
+    /// Adds the page that was read from each process, by address, and sets the measurements that follow. `current` is
+    /// the current generation.
     pub(crate) fn measure(
         &mut self,
         at_us: i64,
@@ -70,7 +70,7 @@ impl Window {
         }
         let gateways: Vec<u64> = pages.values().filter_map(|page| page.generation).collect();
         if gateways.is_empty() {
-            let why = "no page is a gateway's: none names its generation";
+            let why = "no page is a gateway's: none has a generation";
             into.set("gateways_behind", Err(why.to_owned()));
             return set_increases(into, why);
         }
@@ -78,14 +78,14 @@ impl Window {
         into.set("gateways_behind", Ok(behind(current) as f64));
         if behind(self.generation) > 0 {
             self.rounds.clear();
-            return set_increases(into, "not every gateway has come to this place");
+            return set_increases(into, "not every gateway has reached this stage");
         }
         self.rounds.push_back(Round { at_us, pages });
         while self.rounds.len() > 2 && self.rounds[1].at_us <= at_us - self.length_us {
             self.rounds.pop_front();
         }
         if self.rounds.len() < 2 {
-            return set_increases(into, "the counters were read only once since the migration came here");
+            return set_increases(into, "the counters were read only once since this stage began");
         }
         let grown = |counter| self.increase(counter);
         let (writes, failures) = (grown(Counter::DualWrites), grown(Counter::DualWriteFailures));
@@ -100,20 +100,21 @@ impl Window {
             .rounds
             .back()
             .is_some_and(|round| round.pages.values().any(|page| page.has(Counter::OutOfBandRows)));
-        let nobody = || "no page counts them: controller.gateways must list capture's too".to_owned();
+        let nobody =
+            || "no page has this counter: controller.gateways must list capture's page too".to_owned();
         into.set("out_of_band_rows", counted.then(|| grown(Counter::OutOfBandRows)).ok_or_else(nobody));
     }
 
-    /// Why there is no rate.
+    /// The reason why a rate has no value.
     fn nothing(&self, (what, remedy): (&str, &str)) -> String {
         let seconds = self.length_us / 1_000_000;
         format!(
-            "{what} since the migration came to this place, or in the last {seconds} s \
+            "{what} since this stage began, or in the last {seconds} s \
              (controller.window_seconds); {remedy}"
         )
     }
 
-    /// By how much a counter has grown over all processes. One that has fallen began anew, at 0.
+    /// The increase of a counter over all processes. A counter that has fallen was reset to 0 by a restart.
     fn increase(&self, counter: Counter) -> f64 {
         let pairs = self.rounds.iter().zip(self.rounds.iter().skip(1));
         let growth = pairs.flat_map(|(before, after)| {
@@ -127,8 +128,8 @@ impl Window {
     }
 }
 
-/// `part` of `whole`; all of nothing if there is a part. Nothing of nothing is no rate: it says
-/// neither that things go well nor that they go badly.
+/// The share of `part` in `whole`. If `whole` is 0, the share is 1 for a positive `part`, and `None` otherwise:
+/// without samples a rate has no value.
 fn share(part: f64, whole: f64) -> Option<f64> {
     if whole > 0.0 {
         Some((part / whole).min(1.0))
@@ -168,7 +169,7 @@ mod tests {
         MetricNames::default().read(text).unwrap()
     }
 
-    #[allow(clippy::unnecessary_wraps)] // as the others are read
+    #[allow(clippy::unnecessary_wraps)] // the same type as a page that could not be read
     /// A gateway's page: generation, writes, failures, reads by Cassandra, fallbacks.
     fn gateway(
         generation: u64,
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_of_what_was_added_over_all_gateways() {
+    fn rates_use_increases_over_all_gateways() {
         let mut window = Window::new(60_000_000);
         window.begin(5);
         let first =
@@ -217,20 +218,20 @@ mod tests {
         assert!((number(&second, "dual_write_failure_rate") - 1.0 / 20.0).abs() < 1e-9);
         assert!((number(&second, "fallback_rate") - 1.0 / 4.0).abs() < 1e-9);
         assert!((number(&second, "canary_reads") - 4.0).abs() < 1e-9);
-        // `a` was started again.
+        // `a` was restarted.
         let third = round(&mut window, 2, [("a", gateway(5, 5, 0, 0, 0)), ("b", gateway(5, 10, 0, 1, 0))]);
         assert!((number(&third, "dual_writes") - 25.0).abs() < 1e-9);
     }
 
     #[test]
-    fn failures_without_a_write_are_all_of_them() {
+    fn failures_without_a_write_have_rate_one() {
         for (part, whole, expected) in [(3.0, 0.0, 1.0), (1.0, 4.0, 0.25), (5.0, 4.0, 1.0), (0.0, 4.0, 0.0)] {
             assert!((share(part, whole).unwrap() - expected).abs() < 1e-9, "{part} of {whole}");
         }
     }
 
     #[test]
-    fn a_rate_of_nothing_meets_no_gate_and_a_count_of_nothing_does() {
+    fn a_rate_without_samples_fails_its_gate_and_a_zero_count_meets_it() {
         let gate = |text: &str| Gate::compile("g", text).unwrap();
         let mut window = Window::new(60_000_000);
         window.begin(5);
@@ -244,7 +245,7 @@ mod tests {
             assert!(why.contains(nothing) && why.contains("the last 60 s"), "{why}");
             assert!(!gate(text).judge(&quiet).met, "{text}");
         }
-        // What the refusal names for those who write nothing holds back failures all the same.
+        // The gate that the remedy names still fails on write failures.
         let named = NO_WRITE.1.split('`').nth(1).unwrap();
         assert!(gate(named).judge(&quiet).met);
         let failed = round(&mut window, 2, [("a", gateway(5, 10, 1, 9, 0))]);
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_beside_the_gateways_are_counted_where_captures_page_is_read() {
+    fn out_of_band_rows_are_counted_if_captures_page_is_read() {
         let mut window = Window::new(60_000_000);
         window.begin(5);
         let capture =
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_lags_or_is_silent_leaves_nothing_measured() {
+    fn a_lagging_or_silent_gateway_leaves_no_measurement() {
         let mut window = Window::new(60_000_000);
         window.begin(5);
         round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0)), ("b", gateway(5, 0, 0, 0, 0))]);
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_elsewhere_or_long_ago_does_not_count() {
+    fn counts_of_other_stages_or_of_long_ago_do_not_count() {
         let mut window = Window::new(10_000_000);
         window.begin(5);
         round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);

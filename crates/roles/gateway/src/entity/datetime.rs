@@ -1,4 +1,4 @@
-//! Dates and times as ISO 8601 writes them (RFC 3339 where there is a zone).
+//! Dates and times in ISO 8601 (RFC 3339 where there is a zone).
 
 use time::{Date, Time, UtcOffset};
 
@@ -8,11 +8,11 @@ const EPOCH: i32 = 2_440_588;
 /// MySQL's longest TIME, 838:59:59, in seconds.
 const LONGEST_TIME: i64 = 3_020_399;
 
-/// A day since 1970-01-01.
+/// The text of a date, given in days since 1970-01-01.
 pub(crate) fn date_text(days: i32) -> String {
     match Date::from_julian_day(days.saturating_add(EPOCH)) {
         Ok(date) => format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day()),
-        // Not a day that MySQL has.
+        // Outside MySQL's range of dates.
         Err(_) => format!("{days} days"),
     }
 }
@@ -21,13 +21,13 @@ fn fraction_text(micros: u64, fsp: u8) -> String {
     if fsp == 0 { String::new() } else { format!(".{micros:06}")[..=usize::from(fsp.min(6))].to_owned() }
 }
 
-/// Microseconds since 1970-01-01T00:00:00, with so many fraction digits.
+/// The text of a date and time, given in microseconds since 1970-01-01T00:00:00, with `fsp` fraction digits.
 pub(crate) fn date_time_text(us: i64, fsp: u8) -> String {
     let date = date_text(us.div_euclid(DAY_US) as i32);
     format!("{date}T{}", time_text(us.rem_euclid(DAY_US), fsp))
 }
 
-/// A TIME in microseconds, with so many fraction digits.
+/// The text of a TIME, given in microseconds, with `fsp` fraction digits.
 pub(crate) fn time_text(us: i64, fsp: u8) -> String {
     let (seconds, micros) = (us.unsigned_abs() / 1_000_000, us.unsigned_abs() % 1_000_000);
     let sign = if us < 0 { "-" } else { "" };
@@ -35,12 +35,12 @@ pub(crate) fn time_text(us: i64, fsp: u8) -> String {
     format!("{sign}{hours:02}:{minutes:02}:{:02}{}", seconds % 60, fraction_text(micros, fsp))
 }
 
-/// Digits of a fixed number, and nothing else.
+/// Parses text that consists of ASCII digits only.
 fn digits(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A date from 0001-01-01 to 9999-12-31.
+/// Parses a date from 0001-01-01 to 9999-12-31.
 pub(crate) fn parse_date(text: &str) -> Option<i32> {
     let (year, rest) = text.split_at_checked(4)?;
     let (month, day) = rest.strip_prefix('-')?.split_once('-')?;
@@ -53,7 +53,7 @@ pub(crate) fn parse_date(text: &str) -> Option<i32> {
     Some(date.to_julian_day() - EPOCH)
 }
 
-/// `12`, `12.5`: whole seconds and microseconds. Digits beyond `fsp` must be zeros.
+/// Parses `12` or `12.5` into whole seconds and microseconds. Digits beyond `fsp` must be zeros.
 fn parse_seconds(text: &str, fsp: u8) -> Option<(u32, u32)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if whole.len() != 2 || text.ends_with('.') || !fraction.bytes().all(|b| b.is_ascii_digit()) {
@@ -66,7 +66,7 @@ fn parse_seconds(text: &str, fsp: u8) -> Option<(u32, u32)> {
     Some((digits(whole)?, if kept.is_empty() { 0 } else { format!("{kept:0<6}").parse().ok()? }))
 }
 
-/// A TIME: `[-]H…H:MM:SS[.f]`.
+/// Parses a TIME: `[-]H…H:MM:SS[.f]`.
 pub(crate) fn parse_time(text: &str, fsp: u8) -> Option<i64> {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (hours, rest) = text.split_once(':')?;
@@ -85,8 +85,8 @@ pub(crate) fn parse_time(text: &str, fsp: u8) -> Option<i64> {
     Some(if negative { -us } else { us })
 }
 
-/// A date and a time of day, apart by `T` or a space, and the zone's offset in microseconds if there
-/// is one.
+/// Parses a date and a time of day, separated by `T` or a space. Also returns the zone's offset in microseconds,
+/// if there is one.
 pub(crate) fn parse_date_time(text: &str, fsp: u8) -> Option<(i64, Option<i64>)> {
     let (date, rest) = text.split_at_checked(10)?;
     let rest = rest.strip_prefix(['T', 't', ' '])?;
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_those_of_the_calendar() {
+    fn dates_follow_the_calendar() {
         for (days, text) in
             [(0, "1970-01-01"), (-719_162, "0001-01-01"), (2_932_896, "9999-12-31"), (11_016, "2000-02-29")]
         {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn malformed_times_are_rejected() {
         for text in ["", "2024-1-01", "2024-13-01", "2024-01-00", "02024-01-1", "+024-01-01", "０000-01-01"]
         {
             assert_eq!(parse_date(text), None, "{text}");

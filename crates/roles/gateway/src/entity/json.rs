@@ -1,14 +1,14 @@
-//! Values to and from JSON, without loss, by their columns' types.
+//! Lossless conversion of values to and from JSON, by column type.
 //!
 //! | MySQL | JSON |
 //! |---|---|
-//! | integers | a number; beyond ±(2⁵³ − 1) a string. Both are taken |
-//! | DECIMAL | a string such as `"12.50"`; a number is taken digit by digit |
+//! | integers | a number; beyond ±(2⁵³ − 1) a string. Both are accepted |
+//! | DECIMAL | a string such as `"12.50"`; a number is accepted digit by digit |
 //! | FLOAT, DOUBLE, YEAR, BIT | a number |
 //! | DATE | `"2024-02-29"` |
 //! | TIME | `"-12:30:00.5"`, from −838:59:59 to 838:59:59 |
 //! | DATETIME | `"2024-02-29T12:30:00.5"`, without a zone |
-//! | TIMESTAMP | `"2024-02-29T12:30:00.5Z"`; other offsets are taken |
+//! | TIMESTAMP | `"2024-02-29T12:30:00.5Z"`; other offsets are accepted |
 //! | texts, ENUM, SET | a string |
 //! | JSON | a string that holds the document |
 //! | binaries | a string, base64 |
@@ -22,10 +22,10 @@ use tandem_model::{ColumnDef, ColumnType, Decimal, Value};
 use crate::entity::datetime;
 use crate::problem::Problem;
 
-/// The largest integer that every reader of JSON numbers keeps.
+/// The largest integer that every JSON parser represents exactly.
 const EXACT: u64 = (1 << 53) - 1;
 
-/// A value as JSON, as the data API gives it.
+/// Converts a value to the JSON of the data API.
 pub fn to_json(ty: &ColumnType, value: &Value) -> Json {
     match value {
         Value::Null => Json::Null,
@@ -33,14 +33,14 @@ pub fn to_json(ty: &ColumnType, value: &Value) -> Json {
         Value::UInt(n) if *n <= EXACT => (*n).into(),
         Value::Int(n) => n.to_string().into(),
         Value::UInt(n) => n.to_string().into(),
-        // The shortest digits that give the same FLOAT again, not those of its DOUBLE.
+        // The shortest digits that parse to the same FLOAT, not those of the DOUBLE.
         Value::Float(x) => x.to_string().parse::<f64>().unwrap_or(f64::from(*x)).into(),
         Value::Double(x) => (*x).into(),
         _ => text_of(ty, value).into(),
     }
 }
 
-/// A value as text, in one form: what JSON strings hold, and what tells customers apart.
+/// The canonical text of a value. JSON strings hold it, and cohorts are assigned by it.
 pub(crate) fn text_of(ty: &ColumnType, value: &Value) -> String {
     let fsp = match ty {
         ColumnType::Time { fsp } | ColumnType::DateTime { fsp } | ColumnType::Timestamp { fsp } => *fsp,
@@ -62,7 +62,7 @@ pub(crate) fn text_of(ty: &ColumnType, value: &Value) -> String {
     }
 }
 
-/// The value of a column from the text of one JSON value.
+/// Parses the value of a column from the text of one JSON value.
 pub(crate) fn from_json(column: &ColumnDef, raw: &str) -> Result<Value, Problem> {
     let raw = raw.trim();
     match raw.as_bytes().first() {
@@ -70,7 +70,7 @@ pub(crate) fn from_json(column: &ColumnDef, raw: &str) -> Result<Value, Problem>
         Some(b'n') => Err(Problem::invalid(&column.name, "it may not be null")),
         Some(b'"') => {
             let text: String = serde_json::from_str(raw)
-                .map_err(|_| Problem::invalid(&column.name, "its string is no valid Unicode"))?;
+                .map_err(|_| Problem::invalid(&column.name, "its string is not valid Unicode"))?;
             from_text(column, &text)
         }
         Some(b'-' | b'0'..=b'9') if is_number(&column.ty) => from_text(column, raw),
@@ -78,14 +78,14 @@ pub(crate) fn from_json(column: &ColumnDef, raw: &str) -> Result<Value, Problem>
     }
 }
 
-/// The value of a column from its text, as a path, a query or a JSON string holds it.
+/// Parses the value of a column from its text in a path, a query or a JSON string.
 pub(crate) fn from_text(column: &ColumnDef, text: &str) -> Result<Value, Problem> {
     parse(&column.ty, text)
         .map_err(|why| Problem::invalid(&column.name, format!("{}: {why}", expected_here(&column.ty))))
 }
 
 fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
-    const NUMBER: &str = "it is no such number, or out of range";
+    const NUMBER: &str = "it is not a number of this type, or it is out of range";
     Ok(match ty {
         ColumnType::Int { bits, unsigned: false } => {
             let n: i64 = text.parse().map_err(|_| NUMBER)?;
@@ -111,7 +111,7 @@ fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
         }
         ColumnType::Year => match text.parse() {
             Ok(year @ (0 | 1901..=2155)) => Value::Int(year),
-            _ => return Err("it is no year from 1901 to 2155, or 0"),
+            _ => return Err("it is not a year from 1901 to 2155, or 0"),
         },
         ColumnType::Float => Value::Float(text.parse().ok().filter(|x: &f32| x.is_finite()).ok_or(NUMBER)?),
         ColumnType::Double => Value::Double(text.parse().ok().filter(|x: &f64| x.is_finite()).ok_or(NUMBER)?),
@@ -125,26 +125,26 @@ fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
             }
             Value::Decimal(decimal)
         }
-        ColumnType::Date => Value::Date(datetime::parse_date(text).ok_or("it is no such date")?),
+        ColumnType::Date => Value::Date(datetime::parse_date(text).ok_or("it is not a valid date")?),
         ColumnType::Time { fsp } => {
-            Value::Time(datetime::parse_time(text, *fsp).ok_or("it is no such time")?)
+            Value::Time(datetime::parse_time(text, *fsp).ok_or("it is not a valid time")?)
         }
         ColumnType::DateTime { fsp } => {
-            let (us, zone) = datetime::parse_date_time(text, *fsp).ok_or("it is no such time")?;
+            let (us, zone) = datetime::parse_date_time(text, *fsp).ok_or("it is not a valid time")?;
             if zone.is_some() {
                 return Err("it may not have a zone");
             }
             Value::DateTime(us)
         }
         ColumnType::Timestamp { fsp } => {
-            let (us, zone) = datetime::parse_date_time(text, *fsp).ok_or("it is no such time")?;
+            let (us, zone) = datetime::parse_date_time(text, *fsp).ok_or("it is not a valid time")?;
             Value::Timestamp(us - zone.ok_or("it has no zone, such as Z")?)
         }
         ColumnType::Text | ColumnType::Json => Value::Text(text.to_owned()),
-        ColumnType::Geometry | ColumnType::Vector => return Err("columns of this type are read only here"),
+        ColumnType::Geometry | ColumnType::Vector => return Err("columns of this type are read-only here"),
         ColumnType::Enum(members) => {
             if !members.iter().any(|member| member == text) {
-                return Err("it is none of the members");
+                return Err("it is not a member");
             }
             Value::Text(text.to_owned())
         }
@@ -159,7 +159,7 @@ fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
             Value::Text(kept.join(","))
         }
         ColumnType::Bytes { fixed } => {
-            let mut bytes = BASE64.decode(text).map_err(|_| "it is no base64")?;
+            let mut bytes = BASE64.decode(text).map_err(|_| "it is not base64")?;
             if let Some(length) = fixed {
                 if bytes.len() > usize::from(*length) {
                     return Err("it is too long");
@@ -200,14 +200,14 @@ mod tests {
         ColumnDef { name: "c".into(), ty: ty.parse().unwrap(), nullable: true }
     }
 
-    /// JSON in, and the JSON that comes out of it.
-    fn there_and_back(ty: &str, raw: &str) -> Result<String, Problem> {
+    /// Parses JSON and converts the value back to JSON.
+    fn round_trip(ty: &str, raw: &str) -> Result<String, Problem> {
         let column = column(ty);
         from_json(&column, raw).map(|value| to_json(&column.ty, &value).to_string())
     }
 
     #[test]
-    fn every_type() {
+    fn every_type_round_trips() {
         for (ty, raw, out) in [
             ("int", "-2147483648", "-2147483648"),
             ("int", "\"7\"", "7"),
@@ -235,12 +235,12 @@ mod tests {
             ("binary(3)", "\"AP8=\"", "\"AP8A\""),
             ("int", "null", "null"),
         ] {
-            assert_eq!(there_and_back(ty, raw).as_deref(), Ok(out), "{ty} {raw}");
+            assert_eq!(round_trip(ty, raw).as_deref(), Ok(out), "{ty} {raw}");
         }
     }
 
     #[test]
-    fn what_would_be_bent_is_refused() {
+    fn values_that_would_change_are_rejected() {
         for (ty, raw) in [
             ("tinyint", "128"),
             ("mediumint unsigned", "16777216"),
@@ -268,7 +268,7 @@ mod tests {
             ("varbinary(9)", "\"?\""),
             ("binary(1)", "\"AP8=\""),
         ] {
-            let problem = there_and_back(ty, raw).unwrap_err();
+            let problem = round_trip(ty, raw).unwrap_err();
             assert_eq!(problem.field.as_deref(), Some("c"), "{ty} {raw}");
             assert_eq!(problem.status.as_u16(), 422);
         }
@@ -278,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_come_back(n: i64, u: u64, f: f32, d: f64) {
+        fn numbers_round_trip(n: i64, u: u64, f: f32, d: f64) {
             prop_assume!(f.is_finite() && d.is_finite());
             for (ty, value) in [
                 ("bigint", Value::Int(n)),
@@ -293,7 +293,7 @@ mod tests {
         }
 
         #[test]
-        fn times_come_back(us in -62_135_596_800_000_000i64..253_402_300_800_000_000, t in -3_020_399_999_999i64..=3_020_399_999_999) {
+        fn times_round_trip(us in -62_135_596_800_000_000i64..253_402_300_800_000_000, t in -3_020_399_999_999i64..=3_020_399_999_999) {
             for (ty, value) in [
                 ("datetime(6)", Value::DateTime(us)),
                 ("timestamp(6)", Value::Timestamp(us)),
@@ -307,7 +307,7 @@ mod tests {
         }
 
         #[test]
-        fn texts_and_bytes_come_back(text: String, bytes: Vec<u8>) {
+        fn texts_and_bytes_round_trip(text: String, bytes: Vec<u8>) {
             for (ty, value) in [("text", Value::Text(text.clone())), ("blob", Value::Bytes(bytes.clone()))] {
                 let column = column(ty);
                 let raw = to_json(&column.ty, &value).to_string();
@@ -316,7 +316,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_taken_or_refused(text in ".{0,40}", which in 0usize..9) {
+        fn any_text_is_accepted_or_rejected(text in ".{0,40}", which in 0usize..9) {
             let ty = ["int", "decimal(9,3)", "date", "time(3)", "datetime(6)", "timestamp", "set('a')", "binary(3)", "year"][which];
             let _ = from_text(&column(ty), &text);
             let _ = from_json(&column(ty), &text);

@@ -7,12 +7,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::problem::Problem;
 
-/// What a request does to an entity.
+/// The kind of access that a request needs to an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It reads.
+    /// Read access.
     Read,
-    /// It writes.
+    /// Write access.
     Write,
 }
 
@@ -25,7 +25,7 @@ impl fmt::Display for Access {
     }
 }
 
-/// `ENTITY:read` or `ENTITY:write`; `*` is every entity.
+/// A scope, written `ENTITY:read` or `ENTITY:write`. `*` stands for every entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     entity: String,
@@ -42,13 +42,13 @@ impl FromStr for Scope {
             _ => None,
         };
         let (entity, access) = access.ok_or_else(|| {
-            format!("`{text}` is no scope: write ENTITY:read, ENTITY:write, or * as ENTITY")
+            format!("`{text}` is not a scope: write ENTITY:read, ENTITY:write, or * as ENTITY")
         })?;
         Ok(Self { entity: entity.to_owned(), access })
     }
 }
 
-/// A token, of which only a hash is kept.
+/// An access token. Only a hash of its secret is kept.
 #[derive(Clone)]
 pub struct AccessToken {
     name: String,
@@ -57,7 +57,7 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
-    /// A token under a name.
+    /// Creates a token with this name.
     pub fn new(name: impl Into<String>, secret: &str, scopes: Vec<Scope>) -> Self {
         Self { name: name.into(), hash: Sha256::digest(secret).into(), scopes }
     }
@@ -77,17 +77,17 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// Who sends a request.
+/// The sender of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a>(Option<&'a AccessToken>);
 
 impl<'a> Caller<'a> {
-    /// Its name; empty where nobody has to say who they are.
+    /// The name of its token. Empty where no tokens are configured.
     pub(crate) fn name(self) -> &'a str {
         self.0.map_or("", |token| &token.name)
     }
 
-    /// Whether it may.
+    /// Checks that the caller has this access to the entity.
     pub(crate) fn may(self, access: Access, entity: &str) -> Result<(), Problem> {
         let allowed =
             |scope: &Scope| scope.access == access && (scope.entity == "*" || scope.entity == entity);
@@ -100,7 +100,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Who the `Authorization` header names. Without any tokens everybody may do everything.
+/// The caller that the `Authorization` header identifies. Without configured tokens every caller may do everything.
 pub(crate) fn caller<'a>(tokens: &'a [AccessToken], header: Option<&[u8]>) -> Result<Caller<'a>, Problem> {
     if tokens.is_empty() {
         return Ok(Caller(None));
@@ -109,7 +109,7 @@ pub(crate) fn caller<'a>(tokens: &'a [AccessToken], header: Option<&[u8]>) -> Re
         let (scheme, secret) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
     });
-    // Of hashes, how long a comparison takes says nothing about the secret.
+    // Comparing hashes leaks nothing about the secret through timing.
     let hash: Option<[u8; 32]> = secret.map(|secret| Sha256::digest(secret).into());
     let known = tokens.iter().find(|token| Some(token.hash) == hash);
     known.map(|token| Caller(Some(token))).ok_or_else(Problem::unauthorized)
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_are_by_entity_and_by_what_is_done() {
+    fn scopes_are_per_entity_and_access() {
         let scopes = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<Scope>>();
         let tokens = [
             AccessToken::new("reader", "r", scopes(&["*:read"])),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_scope_is_refused_and_no_secret_is_shown() {
+    fn invalid_scopes_are_rejected_and_secrets_are_not_shown() {
         for text in ["", "order", ":read", "order:delete"] {
             assert!(text.parse::<Scope>().is_err(), "{text}");
         }

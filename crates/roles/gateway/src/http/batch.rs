@@ -10,10 +10,10 @@ use crate::entity::Entity;
 use crate::problem::Problem;
 use crate::write::change::{Action, Change, Condition};
 
-/// Operations of a batch at most.
+/// Operations in a batch at most.
 const OPERATIONS: usize = 100;
 
-/// The changes that a batch asks for; a problem names the operation by its number.
+/// The changes that a batch requests. A problem names the operation by its index.
 pub(crate) fn changes(
     body: &[u8],
     entity: impl Fn(&str) -> Option<Arc<Entity>>,
@@ -41,7 +41,7 @@ struct Batch {
 struct Operation {
     op: Op,
     entity: String,
-    /// The key's parts as in a path, each percent-encoded there and plain here.
+    /// The parts of the key in the order of the path, without percent-encoding.
     #[serde(default)]
     key: Vec<String>,
     #[serde(default)]
@@ -90,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_plain_and_in_order() {
+    fn keys_are_not_percent_encoded_and_keep_their_order() {
         let body = r#"{"operations": [{"op": "delete", "entity": "orders", "key": ["7", "a/%2F"]}]}"#;
         let key = vec![Value::Int(7), Value::Text("a/%2F".into())];
         assert_eq!(of(body).unwrap()[0].action, Action::Delete(key));
     }
 
     #[test]
-    fn the_operation_to_blame_is_named() {
+    fn the_invalid_operation_is_named() {
         for (operation, field) in [
             (r#"{"op": "insert", "entity": "nope"}"#, "entity"),
             (r#"{"op": "insert", "entity": "orders", "key": ["7", "a"]}"#, "key"),

@@ -1,4 +1,4 @@
-//! The API's description (OpenAPI 3.1), made of the mapping.
+//! The OpenAPI 3.1 description of the API, generated from the mapping.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tandem_model::{ColumnDef, ColumnType};
 
 use crate::entity::Entity;
 
-/// The whole document.
+/// Builds the whole document.
 pub(crate) fn document<'a>(entities: impl Iterator<Item = &'a Arc<Entity>>) -> Json {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
     for entity in entities {
@@ -194,7 +194,7 @@ fn problem() -> Json {
             "title": { "type": "string" },
             "status": { "type": "integer" },
             "detail": { "type": "string" },
-            "field": { "type": "string", "description": "What is to blame" },
+            "field": { "type": "string", "description": "The field that the problem is about" },
         },
     })
 }

@@ -1,4 +1,4 @@
-//! HTTP: from requests to reads and writes, and back to answers.
+//! The HTTP server: turns requests into reads and writes, and their results into responses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,12 +38,12 @@ const GENERATION: HeaderName = HeaderName::from_static("tandem-generation");
 const TOKEN: HeaderName = HeaderName::from_static("tandem-token");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// The longest deadline that a request may name.
-const LONGEST: Duration = Duration::from_mins(1);
-/// Bytes of an idempotency key at most.
-const IDEMPOTENCY_KEY: usize = 255;
+/// The longest deadline that a request may set.
+const MAX_DEADLINE: Duration = Duration::from_mins(1);
+/// The longest idempotency key, in bytes.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
 
-/// The API and the probes.
+/// Routes the API and the probes.
 pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
@@ -60,34 +60,34 @@ async fn readyz(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
     }
 }
 
-/// What all requests share.
+/// The state that all requests share.
 pub(crate) struct Api {
     pub(crate) entities: BTreeMap<String, Arc<Entity>>,
     pub(crate) phases: Phases,
     pub(crate) reads: Arc<Reads>,
     pub(crate) writes: Arc<Writes>,
-    /// Who may do what; empty: everybody everything.
+    /// The tokens and their scopes. Empty means that every caller may do everything.
     pub(crate) access_tokens: Vec<AccessToken>,
-    /// How long a request may take that names no deadline.
+    /// How long a request may take if it sets no deadline.
     pub(crate) deadline: Duration,
-    /// Bytes of a body at most.
+    /// The largest body, in bytes.
     pub(crate) max_body: usize,
     pub(crate) metrics: Metrics,
-    /// Requests that may be under way.
+    /// Permits for the requests in flight.
     pub(crate) admission: Arc<Semaphore>,
-    /// Writes that go on without their clients.
+    /// Writes, which continue if their clients disconnect.
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
 }
 
-/// What a request is counted under.
+/// The labels under which a request is counted.
 #[derive(Default)]
 struct Named {
     entity: String,
     operation: &'static str,
 }
 
-/// A request under way, until it is dropped: with its answer, or without one where its client goes away.
+/// A request in flight. It ends when this is dropped: with its response, or when its client disconnects.
 struct UnderWay(Metrics);
 
 impl UnderWay {
@@ -124,9 +124,9 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
     response
 }
 
-/// The text of a header, if it is there.
+/// The text of a header, if it is present.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
-    let unreadable = |_| Problem::bad_request(format!("the header {name} is no text"));
+    let unreadable = |_| Problem::bad_request(format!("the header {name} is not text"));
     headers.get(name).map(|value| value.to_str().map_err(unreadable)).transpose()
 }
 
@@ -143,8 +143,8 @@ async fn handle(
     let deadline = match text(&parts.headers, "tandem-deadline-ms")? {
         None => api.deadline,
         Some(ms) => match ms.parse() {
-            Ok(ms) if ms > 0 => Duration::from_millis(ms).min(LONGEST),
-            _ => return Err(Problem::bad_request("Tandem-Deadline-Ms is no number of milliseconds")),
+            Ok(ms) if ms > 0 => Duration::from_millis(ms).min(MAX_DEADLINE),
+            _ => return Err(Problem::bad_request("Tandem-Deadline-Ms is not a number of milliseconds")),
         },
     };
     let deadline = Instant::now() + deadline;
@@ -210,11 +210,11 @@ async fn handle(
     }
 }
 
-/// A request whose caller is known.
+/// A request whose caller is identified.
 struct Context<'a> {
     api: &'a Arc<Api>,
     record: &'a Arc<PhaseRecord>,
-    /// To be under way; a write that goes on without its client keeps it.
+    /// The permit of the request. A write that outlives its client's connection keeps it.
     permit: Arc<OwnedSemaphorePermit>,
     caller: Caller<'a>,
     parts: &'a request::Parts,
@@ -234,7 +234,7 @@ impl Context<'_> {
         text(&self.parts.headers, name)
     }
 
-    /// The body, within its limit and the deadline.
+    /// Reads the body, within its size limit and the deadline.
     async fn body(&self, body: Body) -> Result<Bytes, Problem> {
         let limit = self.api.max_body;
         let declared = self.header("content-length")?.and_then(|text| text.parse::<usize>().ok());
@@ -250,7 +250,7 @@ impl Context<'_> {
                 Err(if limited {
                     Problem::too_large(limit)
                 } else {
-                    Problem::bad_request("the body broke off")
+                    Problem::bad_request("the body ended before it was complete")
                 })
             }
         }
@@ -313,7 +313,7 @@ impl Context<'_> {
         self.write("batch", changes, many, body).await
     }
 
-    /// Writes in a task of its own: a client that goes away does not stop a write half-way.
+    /// Writes in a separate task, so that a client that disconnects does not stop a write half-way.
     async fn write(
         &self,
         operation: &'static str,
@@ -331,7 +331,7 @@ impl Context<'_> {
             written
         });
         let Written { reply, token, replayed } =
-            writing.await.map_err(|_| Problem::internal("the write has panicked"))??;
+            writing.await.map_err(|_| Problem::internal("the write panicked"))??;
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
         let mut response = answer(status, reply.body);
         put(&mut response, TOKEN, &token);
@@ -348,14 +348,16 @@ impl Context<'_> {
         Ok(response)
     }
 
-    /// What the idempotency key stands for: the same key of another caller is another one.
+    /// The claim of the request's idempotency key. The same key of another caller is a different claim.
     fn claim(&self, body: &[u8]) -> Result<Option<Claim>, Problem> {
         let Some(key) = self.header("idempotency-key")? else { return Ok(None) };
-        if key.is_empty() || key.len() > IDEMPOTENCY_KEY {
-            return Err(Problem::bad_request(format!("an Idempotency-Key has 1 to {IDEMPOTENCY_KEY} bytes")));
+        if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
+            return Err(Problem::bad_request(format!(
+                "an Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} bytes"
+            )));
         }
         if self.api.writes.idempotency_table.is_none() {
-            let detail = "Idempotency-Key is not kept here: set [gateway] idempotency_table";
+            let detail = "Idempotency-Key is not supported here: set [gateway] idempotency_table";
             return Err(Problem::bad_request(detail));
         }
         let hash = |parts: &[&[u8]]| {
@@ -386,7 +388,7 @@ fn answer(status: StatusCode, body: Option<String>) -> Response<Body> {
     response
 }
 
-/// Sets a header. What cannot stand in one is left out.
+/// Sets a header. A value that a header cannot hold is left out.
 fn put(response: &mut Response<Body>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);

@@ -1,4 +1,4 @@
-//! Lists: the rows of one partition of a target table, page by page, from either store alike.
+//! Lists: the rows of one partition of a target table, page by page, the same from either store.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -11,26 +11,26 @@ use crate::entity::Entity;
 use crate::entity::json::{from_text, text_of};
 use crate::problem::Problem;
 
-/// Rows of a page without `limit`, and at most.
+/// Rows of a page: the default without `limit`, and the maximum.
 const ROWS: (usize, usize) = (100, 1000);
 
-/// A list that was asked for.
+/// A requested page of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Page {
-    /// The target's number.
+    /// The target's index.
     pub(crate) target: usize,
-    /// The partition key's values, and those of clustering columns after it.
+    /// The values of the partition key, followed by those of leading clustering columns.
     equal: Vec<Value>,
     lower: Option<Bound>,
     upper: Option<Bound>,
-    /// The clustering columns' values of the last row of the page before.
+    /// The clustering values of the last row of the previous page.
     after: Option<Vec<Value>>,
-    /// Rows of the page.
+    /// The number of rows in the page.
     pub(crate) limit: usize,
 }
 
 impl Page {
-    /// Reads a query: `target`, `limit`, `page`, columns by value, and one clustering column by
+    /// Parses a query: `target`, `limit`, `page`, columns by value, and bounds of one clustering column by
     /// `NAME.gt`, `NAME.gte`, `NAME.lt`, `NAME.lte`.
     pub(crate) fn parse(entity: &Entity, query: &str) -> Result<Self, Problem> {
         let (mut name, mut page, mut limit) = (None, None, ROWS.0);
@@ -41,7 +41,7 @@ impl Page {
                 "page" => page = Some(value),
                 "limit" => {
                     limit = value.parse().ok().filter(|n| (1..=ROWS.1).contains(n)).ok_or_else(|| {
-                        Problem::bad_request(format!("limit is not from 1 to {}", ROWS.1)).of_field("limit")
+                        Problem::bad_request(format!("limit must be from 1 to {}", ROWS.1)).of_field("limit")
                     })?;
                 }
                 _ => columns.push((key.into_owned(), value.into_owned())),
@@ -58,7 +58,7 @@ impl Page {
             Problem::bad_request(format!("name a target of {}: {}", entity.name, names())).of_field("target")
         })?;
         if targets[target].is_filtered() {
-            let detail = "a filter keeps rows out of this target, so it is no list of all there are";
+            let detail = "a filter excludes rows from this target, so it cannot list all rows";
             return Err(Problem::bad_request(detail).of_field("target"));
         }
         let mut page = Self { target, equal: vec![], lower: None, upper: None, after: None, limit }
@@ -94,7 +94,7 @@ impl Page {
             let (gt, gte) = (bound("gt", false)?, bound("gte", true)?);
             let (lt, lte) = (bound("lt", false)?, bound("lte", true)?);
             if gt.is_some() && gte.is_some() || lt.is_some() && lte.is_some() {
-                let detail = "a range has one lower and one upper bound";
+                let detail = "a range has at most one lower and one upper bound";
                 return Err(Problem::bad_request(detail).of_field(&column.name));
             }
             (self.lower, self.upper) = (gt.or(gte), lt.or(lte));
@@ -102,13 +102,13 @@ impl Page {
         match columns.first() {
             None => Ok(()),
             Some((name, _)) => Err(Problem::bad_request(
-                "it is neither the next column of the target's key nor a bound of it",
+                "it is neither the next column of the target's key nor a bound of that column",
             )
             .of_field(name)),
         }
     }
 
-    /// The clustering columns: source column, and whether it descends.
+    /// The clustering columns: the source column, and whether the order is descending.
     fn order(&self, entity: &Entity) -> Vec<(usize, bool)> {
         let target = &entity.plan.targets()[self.target];
         let clustering = &target.key_columns()[target.table().partition_key.len()..];
@@ -118,7 +118,7 @@ impl Page {
 
     fn with_page(mut self, entity: &Entity, page: Option<&str>) -> Result<Self, Problem> {
         let Some(page) = page else { return Ok(self) };
-        let bad = || Problem::bad_request("the page is none that an answer named").of_field("page");
+        let bad = || Problem::bad_request("the page is not one that a response returned").of_field("page");
         let bytes = BASE64.decode(page).map_err(|_| bad())?;
         let texts: Vec<String> = serde_json::from_slice(&bytes).map_err(|_| bad())?;
         let order = self.order(entity);
@@ -131,7 +131,7 @@ impl Page {
         Ok(self)
     }
 
-    /// The page after one that ends with `last`.
+    /// The token of the page that follows a page with the last row `last`.
     pub(crate) fn next(&self, entity: &Entity, last: &Row) -> String {
         let columns = &entity.table().columns;
         let texts: Vec<String> =
@@ -139,19 +139,19 @@ impl Page {
         BASE64.encode(serde_json::json!(texts).to_string())
     }
 
-    /// The columns that the target holds, in the table's order.
+    /// The columns that the target stores, in the table's order.
     pub(crate) fn shown(&self, entity: &Entity) -> Vec<usize> {
         let mut shown: Vec<usize> = entity.plan.targets()[self.target].columns().collect();
         shown.sort_unstable();
         shown
     }
 
-    /// What the list says of columns: those given by value.
+    /// The columns that the request gives by value.
     pub(crate) fn facts<'a>(&'a self, entity: &'a Entity) -> impl Iterator<Item = (usize, &'a Value)> {
         entity.plan.targets()[self.target].key_columns().iter().copied().zip(&self.equal)
     }
 
-    /// The read for MySQL, of one row more than the page has.
+    /// The read for MySQL. It asks for one row more than the page has, to see whether another page follows.
     pub(crate) fn mysql(&self, entity: &Entity) -> PartitionRead {
         let keys = entity.plan.targets()[self.target].key_columns();
         let range = keys.get(self.equal.len()).filter(|_| self.lower.is_some() || self.upper.is_some());
@@ -164,9 +164,10 @@ impl Page {
         }
     }
 
-    /// The reads for Cassandra, one after the other until there are enough rows. What comes after a
-    /// row of several clustering columns, in whatever orders, is no single range: it is the rest of
-    /// its innermost range, then of the next outer one, and so on.
+    /// The reads for Cassandra, made in this order until there are enough rows.
+    ///
+    /// With several clustering columns, the rows after a given row are not a single range. They are the rest of
+    /// the innermost range, then the rest of the next outer range, and so on.
     pub(crate) fn slices(&self, entity: &Entity) -> Result<Vec<Slice>, RowError> {
         let target = &entity.plan.targets()[self.target];
         let (keys, partition) = (target.key_columns(), target.table().partition_key.len());
@@ -181,7 +182,7 @@ impl Page {
         let limit = self.limit as i32 + 1;
         let Some(after) = &self.after else { return Ok(vec![Slice { equal, lower, upper, limit }]) };
         let order = self.order(entity);
-        // A row that is no longer within what is asked for: nothing of it comes after.
+        // The last row is outside the requested range, so no rows follow.
         if self.equal[partition..].iter().zip(after).any(|(asked, last)| asked != last) {
             return Ok(Vec::new());
         }
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_row_come_the_rests_of_its_ranges_from_within() {
+    fn the_ranges_after_a_row_go_from_the_innermost_outwards() {
         let entity = entity();
         let first = Page::parse(&entity, "target=t&a=1&b.gte=2&b.lt=9&limit=3").unwrap();
         let whole = Slice {
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_that_no_partition_answers() {
+    fn queries_outside_one_partition_are_rejected() {
         let entity = entity();
         for (query, field) in [
             ("", "a"),

@@ -1,4 +1,4 @@
-//! Reads from either store, compared and fallen back from.
+//! Reads from either store, with comparison and fallback.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::read::page::Page;
 use crate::read::recheck::{Divergence, DivergenceSource, Rechecks};
 use crate::tokens::{Token, Tokens};
 
-/// What is asked for.
+/// The rows that a read asks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Query {
     /// One row by the primary key.
@@ -31,7 +31,7 @@ pub(crate) enum Query {
     Page(Page),
 }
 
-/// A read with what the request says about itself.
+/// A read with the attributes of its request.
 #[derive(Clone)]
 pub(crate) struct Read {
     pub(crate) entity: Arc<Entity>,
@@ -40,7 +40,7 @@ pub(crate) struct Read {
     pub(crate) deadline: Instant,
 }
 
-/// What a read gave.
+/// The result of a read.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) rows: Vec<Row>,
@@ -52,7 +52,7 @@ pub(crate) struct Answer {
 type Found = Vec<(TargetKey, StoredRow)>;
 
 impl Read {
-    /// The target that can answer.
+    /// The target that can serve the query.
     fn target(&self) -> Option<usize> {
         match &self.query {
             Query::Key(_) => self.entity.by_key,
@@ -60,7 +60,7 @@ impl Read {
         }
     }
 
-    /// What the request says of whom it is for, but for headers.
+    /// The value of a cohort attribute, except for those of headers.
     pub(crate) fn fact(&self, fact: &CohortAttribute) -> Option<String> {
         let table = self.entity.table();
         let text = |column: usize, value: &Value| text_of(&table.columns[column].ty, value);
@@ -78,15 +78,15 @@ impl Read {
         }
     }
 
-    /// How Cassandra's rows differ from MySQL's, by the mapping's equality.
+    /// How Cassandra's rows differ from MySQL's rows under the mapping's equality.
     fn compare(&self, rows: &[Row], found: &Found) -> Option<Divergence> {
         let target = self.target()?;
-        // What cannot be read has no row to look at again.
+        // An unreadable row has no key to recheck.
         let unreadable = Some(Divergence { reason: Reason::Failed, suspects: Vec::new() });
         compare(&self.entity.plan, target, rows, found).unwrap_or(unreadable)
     }
 
-    /// Whether Cassandra does not have the row asked for.
+    /// Whether Cassandra lacks the requested row.
     fn is_gone(&self, found: &Found) -> bool {
         matches!(self.query, Query::Key(_)) && found.is_empty()
     }
@@ -94,9 +94,9 @@ impl Read {
     fn by_cassandra(&self, found: Result<Found, Reason>) -> Result<Answer, Problem> {
         let unavailable = |why: &str| Problem::unavailable("cassandra-unavailable", why);
         let found = found.map_err(|reason| {
-            unavailable(&format!("Cassandra's answer is {reason}, and the fallback is not armed"))
+            unavailable(&format!("Cassandra's answer is {reason}, and the fallback is disabled"))
         })?;
-        let target = self.target().ok_or_else(|| Problem::internal("no target answers this"))?;
+        let target = self.target().ok_or_else(|| Problem::internal("no target can serve this query"))?;
         let rows = found.iter().map(|(key, stored)| self.entity.plan.row(target, key, stored));
         let rows: Result<Vec<Row>, RowError> = rows.collect();
         let rows = rows.map_err(|_| unavailable("a row in Cassandra cannot be read"))?;
@@ -104,7 +104,7 @@ impl Read {
     }
 }
 
-/// What serving reads needs.
+/// Serves reads.
 pub(crate) struct Reads {
     pub(crate) pool: ClientPool,
     pub(crate) target: Target,
@@ -114,15 +114,15 @@ pub(crate) struct Reads {
     pub(crate) metrics: Metrics,
     /// How long Cassandra may take before MySQL answers.
     pub(crate) cassandra_limit: Duration,
-    /// Headers by which a cohort may be told, in small letters.
+    /// The headers that cohorts can use, in lower case.
     pub(crate) cohort_headers: Vec<String>,
-    /// Shadow reads that may be under way.
+    /// Permits for the concurrent shadow reads.
     pub(crate) shadows: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
 }
 
 impl Reads {
-    /// Serves a read by the phase. `headers` gives request headers by name.
+    /// Serves a read from the store that the phase names. `headers` returns request headers by name.
     pub(crate) async fn read(
         self: &Arc<Self>,
         record: &PhaseRecord,
@@ -137,7 +137,7 @@ impl Reads {
         let sample = rand::random();
         let has_target = read.target().is_some();
         let applied = read.token.as_ref().is_none_or(|t| self.tokens.applied(t, &read.entity.topic));
-        // Who will not ask Cassandra must not use up the one attempt of a rest.
+        // A request that will not ask Cassandra must not use up the one probe of an open circuit.
         let may_ask = has_target
             && applied
             && (admitted
@@ -168,7 +168,7 @@ impl Reads {
         Ok(answer)
     }
 
-    /// Both stores are read; MySQL has the last word where they differ.
+    /// Reads both stores. MySQL's answer wins where they differ.
     async fn validated(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
         let (found, mysql) = tokio::join!(self.ask_cassandra(read), self.ask_mysql(read));
         let count = |outcome| Metrics::count(&self.metrics.validated, &read.entity.name, outcome);
@@ -178,8 +178,8 @@ impl Reads {
                 count(reason.name());
                 Some(*reason)
             }
-            // In the canary nothing is served that could not be compared; and no row is called missing
-            // that MySQL may have.
+            // In `canary`, an answer that could not be compared is not served. With the fallback, a row that
+            // MySQL may have is not reported as missing.
             (Ok(found), Err(problem)) if phase == Phase::Canary || fallback && read.is_gone(found) => {
                 return Err(problem.clone());
             }
@@ -194,7 +194,7 @@ impl Reads {
         }
     }
 
-    /// Compares what both stores gave. A difference does not count before it is confirmed.
+    /// Compares the answers of both stores. A difference does not count before a recheck confirms it.
     fn compared(
         &self,
         source: DivergenceSource,
@@ -218,7 +218,7 @@ impl Reads {
         reason
     }
 
-    /// Cassandra alone is read; MySQL answers for what is not there.
+    /// Reads Cassandra only. MySQL serves rows that Cassandra lacks.
     async fn trusted(&self, phase: Phase, read: &Read, fallback: bool) -> Result<Answer, Problem> {
         let found = self.ask_cassandra(read).await;
         let gone = found.as_ref().is_ok_and(|found| read.is_gone(found));
@@ -228,7 +228,7 @@ impl Reads {
             Ok(_) => None,
         };
         let Some(reason) = reason.filter(|_| fallback) else { return read.by_cassandra(found) };
-        // Without MySQL's answer no row is called missing: apply may not have brought it yet.
+        // Without MySQL's answer a row is not reported as missing: apply may not have written it yet.
         let rows = self.ask_mysql(read).await?;
         if gone && rows.is_empty() {
             return read.by_cassandra(found);
@@ -239,7 +239,7 @@ impl Reads {
         Ok(by_mysql(rows, reason))
     }
 
-    /// Compares without anybody waiting.
+    /// Compares the stores in the background.
     fn shadow(self: &Arc<Self>, phase: Phase, read: &Read, rows: &[Row]) {
         let Ok(permit) = Arc::clone(&self.shadows).try_acquire_owned() else { return };
         let (this, read, rows) = (Arc::clone(self), read.clone(), rows.to_vec());
@@ -279,7 +279,7 @@ impl Reads {
             Ok(found) => found,
             Err(_) => Err(Reason::Late),
         };
-        // A client's own haste says nothing about Cassandra.
+        // A timeout from a client's own short deadline says nothing about Cassandra.
         if found != Err(Reason::Late) || deadline == limit {
             self.health.note(found.is_ok(), Instant::now());
         }
@@ -297,7 +297,7 @@ impl Reads {
         };
         match &read.query {
             Query::Key(key) => {
-                // A key that Cassandra cannot hold is not there.
+                // Cassandra has no row with a key that it cannot hold.
                 let Ok(key) = plan.key_by_primary_key(target, key) else { return Ok(Vec::new()) };
                 let row = self.target.get(&table.name, &key).await.map_err(|e| failed(&e))?;
                 Ok(row.map(|row| (key, row)).into_iter().collect())
@@ -322,8 +322,8 @@ fn by_mysql(rows: Vec<Row>, reason: Reason) -> Answer {
     Answer { rows, served_by: "mysql", fallback: Some(reason) }
 }
 
-/// In what way Cassandra's rows differ from what MySQL's rows are there: the first difference, and
-/// every row that has one.
+/// How Cassandra's rows differ from the rows that the mapping expects for MySQL's rows: the reason of the first
+/// difference, and every row that differs.
 fn compare(
     plan: &TablePlan,
     target: usize,
@@ -335,7 +335,7 @@ fn compare(
     for (place, row) in rows.iter().enumerate() {
         let expected = plan.expected(row)?;
         let Some(expected) = expected.into_iter().find(|e| e.target == target) else { continue };
-        // At the same place, unless something divergence.
+        // Usually at the same index; elsewhere if the stores differ.
         let same = |(key, _): &&(TargetKey, StoredRow)| *key == expected.key;
         let stored = found.get(place).filter(same).or_else(|| found.iter().find(same));
         let stored = stored.map(|(_, stored)| stored);

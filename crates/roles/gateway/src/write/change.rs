@@ -1,4 +1,4 @@
-//! Changes of rows: what a request asks for, and how it is done within a transaction.
+//! Row changes: what a request asks for, and how it is executed in a transaction.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use tandem_mysql::{ClientTransaction, MysqlError};
 use crate::entity::{ETag, Entity};
 use crate::problem::Problem;
 
-/// Columns, by index, and their values.
+/// Column indexes and their values.
 pub(crate) type Values = Vec<(usize, Value)>;
 
-/// What to do with a row.
+/// The change that a request asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
-    /// A new row; columns that are not named take their defaults.
+    /// Inserts a row. Columns that are not named take their defaults.
     Insert(Values),
-    /// The row with this key is these values: what is not named goes back to its default, but for
-    /// columns that clients do not see.
+    /// Replaces the row with this key. Columns that are not named get their defaults, except for columns that
+    /// clients do not see: those keep their values.
     Put(Vec<Value>, Values),
-    /// The named columns of the row with this key.
+    /// Changes the named columns of the row with this key.
     Patch(Vec<Value>, Values),
-    /// No row with this key.
+    /// Deletes the row with this key.
     Delete(Vec<Value>),
 }
 
 impl Action {
-    /// As metrics name it.
+    /// The name in metrics.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Insert(_) => "insert",
@@ -39,38 +39,38 @@ impl Action {
     }
 }
 
-/// In which state the row must be.
+/// The state that the row must be in before the change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Condition {
-    /// `If-Match`: one of these states; `*` is any.
+    /// `If-Match`: the row has one of these tags. `*` matches any row.
     pub(crate) matches: Option<Vec<ETag>>,
-    /// `If-None-Match: *`: not there.
+    /// `If-None-Match: *`: the row does not exist.
     pub(crate) absent: bool,
 }
 
 impl Condition {
-    /// Reads the headers.
+    /// Parses the headers.
     pub(crate) fn parse(if_match: Option<&str>, if_none_match: Option<&str>) -> Result<Self, Problem> {
         let matches = if_match.map(|text| text.split(',').map(|tag| tag.trim().to_owned()).collect());
         match if_none_match.map(str::trim) {
             None => Ok(Self { matches, absent: false }),
             Some("*") => Ok(Self { matches, absent: true }),
-            Some(_) => Err(Problem::bad_request("of If-None-Match only `*` is understood for writes")),
+            Some(_) => Err(Problem::bad_request("writes support only `*` in If-None-Match")),
         }
     }
 
     fn check(&self, entity: &Entity, row: Option<&Row>) -> Result<(), Problem> {
         if self.absent && row.is_some() {
-            return Err(Problem::precondition("the row is there already"));
+            return Err(Problem::precondition("the row already exists"));
         }
         let Some(matches) = &self.matches else { return Ok(()) };
         let is = row.map(|row| entity.etag(row));
         let holds = is.is_some_and(|is| matches.iter().any(|tag| tag == "*" || *tag == is));
-        if holds { Ok(()) } else { Err(Problem::precondition("the row is not in the state of If-Match")) }
+        if holds { Ok(()) } else { Err(Problem::precondition("the row does not match If-Match")) }
     }
 }
 
-/// One row's change as it was asked for.
+/// A change of one row, as requested.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) entity: Arc<Entity>,
@@ -78,7 +78,7 @@ pub(crate) struct Change {
     pub(crate) condition: Condition,
 }
 
-/// One row's change as it was done, not yet committed.
+/// A change of one row that is executed but not committed yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Done {
     pub(crate) entity: Arc<Entity>,
@@ -99,12 +99,12 @@ impl Done {
     }
 }
 
-/// Why a change was not done.
+/// Why a change was not executed.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// Trying the whole transaction again may help.
+    /// The whole transaction can be retried.
     Again(Problem),
-    /// It would not.
+    /// A retry would not help.
     Final(Problem),
 }
 
@@ -115,11 +115,11 @@ impl From<Problem> for Refused {
 }
 
 impl Refused {
-    /// What a statement's error means for the transaction.
+    /// Classifies the error of a statement by what it means for the transaction.
     pub(crate) fn by_mysql(error: &MysqlError, late: bool) -> Self {
         let problem = Problem::from_mysql(error, late);
         match error {
-            // Deadlock: the server has rolled back.
+            // Deadlock: the server has rolled back the transaction.
             MysqlError::Server { code: 1213, .. } => Self::Again(problem),
             _ => Self::Final(problem),
         }
@@ -127,7 +127,7 @@ impl Refused {
 }
 
 impl Change {
-    /// Does it: locks the row, changes it, and reads it back under the lock.
+    /// Executes the change: locks the row, changes it, and reads it back under the lock.
     pub(crate) async fn run(&self, transaction: &mut ClientTransaction) -> Result<Done, Refused> {
         let (entity, table) = (&self.entity, self.entity.table());
         let done =
@@ -158,7 +158,7 @@ impl Change {
                 all.extend(values);
                 match self.insert(transaction, &all).await {
                     Ok((key, row)) => Ok(done(key, None, Some(row), StatusCode::CREATED)),
-                    // Perhaps somebody else has just put it there: then it is a replacement.
+                    // A concurrent request may have inserted the row. The retry then replaces it.
                     Err(Refused::Final(problem)) if problem.status == StatusCode::CONFLICT => {
                         Err(Refused::Again(problem))
                     }
@@ -197,7 +197,7 @@ impl Change {
             return Err(Problem::not_found(detail).into());
         }
         self.condition.check(&self.entity, before.as_ref())?;
-        Ok(before.ok_or_else(|| Problem::precondition("the row is not there"))?)
+        Ok(before.ok_or_else(|| Problem::precondition("the row does not exist"))?)
     }
 
     async fn read_back(&self, transaction: &mut ClientTransaction, key: &[Value]) -> Result<Row, Refused> {
@@ -205,11 +205,12 @@ impl Change {
             .lock(self.entity.table(), key)
             .await
             .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
-        let gone = || Problem::internal("the row is not there after it was written: does a trigger move it?");
+        let gone =
+            || Problem::internal("the row was not found after it was written: does a trigger move it?");
         Ok(row.ok_or_else(gone)?)
     }
 
-    /// Inserts, and reads the row back with the key under which it was stored.
+    /// Inserts the row, and reads it back with the key under which MySQL stored it.
     async fn insert(
         &self,
         transaction: &mut ClientTransaction,
@@ -221,7 +222,7 @@ impl Change {
         for (place, &column) in table.primary_key.iter().enumerate() {
             if key[place].is_none() && entity.generated != Some(column) {
                 let name = &table.columns[column].name;
-                return Err(Problem::invalid(name, "MySQL does not generate it: it must be given").into());
+                return Err(Problem::invalid(name, "it is required: MySQL does not generate it").into());
             }
         }
         let generated = transaction
@@ -229,7 +230,7 @@ impl Change {
             .await
             .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
         for (value, &column) in key.iter_mut().zip(&table.primary_key) {
-            // 0, like nothing at all, asks for a generated key.
+            // MySQL generates a key if the column is 0 or not given.
             let asks = matches!(value, None | Some(Value::Int(0) | Value::UInt(0)));
             if asks && entity.generated == Some(column) && generated != 0 {
                 let unsigned = matches!(table.columns[column].ty, ColumnType::Int { unsigned: true, .. });
@@ -237,15 +238,15 @@ impl Change {
             }
         }
         let key: Option<Vec<Value>> = key.into_iter().collect();
-        let key = key.ok_or_else(|| Problem::internal("MySQL has not told the key that it generated"))?;
+        let key = key.ok_or_else(|| Problem::internal("MySQL did not report the key that it generated"))?;
         let row =
             transaction.image(table, &key).await.map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
         let row =
-            row.ok_or_else(|| Problem::internal("the row is not found under the key that it was given"))?;
+            row.ok_or_else(|| Problem::internal("the row was not found under its key after the insert"))?;
         Ok((table.key_of(&row), row))
     }
 
-    /// A body may repeat the key, and not change it.
+    /// The values without the key. A body may repeat the key but not change it.
     fn without_key(&self, key: &[Value], values: &Values) -> Result<Values, Problem> {
         let table = self.entity.table();
         let mut others = Vec::with_capacity(values.len());
@@ -254,7 +255,7 @@ impl Change {
                 None => others.push((*column, value.clone())),
                 Some(place) if key[place] == *value => {}
                 Some(_) => {
-                    let detail = "a row keeps its key: delete it and insert another";
+                    let detail = "the key of a row cannot change: delete the row and insert another";
                     return Err(Problem::invalid(&table.columns[*column].name, detail));
                 }
             }
@@ -262,7 +263,7 @@ impl Change {
         Ok(others)
     }
 
-    /// What a PUT sets: the values, and the defaults of what clients see and it does not name.
+    /// What a PUT sets: its values, and the default of every visible column that it does not name.
     fn replacing(&self, values: Values) -> Vec<(usize, Option<Value>)> {
         let table = self.entity.table();
         let mut set: Vec<(usize, Option<Value>)> =
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_put_sets_everything_that_clients_see() {
+    fn a_put_sets_every_visible_column() {
         let null = || Value::Null;
         let put = change(Action::Put(vec![], vec![]));
         assert_eq!(put.replacing(vec![]), [(2, None)]);
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_kept() {
+    fn a_key_cannot_change() {
         let key = vec![Value::Int(1), Value::Text("a".into())];
         let patch = change(Action::Patch(key.clone(), vec![]));
         let total = (2, Value::Null);

@@ -1,9 +1,9 @@
-//! The secondary write of a dual write: what MySQL has committed, written to Cassandra.
+//! The secondary write of a dual write: it writes to Cassandra what MySQL has committed.
 //!
-//! - It carries the version of a watermark that was taken before the COMMIT, and writes the image read
-//!   back under the row's lock. A change that comes later in the log has a higher version and wins.
-//! - It is early, the log is right: what fails here is brought by the log. The client has its success,
-//!   and the failure is recorded and counted.
+//! - It writes the row image that was read back under the row's lock, at the version of a watermark taken
+//!   before the COMMIT. A later change in the log has a higher version and wins.
+//! - It only makes the row visible earlier. If it fails, the log still brings the row: the client gets
+//!   success, and the gateway records and counts the failure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +24,12 @@ use crate::entity::Entity;
 use crate::metrics::Metrics;
 use tandem_runtime::now_us;
 
-/// Failures on their way to Kafka at most.
-const RECORDS: usize = 1000;
-/// How long a stop waits for them.
-const LINGER: Duration = Duration::from_secs(3);
+/// Failure records in flight to Kafka at most.
+const MAX_RECORDS: usize = 1000;
+/// How long a stop waits for failure records in flight.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A secondary write of one row, with what its failure is recorded by.
+/// The secondary write of one row, and the fields that identify it in a failure record.
 #[derive(Debug)]
 pub(crate) struct EntityWrite {
     pub(crate) entity: Arc<Entity>,
@@ -44,9 +44,9 @@ pub(crate) struct SecondaryWriter {
     watermarks: Watermarks,
     pub(crate) health: Arc<CassandraHealth>,
     metrics: Metrics,
-    /// How long Cassandra may take.
+    /// How long Cassandra may take for a write.
     limit: Duration,
-    /// Writes that may be behind at once.
+    /// Permits for the writes that run after their responses.
     behind: Arc<Semaphore>,
     pub(crate) producer: Producer,
     topic: Arc<str>,
@@ -55,7 +55,8 @@ pub(crate) struct SecondaryWriter {
 }
 
 impl SecondaryWriter {
-    /// Cassandra may take `limit` for a write; `max_async` writes may run after their answers.
+    /// Starts the writer. Cassandra may take `limit` for a write. Up to `max_async` writes may run after their
+    /// responses.
     pub(crate) async fn start(
         kafka: &KafkaConfig,
         target: Target,
@@ -74,25 +75,25 @@ impl SecondaryWriter {
             behind: Arc::new(Semaphore::new(max_async)),
             producer: Producer::start(kafka).await?,
             topic: Topics::new(&kafka.prefix).dual_write_failures().into(),
-            recording: Arc::new(Semaphore::new(RECORDS)),
+            recording: Arc::new(Semaphore::new(MAX_RECORDS)),
             tasks,
         })
     }
 
-    /// Waits a little until the failures on their way are recorded: Kafka may be down.
+    /// Waits until the failures in flight are recorded. The wait is limited because Kafka may be down.
     pub(crate) async fn settle(&self) {
-        let all = self.recording.acquire_many(RECORDS as u32);
-        if tokio::time::timeout(LINGER, all).await.is_err() {
-            tracing::warn!("failures of dual writes were not all recorded; the change log brings the rows");
+        let all = self.recording.acquire_many(MAX_RECORDS as u32);
+        if tokio::time::timeout(SETTLE_TIMEOUT, all).await.is_err() {
+            tracing::warn!("not all failed dual writes were recorded; the change log brings their rows");
         }
     }
 
-    /// The version of the newest watermark that knows the entity. Ask before the COMMIT.
+    /// The version of the newest watermark that covers the entity's topic. Call this before the COMMIT.
     pub(crate) fn borrow(&self, entity: &Entity) -> Option<Version> {
         self.watermarks.newest_knowing(&entity.topic).map(|w| w.version)
     }
 
-    /// Makes the writes of a committed transaction: before it returns, or behind it.
+    /// Makes the writes of a committed transaction, before this returns or in the background, by `mode`.
     pub(crate) async fn write(&self, writes: Vec<EntityWrite>, gtid: String, mode: DualWriteMode) {
         match mode {
             DualWriteMode::InRequest => self.write_now(writes, gtid).await,
@@ -104,7 +105,7 @@ impl SecondaryWriter {
                         drop(permit);
                     });
                 }
-                Err(_) => self.failed(&writes, &gtid, "behind", "too many writes are behind"),
+                Err(_) => self.failed(&writes, &gtid, "behind", "too many asynchronous writes are in flight"),
             },
         }
     }
@@ -115,16 +116,16 @@ impl SecondaryWriter {
                 &writes,
                 &gtid,
                 "no-watermark",
-                "no watermark that knows the table was there to borrow",
+                "no watermark covered the table yet, so there was no version to write at",
             );
         }
         let begun = Instant::now();
         if !self.health.ask(begun) {
-            return self.failed(&writes, &gtid, "down", "Cassandra has failed again and again");
+            return self.failed(&writes, &gtid, "down", "Cassandra has failed repeatedly");
         }
         let mutations = writes.iter_mut().flat_map(|one| std::mem::take(&mut one.write.mutations)).collect();
         let written = tokio::time::timeout(self.limit, self.target.write(mutations)).await;
-        // A rejection is an answer: Cassandra is there.
+        // A rejection is an answer too: Cassandra is up.
         self.health.note(written.is_ok(), Instant::now());
         let outcome = match written {
             Ok(Ok(())) => "ok",
@@ -145,7 +146,7 @@ impl SecondaryWriter {
         self.metrics.store_request("write", "cassandra", outcome, begun.elapsed());
     }
 
-    /// Counts and records a failure. Nobody waits for it.
+    /// Counts a failure and records it in the background.
     fn failed(&self, writes: &[EntityWrite], gtid: &str, kind: &'static str, reason: &str) {
         let mut records = Vec::with_capacity(writes.len());
         for one in writes {

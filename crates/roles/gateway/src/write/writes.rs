@@ -1,4 +1,4 @@
-//! Writes: one MySQL transaction, then Cassandra by the phase.
+//! Writes: one MySQL transaction, then Cassandra if the phase asks for it.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use crate::tokens::{Tokens, UNKNOWN};
 use crate::write::change::{Change, Done, Refused};
 use crate::write::secondary::{EntityWrite, SecondaryWriter};
 
-/// How often a transaction is tried whose locks met another's.
+/// Attempts of a transaction that a deadlock or a certification conflict rolls back.
 const ATTEMPTS: usize = 4;
 
-/// An idempotency key and what it stands for, hashed.
+/// An idempotency key and its request, hashed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim {
-    /// Of the caller and its key.
+    /// The hash of the caller and its key.
     pub(crate) id: [u8; 32],
-    /// Of the request.
+    /// The hash of the request.
     pub(crate) request: [u8; 32],
 }
 
-/// What a write is answered with, as it is kept for its idempotency key.
+/// The response of a write, in the form that is stored under its idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -36,31 +36,31 @@ pub(crate) struct Reply {
     pub(crate) body: Option<String>,
 }
 
-/// A write that is committed.
+/// A committed write.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) reply: Reply,
     /// The value of `Tandem-Token`.
     pub(crate) token: String,
-    /// Whether this is the answer of an earlier request with the same idempotency key.
+    /// Whether this is the stored response of an earlier request with the same idempotency key.
     pub(crate) replayed: bool,
 }
 
-/// Makes the reply of what was done.
+/// Builds the reply from the executed changes.
 pub(crate) type Answering = fn(&[Done]) -> Reply;
 
-/// What serving writes needs.
+/// Serves writes.
 pub(crate) struct Writes {
     pub(crate) pool: ClientPool,
     pub(crate) secondary: SecondaryWriter,
     pub(crate) tokens: Tokens,
     pub(crate) metrics: Metrics,
-    /// Where answers are kept by idempotency keys.
+    /// The table that stores replies by idempotency key.
     pub(crate) idempotency_table: Option<TableName>,
 }
 
 impl Writes {
-    /// Does the changes in one transaction and commits it.
+    /// Executes the changes in one transaction and commits it.
     pub(crate) async fn write(
         &self,
         record: &PhaseRecord,
@@ -97,8 +97,7 @@ impl Writes {
         }
     }
 
-    /// One transaction. What is to be written to Cassandra comes back with a commit that is known to
-    /// have succeeded, and never otherwise.
+    /// Runs one transaction. It returns the writes for Cassandra only if the commit is known to have succeeded.
     async fn attempt(
         &self,
         record: &PhaseRecord,
@@ -113,7 +112,7 @@ impl Writes {
             Ok(Prepared::Done(reply, writes)) => (reply, writes),
             Ok(Prepared::Replayed(reply)) => {
                 transaction.rollback().await;
-                // What that request wrote was visible to this one.
+                // What the earlier request wrote was visible to this one.
                 let token = self.pool.visible(deadline).await;
                 let token = token.map_or_else(|_| UNKNOWN.to_owned(), |gtids| gtids.to_string());
                 return Ok((Written { reply, token, replayed: true }, Vec::new()));
@@ -129,24 +128,25 @@ impl Writes {
         }
         match transaction.commit().await {
             Commit::Committed(gtids) => {
-                self.tokens.interest();
+                self.tokens.note_request();
                 let token = gtids.map_or_else(|| UNKNOWN.to_owned(), |gtids| gtids.to_string());
                 Ok((Written { reply, token, replayed: false }, writes))
             }
             Commit::Failed(error) => {
                 let problem = Problem::from_mysql(&error, false);
-                // A deadlock of certification, as in a group: nothing was committed.
+                // 3101: a certification conflict of group replication. Nothing was committed.
                 let again = matches!(error, MysqlError::Server { code: 1213 | 3101, .. });
                 Err(if again { Refused::Again(problem) } else { Refused::Final(problem) })
             }
             Commit::Unknown(error) => {
-                tracing::warn!(%error, "the outcome of a commit is not known; Cassandra is left to the change log");
+                tracing::warn!(%error, "the outcome of a commit is unknown; the change log brings its rows to Cassandra");
                 Err(Problem::commit_unknown(&error.to_string()).into())
             }
         }
     }
 
-    /// A connection that was idle may be dead: nothing was done yet, so another one is tried.
+    /// Begins a transaction. An idle connection may be dead; nothing has been executed yet, so this tries another
+    /// one.
     async fn begin(&self, deadline: Instant) -> Result<ClientTransaction, Refused> {
         let begun = match self.pool.begin(deadline).await {
             Err(MysqlError::Lost { .. }) if Instant::now() < deadline => self.pool.begin(deadline).await,
@@ -155,7 +155,7 @@ impl Writes {
         begun.map_err(|e| Problem::from_mysql(&e, Instant::now() >= deadline).into())
     }
 
-    /// Everything but the COMMIT.
+    /// Does everything but the COMMIT.
     async fn prepare(
         &self,
         transaction: &mut ClientTransaction,
@@ -174,8 +174,7 @@ impl Writes {
                     return Err(Problem::idempotency_key_reused().into());
                 }
                 let reply = serde_json::from_slice(&answer);
-                let reply =
-                    reply.map_err(|_| Problem::internal("the answer that was kept cannot be read"))?;
+                let reply = reply.map_err(|_| Problem::internal("the stored reply cannot be read"))?;
                 return Ok(Prepared::Replayed(reply));
             }
         }
@@ -195,7 +194,7 @@ impl Writes {
             transaction.keep_answer(table, &claim.id, &kept).await.map_err(|e| from_mysql(&e))?;
         }
         let writes = if record.phase.writes_both() {
-            // Before the COMMIT: what comes later in the log has higher versions.
+            // Taken before the COMMIT, so that later changes in the log have higher versions.
             secondary_writes(&done, |done| self.secondary.borrow(&done.entity))?
         } else {
             Vec::new()
@@ -205,13 +204,13 @@ impl Writes {
 }
 
 enum Prepared {
-    /// Changed and not committed: the reply, and what Cassandra gets.
+    /// Executed but not committed: the reply, and the writes for Cassandra.
     Done(Reply, Vec<EntityWrite>),
-    /// Done before.
+    /// The request was done before: the stored reply.
     Replayed(Reply),
 }
 
-/// What Cassandra gets of the transaction's changes.
+/// The writes for Cassandra that follow from the transaction's changes.
 fn secondary_writes(
     done: &[Done],
     borrow: impl Fn(&Done) -> Option<Version>,
@@ -234,15 +233,16 @@ fn secondary_writes(
     Ok(writes.collect())
 }
 
-/// From `dual-write` on a row that Cassandra cannot hold is refused: it would stop apply.
+/// The problem of a row that Cassandra cannot hold. From `dual-write` on the gateway rejects such a row, because
+/// it would stop apply.
 fn unfit(done: &Done, why: &str) -> Problem {
     Problem {
         field: None,
-        ..Problem::invalid("", format!("the row of {} has no form in Cassandra: {why}", done.entity.name))
+        ..Problem::invalid("", format!("Cassandra cannot hold the row of {}: {why}", done.entity.name))
     }
 }
 
-/// The reply of one change.
+/// Builds the reply of one change.
 pub(crate) fn one(done: &[Done]) -> Reply {
     let Some(done) = done.first() else {
         return Reply { status: StatusCode::NO_CONTENT.as_u16(), etag: None, location: None, body: None };
@@ -256,7 +256,7 @@ pub(crate) fn one(done: &[Done]) -> Reply {
     }
 }
 
-/// The reply of a batch.
+/// Builds the reply of a batch.
 pub(crate) fn many(done: &[Done]) -> Reply {
     let results: Vec<serde_json::Value> = done
         .iter()
