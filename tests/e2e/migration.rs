@@ -188,7 +188,7 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     let (mut migration, running) = migrated(servers, "added").await?;
     running.terminate().await?;
     migration.mysql.query_drop("UPDATE orders SET note = NULL WHERE id % 2").await?;
-    let note = "[[table.target]]\ntable = \"by_note\"\npartition_key = [\"id\"]\nomit = [\"customer\", \"amount\"]\n";
+    let note = "[[table.target]]\ntable = \"by_note\"\npartition_key = [\"id\"]\nexclude_from_target = [\"customer\", \"amount\"]\n";
     let controller = format!("[controller]\nlisten = \"127.0.0.1:{}\"\n", free_port()?);
     migration.configure(&controller, MAPPING)?;
     assert_eq!(left_to_copy(&migration).await?, 0);
@@ -207,7 +207,7 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     assert!(equal, "{report:#}");
 
     // The same targets written in another way: nothing is copied again.
-    let renamed = note.replace("exclude_from_target", "rename = { note = \"note\" }\nomit");
+    let renamed = note.replace("exclude_from_target", "rename = { note = \"note\" }\nexclude_from_target");
     migration.configure(&controller, &format!("{MAPPING}{renamed}"))?;
     assert_eq!(left_to_copy(&migration).await?, 1);
     let mut running = migration.start(&["run"])?;

@@ -235,7 +235,7 @@ pub(crate) enum SchemaCommand {
         config: ConfigArg,
     },
     /// Create the keyspace and the tables that are not there; change nothing that is
-    Apply {
+    Create {
         #[command(flatten)]
         config: ConfigArg,
     },

@@ -17,6 +17,6 @@ pub(crate) const ORDERS: &str = "CREATE TABLE orders (id BIGINT AUTO_INCREMENT P
 
 /// `orders` by its key and by customer.
 pub(crate) const ORDERS_MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\nentity = \"order\"\n\
-    [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\nrename = { amount = \"total\" }\nomit = [\"legacy\"]\n\
+    [[table.target]]\ntable = \"orders\"\npartition_key = [\"id\"]\nrename = { amount = \"total\" }\nexclude_from_target = [\"legacy\"]\n\
     [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id desc\"]\n\
     exclude_from_target = [\"legacy\"]\n";

@@ -7,16 +7,17 @@
 //! due. The rates: half of the greatest, and that at which the machine's cores are half busy with all there is
 //! (a request costs more where threads sleep in between, so the first is more than half of what they can do).
 
+mod args;
 mod clients;
 mod load;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use args::Args;
+use clap::Parser as _;
 use clients::{Client, Http, Op, Statements, Stored, Stores};
 use load::{Busy, greatest, paced};
 use mysql_async::prelude::Queryable;
@@ -27,38 +28,6 @@ use tokio::task::LocalSet;
 
 /// Turns of each side at half load, so that what else the machine does meets both.
 const TURNS: u32 = 4;
-
-#[derive(Debug, Parser)]
-struct Args {
-    #[arg(long)]
-    gateway: String,
-    #[arg(long)]
-    mysql: String,
-    #[arg(long)]
-    database: String,
-    #[arg(long)]
-    nodes: String,
-    #[arg(long)]
-    keyspace: String,
-    #[arg(long)]
-    phase: String,
-    #[arg(long)]
-    rows: i64,
-    #[arg(long)]
-    connections: usize,
-    /// Seconds of load before anything is measured: the servers' JVMs compile what they do often
-    #[arg(long)]
-    warm_up: f64,
-    /// Seconds of each measurement
-    #[arg(long)]
-    seconds: f64,
-    /// The binary of the migration
-    #[arg(long)]
-    tandem: PathBuf,
-    /// Its configuration
-    #[arg(long)]
-    config: PathBuf,
-}
 
 /// Waits until all that MySQL has committed is applied: what works through the writes of before would meet
 /// the side that is measured first.

@@ -40,6 +40,14 @@ pub(crate) fn cargo() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.current_dir(root());
+    // `cargo run` has described this package in the environment. Some build scripts look there, and would run again
+    // after each change between this and a plain `cargo build`.
+    for (name, _) in std::env::vars_os() {
+        let described = |text: &str| text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(described) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<ExitCode> {
 fn run_tests(args: &TestArgs, endpoints: &Endpoints, built: &Executables) -> Result<ExitCode> {
     let mut cargo = cargo();
     cargo
-        .args(["test", "--workspace"])
+        .args(["test", "--workspace", "--no-fail-fast"])
         .args(END_TO_END)
         .args(cargo_arguments(args))
         .envs(endpoints.env())

@@ -20,7 +20,6 @@ impl From<MismatchKind> for KindLabel {
             MismatchKind::Missing => "missing",
             MismatchKind::Extra => "extra",
             MismatchKind::Different => "different",
-            MismatchKind::OutOfBand => "out_of_band",
         };
         Self { kind }
     }

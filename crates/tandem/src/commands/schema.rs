@@ -16,7 +16,7 @@ use crate::connect::servers::{gc_grace_seconds, target_tables};
 pub(crate) async fn run(command: SchemaCommand) -> Result<ExitCode> {
     match command {
         SchemaCommand::Show { config } => show(&Config::load(&config.config)?).await,
-        SchemaCommand::Apply { config } => apply(&Config::load(&config.config)?).await,
+        SchemaCommand::Create { config } => create(&Config::load(&config.config)?).await,
     }
 }
 
@@ -28,7 +28,7 @@ async fn show(config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn apply(config: &Config) -> Result<ExitCode> {
+async fn create(config: &Config) -> Result<ExitCode> {
     let tables = target_tables(&plans(config).await?);
     let target = Target::connect(&config.cassandra()?).await?;
     if !target.keyspace_exists().await? {

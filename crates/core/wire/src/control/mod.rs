@@ -89,7 +89,7 @@ mod tests {
             target: "orders".into(),
             source_key: vec![0, 1, 255],
             target_key: vec!["1".into(), "é".into()],
-            kind: MismatchKind::OutOfBand,
+            kind: MismatchKind::Different,
             columns: vec!["amount".into()],
             state: MismatchState::Unrepairable,
             lower: 1,

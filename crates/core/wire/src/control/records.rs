@@ -15,8 +15,6 @@ pub enum MismatchKind {
     Extra,
     /// Both have the row, and cells differ.
     Different,
-    /// A cell has a writetime that is not the version of any change or watermark.
-    OutOfBand,
 }
 
 /// The state of a mismatch.

@@ -131,7 +131,7 @@ mod tests {
     fn names_in_the_target() {
         let text = format!(
             "{HEAD}[kafka]\nbrokers = \"b\"\n[[table]]\nsource = \"d.t\"\n[[table.target]]\ntable = \"x\"\n\
-             partition_key = [\"a\"]\nclustering_key = [\"b desc\", \"c\"]\nrename = {{ d = \"e\" }}\nomit = [\"f\"]\n"
+             partition_key = [\"a\"]\nclustering_key = [\"b desc\", \"c\"]\nrename = {{ d = \"e\" }}\nexclude_from_target = [\"f\"]\n"
         );
         let config = Config::parse(&text).unwrap();
         assert_eq!(config.tables[0].parts().unwrap(), ("d", "t"));
