@@ -313,7 +313,7 @@ async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
         Ok(Probe::when(metrics.contains(&counted), metrics))
     })
     .await?;
-    assert!(get("/metrics").await?.body.contains("tandem_capture_seconds_behind_source"));
+    assert!(get("/metrics").await?.body.contains("tandem_capture_source_lag_seconds"));
     assert_eq!(get("/readyz").await?.status, 200);
 
     let printed =
