@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_watermark_is_never_borrowed_nor_an_upper_bound() {
+    fn a_partial_watermark_is_never_borrowed_nor_an_upper_bound() {
         let log = [watermark(3, false), watermark(4, false), watermark(4, true)];
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
         assert_eq!(newest_borrowable(log.iter(), &executed, "t", ANY), Some(&log[1]));

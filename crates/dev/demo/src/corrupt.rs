@@ -1,7 +1,7 @@
 //! Changes rows in Cassandra behind Tandem's back: a cell, a row that goes, a row that comes.
 //!
 //! Only quiet rows are taken, rows that the traffic leaves alone, so that nothing but verification
-//! and repair can mend them. The statements are plain CQL at the present time.
+//! and repair can fix them. The statements are plain CQL at the present time.
 
 use anyhow::{Context, Result};
 use futures::TryStreamExt as _;

@@ -53,7 +53,7 @@ async fn create(config: &Config) -> Result<ExitCode> {
         let lines: Vec<String> = findings
             .iter()
             .map(|f| {
-                let remedy = f.mend.as_ref().map(|m| format!("\n  remedy: {m}")).unwrap_or_default();
+                let remedy = f.remedy.as_ref().map(|m| format!("\n  remedy: {m}")).unwrap_or_default();
                 format!("table {}: {}{remedy}", f.table, f.problem)
             })
             .collect();

@@ -235,7 +235,7 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
     let tables = target_tables(&found.plans);
     match target.check_schema(&tables).await {
         Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
-            remedy: f.mend.as_ref().map(|cql| {
+            remedy: f.remedy.as_ref().map(|cql| {
                 format!("{cql};{}", if f.is_absence() { " (`tandem schema create` does it)" } else { "" })
             }),
             part: "cassandra",

@@ -90,7 +90,7 @@ impl Target {
             findings.push(Finding {
                 table: String::new(),
                 problem: format!("keyspace `{}` does not exist", self.keyspace()),
-                mend: Some(self.create_keyspace_cql()),
+                remedy: Some(self.create_keyspace_cql()),
             });
         }
         for wanted in tables {

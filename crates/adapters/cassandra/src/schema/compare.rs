@@ -13,14 +13,14 @@ pub struct Finding {
     /// The difference.
     pub problem: String,
     /// The CQL statement that fixes it, if there is one.
-    pub mend: Option<String>,
+    pub remedy: Option<String>,
 }
 
 impl Finding {
     /// Whether the table or the keyspace does not exist. Tandem creates missing ones and never alters
     /// existing ones.
     pub fn is_absence(&self) -> bool {
-        self.mend.as_ref().is_some_and(|cql| cql.starts_with("CREATE "))
+        self.remedy.as_ref().is_some_and(|cql| cql.starts_with("CREATE "))
     }
 }
 
@@ -88,7 +88,7 @@ fn spelled(name: &str, ty: &str, order: ClusteringOrder) -> String {
 /// is no obstacle, unless Cassandra or Tandem refuses the whole table because of it (counters, static
 /// columns).
 pub(crate) fn compare(keyspace: &str, wanted: &TargetTable, actual: Option<&ActualTable>) -> Vec<Finding> {
-    let finding = |problem: String, mend| Finding { table: wanted.name.clone(), problem, mend };
+    let finding = |problem: String, remedy| Finding { table: wanted.name.clone(), problem, remedy };
     let Some(actual) = actual else {
         return vec![finding("the table does not exist".into(), Some(cql::create_table(keyspace, wanted)))];
     };
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn differences() {
         let missing = compare("k", &wanted(), None);
-        assert!(missing[0].mend.as_ref().is_some_and(|m| m.starts_with("CREATE TABLE")));
+        assert!(missing[0].remedy.as_ref().is_some_and(|m| m.starts_with("CREATE TABLE")));
         assert!(missing[0].is_absence());
 
         let mut table = actual();
@@ -235,7 +235,7 @@ mod tests {
             [Finding {
                 table: "T".into(),
                 problem: "column `c` is missing".into(),
-                mend: Some(r#"ALTER TABLE "k"."T" ADD "c" decimal"#.into()),
+                remedy: Some(r#"ALTER TABLE "k"."T" ADD "c" decimal"#.into()),
             }]
         );
 

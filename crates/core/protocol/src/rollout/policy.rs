@@ -192,7 +192,7 @@ mod tests {
 
     /// All is well, and no client speaks to a gateway.
     #[test]
-    fn quiet_gateways_hold_every_place_that_writes_both() {
+    fn quiet_gateways_hold_every_stage_that_writes_both() {
         let none = BTreeMap::new();
         let policy = with(&none, &none).unwrap();
         let mut quiet = Measurements::none("nothing was counted");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_held_as_configured_and_else_by_default() {
+    fn a_stage_soaks_as_configured_and_else_by_default() {
         let none = BTreeMap::new();
         let held = BTreeMap::from([(Phase::Verify, Duration::from_secs(7))]);
         let policy = Policy::new(&[1.0], &held, &none, &none).unwrap();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_by_its_place() {
+    fn invalid_stages_are_refused_by_name() {
         let none = BTreeMap::new();
         let unknown = with(&of(Phase::Verify, "g", "lag < 1"), &none).unwrap_err();
         assert!(unknown.starts_with("controller.gates.verify: gate `g`"), "{unknown}");

@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_told_once() {
+    fn counts_are_reported_once() {
         let mut told = String::new();
         assert_eq!(tell_text(&Mismatches::default(), &mut told), None);
         let found = Mismatches { found: 2, open: 2, ..Mismatches::default() };

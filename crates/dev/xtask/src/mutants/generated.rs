@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn who_survives_unlisted_and_who_is_listed_without_surviving_are_told() {
+    fn unlisted_survivors_and_stale_listings_are_reported() {
         let outcome =
             Outcome { noticed: BTreeSet::new(), survived: ["crates/x/src/a.rs: new".into()].into() };
         let listed: BTreeSet<String> =

@@ -291,6 +291,48 @@ mod tests {
         assert_eq!(rules.len(), all.len(), "two mutants break one rule");
     }
 
+    /// Without this, a patch that a refactoring broke would be noticed in the next run of the mutants only.
+    #[test]
+    fn every_patch_applies_and_names_a_test_that_exists() {
+        let root = crate::build::root();
+        let mut sources = String::new();
+        for folder in ["crates", "tests"] {
+            for entry in walk(&root.join(folder)) {
+                sources += &fs::read_to_string(entry).unwrap();
+            }
+        }
+        for mutant in read_all(&root.join(FOLDER)).unwrap() {
+            let check = Command::new("git")
+                .args(["apply", "--check"])
+                .arg(&mutant.file)
+                .current_dir(&root)
+                .output()
+                .unwrap();
+            assert!(check.status.success(), "{}: {}", mutant.name(), String::from_utf8_lossy(&check.stderr));
+            let test = mutant.fails.rsplit("::").next().unwrap_or_default();
+            assert!(
+                sources.contains(&format!("fn {test}(")),
+                "{}: there is no test {}",
+                mutant.name(),
+                mutant.fails
+            );
+        }
+    }
+
+    /// The Rust sources in a folder.
+    fn walk(folder: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(walk(&path));
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+        found
+    }
+
     #[test]
     fn a_head_is_read() {
         let text = "# rule: r s\n# cargo: test --lib\n# fails: a::b\n# servers: yes\n--- a/x\n";
