@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::support::{XTASK_BIN, required};
+use crate::support::{COMPARE_BIN, required};
 
-/// `cargo xtask compare debezium`, on servers of its own. Gives whether it succeeded, what it printed
+/// Runs `cargo xtask compare debezium` on servers of its own. Gives whether it succeeded, what it printed
 /// and its report.
 async fn compare(sql: Option<&str>) -> anyhow::Result<(bool, String, Json)> {
     let folder = tempfile::tempdir()?;
     let (json, file) = (folder.path().join("report.json"), folder.path().join("statements.sql"));
-    let mut command = Command::new(required(XTASK_BIN));
-    command.args(["compare", "debezium", "--json"]).arg(&json).stdin(Stdio::null());
+    let mut command = Command::new(required(COMPARE_BIN));
+    command.args(["debezium", "--json"]).arg(&json).stdin(Stdio::null());
     if let Some(sql) = sql {
         std::fs::write(&file, sql)?;
         command.arg("--sql").arg(&file);

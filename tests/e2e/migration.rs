@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use tandem_devstack::{Cassandra, Kafka};
 
 use crate::support::{
-    MINUTE, Migration, Probe, Running, Servers, XTASK_BIN, eventually, finish, free_port, required,
+    COMPARE_BIN, MINUTE, Migration, Probe, Running, Servers, eventually, finish, free_port, required,
 };
 
 const TABLES: [&str; 2] = [
@@ -47,8 +47,8 @@ async fn migrated(servers: Servers, test: &str) -> anyhow::Result<(Migration, Ru
 /// The independent comparison, as `cargo xtask compare` runs it.
 async fn compare(migration: &Migration) -> anyhow::Result<(bool, Json)> {
     let json = migration.path("compare.json");
-    let mut command = Command::new(required(XTASK_BIN));
-    command.arg("compare").arg("--config").arg(migration.config()).arg("--json").arg(&json);
+    let mut command = Command::new(required(COMPARE_BIN));
+    command.arg("--config").arg(migration.config()).arg("--json").arg(&json);
     let done = finish(command).await?;
     let text = std::fs::read_to_string(&json)
         .map_err(|e| anyhow::anyhow!("no comparison ({e}): {} {}", done.stdout, done.stderr))?;

@@ -22,5 +22,5 @@ pub(crate) use mysql::{connect, executed, host_of, own_server, random_server_id}
 pub(crate) use process::{Finished, Running, finish};
 pub(crate) use samples::{ORDERS, ORDERS_MAPPING, T, T_MAPPING, T_WITH_TEXT};
 pub(crate) use servers::{
-    Servers, TANDEM_BIN, XTASK_BIN, brokers, full, mysql_url, nodes, required, unique_id,
+    COMPARE_BIN, Servers, TANDEM_BIN, brokers, full, mysql_url, nodes, required, unique_id,
 };

@@ -3,8 +3,8 @@
 
 /// The `tandem` binary under test.
 pub(crate) const TANDEM_BIN: &str = "TANDEM_BIN";
-/// The `xtask` binary, whose comparisons are independent of `tandem`.
-pub(crate) const XTASK_BIN: &str = "TANDEM_XTASK_BIN";
+/// The `tandem-compare` binary, which shares no code with `tandem`.
+pub(crate) const COMPARE_BIN: &str = "TANDEM_COMPARE_BIN";
 
 /// The value of a variable that `cargo xtask test` sets.
 ///

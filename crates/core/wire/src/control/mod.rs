@@ -269,15 +269,15 @@ mod tests {
         assert_eq!(
             ids,
             [
-                ("Watermark", 997_064_998),
-                ("Mismatch", 419_830_625),
+                ("Watermark", 535_442_178),
+                ("Mismatch", 822_622_756),
                 ("BackfillProgress", 1_471_167_412),
                 ("Ddl", 752_239_750),
-                ("Phase", 1_605_812_462),
+                ("Phase", 1_394_092_303),
                 ("DualWriteFailure", 18_886_685),
                 ("FullScan", 1_901_654_515),
-                ("Resnapshot", 149_736_042),
-                ("Audit", 170_377_569)
+                ("Resnapshot", 1_621_096_297),
+                ("Audit", 534_078_992)
             ]
         );
     }
