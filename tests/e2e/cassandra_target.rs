@@ -36,7 +36,7 @@ async fn target(config: &CassandraConfig, tables: &[TargetTable]) -> anyhow::Res
     let target = Target::connect(config).await?;
     target.create_keyspace().await?;
     for finding in target.check_schema(tables).await? {
-        target.execute_ddl(&finding.mend.expect("a missing table can be created")).await?;
+        target.execute_ddl(&finding.remedy.expect("a missing table can be created")).await?;
     }
     target.prepare(tables).await?;
     Ok(target)

@@ -15,7 +15,7 @@ async fn schema_differences_and_their_remedies() -> anyhow::Result<()> {
     let findings = target.check_schema(&[plain("t")]).await?;
     assert_eq!(findings.iter().map(|f| f.table.as_str()).collect::<Vec<_>>(), ["", "t"]);
     for finding in findings {
-        target.execute_ddl(&finding.mend.expect("both can be created")).await?;
+        target.execute_ddl(&finding.remedy.expect("both can be created")).await?;
     }
     assert!(target.keyspace_exists().await?);
     target.create_keyspace().await?;
@@ -27,7 +27,7 @@ async fn schema_differences_and_their_remedies() -> anyhow::Result<()> {
     let mut wider = plain("t");
     wider.regular.push(column("New", CqlType::Decimal));
     for finding in target.check_schema(std::slice::from_ref(&wider)).await? {
-        target.execute_ddl(&finding.mend.expect("a column can be added")).await?;
+        target.execute_ddl(&finding.remedy.expect("a column can be added")).await?;
     }
     target.write(vec![upsert("t", 1, 1, vec![text("x"), text("y")])]).await?;
     assert_eq!(shown(target.read("t", &[key(1)]).await?[0].as_ref()), "x@1 y@1");
