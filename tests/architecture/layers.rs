@@ -56,9 +56,10 @@ const CORE: [(&str, &[&str]); 5] = [
 ];
 
 /// The services, each with those that it may use. Pauses and the clock come first; the row check reads behind a
-/// watermark.
-const SERVICES: [(&str, &[&str]); 3] = [
+/// watermark. What HTTP APIs share needs none of the others.
+const SERVICES: [(&str, &[&str]); 4] = [
     ("tandem-runtime", &[]),
+    ("tandem-http-api", &[]),
     ("tandem-watermarks", &["tandem-runtime"]),
     ("tandem-row-check", &["tandem-runtime", "tandem-watermarks"]),
 ];

@@ -29,6 +29,7 @@ pub(crate) mod gateway;
 mod renamed;
 pub(crate) mod secret;
 mod security;
+mod tokens;
 
 /// How long a role waits for a watermark, by default.
 const WATERMARK_TIMEOUT: Duration = Duration::from_mins(1);

@@ -1,6 +1,6 @@
 //! The HTTP API for operators.
 
 pub(crate) mod auth;
-mod problem;
+pub(crate) mod problem;
 pub(crate) mod server;
 mod view;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use tandem_http_api::AccessToken;
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_protocol::rollout::{Policy, Serving};
 
-use crate::api::auth::Token;
+use crate::api::auth::Scope;
 use crate::measure::counters::MetricNames;
 use crate::measure::log_state::MappedTable;
 use crate::metrics::Metrics;
@@ -28,7 +29,7 @@ pub struct ControllerConfig {
     /// The longest time over which rates are computed.
     pub window: Duration,
     /// The tokens of the API. Without tokens everybody who can reach the API may use it.
-    pub tokens: Vec<Token>,
+    pub tokens: Vec<AccessToken<Scope>>,
 }
 
 /// Why a controller ended.

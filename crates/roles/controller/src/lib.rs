@@ -21,7 +21,8 @@ mod measure;
 mod metrics;
 mod order;
 
-pub use api::auth::{Scope, Token};
+pub use api::auth::Scope;
+pub use api::problem::STANDBY;
 pub use config::{Controller, ControllerConfig, ControllerError};
 pub use measure::counters::MetricNames;
 pub use measure::log_state::MappedTable;

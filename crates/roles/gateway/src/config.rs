@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_cassandra::Target;
+use tandem_http_api::AccessToken;
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_mapping::TablePlan;
 use tandem_model::TableName;
@@ -11,7 +12,7 @@ use tandem_mysql::{ClientPool, Mysql, MysqlError};
 use tandem_watermarks::WatermarkError;
 use tandem_wire::WireError;
 
-use crate::http::auth::AccessToken;
+use crate::http::auth::Scope;
 use crate::metrics::Metrics;
 
 /// The settings of a gateway.
@@ -30,7 +31,7 @@ pub struct GatewayConfig {
     /// Secondary writes that may run after their responses.
     pub max_async_dual_writes: usize,
     /// The tokens and their scopes. Empty means that every caller may do everything.
-    pub tokens: Vec<AccessToken>,
+    pub tokens: Vec<AccessToken<Scope>>,
     /// The headers that cohorts can use, in lower case.
     pub cohort_headers: Vec<String>,
     /// Where replies are stored by idempotency key. Without it, requests with a key are rejected.

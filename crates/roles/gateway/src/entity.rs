@@ -5,13 +5,14 @@ use std::sync::Arc;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value as Json};
 use sha2::{Digest as _, Sha256};
+use tandem_http_api::Problem;
 use tandem_mapping::TablePlan;
 use tandem_model::{Row, TableDef, Value};
 use tandem_wire::{TableSchema, WireError};
 
 use crate::body::Object;
 use crate::entity::json::{from_json, from_text, text_of, to_json};
-use crate::problem::Problem;
+use crate::problem;
 
 mod datetime;
 pub(crate) mod json;
@@ -93,7 +94,7 @@ impl Entity {
             let column = &table.columns[column];
             let text = percent_decode_str(part)
                 .decode_utf8()
-                .map_err(|_| Problem::invalid(&column.name, "it is not valid UTF-8"))?;
+                .map_err(|_| problem::invalid(&column.name, "it is not valid UTF-8"))?;
             from_text(column, &text)
         });
         values.collect()
@@ -115,7 +116,7 @@ impl Entity {
     pub(crate) fn parse_values(&self, object: &Object) -> Result<Vec<(usize, Value)>, Problem> {
         let table = self.table();
         let values = object.0.iter().map(|(name, raw)| {
-            let unknown = || Problem::invalid(name, format!("{} has no such column", self.name));
+            let unknown = || problem::invalid(name, format!("{} has no such column", self.name));
             let column = table.column(name).ok_or_else(unknown)?;
             Ok((column, from_json(&table.columns[column], raw.get())?))
         });
@@ -165,6 +166,7 @@ impl Entity {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::problem::OfField as _;
     use tandem_mapping::{TargetConfig, same_shape};
     use tandem_model::{ColumnDef, TableName};
 
@@ -228,6 +230,6 @@ pub(crate) mod tests {
     #[test]
     fn unknown_columns_are_named() {
         let object: Object = crate::body::parse(br#"{"total":"1.5","nope":1}"#).unwrap();
-        assert_eq!(orders().parse_values(&object).unwrap_err().field.as_deref(), Some("nope"));
+        assert_eq!(orders().parse_values(&object).unwrap_err().field(), Some("nope"));
     }
 }

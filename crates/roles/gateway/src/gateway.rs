@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
+use tandem_http_api::AccessToken;
 use tandem_watermarks::{Applied, Watermarks};
 use tandem_wire::log::Topics;
 use tokio::sync::Semaphore;
@@ -14,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{GatewayConfig, GatewayError, GatewayParts, Idempotency};
 use crate::entity::Entity;
-use crate::http::auth::AccessToken;
+use crate::http::auth::Scope;
 use crate::http::server::{Api, router};
 use crate::phases::Phases;
 use crate::read::reads::Reads;
@@ -55,7 +56,7 @@ impl Gateway {
                 return Err(GatewayError::SameName(other.name.clone()));
             }
         }
-        for entity in config.tokens.iter().flat_map(AccessToken::entities) {
+        for entity in config.tokens.iter().flat_map(AccessToken::scopes).filter_map(Scope::entity) {
             if !entities.contains_key(entity) {
                 return Err(GatewayError::NoSuchEntity(entity.to_owned()));
             }

@@ -29,7 +29,6 @@ mod write;
 pub use config::{GatewayConfig, GatewayError, GatewayParts, Idempotency};
 pub use entity::json::to_json;
 pub use gateway::Gateway;
-pub use http::auth::{Access, AccessToken, Scope};
+pub use http::auth::{Access, Scope};
 pub use metrics::Metrics;
 pub use phases::Phases;
-pub use problem::Problem;

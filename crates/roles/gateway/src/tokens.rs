@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tandem_http_api::Problem;
 use tandem_model::{GtidSet, Watermark};
 use tandem_protocol::watermark::applied_in;
 use tandem_runtime::now_us;
 use tandem_watermarks::{Applied, Watermarks};
 use tokio::sync::watch;
-
-use crate::problem::Problem;
 
 /// The token of a write whose GTID is unknown. It counts as never applied.
 pub(crate) const UNKNOWN: &str = "unknown";

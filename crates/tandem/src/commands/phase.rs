@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde_json::{Value as Json, json};
+use tandem_http_api::problem_type;
 use tandem_kafka::http_tls;
 
 use crate::cli::{OnOff, PhaseArgs, PhaseCommand};
@@ -150,7 +151,7 @@ fn can_be_read(url: &str) -> bool {
 }
 
 fn is_standby(answer: &Answer) -> bool {
-    answer.body["type"] == "urn:tandem:problem:standby"
+    answer.body["type"] == problem_type(tandem_controller::STANDBY)
 }
 
 fn text(json: &Json) -> String {

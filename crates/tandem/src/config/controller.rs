@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
-use tandem_controller::{ControllerConfig, MetricNames, Scope, Token};
+use tandem_controller::{ControllerConfig, MetricNames};
 use tandem_model::{CohortAttribute, DualWriteMode, Phase};
 use tandem_protocol::rollout::{Expressions, Policy, Serving};
 
-use crate::config::secret::Secret;
+use crate::config::tokens::{TokenSection, access_tokens};
 use crate::tls::Endpoint;
 
 /// `[controller]`.
@@ -59,15 +59,6 @@ struct CohortSection {
     by: String,
     /// Each cohort attribute with the values that belong to the cohort.
     values: BTreeMap<String, Vec<String>>,
-}
-
-/// `[[controller.token]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenSection {
-    name: String,
-    secret: Secret,
-    scopes: Vec<String>,
 }
 
 impl Default for CohortSection {
@@ -211,17 +202,6 @@ impl ControllerSection {
     }
 
     pub(crate) fn controller(&self) -> Result<ControllerConfig> {
-        let mut tokens = Vec::with_capacity(self.token.len());
-        for token in &self.token {
-            let of = || format!("[[controller.token]] name = {:?}", token.name);
-            let scopes: Result<Vec<Scope>, String> = token.scopes.iter().map(|scope| scope.parse()).collect();
-            let scopes = scopes.map_err(anyhow::Error::msg).with_context(of)?;
-            let secret = token.secret.reveal().with_context(of)?;
-            if secret.len() < 16 {
-                bail!("{}: its secret has fewer than 16 bytes", of());
-            }
-            tokens.push(Token::new(&token.name, &secret, scopes));
-        }
         Ok(ControllerConfig {
             policy: self.policy()?,
             serving: self.serving()?,
@@ -230,7 +210,7 @@ impl ControllerSection {
             metric_names: self.metric_names()?,
             interval: Duration::from_millis(self.interval_ms),
             window: Duration::from_secs(self.window_seconds),
-            tokens,
+            tokens: access_tokens("controller", &self.token)?,
         })
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
-use tandem_gateway::{AccessToken, GatewayConfig, Idempotency, Scope};
+use tandem_gateway::{GatewayConfig, Idempotency};
 
-use crate::config::secret::Secret;
+use crate::config::tokens::{TokenSection, access_tokens};
 use crate::tls::Endpoint;
 
 /// `[gateway]`.
@@ -33,15 +33,6 @@ pub(crate) struct GatewaySection {
     idempotency_table: Option<String>,
     idempotency_hours: u64,
     token: Vec<TokenSection>,
-}
-
-/// `[[gateway.token]]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenSection {
-    name: String,
-    secret: Secret,
-    scopes: Vec<String>,
 }
 
 impl Default for GatewaySection {
@@ -117,18 +108,7 @@ impl GatewaySection {
     }
 
     pub(crate) fn gateway(&self) -> Result<GatewayConfig> {
-        let mut tokens = Vec::with_capacity(self.token.len());
-        for token in &self.token {
-            let of = || format!("[[gateway.token]] name = {:?}", token.name);
-            let scopes = token.scopes.iter().map(|scope| scope.parse());
-            let scopes: Result<Vec<Scope>, String> = scopes.collect();
-            let scopes = scopes.map_err(anyhow::Error::msg).with_context(of)?;
-            let secret = token.secret.reveal().with_context(of)?;
-            if secret.len() < 16 {
-                bail!("{}: its secret has fewer than 16 bytes", of());
-            }
-            tokens.push(AccessToken::new(&token.name, &secret, scopes));
-        }
+        let tokens = access_tokens("gateway", &self.token)?;
         let idempotency = match &self.idempotency_table {
             None => None,
             Some(table) => Some(Idempotency {

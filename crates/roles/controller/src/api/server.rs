@@ -13,15 +13,15 @@ use axum::routing::{get, post};
 use axum::serve::Listener;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
+use tandem_http_api::{AccessToken, Problem};
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
 use tandem_wire::control::{Audit, decode_control};
 use tandem_wire::log::Topics;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::auth::{Scope, Token, caller};
-use crate::api::problem::Problem;
-use crate::api::view;
+use crate::api::auth::{Scope, caller};
+use crate::api::{problem, view};
 use crate::order::{Command, Order, Refusal, Standing, View};
 
 /// How long an order may take.
@@ -33,7 +33,7 @@ const MAX_REASON: usize = 1000;
 pub(crate) struct Api {
     pub(crate) view: watch::Receiver<View>,
     pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) tokens: Vec<Token>,
+    pub(crate) tokens: Vec<AccessToken<Scope>>,
     pub(crate) kafka: KafkaConfig,
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn serve<L: Listener<Addr: Debug>>(
 impl Api {
     fn allow(&self, headers: &HeaderMap, scope: Scope) -> Result<&str, Problem> {
         let header = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        Ok(caller(&self.tokens, header, scope)?)
+        caller(&self.tokens, header, scope)
     }
 
     /// The state of the migration, if this is the active controller and Kafka has confirmed that recently.
@@ -65,7 +65,7 @@ impl Api {
         if standing.is_confirmed() {
             return Ok(standing);
         }
-        Err(Problem::unavailable(format!(
+        Err(problem::unavailable(format!(
             "Kafka has not answered for {:.0} s. The phase was {} of generation {} then; nothing changes until Kafka \
              answers",
             standing.confirmed.elapsed().as_secs_f64(),
@@ -144,7 +144,7 @@ async fn order(
         answered.await.unwrap_or(Err(Refusal::Unknown("the controller started again".into())))
     };
     let standing = tokio::time::timeout(DEADLINE, ordered).await.map_err(|_| {
-        Problem::unknown(format!(
+        problem::unknown(format!(
             "Kafka has not answered within {} s: check the phase before you repeat the order",
             DEADLINE.as_secs()
         ))
@@ -157,15 +157,15 @@ async fn history(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Resp
     api.allow(&headers, Scope::Read)?;
     let topic = Topics::new(&api.kafka.prefix).audit();
     let unread =
-        |error: ConsumeError| Problem::unavailable(format!("the audit trail could not be read: {error}"));
+        |error: ConsumeError| problem::unavailable(format!("the audit trail could not be read: {error}"));
     let records = tokio::time::timeout(DEADLINE, read_all(&api.kafka, &topic)).await;
     let records = records
-        .map_err(|_| Problem::unavailable("Kafka has not answered: the audit trail was not read"))?
+        .map_err(|_| problem::unavailable("Kafka has not answered: the audit trail was not read"))?
         .map_err(unread)?;
     let mut entries = Vec::with_capacity(records.len());
     for value in records.iter().filter_map(|record| record.value.as_deref()) {
         let audit: Audit = decode_control(value).map_err(|error| {
-            Problem::unavailable(format!("an entry of the audit trail cannot be read: {error}"))
+            problem::unavailable(format!("an entry of the audit trail cannot be read: {error}"))
         })?;
         entries.push(view::entry(&audit));
     }

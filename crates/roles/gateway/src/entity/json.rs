@@ -17,10 +17,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
+use tandem_http_api::Problem;
 use tandem_model::{ColumnDef, ColumnType, Decimal, Value};
 
 use crate::entity::datetime;
-use crate::problem::Problem;
+use crate::problem;
 
 /// The largest integer that every JSON parser represents exactly.
 const EXACT: u64 = (1 << 53) - 1;
@@ -67,21 +68,21 @@ pub(crate) fn from_json(column: &ColumnDef, raw: &str) -> Result<Value, Problem>
     let raw = raw.trim();
     match raw.as_bytes().first() {
         Some(b'n') if column.nullable => Ok(Value::Null),
-        Some(b'n') => Err(Problem::invalid(&column.name, "it may not be null")),
+        Some(b'n') => Err(problem::invalid(&column.name, "it may not be null")),
         Some(b'"') => {
             let text: String = serde_json::from_str(raw)
-                .map_err(|_| Problem::invalid(&column.name, "its string is not valid Unicode"))?;
+                .map_err(|_| problem::invalid(&column.name, "its string is not valid Unicode"))?;
             from_text(column, &text)
         }
         Some(b'-' | b'0'..=b'9') if is_number(&column.ty) => from_text(column, raw),
-        _ => Err(Problem::invalid(&column.name, format!("{} is expected", expected(&column.ty)))),
+        _ => Err(problem::invalid(&column.name, format!("{} is expected", expected(&column.ty)))),
     }
 }
 
 /// Parses the value of a column from its text in a path, a query or a JSON string.
 pub(crate) fn from_text(column: &ColumnDef, text: &str) -> Result<Value, Problem> {
     parse(&column.ty, text)
-        .map_err(|why| Problem::invalid(&column.name, format!("{}: {why}", expected_here(&column.ty))))
+        .map_err(|why| problem::invalid(&column.name, format!("{}: {why}", expected_here(&column.ty))))
 }
 
 fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
@@ -194,6 +195,7 @@ fn expected_here(ty: &ColumnType) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::OfField as _;
     use proptest::prelude::*;
 
     fn column(ty: &str) -> ColumnDef {
@@ -269,7 +271,7 @@ mod tests {
             ("binary(1)", "\"AP8=\""),
         ] {
             let problem = round_trip(ty, raw).unwrap_err();
-            assert_eq!(problem.field.as_deref(), Some("c"), "{ty} {raw}");
+            assert_eq!(problem.field(), Some("c"), "{ty} {raw}");
             assert_eq!(problem.status.as_u16(), 422);
         }
         let strict = ColumnDef { nullable: false, ..column("int") };

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
+use tandem_http_api::Problem;
+
 use crate::body::{self, Object};
 use crate::entity::Entity;
-use crate::problem::Problem;
+use crate::problem::OfField;
 use crate::write::change::{Action, Change, Condition};
 
 /// Operations in a batch at most.
@@ -62,7 +64,7 @@ enum Op {
 impl Operation {
     fn change(self, entity: Arc<Entity>) -> Result<Change, Problem> {
         let condition = Condition::parse(self.if_match.as_deref(), self.if_none_match.as_deref())?;
-        let values = entity.parse_values(&self.values).map_err(Problem::of_values)?;
+        let values = entity.parse_values(&self.values).map_err(OfField::of_values)?;
         let encoded: Vec<String> =
             self.key.iter().map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()).collect();
         let key = || entity.parse_key(encoded.iter().map(String::as_str)).map_err(|p| p.of_field("key"));
@@ -105,8 +107,8 @@ mod tests {
             (r#"{"op": "insert", "entity": "orders", "values": {"id": "x"}}"#, "values/id"),
         ] {
             let body = format!(r#"{{"operations": [{operation}]}}"#);
-            let found = of(&body).unwrap_err().field.unwrap_or_default();
-            assert_eq!(found, format!("/operations/0/{field}"));
+            let found = of(&body).unwrap_err();
+            assert_eq!(found.field(), Some(format!("/operations/0/{field}").as_str()));
         }
         let many = vec![r#"{"op": "insert", "entity": "orders"}"#; OPERATIONS + 1].join(",");
         for bad in [

@@ -8,10 +8,12 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
+use axum::response::IntoResponse as _;
 use axum::routing::get;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tandem_http_api::{AccessToken, Problem};
 use tandem_model::PhaseRecord;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -20,12 +22,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::{self, Object};
 use crate::entity::Entity;
-use crate::http::auth::{Access, AccessToken, Caller, caller};
+use crate::http::auth::{Access, Caller, Scope, caller};
 use crate::http::batch;
 use crate::http::openapi;
 use crate::metrics::{Metrics, RequestLabel};
 use crate::phases::Phases;
-use crate::problem::Problem;
+use crate::problem;
 use crate::read::page::Page;
 use crate::read::reads::{Answer, Query, Read, Reads};
 use crate::tokens::Token;
@@ -67,7 +69,7 @@ pub(crate) struct Api {
     pub(crate) reads: Arc<Reads>,
     pub(crate) writes: Arc<Writes>,
     /// The tokens and their scopes. Empty means that every caller may do everything.
-    pub(crate) access_tokens: Vec<AccessToken>,
+    pub(crate) access_tokens: Vec<AccessToken<Scope>>,
     /// How long a request may take if it sets no deadline.
     pub(crate) deadline: Duration,
     /// The largest body, in bytes.
@@ -110,9 +112,9 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
     let mut response = match Arc::clone(&api.admission).try_acquire_owned() {
         Ok(permit) => match handle(&api, &record, permit, request, &mut named).await {
             Ok(response) => response,
-            Err(problem) => problem.response(),
+            Err(problem) => problem.into_response(),
         },
-        Err(_) => Problem::overloaded().response(),
+        Err(_) => problem::overloaded().into_response(),
     };
     drop(under_way);
     let headers = response.headers_mut();
@@ -175,7 +177,7 @@ async fn handle(
                     let values = entity.parse_values(&body::parse::<Object>(&body)?)?;
                     context.change(entity, Action::Insert(values), &body).await
                 }
-                _ => Err(Problem::method("a list is read with GET, a row inserted with POST")),
+                _ => Err(problem::method("a list is read with GET, a row inserted with POST")),
             }
         }
         (["v1", name, key @ ..], method) => {
@@ -203,7 +205,7 @@ async fn handle(
                     named.operation = "delete";
                     context.change(entity, Action::Delete(key), &[]).await
                 }
-                _ => Err(Problem::method("a row takes GET, PUT, PATCH and DELETE")),
+                _ => Err(problem::method("a row takes GET, PUT, PATCH and DELETE")),
             }
         }
         _ => Err(Problem::not_found("the paths are those of /openapi.json")),
@@ -239,16 +241,16 @@ impl Context<'_> {
         let limit = self.api.max_body;
         let declared = self.header("content-length")?.and_then(|text| text.parse::<usize>().ok());
         if declared.is_some_and(|length| length > limit) {
-            return Err(Problem::too_large(limit));
+            return Err(problem::too_large(limit));
         }
         match tokio::time::timeout_at(self.deadline, axum::body::to_bytes(body, limit)).await {
-            Err(_) => Err(Problem::late()),
+            Err(_) => Err(problem::late()),
             Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) => {
                 let limited =
                     std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("limit"));
                 Err(if limited {
-                    Problem::too_large(limit)
+                    problem::too_large(limit)
                 } else {
                     Problem::bad_request("the body ended before it was complete")
                 })
@@ -274,7 +276,7 @@ impl Context<'_> {
             put(&mut response, header::ETAG, &entity.etag(row));
             response
         } else {
-            Problem::not_found(format!("{} has no row with this key", entity.name)).response()
+            Problem::not_found(format!("{} has no row with this key", entity.name)).into_response()
         };
         served(&mut response, &found);
         Ok(response)
@@ -331,7 +333,7 @@ impl Context<'_> {
             written
         });
         let Written { reply, token, replayed } =
-            writing.await.map_err(|_| Problem::internal("the write panicked"))??;
+            writing.await.map_err(|_| problem::internal("the write panicked"))??;
         let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::OK);
         let mut response = answer(status, reply.body);
         put(&mut response, TOKEN, &token);

@@ -3,13 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use tandem_cassandra::Slice;
+use tandem_http_api::Problem;
 use tandem_mapping::RowError;
 use tandem_model::{ClusteringOrder, Row, Value};
 use tandem_mysql::{Bound, PartitionRead};
 
 use crate::entity::Entity;
 use crate::entity::json::{from_text, text_of};
-use crate::problem::Problem;
+use crate::problem::OfField as _;
 
 /// Rows of a page: the default without `limit`, and the maximum.
 const ROWS: (usize, usize) = (100, 1000);
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn a_target_that_lacks_rows_is_not_listed() {
         let refused = Page::parse(&filtered(Some("c > 1")), "target=t&a=1").unwrap_err();
-        assert_eq!(refused.field.as_deref(), Some("target"));
+        assert_eq!(refused.field(), Some("target"));
     }
 
     #[test]
@@ -304,7 +305,7 @@ mod tests {
             ("a=1&page=W10", "page"),
             ("a=1&nope=1", "nope"),
         ] {
-            assert_eq!(Page::parse(&entity, query).unwrap_err().field.as_deref(), Some(field), "{query}");
+            assert_eq!(Page::parse(&entity, query).unwrap_err().field(), Some(field), "{query}");
         }
     }
 }

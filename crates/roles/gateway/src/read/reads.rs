@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_cassandra::Target;
+use tandem_http_api::Problem;
 use tandem_mapping::{Difference, RowError, TablePlan, differences};
 use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, StoredRow, TargetKey, Value};
 use tandem_mysql::{ClientPool, MysqlError};
@@ -17,7 +18,7 @@ use crate::cassandra_health::CassandraHealth;
 use crate::entity::Entity;
 use crate::entity::json::text_of;
 use crate::metrics::{Metrics, ReadLabel};
-use crate::problem::Problem;
+use crate::problem;
 use crate::read::page::Page;
 use crate::read::recheck::{Divergence, DivergenceSource, Rechecks};
 use crate::tokens::{Token, Tokens};
@@ -92,11 +93,11 @@ impl Read {
     }
 
     fn by_cassandra(&self, found: Result<Found, Reason>) -> Result<Answer, Problem> {
-        let unavailable = |why: &str| Problem::unavailable("cassandra-unavailable", why);
+        let unavailable = |why: &str| problem::unavailable("cassandra-unavailable", why);
         let found = found.map_err(|reason| {
             unavailable(&format!("Cassandra's answer is {reason}, and the fallback is disabled"))
         })?;
-        let target = self.target().ok_or_else(|| Problem::internal("no target can serve this query"))?;
+        let target = self.target().ok_or_else(|| problem::internal("no target can serve this query"))?;
         let rows = found.iter().map(|(key, stored)| self.entity.plan.row(target, key, stored));
         let rows: Result<Vec<Row>, RowError> = rows.collect();
         let rows = rows.map_err(|_| unavailable("a row in Cassandra cannot be read"))?;
@@ -268,7 +269,7 @@ impl Reads {
             if rows.is_ok() { "ok" } else { "failed" },
             begun.elapsed(),
         );
-        rows.map_err(|error: MysqlError| Problem::from_mysql(&error, Instant::now() >= read.deadline))
+        rows.map_err(|error: MysqlError| problem::from_mysql(&error, Instant::now() >= read.deadline))
     }
 
     async fn ask_cassandra(&self, read: &Read) -> Result<Found, Reason> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde_json::Value as Json;
+use tandem_http_api::Problem;
 use tandem_model::{ColumnType, Row, Value};
 use tandem_mysql::{ClientTransaction, MysqlError};
 
 use crate::entity::{ETag, Entity};
-use crate::problem::Problem;
+use crate::problem;
 
 /// Column indexes and their values.
 pub(crate) type Values = Vec<(usize, Value)>;
@@ -61,12 +62,12 @@ impl Condition {
 
     fn check(&self, entity: &Entity, row: Option<&Row>) -> Result<(), Problem> {
         if self.absent && row.is_some() {
-            return Err(Problem::precondition("the row already exists"));
+            return Err(problem::precondition("the row already exists"));
         }
         let Some(matches) = &self.matches else { return Ok(()) };
         let is = row.map(|row| entity.etag(row));
         let holds = is.is_some_and(|is| matches.iter().any(|tag| tag == "*" || *tag == is));
-        if holds { Ok(()) } else { Err(Problem::precondition("the row does not match If-Match")) }
+        if holds { Ok(()) } else { Err(problem::precondition("the row does not match If-Match")) }
     }
 }
 
@@ -117,7 +118,7 @@ impl From<Problem> for Refused {
 impl Refused {
     /// Classifies the error of a statement by what it means for the transaction.
     pub(crate) fn by_mysql(error: &MysqlError, late: bool) -> Self {
-        let problem = Problem::from_mysql(error, late);
+        let problem = problem::from_mysql(error, late);
         match error {
             // Deadlock: the server has rolled back the transaction.
             MysqlError::Server { code: 1213, .. } => Self::Again(problem),
@@ -197,7 +198,7 @@ impl Change {
             return Err(Problem::not_found(detail).into());
         }
         self.condition.check(&self.entity, before.as_ref())?;
-        Ok(before.ok_or_else(|| Problem::precondition("the row does not exist"))?)
+        Ok(before.ok_or_else(|| problem::precondition("the row does not exist"))?)
     }
 
     async fn read_back(&self, transaction: &mut ClientTransaction, key: &[Value]) -> Result<Row, Refused> {
@@ -206,7 +207,7 @@ impl Change {
             .await
             .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
         let gone =
-            || Problem::internal("the row was not found after it was written: does a trigger move it?");
+            || problem::internal("the row was not found after it was written: does a trigger move it?");
         Ok(row.ok_or_else(gone)?)
     }
 
@@ -222,7 +223,7 @@ impl Change {
         for (place, &column) in table.primary_key.iter().enumerate() {
             if key[place].is_none() && entity.generated != Some(column) {
                 let name = &table.columns[column].name;
-                return Err(Problem::invalid(name, "it is required: MySQL does not generate it").into());
+                return Err(problem::invalid(name, "it is required: MySQL does not generate it").into());
             }
         }
         let generated = transaction
@@ -238,11 +239,11 @@ impl Change {
             }
         }
         let key: Option<Vec<Value>> = key.into_iter().collect();
-        let key = key.ok_or_else(|| Problem::internal("MySQL did not report the key that it generated"))?;
+        let key = key.ok_or_else(|| problem::internal("MySQL did not report the key that it generated"))?;
         let row =
             transaction.image(table, &key).await.map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
         let row =
-            row.ok_or_else(|| Problem::internal("the row was not found under its key after the insert"))?;
+            row.ok_or_else(|| problem::internal("the row was not found under its key after the insert"))?;
         Ok((table.key_of(&row), row))
     }
 
@@ -256,7 +257,7 @@ impl Change {
                 Some(place) if key[place] == *value => {}
                 Some(_) => {
                     let detail = "the key of a row cannot change: delete the row and insert another";
-                    return Err(Problem::invalid(&table.columns[*column].name, detail));
+                    return Err(problem::invalid(&table.columns[*column].name, detail));
                 }
             }
         }
@@ -282,6 +283,7 @@ impl Change {
 mod tests {
     use super::*;
     use crate::entity::tests::orders;
+    use crate::problem::OfField as _;
 
     fn change(action: Action) -> Change {
         Change { entity: Arc::new(orders()), action, condition: Condition::default() }
@@ -303,7 +305,7 @@ mod tests {
         let same = vec![(0, Value::Int(1)), total.clone()];
         assert_eq!(patch.without_key(&key, &same), Ok(vec![total]));
         let other = patch.without_key(&key, &vec![(1, Value::Text("b".into()))]).unwrap_err();
-        assert_eq!(other.field.as_deref(), Some("region"));
+        assert_eq!(other.field(), Some("region"));
     }
 
     #[test]

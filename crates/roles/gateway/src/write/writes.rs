@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tandem_http_api::Problem;
 use tandem_model::{PhaseRecord, TableName, Version};
 use tandem_mysql::{ClientPool, ClientTransaction, Commit, MysqlError};
 use tandem_protocol::dual_write::{RowChange, plan_secondary_writes};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::problem::Problem;
+use crate::problem::{self, OfField as _};
 use crate::tokens::{Tokens, UNKNOWN};
 use crate::write::change::{Change, Done, Refused};
 use crate::write::secondary::{EntityWrite, SecondaryWriter};
@@ -84,7 +85,7 @@ impl Writes {
             };
             let label = match &outcome {
                 Ok(_) => "ok",
-                Err(problem) if problem.kind == "commit-outcome-unknown" => "unknown",
+                Err(problem) if problem.kind == problem::COMMIT_UNKNOWN => "unknown",
                 Err(problem) if problem.status.is_client_error() => "refused",
                 Err(_) => "failed",
             };
@@ -124,7 +125,7 @@ impl Writes {
         };
         if Instant::now() >= deadline {
             transaction.rollback().await;
-            return Err(Problem::late().into());
+            return Err(problem::late().into());
         }
         match transaction.commit().await {
             Commit::Committed(gtids) => {
@@ -133,14 +134,14 @@ impl Writes {
                 Ok((Written { reply, token, replayed: false }, writes))
             }
             Commit::Failed(error) => {
-                let problem = Problem::from_mysql(&error, false);
+                let problem = problem::from_mysql(&error, false);
                 // 3101: a certification conflict of group replication. Nothing was committed.
                 let again = matches!(error, MysqlError::Server { code: 1213 | 3101, .. });
                 Err(if again { Refused::Again(problem) } else { Refused::Final(problem) })
             }
             Commit::Unknown(error) => {
                 tracing::warn!(%error, "the outcome of a commit is unknown; the change log brings its rows to Cassandra");
-                Err(Problem::commit_unknown(&error.to_string()).into())
+                Err(problem::commit_unknown(&error.to_string()).into())
             }
         }
     }
@@ -152,7 +153,7 @@ impl Writes {
             Err(MysqlError::Lost { .. }) if Instant::now() < deadline => self.pool.begin(deadline).await,
             begun => begun,
         };
-        begun.map_err(|e| Problem::from_mysql(&e, Instant::now() >= deadline).into())
+        begun.map_err(|e| problem::from_mysql(&e, Instant::now() >= deadline).into())
     }
 
     /// Does everything but the COMMIT.
@@ -171,10 +172,10 @@ impl Writes {
             let known = transaction.claim(table, &claim.id, &claim.request).await;
             if let Some((request, answer)) = known.map_err(|e| from_mysql(&e))? {
                 if request != claim.request {
-                    return Err(Problem::idempotency_key_reused().into());
+                    return Err(problem::idempotency_key_reused().into());
                 }
                 let reply = serde_json::from_slice(&answer);
-                let reply = reply.map_err(|_| Problem::internal("the stored reply cannot be read"))?;
+                let reply = reply.map_err(|_| problem::internal("the stored reply cannot be read"))?;
                 return Ok(Prepared::Replayed(reply));
             }
         }
@@ -190,7 +191,7 @@ impl Writes {
         }
         let reply = answering(&done);
         if let (Some(claim), Some(table)) = (claim, kept_in) {
-            let kept = serde_json::to_vec(&reply).map_err(|e| Problem::internal(e.to_string()))?;
+            let kept = serde_json::to_vec(&reply).map_err(|e| problem::internal(e.to_string()))?;
             transaction.keep_answer(table, &claim.id, &kept).await.map_err(|e| from_mysql(&e))?;
         }
         let writes = if record.phase.writes_both() {
@@ -225,21 +226,12 @@ fn secondary_writes(
         })
         .collect();
     let planned = plan_secondary_writes(&changes, |change| borrow(&done[change]));
-    let planned = planned.map_err(|e| unfit(&done[e.change], &e.to_string()))?;
+    let planned = planned.map_err(|e| problem::unfit(&done[e.change].entity.name, &e.to_string()))?;
     let writes = planned.into_iter().map(|write| {
         let last = &done[write.change];
         EntityWrite { entity: Arc::clone(&last.entity), key: last.key.clone(), write }
     });
     Ok(writes.collect())
-}
-
-/// The problem of a row that Cassandra cannot hold. From `dual-write` on the gateway rejects such a row, because
-/// it would stop apply.
-fn unfit(done: &Done, why: &str) -> Problem {
-    Problem {
-        field: None,
-        ..Problem::invalid("", format!("Cassandra cannot hold the row of {}: {why}", done.entity.name))
-    }
 }
 
 /// Builds the reply of one change.
