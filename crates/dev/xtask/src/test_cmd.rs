@@ -16,7 +16,7 @@ use crate::build::{Executables, build, cargo};
 
 const INSTANCE: &str = "test";
 
-/// The tests that need servers are built with this feature only.
+/// The tests that need servers are built with this feature only: the end-to-end tests, and those of tandem-devstack.
 pub(crate) const END_TO_END: [&str; 2] = ["--features", "tandem-tests/e2e"];
 
 /// What the tests start, beside the three servers of [`INSTANCE`], they start themselves.
