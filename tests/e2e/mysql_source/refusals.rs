@@ -2,7 +2,7 @@
 
 use tandem_binlog::DecodeError;
 use tandem_model::TableDef;
-use tandem_mysql::{BinlogError, Refusal, Severity, TableError};
+use tandem_mysql::{BinlogError, Severity, TableError, TableProblem};
 
 use super::Source;
 use crate::support::own_server;
@@ -24,17 +24,20 @@ async fn what_cannot_be_carried_is_refused() -> anyhow::Result<()> {
     source.sql("CREATE TABLE keyless (a INT)").await?;
     source.sql("CREATE VIEW v AS SELECT 1 AS one").await?;
     let refused = |result: Result<TableDef, TableError>| match result {
-        Err(TableError::Refused { refusals, .. }) => refusals,
+        Err(TableError::Refused { problems, .. }) => problems,
         other => panic!("{other:?}"),
     };
-    let refusals = refused(source.mysql.table_def(&source.table("bad")).await);
-    assert_eq!(refusals.len(), 4, "{refusals:?}");
+    let problems = refused(source.mysql.table_def(&source.table("bad")).await);
+    assert_eq!(problems.len(), 4, "{problems:?}");
     assert!(matches!(
         refused(source.mysql.table_def(&source.table("keyless")).await)[..],
-        [Refusal::NoPrimaryKey(_)]
+        [TableProblem::NoPrimaryKey(_)]
     ));
-    assert!(matches!(refused(source.mysql.table_def(&source.table("v")).await)[..], [Refusal::NotATable(_)]));
-    assert_eq!(refused(source.mysql.table_def(&source.table("none")).await), [Refusal::NoSuchTable]);
+    assert!(matches!(
+        refused(source.mysql.table_def(&source.table("v")).await)[..],
+        [TableProblem::NotATable(_)]
+    ));
+    assert_eq!(refused(source.mysql.table_def(&source.table("none")).await), [TableProblem::NoSuchTable]);
     let listed = source.mysql.list_tables(&source.database).await?;
     assert_eq!(listed, ["bad", "keyless", "parent"].map(|t| source.table(t)));
 

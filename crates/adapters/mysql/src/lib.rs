@@ -36,5 +36,5 @@ pub use connect::{MysqlConfig, MysqlTls, TlsMode, split_password};
 pub use error::{BinlogError, MysqlError};
 pub use mysql::Mysql;
 pub use read::Reader;
-pub use schema::{Finding, Need, Refusal, Severity, TableError};
+pub use schema::{Finding, Need, Severity, TableError, TableProblem};
 pub use stream::BinlogStream;

@@ -7,4 +7,4 @@ mod tables;
 
 pub use grants::Need;
 pub use preflight::{Finding, Severity};
-pub use table_error::{Refusal, TableError};
+pub use table_error::{TableError, TableProblem};

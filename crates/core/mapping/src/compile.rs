@@ -7,7 +7,7 @@ use tandem_model::{ClusteringOrder, CqlColumn, TableDef, TableName, TargetTable}
 
 use crate::config::{OnNewColumn, TableConfig, TargetConfig};
 use crate::convert::cql_type;
-use crate::error::{PlanError, Problem};
+use crate::error::{PlanError, PlanProblemKind};
 use crate::filter::Filter;
 use crate::plan::{TablePlan, TargetPlan};
 use crate::report::{Report, check_key};
@@ -24,21 +24,21 @@ pub fn compile_all(configs: &[TableConfig], tables: &[Arc<TableDef>]) -> Result<
     for (i, config) in configs.iter().enumerate() {
         let mut report = Report::new(config.source.clone());
         if configs[..i].iter().any(|earlier| earlier.source == config.source) {
-            report.add(Problem::SourceTwice);
+            report.add(PlanProblemKind::SourceTwice);
         } else {
             match tables.iter().find(|t| t.name.to_string() == config.source) {
                 Some(table) => match TablePlan::compile(config, table) {
                     Ok(plan) => plans.push(plan),
                     Err(error) => report.problems = error.problems,
                 },
-                None if config.source.parse::<TableName>().is_err() => report.add(Problem::BadSource),
-                None => report.add(Problem::NoSuchTable),
+                None if config.source.parse::<TableName>().is_err() => report.add(PlanProblemKind::BadSource),
+                None => report.add(PlanProblemKind::NoSuchTable),
             }
             for target in &config.target {
                 let other = *filled_from.entry(&target.table).or_insert(&config.source);
                 if other != config.source {
                     report.target = Some(target.table.clone());
-                    report.add(Problem::TargetTwice { other: other.to_owned() });
+                    report.add(PlanProblemKind::TargetTwice { other: other.to_owned() });
                 }
             }
         }
@@ -53,27 +53,29 @@ impl TablePlan {
     pub fn compile(config: &TableConfig, table: &Arc<TableDef>) -> Result<Self, PlanError> {
         let mut report = Report::new(config.source.clone());
         match config.source.parse::<TableName>() {
-            Err(_) => report.add(Problem::BadSource),
-            Ok(name) if name != table.name => report.add(Problem::OtherTable { found: table.name.clone() }),
+            Err(_) => report.add(PlanProblemKind::BadSource),
+            Ok(name) if name != table.name => {
+                report.add(PlanProblemKind::OtherTable { found: table.name.clone() });
+            }
             Ok(_) => {}
         }
         if table.primary_key.is_empty() {
-            report.add(Problem::NoPrimaryKey);
+            report.add(PlanProblemKind::NoPrimaryKey);
         }
         if config.on_new_column == OnNewColumn::Add {
-            report.add(Problem::NotSupported {
+            report.add(PlanProblemKind::NotSupported {
                 what: "adding new columns to the target is",
                 option: "on_new_column = \"add\"".into(),
             });
         }
         if config.target.is_empty() {
-            report.add(Problem::NoTarget);
+            report.add(PlanProblemKind::NoTarget);
         }
         let mut targets = Vec::with_capacity(config.target.len());
         for (i, target) in config.target.iter().enumerate() {
             report.target = Some(target.table.clone());
             if config.target[..i].iter().any(|earlier| earlier.table == target.table) {
-                report.add(Problem::TargetTwice { other: config.source.clone() });
+                report.add(PlanProblemKind::TargetTwice { other: config.source.clone() });
             }
             targets.push(compile_target(target, table, &mut report));
         }
@@ -84,10 +86,13 @@ impl TablePlan {
 fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) -> TargetPlan {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if !(1..=TABLE_NAME_MAX).contains(&config.table.len()) || !config.table.chars().all(word) {
-        report.add(Problem::TableName);
+        report.add(PlanProblemKind::TableName);
     }
     for name in config.derive.keys() {
-        report.add(Problem::NotSupported { what: "derived columns are", option: format!("derive.{name}") });
+        report.add(PlanProblemKind::NotSupported {
+            what: "derived columns are",
+            option: format!("derive.{name}"),
+        });
     }
     let filter = config.r#where.as_ref().and_then(|text| report.keep(Filter::compile(text, table)));
     check_omit_and_rename(config, table, report);
@@ -96,22 +101,22 @@ fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) 
     let mut resolve = |option: &'static str, name: &str, report: &mut Report| -> Option<usize> {
         let Some(i) = table.column(name) else {
             if !config.derive.contains_key(name) {
-                report.add(Problem::UnknownColumn { option, column: name.to_owned() });
+                report.add(PlanProblemKind::UnknownColumn { option, column: name.to_owned() });
             }
             return None;
         };
         if key.contains(&i) {
-            report.add(Problem::KeyTwice { column: name.to_owned() });
+            report.add(PlanProblemKind::KeyTwice { column: name.to_owned() });
             return None;
         }
         if config.exclude_from_target.iter().any(|o| o == name) {
-            report.add(Problem::OmittedKey { column: name.to_owned() });
+            report.add(PlanProblemKind::OmittedKey { column: name.to_owned() });
         }
         key.push(i);
         Some(i)
     };
     if config.partition_key.is_empty() {
-        report.add(Problem::EmptyPartitionKey);
+        report.add(PlanProblemKind::EmptyPartitionKey);
     }
     let partition: Vec<usize> =
         config.partition_key.iter().filter_map(|name| resolve("partition_key", name, report)).collect();
@@ -121,7 +126,7 @@ fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) 
             Some((name, order)) => {
                 clustering.extend(resolve("clustering_key", name, report).map(|i| (i, order)));
             }
-            None => report.add(Problem::BadOrder { entry: entry.clone() }),
+            None => report.add(PlanProblemKind::BadOrder { entry: entry.clone() }),
         }
     }
     let source_key = check_key(table, &key, report);
@@ -159,15 +164,15 @@ fn check_omit_and_rename(config: &TargetConfig, table: &TableDef, report: &mut R
     let names = config.exclude_from_target.iter().map(|name| ("exclude_from_target", name));
     for (option, column) in names.chain(config.rename.keys().map(|name| ("rename", name))) {
         if table.column(column).is_none() {
-            report.add(Problem::UnknownColumn { option, column: column.clone() });
+            report.add(PlanProblemKind::UnknownColumn { option, column: column.clone() });
         }
     }
     for (column, name) in &config.rename {
         if name.is_empty() {
-            report.add(Problem::EmptyName { column: column.clone() });
+            report.add(PlanProblemKind::EmptyName { column: column.clone() });
         }
         if config.exclude_from_target.contains(column) {
-            report.add(Problem::RenamedAndOmitted { column: column.clone() });
+            report.add(PlanProblemKind::RenamedAndOmitted { column: column.clone() });
         }
     }
 }
@@ -182,7 +187,7 @@ fn check_names<'a>(
     for &i in columns {
         let name = target_name(config, table, i);
         if let Some(first) = owners.insert(name, i) {
-            report.add(Problem::SameName {
+            report.add(PlanProblemKind::SameName {
                 name: name.to_owned(),
                 first: table.columns[first].name.clone(),
                 second: table.columns[i].name.clone(),

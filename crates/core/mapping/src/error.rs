@@ -34,8 +34,8 @@ pub struct PlanProblem {
     pub table: String,
     /// The target table, if the problem concerns one target.
     pub target: Option<String>,
-    /// The problem.
-    pub problem: Problem,
+    /// The kind of problem.
+    pub kind: PlanProblemKind,
 }
 
 impl fmt::Display for PlanProblem {
@@ -44,13 +44,13 @@ impl fmt::Display for PlanProblem {
         if let Some(target) = &self.target {
             write!(f, ", target `{target}`")?;
         }
-        write!(f, ": {}", self.problem)
+        write!(f, ": {}", self.kind)
     }
 }
 
 /// A problem with the configuration of a table, or with a table for its plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum PlanProblemKind {
     /// `source` is not a table name.
     #[error("`source` is not of the form database.table; correct it")]
     BadSource,

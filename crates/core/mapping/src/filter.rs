@@ -17,7 +17,7 @@ use cel::context::VariableResolver;
 use cel::{Context, Program};
 use tandem_model::{Row, TableDef};
 
-use crate::error::Problem;
+use crate::error::PlanProblemKind;
 use check::Checker;
 use env::ENV;
 use form::{Form, cel_value};
@@ -56,7 +56,7 @@ impl Filter {
     /// # Errors
     ///
     /// The text is not CEL, or the check refuses it.
-    pub(crate) fn compile(text: &str, table: &TableDef) -> Result<Self, Vec<Problem>> {
+    pub(crate) fn compile(text: &str, table: &TableDef) -> Result<Self, Vec<PlanProblemKind>> {
         let program = ENV.compile(text).map_err(|errors| {
             let problems = errors.errors.iter().map(|error| {
                 let (line, column) = error.pos;
@@ -74,24 +74,24 @@ impl Filter {
     ///
     /// A column of the filter no longer exists, or its values now mean something else. The same rule holds
     /// for mapped columns.
-    pub(crate) fn adapt(&self, was: &TableDef, table: &TableDef) -> Result<Self, Vec<Problem>> {
+    pub(crate) fn adapt(&self, was: &TableDef, table: &TableDef) -> Result<Self, Vec<PlanProblemKind>> {
         let problems = self.columns.iter().filter_map(|used| {
             let column = used.name.to_string();
-            let Some(now) = table.column(&column) else { return Some(Problem::Vanished { column }) };
+            let Some(now) = table.column(&column) else { return Some(PlanProblemKind::Vanished { column }) };
             let now = &table.columns[now].ty;
             let was = &was.columns[used.index].ty;
-            (Form::of(now) != Some(used.form)).then(|| Problem::FilterColumnChanged {
+            (Form::of(now) != Some(used.form)).then(|| PlanProblemKind::FilterColumnChanged {
                 column,
                 was: was.clone(),
                 now: now.clone(),
             })
         });
-        let problems: Vec<Problem> = problems.collect();
+        let problems: Vec<PlanProblemKind> = problems.collect();
         if problems.is_empty() { self.clone().resolved(table) } else { Err(problems) }
     }
 
     /// Resolves the columns of the expression in `table` and checks their types.
-    fn resolved(mut self, table: &TableDef) -> Result<Self, Vec<Problem>> {
+    fn resolved(mut self, table: &TableDef) -> Result<Self, Vec<PlanProblemKind>> {
         let checker = Checker::check(&self.program, table);
         if !checker.problems.is_empty() {
             let problems = checker.problems.into_iter();
@@ -132,8 +132,8 @@ impl Filter {
     }
 }
 
-fn filter_problem(expression: &str, at: String, problem: FilterProblem) -> Problem {
-    Problem::Filter { expression: expression.to_owned(), at, problem }
+fn filter_problem(expression: &str, at: String, problem: FilterProblem) -> PlanProblemKind {
+    PlanProblemKind::Filter { expression: expression.to_owned(), at, problem }
 }
 
 /// The columns of one row, by name.

@@ -30,7 +30,7 @@ pub use config::{OnNewColumn, TableConfig, TargetConfig, same_shape};
 pub use convert::cql_type;
 pub use ddl::create_table;
 pub use equality::{Difference, differences};
-pub use error::{PlanError, PlanProblem, Problem, RowError};
+pub use error::{PlanError, PlanProblem, PlanProblemKind, RowError};
 pub use filter::FilterProblem;
 pub use fold::fold;
 pub use plan::{TablePlan, TargetPlan};

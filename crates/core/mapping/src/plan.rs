@@ -7,7 +7,7 @@ use tandem_model::{TableDef, TargetTable};
 
 use crate::config::OnNewColumn;
 use crate::convert::stored_alike;
-use crate::error::{PlanError, Problem};
+use crate::error::{PlanError, PlanProblemKind};
 use crate::filter::Filter;
 use crate::report::{Report, check_key};
 
@@ -89,7 +89,7 @@ impl TablePlan {
     pub fn adapt(&self, table: &Arc<TableDef>) -> Result<Self, PlanError> {
         let mut report = Report::new(self.source.name.to_string());
         if table.name != self.source.name {
-            report.add(Problem::OtherTable { found: table.name.clone() });
+            report.add(PlanProblemKind::OtherTable { found: table.name.clone() });
             return Err(report.into_error());
         }
         let targets =
@@ -99,7 +99,7 @@ impl TablePlan {
             for column in &table.columns {
                 let omitted = || self.targets.iter().all(|t| t.exclude_from_target.contains(&column.name));
                 if self.source.column(&column.name).is_none() && !omitted() {
-                    report.add(Problem::NewColumn { column: column.name.clone() });
+                    report.add(PlanProblemKind::NewColumn { column: column.name.clone() });
                 }
             }
         }
@@ -112,12 +112,12 @@ impl TablePlan {
             let resolved = columns.iter().filter_map(|&i| {
                 let was = &self.source.columns[i];
                 let Some(now) = table.column(&was.name) else {
-                    report.add(Problem::Vanished { column: was.name.clone() });
+                    report.add(PlanProblemKind::Vanished { column: was.name.clone() });
                     return None;
                 };
                 let ty = &table.columns[now].ty;
                 if !stored_alike(&was.ty, ty) {
-                    report.add(Problem::Changed {
+                    report.add(PlanProblemKind::Changed {
                         column: was.name.clone(),
                         was: was.ty.clone(),
                         now: ty.clone(),

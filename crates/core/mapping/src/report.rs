@@ -2,7 +2,7 @@
 
 use tandem_model::{ColumnType, TableDef};
 
-use crate::error::{PlanError, PlanProblem, Problem};
+use crate::error::{PlanError, PlanProblem, PlanProblemKind};
 
 /// Collects problems with their locations.
 pub(crate) struct Report {
@@ -17,13 +17,13 @@ impl Report {
         Self { table, target: None, problems: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, problem: Problem) {
-        self.problems.push(PlanProblem { table: self.table.clone(), target: self.target.clone(), problem });
+    pub(crate) fn add(&mut self, kind: PlanProblemKind) {
+        self.problems.push(PlanProblem { table: self.table.clone(), target: self.target.clone(), kind });
     }
 
     /// Returns the part, or adds its problems.
-    pub(crate) fn keep<T>(&mut self, part: Result<T, Vec<Problem>>) -> Option<T> {
-        part.map_err(|problems| problems.into_iter().for_each(|problem| self.add(problem))).ok()
+    pub(crate) fn keep<T>(&mut self, part: Result<T, Vec<PlanProblemKind>>) -> Option<T> {
+        part.map_err(|problems| problems.into_iter().for_each(|kind| self.add(kind))).ok()
     }
 
     pub(crate) fn into_error(self) -> PlanError {
@@ -43,10 +43,10 @@ pub(crate) fn check_key(table: &TableDef, key: &[usize], report: &mut Report) ->
     for &i in key {
         let column = &table.columns[i];
         if column.nullable {
-            report.add(Problem::NullableKey { column: column.name.clone() });
+            report.add(PlanProblemKind::NullableKey { column: column.name.clone() });
         }
         if matches!(column.ty, ColumnType::Float | ColumnType::Double) {
-            report.add(Problem::FloatKey { column: column.name.clone() });
+            report.add(PlanProblemKind::FloatKey { column: column.name.clone() });
         }
     }
     let place = |i: &usize| key.iter().position(|k| k == i);
@@ -57,7 +57,7 @@ pub(crate) fn check_key(table: &TableDef, key: &[usize], report: &mut Report) ->
         .map(|&i| table.columns[i].name.clone())
         .collect();
     if !missing.is_empty() {
-        report.add(Problem::KeyLacksSourceKey { missing });
+        report.add(PlanProblemKind::KeyLacksSourceKey { missing });
     }
     table.primary_key.iter().filter_map(place).collect()
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use tandem_mapping::{Problem, TableConfig, TablePlan, compile_all, create_table, same_shape};
+use tandem_mapping::{PlanProblemKind, TableConfig, TablePlan, compile_all, create_table, same_shape};
 use tandem_model::{ColumnDef, TableDef, TableName};
 
 /// A table `d.<name>` from lines such as `id bigint`, `note text null`.
@@ -44,9 +44,9 @@ fn one(target: &str) -> TableConfig {
 
 const FINE: &str = "table = 'x'\npartition_key = ['id']\nclustering_key = ['part']\n";
 
-fn problems(config: &TableConfig, table: &Arc<TableDef>) -> Vec<Problem> {
+fn problems(config: &TableConfig, table: &Arc<TableDef>) -> Vec<PlanProblemKind> {
     TablePlan::compile(config, table)
-        .map_or_else(|e| e.problems.into_iter().map(|p| p.problem).collect(), |_| vec![])
+        .map_or_else(|e| e.problems.into_iter().map(|p| p.kind).collect(), |_| vec![])
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn unknown_keys_are_refused() {
 #[test]
 fn each_problem_is_reported() {
     let column = |column: &str| column.to_owned();
-    let unknown = |option, name: &str| Problem::UnknownColumn { option, column: name.into() };
-    let not_supported = |what, option: &str| Problem::NotSupported { what, option: option.into() };
+    let unknown = |option, name: &str| PlanProblemKind::UnknownColumn { option, column: name.into() };
+    let not_supported = |what, option: &str| PlanProblemKind::NotSupported { what, option: option.into() };
     for (target, expected) in [
         ("table = 'x'\npartition_key = ['id', 'part']", vec![]),
         (
@@ -133,46 +133,56 @@ fn each_problem_is_reported() {
         (&format!("{FINE}exclude_from_target = ['no']"), vec![unknown("exclude_from_target", "no")]),
         (
             &format!("{FINE}exclude_from_target = ['part']"),
-            vec![Problem::OmittedKey { column: column("part") }],
+            vec![PlanProblemKind::OmittedKey { column: column("part") }],
         ),
         (
             &format!("{FINE}exclude_from_target = ['note']\nrename = {{ note = 'n' }}"),
-            vec![Problem::RenamedAndOmitted { column: column("note") }],
+            vec![PlanProblemKind::RenamedAndOmitted { column: column("note") }],
         ),
         (
             &format!("{FINE}rename = {{ note = 'id' }}"),
-            vec![Problem::SameName { name: column("id"), first: column("id"), second: column("note") }],
+            vec![PlanProblemKind::SameName {
+                name: column("id"),
+                first: column("id"),
+                second: column("note"),
+            }],
         ),
         (&format!("{FINE}rename = {{ note = 'id', id = 'note' }}"), vec![]),
         (&format!("{FINE}rename = {{ note = 'price' }}\nexclude_from_target = ['price']"), vec![]),
-        (&format!("{FINE}rename = {{ note = '' }}"), vec![Problem::EmptyName { column: column("note") }]),
+        (
+            &format!("{FINE}rename = {{ note = '' }}"),
+            vec![PlanProblemKind::EmptyName { column: column("note") }],
+        ),
         (
             "table = 'x'\npartition_key = ['at']",
-            vec![Problem::KeyLacksSourceKey { missing: vec![column("id"), column("part")] }],
+            vec![PlanProblemKind::KeyLacksSourceKey { missing: vec![column("id"), column("part")] }],
         ),
         (
             "table = 'x'\npartition_key = ['part']",
-            vec![Problem::KeyLacksSourceKey { missing: vec![column("id")] }],
+            vec![PlanProblemKind::KeyLacksSourceKey { missing: vec![column("id")] }],
         ),
         (
             "table = 'x'\npartition_key = ['note']\nclustering_key = ['id', 'part']",
-            vec![Problem::NullableKey { column: column("note") }],
+            vec![PlanProblemKind::NullableKey { column: column("note") }],
         ),
         (
             "table = 'x'\npartition_key = ['ratio']\nclustering_key = ['id', 'part']",
-            vec![Problem::FloatKey { column: column("ratio") }],
+            vec![PlanProblemKind::FloatKey { column: column("ratio") }],
         ),
         (
             "table = 'x'\npartition_key = []\nclustering_key = ['id', 'part']",
-            vec![Problem::EmptyPartitionKey],
+            vec![PlanProblemKind::EmptyPartitionKey],
         ),
         (
             "table = 'x'\npartition_key = ['id', 'id']\nclustering_key = ['part', 'part desc']",
-            vec![Problem::KeyTwice { column: column("id") }, Problem::KeyTwice { column: column("part") }],
+            vec![
+                PlanProblemKind::KeyTwice { column: column("id") },
+                PlanProblemKind::KeyTwice { column: column("part") },
+            ],
         ),
         (
             "table = 'x'\npartition_key = ['id', 'part']\nclustering_key = ['at sideways']",
-            vec![Problem::BadOrder { entry: "at sideways".into() }],
+            vec![PlanProblemKind::BadOrder { entry: "at sideways".into() }],
         ),
         (
             &format!("{FINE}derive.month = 'month(at)'"),
@@ -182,20 +192,23 @@ fn each_problem_is_reported() {
             "table = 'x'\npartition_key = ['month']\nclustering_key = ['id', 'part']\nderive.month = 'month(at)'",
             vec![not_supported("derived columns are", "derive.month")],
         ),
-        ("table = 'x-y'\npartition_key = ['id', 'part']", vec![Problem::TableName]),
-        ("table = ''\npartition_key = ['id', 'part']", vec![Problem::TableName]),
-        (&format!("table = '{}'\npartition_key = ['id', 'part']", "n".repeat(49)), vec![Problem::TableName]),
+        ("table = 'x-y'\npartition_key = ['id', 'part']", vec![PlanProblemKind::TableName]),
+        ("table = ''\npartition_key = ['id', 'part']", vec![PlanProblemKind::TableName]),
+        (
+            &format!("table = '{}'\npartition_key = ['id', 'part']", "n".repeat(49)),
+            vec![PlanProblemKind::TableName],
+        ),
         (&format!("table = '{}'\npartition_key = ['id', 'part']", "n".repeat(48)), vec![]),
-        (&format!("{FINE}[[target]]\n{FINE}"), vec![Problem::TargetTwice { other: "d.t".into() }]),
+        (&format!("{FINE}[[target]]\n{FINE}"), vec![PlanProblemKind::TargetTwice { other: "d.t".into() }]),
     ] {
         assert_eq!(problems(&one(target), &t()), expected, "{target}");
     }
     for (body, expected) in [
-        ("source = 'd.t'", vec![Problem::NoTarget]),
-        (&format!("source = 't'\n[[target]]\n{FINE}"), vec![Problem::BadSource]),
+        ("source = 'd.t'", vec![PlanProblemKind::NoTarget]),
+        (&format!("source = 't'\n[[target]]\n{FINE}"), vec![PlanProblemKind::BadSource]),
         (
             &format!("source = 'd.u'\n[[target]]\n{FINE}"),
-            vec![Problem::OtherTable { found: TableName::new("d", "t") }],
+            vec![PlanProblemKind::OtherTable { found: TableName::new("d", "t") }],
         ),
         (
             &format!("source = 'd.t'\non_new_column = 'add'\n[[target]]\n{FINE}"),
@@ -204,7 +217,10 @@ fn each_problem_is_reported() {
     ] {
         assert_eq!(problems(&config(body), &t()), expected, "{body}");
     }
-    assert_eq!(problems(&one(FINE), &table("t", &["id int", "part int"], &[])), [Problem::NoPrimaryKey]);
+    assert_eq!(
+        problems(&one(FINE), &table("t", &["id int", "part int"], &[])),
+        [PlanProblemKind::NoPrimaryKey]
+    );
     let spaced = table("t", &["id int"], &[0]);
     let mut spaced = TableDef::clone(&spaced);
     spaced.columns[0].name = "the desc".into();
@@ -231,18 +247,18 @@ fn tables_are_checked_together() {
     };
     let all = |configs: &[TableConfig]| match compile_all(configs, &[t(), Arc::clone(&u)]) {
         Ok(plans) => Ok(plans.iter().map(|p| p.source().name.table.clone()).collect::<Vec<_>>()),
-        Err(error) => Err(error.problems.into_iter().map(|p| p.problem).collect::<Vec<_>>()),
+        Err(error) => Err(error.problems.into_iter().map(|p| p.kind).collect::<Vec<_>>()),
     };
     for (configs, expected) in [
         (vec![one(FINE), other("d.u", "u")], Ok(vec!["t".into(), "u".into()])),
-        (vec![one(FINE), other("d.u", "x")], Err(vec![Problem::TargetTwice { other: "d.t".into() }])),
-        (vec![one(FINE), one(FINE)], Err(vec![Problem::SourceTwice])),
+        (vec![one(FINE), other("d.u", "x")], Err(vec![PlanProblemKind::TargetTwice { other: "d.t".into() }])),
+        (vec![one(FINE), one(FINE)], Err(vec![PlanProblemKind::SourceTwice])),
         (
             vec![other("d.none", "none"), other("u", "u"), one("table = 'x'\npartition_key = ['id']")],
             Err(vec![
-                Problem::NoSuchTable,
-                Problem::BadSource,
-                Problem::KeyLacksSourceKey { missing: vec!["part".into()] },
+                PlanProblemKind::NoSuchTable,
+                PlanProblemKind::BadSource,
+                PlanProblemKind::KeyLacksSourceKey { missing: vec!["part".into()] },
             ]),
         ),
     ] {
@@ -252,7 +268,7 @@ fn tables_are_checked_together() {
 
 #[test]
 fn a_plan_adapts_to_an_altered_table() {
-    let changed = |column: &str, was: &str, now: &str| Problem::Changed {
+    let changed = |column: &str, was: &str, now: &str| PlanProblemKind::Changed {
         column: column.into(),
         was: was.parse().unwrap(),
         now: now.parse().unwrap(),
@@ -279,23 +295,34 @@ fn a_plan_adapts_to_an_altered_table() {
         (one(FINE), with(2, "at timestamp(3)"), vec![changed("at", "datetime(3)", "timestamp(3)")]),
         (one(FINE), with(4, "price decimal(10,3)"), vec![changed("price", "decimal(10,2)", "decimal(10,3)")]),
         (one(FINE), with(0, "id bigint unsigned"), vec![changed("id", "bigint", "bigint unsigned")]),
-        (one(FINE), with(0, "id bigint null"), vec![Problem::NullableKey { column: "id".into() }]),
+        (one(FINE), with(0, "id bigint null"), vec![PlanProblemKind::NullableKey { column: "id".into() }]),
         (
             one(FINE),
             table("t", &all, &[0, 1, 2]),
-            vec![Problem::KeyLacksSourceKey { missing: vec!["at".into()] }],
+            vec![PlanProblemKind::KeyLacksSourceKey { missing: vec!["at".into()] }],
         ),
         (
             one(FINE),
             with(3, "memo text null"),
-            vec![Problem::Vanished { column: "note".into() }, Problem::NewColumn { column: "memo".into() }],
+            vec![
+                PlanProblemKind::Vanished { column: "note".into() },
+                PlanProblemKind::NewColumn { column: "memo".into() },
+            ],
         ),
-        (ignoring(FINE), with(3, "memo text null"), vec![Problem::Vanished { column: "note".into() }]),
-        (one(FINE), Arc::clone(&extended), vec![Problem::NewColumn { column: "extra".into() }]),
+        (
+            ignoring(FINE),
+            with(3, "memo text null"),
+            vec![PlanProblemKind::Vanished { column: "note".into() }],
+        ),
+        (one(FINE), Arc::clone(&extended), vec![PlanProblemKind::NewColumn { column: "extra".into() }]),
         (ignoring(FINE), extended, vec![]),
         (one(&omitting), table("t", &all[..5], &[0, 1]), vec![]),
         (one(&omitting), with(5, "ratio int"), vec![]),
-        (one(FINE), table("u", &all, &[0, 1]), vec![Problem::OtherTable { found: TableName::new("d", "u") }]),
+        (
+            one(FINE),
+            table("u", &all, &[0, 1]),
+            vec![PlanProblemKind::OtherTable { found: TableName::new("d", "u") }],
+        ),
     ] {
         let plan = TablePlan::compile(&config, &t()).unwrap();
         match plan.adapt(&new) {
@@ -306,7 +333,7 @@ fn a_plan_adapts_to_an_altered_table() {
             }
             Err(error) => {
                 assert_eq!(
-                    error.problems.into_iter().map(|p| p.problem).collect::<Vec<_>>(),
+                    error.problems.into_iter().map(|p| p.kind).collect::<Vec<_>>(),
                     expected,
                     "{new:?}"
                 );

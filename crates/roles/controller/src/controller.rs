@@ -27,7 +27,7 @@ use crate::lead::leadership::Leadership;
 use crate::lead::outcome::{Ended, Failure};
 use crate::measure::log_watch::LogWatch;
 use crate::measure::window::Window;
-use crate::order::{Command, Refusal, View};
+use crate::order::{Command, OrderError, View};
 
 /// How often leadership is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -115,7 +115,7 @@ impl Controller {
                 Ok(false) => {}
             }
             while let Ok(command) = orders.try_recv() {
-                command.answer(Err(Refusal::Standby));
+                command.answer(Err(OrderError::Standby));
             }
         };
         self.stand_by(views);
@@ -169,7 +169,7 @@ impl Controller {
             if !leadership.is_held(Duration::ZERO).await? {
                 tracing::warn!("another controller leads");
                 if let Some(command) = command {
-                    command.answer(Err(Refusal::Standby));
+                    command.answer(Err(OrderError::Standby));
                 }
                 return Ok(Ended::Lost);
             }

@@ -35,19 +35,19 @@ pub(crate) struct Command {
     pub(crate) generation: Option<u64>,
     pub(crate) by: String,
     pub(crate) reason: String,
-    pub(crate) reply: oneshot::Sender<Result<Option<Arc<Standing>>, Refusal>>,
+    pub(crate) reply: oneshot::Sender<Result<Option<Arc<Standing>>, OrderError>>,
 }
 
 impl Command {
     /// Answers the order. The requester may be gone already.
-    pub(crate) fn answer(self, answer: Result<Option<Arc<Standing>>, Refusal>) {
+    pub(crate) fn answer(self, answer: Result<Option<Arc<Standing>>, OrderError>) {
         let _ = self.reply.send(answer);
     }
 }
 
 /// Why an order was rejected.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Refusal {
+pub(crate) enum OrderError {
     /// This controller is a standby.
     Standby,
     /// The next stage, and the obstacles to it.

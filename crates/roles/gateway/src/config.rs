@@ -30,7 +30,7 @@ pub struct GatewayConfig {
     pub cassandra_write: Duration,
     /// Secondary writes that may run after their responses.
     pub max_async_dual_writes: usize,
-    /// The tokens and their scopes. Empty means that every caller may do everything.
+    /// The access tokens and their scopes. Empty means that every caller may do everything.
     pub tokens: Vec<AccessToken<Scope>>,
     /// The headers that cohorts can use, in lower case.
     pub cohort_headers: Vec<String>,

@@ -20,9 +20,9 @@ use crate::http::server::{Api, router};
 use crate::phases::Phases;
 use crate::read::reads::Reads;
 use crate::read::recheck::Rechecks;
-use crate::tokens::Tokens;
 use crate::write::secondary::SecondaryWriter;
 use crate::write::writes::Writes;
+use crate::write_tokens::WriteTokens;
 
 /// Concurrent shadow reads at most. A shadow read beyond that is skipped.
 const MAX_SHADOW_READS: usize = 64;
@@ -86,12 +86,12 @@ impl Gateway {
             entities.values(),
             metrics.clone(),
         )?;
-        let tokens = Tokens::watch(watermarks.clone(), applied, change_topics);
+        let write_tokens = WriteTokens::watch(watermarks.clone(), applied, change_topics);
         let reads = Reads {
             pool: pool.clone(),
             target,
             health: Arc::clone(&secondary.health),
-            tokens: tokens.clone(),
+            write_tokens: write_tokens.clone(),
             rechecks,
             metrics: metrics.clone(),
             cassandra_limit: config.cassandra_read,
@@ -102,7 +102,7 @@ impl Gateway {
         let writes = Writes {
             pool,
             secondary,
-            tokens,
+            write_tokens,
             metrics: metrics.clone(),
             idempotency_table: config.idempotency.as_ref().map(|kept| kept.table.clone()),
         };

@@ -23,8 +23,8 @@ mod metrics;
 mod phases;
 mod problem;
 mod read;
-mod tokens;
 mod write;
+mod write_tokens;
 
 pub use config::{GatewayConfig, GatewayError, GatewayParts, Idempotency};
 pub use entity::json::to_json;

@@ -53,8 +53,8 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
     for name in names.iter().filter(|n| !args.exclude.contains(&n.table)) {
         match mysql.table_def(name).await {
             Ok(table) => tables.push(Arc::new(table)),
-            Err(TableError::Refused { table, refusals }) => {
-                refused.extend(refusals.iter().map(|r| format!("table {table}: {r}")));
+            Err(TableError::Refused { table, problems }) => {
+                refused.extend(problems.iter().map(|p| format!("table {table}: {p}")));
             }
             Err(error) => return Err(error.into()),
         }

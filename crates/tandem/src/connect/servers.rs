@@ -21,7 +21,7 @@ use crate::role::Role;
 
 /// A problem that a check has found.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Problem {
+pub(crate) struct CheckProblem {
     /// `mysql`, `kafka`, `schema_registry`, `cassandra` or `mapping`.
     pub(crate) part: &'static str,
     /// The setting or the table. Empty if the problem concerns the whole part.
@@ -33,13 +33,13 @@ pub(crate) struct Problem {
     pub(crate) fatal: bool,
 }
 
-impl Problem {
+impl CheckProblem {
     fn fatal(part: &'static str, what: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self { part, what: what.into(), cause: problem.to_string(), remedy: None, fatal: true }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for CheckProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.part)?;
         if !self.what.is_empty() {
@@ -55,7 +55,7 @@ impl fmt::Display for Problem {
 
 /// The results of the checks. A part is `None` if it could not be reached or was not requested.
 pub(crate) struct Inspection {
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<CheckProblem>,
     pub(crate) mysql: Option<Mysql>,
     pub(crate) admin: Option<Admin>,
     pub(crate) target: Option<Target>,
@@ -111,11 +111,11 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
             inspect_mysql(config, roles, &mysql, &mut found).await?;
             found.mysql = Some(mysql);
         }
-        Err(error) => found.problems.push(Problem::fatal("mysql", "", error)),
+        Err(error) => found.problems.push(CheckProblem::fatal("mysql", "", error)),
     }
     match admin {
         Ok(admin) => found.admin = Some(admin),
-        Err(error) => found.problems.push(Problem::fatal("kafka", "", error)),
+        Err(error) => found.problems.push(CheckProblem::fatal("kafka", "", error)),
     }
     found.problems.extend(registry?);
     match target {
@@ -124,44 +124,44 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
             found.target = Some(target);
         }
         Ok(None) => {}
-        Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+        Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
     }
     Ok(found)
 }
 
 /// The ACLs that the brokers do not grant. Only `tandem check` asks for them: it takes some seconds, and a role reports
 /// a missing ACL itself.
-pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<Problem> {
+pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<CheckProblem> {
     let report = missing_acls(kafka).await;
     let principal = kafka.security.sasl.as_ref().map_or("PRINCIPAL", |sasl| &sasl.username);
-    let problem = |acl: MissingAcl| Problem {
+    let problem = |acl: MissingAcl| CheckProblem {
         remedy: Some(format!(
             "kafka-acls --bootstrap-server {} --command-config admin.properties --add --allow-principal \
              'User:{principal}' --operation {} --{} {}. --resource-pattern-type prefixed",
             kafka.brokers, acl.operation, acl.resource, kafka.prefix
         )),
-        ..Problem::fatal(
+        ..CheckProblem::fatal(
             "kafka",
             format!("ACL {} on {} {}.*", acl.operation, acl.resource, kafka.prefix),
             format!("the account does not have it: {}", acl.without),
         )
     };
     let missing = report.missing.into_iter().map(problem);
-    missing.chain(report.errors.iter().map(|error| Problem::fatal("kafka", "", error))).collect()
+    missing.chain(report.errors.iter().map(|error| CheckProblem::fatal("kafka", "", error))).collect()
 }
 
 /// The problem of the schema registry, if one is configured. It is not fatal: a compatibility level stops capture only
 /// at an ALTER TABLE that the level does not allow.
-async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option<Problem>> {
+async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option<CheckProblem>> {
     let topics = Topics::new(&kafka.prefix);
     let tables = config.tables()?;
     let topics: Vec<String> =
         tables.iter().flat_map(|table| [topics.changes(table), topics.backfill(table)]).collect();
     let held = match SchemaStore::check(kafka, &topics).await {
         Ok(held) => held,
-        Err(error) => return Ok(Some(Problem::fatal("schema_registry", "", error))),
+        Err(error) => return Ok(Some(CheckProblem::fatal("schema_registry", "", error))),
     };
-    Ok(held.first().map(|first| Problem {
+    Ok(held.first().map(|first| CheckProblem {
         part: "schema_registry",
         what: format!("subject {}", first.subject),
         cause: format!(
@@ -187,7 +187,7 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
         Ok::<_, MysqlError>(all)
     };
     match findings.await {
-        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
+        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| CheckProblem {
             part: "mysql",
             what: f.setting,
             cause: f.problem,
@@ -195,37 +195,39 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
             fatal: f.severity == Severity::Error,
         })),
         Err(error) => {
-            found.problems.push(Problem::fatal("mysql", "", error));
+            found.problems.push(CheckProblem::fatal("mysql", "", error));
             return Ok(());
         }
     }
     let (mut configs, mut tables) = (Vec::new(), Vec::new());
     for (name, table) in config.tables()?.iter().zip(&config.table) {
         match mysql.missing_excluded(name).await {
-            Ok(missing) => found.problems.extend(missing.into_iter().map(|column| Problem {
+            Ok(missing) => found.problems.extend(missing.into_iter().map(|column| CheckProblem {
                 part: "mysql",
                 what: format!("table {name}"),
                 cause: format!("it has no column `{column}`, which `exclude_from_capture` names"),
                 remedy: Some("correct the name, unless the column will be added later".into()),
                 fatal: false,
             })),
-            Err(error) => found.problems.push(Problem::fatal("mysql", format!("table {name}"), error)),
+            Err(error) => found.problems.push(CheckProblem::fatal("mysql", format!("table {name}"), error)),
         }
         match mysql.table_def(name).await {
             Ok(def) => {
                 configs.push(table.clone());
                 tables.push(Arc::new(def));
             }
-            Err(TableError::Refused { table, refusals }) => found
+            Err(TableError::Refused { table, problems }) => found
                 .problems
-                .extend(refusals.iter().map(|r| Problem::fatal("mysql", format!("table {table}"), r))),
-            Err(error) => found.problems.push(Problem::fatal("mysql", format!("table {name}"), error)),
+                .extend(problems.iter().map(|p| CheckProblem::fatal("mysql", format!("table {table}"), p))),
+            Err(error) => found.problems.push(CheckProblem::fatal("mysql", format!("table {name}"), error)),
         }
     }
     match compile_all(&configs, &tables) {
         Ok(plans) => found.plans = plans.into_iter().map(Arc::new).collect(),
         Err(error) => {
-            found.problems.extend(error.problems.iter().map(|p| Problem::fatal("mapping", String::new(), p)));
+            found
+                .problems
+                .extend(error.problems.iter().map(|p| CheckProblem::fatal("mapping", String::new(), p)));
         }
     }
     Ok(())
@@ -234,7 +236,7 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
 async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Inspection) {
     let tables = target_tables(&found.plans);
     match target.check_schema(&tables).await {
-        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| Problem {
+        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| CheckProblem {
             remedy: f.remedy.as_ref().map(|cql| {
                 format!("{cql};{}", if f.is_absence() { " (`tandem schema create` does it)" } else { "" })
             }),
@@ -243,11 +245,11 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
             cause: f.problem,
             fatal: true,
         })),
-        Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+        Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
     }
     for table in &tables {
         match target.gc_grace(&table.name).await {
-            Ok(Some(grace)) if grace <= kafka.retention => found.problems.push(Problem {
+            Ok(Some(grace)) if grace <= kafka.retention => found.problems.push(CheckProblem {
                 part: "cassandra",
                 what: format!("table {}", table.name),
                 cause: format!(
@@ -265,7 +267,7 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
                 fatal: true,
             }),
             Ok(_) => {}
-            Err(error) => found.problems.push(Problem::fatal("cassandra", "", error)),
+            Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
         }
     }
 }

@@ -34,11 +34,11 @@ pub(crate) enum Failure {
     /// There was no answer, or the answer asks for a later retry.
     Unavailable(String),
     /// The registry refused the request.
-    Refused(Refusal),
+    Refused(RegistryRefusal),
 }
 
 /// A registry's refusal.
-pub(crate) struct Refusal {
+pub(crate) struct RegistryRefusal {
     /// The HTTP status.
     pub(crate) status: u16,
     /// The registry's message.
@@ -46,7 +46,7 @@ pub(crate) struct Refusal {
     code: Option<u64>,
 }
 
-impl Refusal {
+impl RegistryRefusal {
     /// A successful answer with unexpected content.
     pub(crate) fn of_answer(said: &str) -> Self {
         Self { status: 200, said: said.to_owned(), code: None }
@@ -125,7 +125,7 @@ impl Client {
         let text = answer.body_mut().read_to_string().map_err(|e| Failure::Unavailable(e.to_string()))?;
         let json: Json = serde_json::from_str(&text).unwrap_or_default();
         let code = json["error_code"].as_u64();
-        let refused = |said: String| Err(Failure::Refused(Refusal { status, said, code }));
+        let refused = |said: String| Err(Failure::Refused(RegistryRefusal { status, said, code }));
         let said = || json["message"].as_str().map_or_else(|| format!("HTTP status {status}"), str::to_owned);
         match status {
             200..300 if !json.is_null() => Ok(json),

@@ -21,7 +21,7 @@ use crate::admin::client::Admin;
 use crate::connect::config::KafkaConfig;
 use crate::consume::read::read_last;
 use crate::error::ConsumeError;
-use crate::registry::client::{Client, Failure, Refusal, RegistryConfig};
+use crate::registry::client::{Client, Failure, RegistryConfig, RegistryRefusal};
 use tandem_wire::log::OutRecord;
 
 /// The first and the longest pause between two requests to an unavailable registry.
@@ -57,11 +57,11 @@ pub(crate) struct Registry {
 struct Inner {
     client: Arc<Client>,
     kafka: KafkaConfig,
-    known: Mutex<Known>,
+    cache: Mutex<Cache>,
 }
 
 #[derive(Default)]
-struct Known {
+struct Cache {
     /// Schemas by the registry's ids.
     schemas: HashMap<u32, Arc<str>>,
     readers: HashMap<u32, Arc<ReadSchema>>,
@@ -80,7 +80,7 @@ impl Registry {
     /// Starts the periodic check. Sends no request yet.
     pub(crate) fn open(config: &RegistryConfig, kafka: &KafkaConfig) -> Result<Self, ConsumeError> {
         let client = Arc::new(Client::new(config)?);
-        let inner = Arc::new(Inner { client, kafka: kafka.clone(), known: Mutex::default() });
+        let inner = Arc::new(Inner { client, kafka: kafka.clone(), cache: Mutex::default() });
         tokio::spawn(check_periodically(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
@@ -92,7 +92,7 @@ impl Registry {
         let answer = self.ask_within(CHECK_TIMEOUT, &format!("/subjects?subjectPrefix={prefix}.")).await?;
         let found = match answer {
             Ok(found) if found.is_array() => Ok(()),
-            Ok(_) => Err(Refusal::of_answer("the answer is not a list of subjects")),
+            Ok(_) => Err(RegistryRefusal::of_answer("the answer is not a list of subjects")),
             Err(refusal) => Err(refusal),
         };
         found.map_err(|refusal| self.refused(refusal, "to list its subjects"))?;
@@ -143,30 +143,30 @@ impl Registry {
                 _ => self.refused(refusal, &format!("to register a schema of `{subject}`")),
             })?;
         let Some(id) = answer["id"].as_u64().and_then(|id| u32::try_from(id).ok()) else {
-            let refusal = Refusal::of_answer("the answer has no id");
+            let refusal = RegistryRefusal::of_answer("the answer has no id");
             return Err(self.refused(refusal, &format!("to register a schema of `{subject}`")));
         };
         // All readers will use the schema that the registry has under this id.
         self.verify_id(id, own).await?;
-        let mut known = self.lock();
-        known.ids.insert(own, id);
-        known.schemas.insert(id, json.into());
-        known.subjects.insert((subject.to_owned(), own));
-        if known.newest.is_none_or(|(newest, _)| newest < id) {
-            known.newest = Some((id, own));
+        let mut cache = self.lock();
+        cache.ids.insert(own, id);
+        cache.schemas.insert(id, json.into());
+        cache.subjects.insert((subject.to_owned(), own));
+        if cache.newest.is_none_or(|(newest, _)| newest < id) {
+            cache.newest = Some((id, own));
         }
         Ok(())
     }
 
     /// Replaces Tandem's ids in frames by the registry's ids, unless the registry has lost schemas.
     pub(crate) fn reframe(&self, records: &mut [OutRecord]) -> Result<(), ConsumeError> {
-        let known = self.lock();
-        if let Some((id, found)) = &known.lost {
+        let cache = self.lock();
+        if let Some((id, found)) = &cache.lost {
             return Err(self.inner.lost(*id, found));
         }
         let change = |framed: &mut [u8]| {
             if let Ok(id) = tandem_wire::schema_id(framed)
-                && let Some(id) = known.ids.get(&id)
+                && let Some(id) = cache.ids.get(&id)
             {
                 framed[1..5].copy_from_slice(&id.to_be_bytes());
             }
@@ -191,9 +191,9 @@ impl Registry {
         }
         let reader = ReadSchema::parse(&json).map_err(|source| ConsumeError::Schema { id, source })?;
         let reader = Arc::new(reader.under(id));
-        let mut known = self.lock();
-        known.schemas.insert(id, json.into());
-        known.readers.insert(id, Arc::clone(&reader));
+        let mut cache = self.lock();
+        cache.schemas.insert(id, json.into());
+        cache.readers.insert(id, Arc::clone(&reader));
         Ok(reader)
     }
 
@@ -245,16 +245,20 @@ impl Registry {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Cache> {
         self.inner.lock()
     }
 
-    fn refused(&self, refusal: Refusal, doing: &str) -> ConsumeError {
+    fn refused(&self, refusal: RegistryRefusal, doing: &str) -> ConsumeError {
         refusal.while_doing(self.inner.client.url(), doing)
     }
 
     /// Repeats a request until there is an answer, for at most `limit`.
-    async fn ask_within(&self, limit: Duration, path: &str) -> Result<Result<Json, Refusal>, ConsumeError> {
+    async fn ask_within(
+        &self,
+        limit: Duration,
+        path: &str,
+    ) -> Result<Result<Json, RegistryRefusal>, ConsumeError> {
         let began = Instant::now();
         loop {
             match self.inner.client.ask(path, None).await {
@@ -270,7 +274,7 @@ impl Registry {
     }
 
     /// Repeats a request until the registry is available.
-    async fn ask_until_available(&self, path: &str, body: Option<&str>) -> Result<Json, Refusal> {
+    async fn ask_until_available(&self, path: &str, body: Option<&str>) -> Result<Json, RegistryRefusal> {
         let (url, refusals) = (self.inner.client.url(), &self.inner.kafka.refusals);
         let mut pause = BACKOFF.0;
         let mut reported = None;
@@ -303,8 +307,8 @@ impl Registry {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lost(&self, id: u32, found: &str) -> ConsumeError {

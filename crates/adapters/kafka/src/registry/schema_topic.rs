@@ -31,7 +31,7 @@ pub(crate) struct SchemaTopic {
 struct Inner {
     topic: Arc<str>,
     producer: Producer,
-    known: Mutex<HashMap<u32, Entry>>,
+    cache: Mutex<HashMap<u32, Entry>>,
     /// The offset up to which the topic has been read; `None` once it is no longer followed.
     followed: watch::Receiver<Option<i64>>,
 }
@@ -60,7 +60,7 @@ impl SchemaTopic {
         let mut tail = TailReader::start(config, vec![(topic.to_string(), 0, first)]).await?;
         let producer = Producer::start(config).await?;
         let (progress, followed) = watch::channel(Some(first));
-        let inner = Arc::new(Inner { topic, producer, known: Mutex::default(), followed });
+        let inner = Arc::new(Inner { topic, producer, cache: Mutex::default(), followed });
         let of = Arc::downgrade(&inner);
         tokio::spawn(async move {
             if let Err(error) = follow(&of, &mut tail, &progress).await {
@@ -140,7 +140,7 @@ impl SchemaTopic {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the schema is registered under this subject. Fails if its id belongs to another schema.

@@ -8,12 +8,12 @@ use crate::error::MysqlError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
     /// The table cannot be migrated. Every reason is listed.
-    #[error("table {table} cannot be carried: {}", .refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("table {table} cannot be carried: {}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Refused {
         /// The table.
         table: TableName,
         /// Every reason.
-        refusals: Vec<Refusal>,
+        problems: Vec<TableProblem>,
     },
     /// The query failed.
     #[error(transparent)]
@@ -22,7 +22,7 @@ pub enum TableError {
 
 /// One reason why a table cannot be migrated, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum TableProblem {
     /// The table does not exist, or the account may not see it.
     #[error("there is no such table, or the account has no privilege on it")]
     NoSuchTable,

@@ -8,7 +8,7 @@ use tandem_model::{ColumnDef, ColumnType, TableDef, TableName};
 use crate::error::MysqlError;
 use crate::mysql::Mysql;
 use crate::read::query::quoted_table;
-use crate::schema::table_error::{Refusal, TableError};
+use crate::schema::table_error::{TableError, TableProblem};
 
 /// A table as `information_schema` describes it.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +53,7 @@ impl Mysql {
     pub async fn table_def(&self, table: &TableName) -> Result<TableDef, TableError> {
         let description = self.describe(table).await?;
         definition(table, description.as_ref(), &self.excluded)
-            .map_err(|refusals| TableError::Refused { table: table.clone(), refusals })
+            .map_err(|problems| TableError::Refused { table: table.clone(), problems })
     }
 
     /// Returns the excluded columns that the table does not have.
@@ -131,45 +131,45 @@ impl Mysql {
     }
 }
 
-/// Returns the definition, or every refusal.
+/// Returns the definition, or every problem.
 fn definition(
     table: &TableName,
     description: Option<&Description>,
     excluded: &ExcludedColumns,
-) -> Result<TableDef, Vec<Refusal>> {
+) -> Result<TableDef, Vec<TableProblem>> {
     let Some(found) = description else {
-        return Err(vec![Refusal::NoSuchTable]);
+        return Err(vec![TableProblem::NoSuchTable]);
     };
     if found.kind != "BASE TABLE" {
-        return Err(vec![Refusal::NotATable(found.kind.to_lowercase())]);
+        return Err(vec![TableProblem::NotATable(found.kind.to_lowercase())]);
     }
-    let mut refusals = Vec::new();
+    let mut problems = Vec::new();
     if !found.readable {
-        refusals.push(Refusal::NoSelect(quoted_table(table)));
+        problems.push(TableProblem::NoSelect(quoted_table(table)));
     }
     if found.engine != "InnoDB" {
-        refusals.push(Refusal::Engine { engine: found.engine.clone(), table: quoted_table(table) });
+        problems.push(TableProblem::Engine { engine: found.engine.clone(), table: quoted_table(table) });
     }
     let mut columns = Vec::with_capacity(found.columns.len());
     for (name, ty, nullable, charset) in &found.columns {
         match ty.parse::<ColumnType>() {
             Ok(_) if excluded.has(table, name) => {}
             Ok(ty) => columns.push(ColumnDef { name: name.clone(), ty, nullable: nullable == "YES" }),
-            Err(_) => refusals.push(Refusal::ColumnType { column: name.clone(), ty: kind_of(ty) }),
+            Err(_) => problems.push(TableProblem::ColumnType { column: name.clone(), ty: kind_of(ty) }),
         }
         if let Some(charset) = charset.as_ref().filter(|c| !is_supported_charset(c)) {
-            refusals.push(Refusal::Charset { column: name.clone(), charset: charset.clone() });
+            problems.push(TableProblem::Charset { column: name.clone(), charset: charset.clone() });
         }
     }
     if found.key.is_empty() {
-        refusals.push(Refusal::NoPrimaryKey(quoted_table(table)));
+        problems.push(TableProblem::NoPrimaryKey(quoted_table(table)));
     }
     let places: HashMap<&str, usize> =
         columns.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
     let mut primary_key = Vec::with_capacity(found.key.len());
     for name in &found.key {
         if excluded.has(table, name) {
-            refusals.push(Refusal::ExcludedKey { column: name.clone() });
+            problems.push(TableProblem::ExcludedKey { column: name.clone() });
         }
         // A column that is missing here was refused above.
         let Some(&place) = places.get(name.as_str()) else {
@@ -177,7 +177,7 @@ fn definition(
         };
         let ty = &columns[place].ty;
         if matches!(ty, ColumnType::Float | ColumnType::Double | ColumnType::Enum(_) | ColumnType::Set(_)) {
-            refusals.push(Refusal::KeyType { column: name.clone(), ty: kind_of(&ty.to_string()) });
+            problems.push(TableProblem::KeyType { column: name.clone(), ty: kind_of(&ty.to_string()) });
         }
         primary_key.push(place);
     }
@@ -186,15 +186,15 @@ fn definition(
             for (event, action) in [("DELETE", on_delete), ("UPDATE", on_update)] {
                 if matches!(action.as_str(), "CASCADE" | "SET NULL" | "SET DEFAULT") {
                     let (constraint, action) = (constraint.clone(), format!("ON {event} {action}"));
-                    refusals.push(Refusal::NativeCascade { constraint, action });
+                    problems.push(TableProblem::NativeCascade { constraint, action });
                 }
             }
         }
     }
-    if refusals.is_empty() {
+    if problems.is_empty() {
         Ok(TableDef { name: table.clone(), columns, primary_key })
     } else {
-        Err(refusals)
+        Err(problems)
     }
 }
 
@@ -246,14 +246,14 @@ mod tests {
         let def = definition(&name, Some(&found), &excluding("secret")).unwrap();
         assert_eq!(def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(def.primary_key, [1, 0]);
-        let refusals = definition(&name, Some(&found), &excluding("a")).unwrap_err();
-        assert_eq!(refusals, [Refusal::ExcludedKey { column: "a".into() }]);
+        let problems = definition(&name, Some(&found), &excluding("a")).unwrap_err();
+        assert_eq!(problems, [TableProblem::ExcludedKey { column: "a".into() }]);
         let elsewhere = [(TableName::new("d", "other"), "a".to_owned())].into_iter().collect();
         assert_eq!(definition(&name, Some(&found), &elsewhere).unwrap().columns.len(), 3);
     }
 
     #[test]
-    fn every_refusal_is_listed() {
+    fn every_problem_is_listed() {
         let (name, none) = (TableName::new("d", "t"), ExcludedColumns::default());
         let mut found = described(
             &[
@@ -268,32 +268,32 @@ mod tests {
         found.readable = false;
         found.foreign_keys = vec![("fk".into(), "CASCADE".into(), "SET NULL".into())];
         found.cascades_logged = false;
-        let refusals = definition(&name, Some(&found), &none).unwrap_err();
+        let problems = definition(&name, Some(&found), &none).unwrap_err();
         assert_eq!(
-            refusals,
+            problems,
             [
-                Refusal::NoSelect("`d`.`t`".into()),
-                Refusal::Engine { engine: "MyISAM".into(), table: "`d`.`t`".into() },
-                Refusal::ColumnType { column: "j".into(), ty: "curve".into() },
-                Refusal::Charset { column: "s".into(), charset: "martian".into() },
-                Refusal::KeyType { column: "e".into(), ty: "enum".into() },
-                Refusal::NativeCascade { constraint: "fk".into(), action: "ON DELETE CASCADE".into() },
-                Refusal::NativeCascade { constraint: "fk".into(), action: "ON UPDATE SET NULL".into() },
+                TableProblem::NoSelect("`d`.`t`".into()),
+                TableProblem::Engine { engine: "MyISAM".into(), table: "`d`.`t`".into() },
+                TableProblem::ColumnType { column: "j".into(), ty: "curve".into() },
+                TableProblem::Charset { column: "s".into(), charset: "martian".into() },
+                TableProblem::KeyType { column: "e".into(), ty: "enum".into() },
+                TableProblem::NativeCascade { constraint: "fk".into(), action: "ON DELETE CASCADE".into() },
+                TableProblem::NativeCascade { constraint: "fk".into(), action: "ON UPDATE SET NULL".into() },
             ]
         );
-        let message = TableError::Refused { table: name.clone(), refusals }.to_string();
+        let message = TableError::Refused { table: name.clone(), problems }.to_string();
         assert!(
             message.contains("curve") && message.contains("martian") && message.contains("ENGINE=InnoDB")
         );
 
         found.cascades_logged = true;
         found.key.clear();
-        let refusals = definition(&name, Some(&found), &none).unwrap_err();
-        assert!(refusals.contains(&Refusal::NoPrimaryKey("`d`.`t`".into())));
-        assert!(!refusals.iter().any(|r| matches!(r, Refusal::NativeCascade { .. })));
+        let problems = definition(&name, Some(&found), &none).unwrap_err();
+        assert!(problems.contains(&TableProblem::NoPrimaryKey("`d`.`t`".into())));
+        assert!(!problems.iter().any(|r| matches!(r, TableProblem::NativeCascade { .. })));
 
-        assert_eq!(definition(&name, None, &none), Err(vec![Refusal::NoSuchTable]));
+        assert_eq!(definition(&name, None, &none), Err(vec![TableProblem::NoSuchTable]));
         found.kind = "VIEW".into();
-        assert_eq!(definition(&name, Some(&found), &none), Err(vec![Refusal::NotATable("view".into())]));
+        assert_eq!(definition(&name, Some(&found), &none), Err(vec![TableProblem::NotATable("view".into())]));
     }
 }

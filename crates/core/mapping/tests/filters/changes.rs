@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tandem_mapping::{FilterProblem, PlanError, Problem, RowError, TablePlan, TargetConfig, same_shape};
+use tandem_mapping::{
+    FilterProblem, PlanError, PlanProblemKind, RowError, TablePlan, TargetConfig, same_shape,
+};
 use tandem_model::{Cell, Change, Mutation, Op, Row, SourceInfo, TableDef, Value, Version, Write};
 
 use crate::{COLUMNS, admits, compile, plan, row, set, table};
@@ -176,16 +178,16 @@ fn a_filter_adapts_to_another_definition() {
         assert_eq!(admits(&reversed, &turned), admits(&plan, &row));
     }
     assert!(with(&ty(3, "enum('draft')")).is_ok());
-    let problems = |result: Result<TablePlan, PlanError>| -> Vec<Problem> {
-        result.unwrap_err().problems.into_iter().map(|p| p.problem).collect()
+    let problems = |result: Result<TablePlan, PlanError>| -> Vec<PlanProblemKind> {
+        result.unwrap_err().problems.into_iter().map(|p| p.kind).collect()
     };
     assert_eq!(
         problems(with(&|t: &mut TableDef| drop(t.columns.remove(3)))),
-        [Problem::Vanished { column: "s".into() }]
+        [PlanProblemKind::Vanished { column: "s".into() }]
     );
     let changed = problems(with(&ty(3, "int")));
     assert!(
-        matches!(&changed[..], [Problem::FilterColumnChanged { column, .. }] if column == "s"),
+        matches!(&changed[..], [PlanProblemKind::FilterColumnChanged { column, .. }] if column == "s"),
         "{changed:?}"
     );
     // The same CEL type, but another meaning.
@@ -193,14 +195,14 @@ fn a_filter_adapts_to_another_definition() {
     let mut timestamp = table();
     ty(7, "timestamp(6)")(&mut timestamp);
     let changed = problems(by_time.adapt(&Arc::new(timestamp)));
-    assert!(matches!(&changed[..], [Problem::FilterColumnChanged { .. }]), "{changed:?}");
+    assert!(matches!(&changed[..], [PlanProblemKind::FilterColumnChanged { .. }]), "{changed:?}");
     // A column becomes nullable.
     let by_number = compile("id > 1 && e > 'a'", table()).unwrap();
     let mut nullable = table();
     nullable.columns[4].nullable = true;
     let changed = problems(by_number.adapt(&Arc::new(nullable)));
     assert!(
-        matches!(&changed[..], [Problem::Filter { problem: FilterProblem::MayBeNull { .. }, .. }]),
+        matches!(&changed[..], [PlanProblemKind::Filter { problem: FilterProblem::MayBeNull { .. }, .. }]),
         "{changed:?}"
     );
 }

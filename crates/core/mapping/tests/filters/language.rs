@@ -1,6 +1,6 @@
 //! The language of filters: their results, and what is refused.
 
-use tandem_mapping::{FilterProblem, Problem};
+use tandem_mapping::{FilterProblem, PlanProblemKind};
 
 use crate::{admits, compile, nulls, plan, row, table};
 
@@ -128,7 +128,7 @@ fn invalid_filters_are_refused_when_the_plan_is_compiled() {
 fn syntax_errors_are_refused_with_their_position() {
     for (filter, position) in [("id ==", "1:6"), ("id = 1", "1:4"), ("id == 1 &&\n& 2", "2:1"), ("", "1:1")] {
         let error = compile(filter, table()).unwrap_err();
-        let Problem::Filter { expression, at, problem } = &error.problems[0].problem else {
+        let PlanProblemKind::Filter { expression, at, problem } = &error.problems[0].kind else {
             panic!("{error}");
         };
         assert_eq!((expression.as_str(), at.as_str()), (filter, position));

@@ -6,7 +6,7 @@ use tandem_http_api::Problem;
 use tandem_protocol::rollout::Obstacle;
 
 use crate::api::view::{number, verdict};
-use crate::order::Refusal;
+use crate::order::OrderError;
 
 /// The kind of problem with which a standby answers.
 pub const STANDBY: &str = "standby";
@@ -23,17 +23,17 @@ pub(crate) fn unknown(detail: impl Into<String>) -> Problem {
     Problem::new("outcome-unknown", title, StatusCode::GATEWAY_TIMEOUT, detail)
 }
 
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Standby => Problem::new(
+impl From<OrderError> for Problem {
+    fn from(error: OrderError) -> Self {
+        match error {
+            OrderError::Standby => Problem::new(
                 STANDBY,
                 "This controller is not the active one",
                 StatusCode::SERVICE_UNAVAILABLE,
                 "another controller is active, or none is yet: ask the others, or retry in some seconds",
             )
             .retry_in(1),
-            Refusal::Obstacles(next, obstacles) => {
+            OrderError::Obstacles(next, obstacles) => {
                 let said: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
                 let detail = match next {
                     Some(next) => format!("cannot advance to {next}: {}", said.join("; ")),
@@ -44,13 +44,13 @@ impl From<Refusal> for Problem {
                 let obstacles: Vec<Json> = obstacles.iter().map(obstacle).collect();
                 if obstacles.is_empty() { problem } else { problem.with("obstacles", obstacles) }
             }
-            Refusal::First => Problem::new(
+            OrderError::First => Problem::new(
                 "first-phase",
                 "There is no earlier phase",
                 StatusCode::CONFLICT,
                 "this is the first phase",
             ),
-            Refusal::OtherGeneration { expected, found } => Problem::new(
+            OrderError::OtherGeneration { expected, found } => Problem::new(
                 "other-generation",
                 "The phase has changed in the meantime",
                 StatusCode::CONFLICT,
@@ -58,10 +58,10 @@ impl From<Refusal> for Problem {
                     "the request is for generation {expected}, but the current one is {found}: read the phase again"
                 ),
             ),
-            Refusal::NotWritten(cause) => {
+            OrderError::NotWritten(cause) => {
                 unavailable(format!("nothing was changed; Kafka did not accept the change: {cause}"))
             }
-            Refusal::Unknown(cause) => unknown(format!("read the phase again: {cause}")),
+            OrderError::Unknown(cause) => unknown(format!("read the phase again: {cause}")),
         }
     }
 }

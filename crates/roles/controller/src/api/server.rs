@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::{Scope, caller};
 use crate::api::{problem, view};
-use crate::order::{Command, Order, Refusal, Standing, View};
+use crate::order::{Command, Order, OrderError, Standing, View};
 
 /// How long an order may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -61,7 +61,7 @@ impl Api {
 
     /// The state of the migration, if this is the active controller and Kafka has confirmed that recently.
     fn standing(&self) -> Result<Arc<Standing>, Problem> {
-        let standing = self.view.borrow().standing().ok_or(Refusal::Standby)?;
+        let standing = self.view.borrow().standing().ok_or(OrderError::Standby)?;
         if standing.is_confirmed() {
             return Ok(standing);
         }
@@ -140,8 +140,8 @@ async fn order(
     let (reply, answered) = oneshot::channel();
     let command = Command { order, generation, by, reason, reply };
     let ordered = async {
-        api.commands.send(command).await.map_err(|_| Refusal::Standby)?;
-        answered.await.unwrap_or(Err(Refusal::Unknown("the controller started again".into())))
+        api.commands.send(command).await.map_err(|_| OrderError::Standby)?;
+        answered.await.unwrap_or(Err(OrderError::Unknown("the controller started again".into())))
     };
     let standing = tokio::time::timeout(DEADLINE, ordered).await.map_err(|_| {
         problem::unknown(format!(
@@ -149,7 +149,7 @@ async fn order(
             DEADLINE.as_secs()
         ))
     })??;
-    Ok(answer(&view::phase(&*standing.ok_or(Refusal::Standby)?)))
+    Ok(answer(&view::phase(&*standing.ok_or(OrderError::Standby)?)))
 }
 
 /// The whole audit trail, oldest first. Standbys serve it too.

@@ -16,7 +16,7 @@ use crate::measure::log_watch::LogWatch;
 use crate::measure::scrape::scrape;
 use crate::measure::window::Window;
 use crate::metrics::ActionLabel;
-use crate::order::{Command, Order, Refusal, Standing, View};
+use crate::order::{Command, Order, OrderError, Standing, View};
 use tandem_protocol::rollout::Measurements;
 use tandem_protocol::rollout::{Action, Reason, audit, next_record};
 use tandem_protocol::rollout::{Decision, Outlook, Situation, assess};
@@ -55,7 +55,7 @@ impl Active<'_> {
         if self.log.phase().is_some_and(|seen| seen.supersedes(&self.record)) {
             tracing::warn!("a newer phase record exists: another controller is the active one");
             if let Some(command) = command {
-                command.answer(Err(Refusal::Standby));
+                command.answer(Err(OrderError::Standby));
             }
             return Ok(Round::Over(Ended::Fenced));
         }
@@ -88,15 +88,15 @@ impl Active<'_> {
             }
             Err(PublishError::Fenced { .. }) => {
                 tracing::warn!("another controller has taken over; nothing was changed");
-                (Round::Over(Ended::Fenced), Err(Refusal::Standby))
+                (Round::Over(Ended::Fenced), Err(OrderError::Standby))
             }
             Err(error @ (PublishError::Aborted { .. } | PublishError::Rejected { .. })) => {
                 tracing::warn!(%error, "the phase was not changed");
-                (Round::Continue, Err(Refusal::NotWritten(error.to_string())))
+                (Round::Continue, Err(OrderError::NotWritten(error.to_string())))
             }
             Err(error) => {
                 tracing::warn!(%error, "it is unknown whether the phase was changed: reading it again");
-                (Round::Over(Ended::Lost), Err(Refusal::Unknown(error.to_string())))
+                (Round::Over(Ended::Lost), Err(OrderError::Unknown(error.to_string())))
             }
         };
         if matches!(round, Round::Over(_)) {
@@ -216,16 +216,16 @@ fn automatic_action(outlook: &Outlook) -> Option<(Action, Reason)> {
 }
 
 /// The action of an order, or why it is rejected.
-fn ordered_action(command: &Command, record: &PhaseRecord, outlook: &Outlook) -> Result<Action, Refusal> {
+fn ordered_action(command: &Command, record: &PhaseRecord, outlook: &Outlook) -> Result<Action, OrderError> {
     if let Some(expected) = command.generation.filter(|expected| *expected != record.generation) {
-        return Err(Refusal::OtherGeneration { expected, found: record.generation });
+        return Err(OrderError::OtherGeneration { expected, found: record.generation });
     }
     match command.order {
         Order::Advance => match outlook.may_advance() {
             Ok(stage) => Ok(Action::Advance(stage)),
-            Err(obstacles) => Err(Refusal::Obstacles(outlook.next, obstacles.to_vec())),
+            Err(obstacles) => Err(OrderError::Obstacles(outlook.next, obstacles.to_vec())),
         },
-        Order::Back => outlook.previous.map(Action::Back).ok_or(Refusal::First),
+        Order::Back => outlook.previous.map(Action::Back).ok_or(OrderError::First),
         Order::Pause => Ok(Action::Pause),
         Order::Resume => Ok(Action::Resume),
         Order::Auto(on) => Ok(Action::Auto(on)),

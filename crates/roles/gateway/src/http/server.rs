@@ -30,9 +30,9 @@ use crate::phases::Phases;
 use crate::problem;
 use crate::read::page::Page;
 use crate::read::reads::{Answer, Query, Read, Reads};
-use crate::tokens::Token;
 use crate::write::change::{Action, Change, Condition};
 use crate::write::writes::{Answering, Claim, Writes, Written, many, one};
+use crate::write_tokens::WriteToken;
 
 const SERVED_BY: HeaderName = HeaderName::from_static("tandem-served-by");
 const FALLBACK: HeaderName = HeaderName::from_static("tandem-fallback");
@@ -68,7 +68,7 @@ pub(crate) struct Api {
     pub(crate) phases: Phases,
     pub(crate) reads: Arc<Reads>,
     pub(crate) writes: Arc<Writes>,
-    /// The tokens and their scopes. Empty means that every caller may do everything.
+    /// The access tokens and their scopes. Empty means that every caller may do everything.
     pub(crate) access_tokens: Vec<AccessToken<Scope>>,
     /// How long a request may take if it sets no deadline.
     pub(crate) deadline: Duration,
@@ -259,7 +259,7 @@ impl Context<'_> {
     }
 
     async fn read(&self, entity: Arc<Entity>, query: Query) -> Result<Answer, Problem> {
-        let token = self.header(TOKEN.as_str())?.map(Token::parse).transpose()?;
+        let token = self.header(TOKEN.as_str())?.map(WriteToken::parse).transpose()?;
         let read = Read { entity, query, token, deadline: self.deadline };
         let header = |name: &str| self.header(name).ok().flatten().map(str::to_owned);
         self.api.reads.read(self.record, read, header).await

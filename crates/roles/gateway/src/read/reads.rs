@@ -21,7 +21,7 @@ use crate::metrics::{Metrics, ReadLabel};
 use crate::problem;
 use crate::read::page::Page;
 use crate::read::recheck::{Divergence, DivergenceSource, Rechecks};
-use crate::tokens::{Token, Tokens};
+use crate::write_tokens::{WriteToken, WriteTokens};
 
 /// The rows that a read asks for.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub(crate) enum Query {
 pub(crate) struct Read {
     pub(crate) entity: Arc<Entity>,
     pub(crate) query: Query,
-    pub(crate) token: Option<Token>,
+    pub(crate) token: Option<WriteToken>,
     pub(crate) deadline: Instant,
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct Reads {
     pub(crate) pool: ClientPool,
     pub(crate) target: Target,
     pub(crate) health: Arc<CassandraHealth>,
-    pub(crate) tokens: Tokens,
+    pub(crate) write_tokens: WriteTokens,
     pub(crate) rechecks: Rechecks,
     pub(crate) metrics: Metrics,
     /// How long Cassandra may take before MySQL answers.
@@ -137,7 +137,7 @@ impl Reads {
             });
         let sample = rand::random();
         let has_target = read.target().is_some();
-        let applied = read.token.as_ref().is_none_or(|t| self.tokens.applied(t, &read.entity.topic));
+        let applied = read.token.as_ref().is_none_or(|t| self.write_tokens.applied(t, &read.entity.topic));
         // A request that will not ask Cassandra must not use up the one probe of an open circuit.
         let may_ask = has_target
             && applied

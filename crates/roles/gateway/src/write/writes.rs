@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 use crate::problem::{self, OfField as _};
-use crate::tokens::{Tokens, UNKNOWN};
 use crate::write::change::{Change, Done, Refused};
 use crate::write::secondary::{EntityWrite, SecondaryWriter};
+use crate::write_tokens::{UNKNOWN, WriteTokens};
 
 /// Attempts of a transaction that a deadlock or a certification conflict rolls back.
 const ATTEMPTS: usize = 4;
@@ -54,7 +54,7 @@ pub(crate) type Answering = fn(&[Done]) -> Reply;
 pub(crate) struct Writes {
     pub(crate) pool: ClientPool,
     pub(crate) secondary: SecondaryWriter,
-    pub(crate) tokens: Tokens,
+    pub(crate) write_tokens: WriteTokens,
     pub(crate) metrics: Metrics,
     /// The table that stores replies by idempotency key.
     pub(crate) idempotency_table: Option<TableName>,
@@ -129,7 +129,7 @@ impl Writes {
         }
         match transaction.commit().await {
             Commit::Committed(gtids) => {
-                self.tokens.note_request();
+                self.write_tokens.note_request();
                 let token = gtids.map_or_else(|| UNKNOWN.to_owned(), |gtids| gtids.to_string());
                 Ok((Written { reply, token, replayed: false }, writes))
             }

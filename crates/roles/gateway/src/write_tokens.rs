@@ -1,4 +1,4 @@
-//! Read-your-writes tokens: which transactions a client depends on, and whether Cassandra has them.
+//! Write tokens, for reading one's own writes: which transactions a client depends on, and whether Cassandra has them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long polling continues after the last request with a token.
 const IDLE_AFTER: Duration = Duration::from_secs(10);
 
-/// The value of a request's token.
+/// What a `Tandem-Token` header says. It grants no access: that is what access tokens do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Token {
+pub(crate) enum WriteToken {
     /// The transactions that the client depends on.
     Gtids(GtidSet),
     /// A write whose transaction is unknown.
     Unknown,
 }
 
-impl Token {
+impl WriteToken {
     /// Parses a `Tandem-Token` header.
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         if text == UNKNOWN {
@@ -46,13 +46,13 @@ type Committed = HashMap<(String, i32), Option<i64>>;
 ///
 /// The state may be some milliseconds old. In that case MySQL serves a read that Cassandra could have served.
 #[derive(Clone)]
-pub(crate) struct Tokens {
+pub(crate) struct WriteTokens {
     watermarks: Watermarks,
     committed: watch::Receiver<Committed>,
     asked_us: Arc<AtomicI64>,
 }
 
-impl Tokens {
+impl WriteTokens {
     /// Starts to poll the apply group's offsets in these topics, while requests carry tokens.
     pub(crate) fn watch(watermarks: Watermarks, applied: Applied, topics: Vec<String>) -> Self {
         let (sender, committed) = watch::channel(Committed::new());
@@ -87,9 +87,9 @@ impl Tokens {
     }
 
     /// Whether Cassandra has the changes of `topic` that the token covers.
-    pub(crate) fn applied(&self, token: &Token, topic: &str) -> bool {
+    pub(crate) fn applied(&self, token: &WriteToken, topic: &str) -> bool {
         self.note_request();
-        let Token::Gtids(gtids) = token else { return false };
+        let WriteToken::Gtids(gtids) = token else { return false };
         let Some(watermark) = self.watermarks.containing(gtids) else { return false };
         let committed = self.committed.borrow();
         is_applied(&watermark, topic, |partition| {
@@ -130,8 +130,8 @@ mod tests {
     #[test]
     fn tokens_are_gtid_sets() {
         let text = "3e11fa47-71ca-11e1-9e33-c80aa9429562:5";
-        assert_eq!(Token::parse(text), Ok(Token::Gtids(text.parse().unwrap())));
-        assert_eq!(Token::parse(UNKNOWN), Ok(Token::Unknown));
-        assert_eq!(Token::parse("nonsense").unwrap_err().status.as_u16(), 400);
+        assert_eq!(WriteToken::parse(text), Ok(WriteToken::Gtids(text.parse().unwrap())));
+        assert_eq!(WriteToken::parse(UNKNOWN), Ok(WriteToken::Unknown));
+        assert_eq!(WriteToken::parse("nonsense").unwrap_err().status.as_u16(), 400);
     }
 }
