@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tandem_model::{ClusteringOrder, CqlColumn, TableDef, TableName, TargetTable};
 
-use crate::config::{OnNewColumn, TableConfig, TargetConfig};
+use crate::config::{TableConfig, TargetConfig};
 use crate::convert::cql_type;
 use crate::error::{PlanError, PlanProblemKind};
 use crate::filter::Filter;
@@ -62,12 +62,6 @@ impl TablePlan {
         if table.primary_key.is_empty() {
             report.add(PlanProblemKind::NoPrimaryKey);
         }
-        if config.on_new_column == OnNewColumn::Add {
-            report.add(PlanProblemKind::NotSupported {
-                what: "adding new columns to the target is",
-                option: "on_new_column = \"add\"".into(),
-            });
-        }
         if config.target.is_empty() {
             report.add(PlanProblemKind::NoTarget);
         }
@@ -88,21 +82,13 @@ fn compile_target(config: &TargetConfig, table: &TableDef, report: &mut Report) 
     if !(1..=TABLE_NAME_MAX).contains(&config.table.len()) || !config.table.chars().all(word) {
         report.add(PlanProblemKind::TableName);
     }
-    for name in config.derive.keys() {
-        report.add(PlanProblemKind::NotSupported {
-            what: "derived columns are",
-            option: format!("derive.{name}"),
-        });
-    }
     let filter = config.r#where.as_ref().and_then(|text| report.keep(Filter::compile(text, table)));
     check_omit_and_rename(config, table, report);
 
     let mut key = Vec::new();
     let mut resolve = |option: &'static str, name: &str, report: &mut Report| -> Option<usize> {
         let Some(i) = table.column(name) else {
-            if !config.derive.contains_key(name) {
-                report.add(PlanProblemKind::UnknownColumn { option, column: name.to_owned() });
-            }
+            report.add(PlanProblemKind::UnknownColumn { option, column: name.to_owned() });
             return None;
         };
         if key.contains(&i) {

@@ -48,8 +48,6 @@ pub enum OnNewColumn {
     Halt,
     /// Go on without it.
     Ignore,
-    /// Add it to the target tables. Understood, and refused when the plan is made.
-    Add,
 }
 
 /// `[[table.target]]`: one Cassandra table. All columns are named as MySQL names them.
@@ -73,9 +71,6 @@ pub struct TargetConfig {
     /// New names: MySQL column to Cassandra column.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rename: BTreeMap<String, String>,
-    /// Computed columns. Understood, and refused when the plan is made.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub derive: BTreeMap<String, String>,
 }
 
 /// A first configuration for `table`: one target of the same name, partitioned by the first column

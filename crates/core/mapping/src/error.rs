@@ -74,14 +74,6 @@ pub enum PlanProblemKind {
     /// The MySQL table has no primary key.
     #[error("it has no primary key, so its rows cannot be told apart; add one in MySQL")]
     NoPrimaryKey,
-    /// A feature that Tandem does not support.
-    #[error("{what} not supported yet; remove `{option}`")]
-    NotSupported {
-        /// The feature, with its verb.
-        what: &'static str,
-        /// The option in the configuration.
-        option: String,
-    },
     /// Cassandra does not allow a table with this name.
     #[error("Cassandra allows no table of that name; use 1 to 48 of A-Z, a-z, 0-9 and _")]
     TableName,

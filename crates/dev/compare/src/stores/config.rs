@@ -64,8 +64,6 @@ pub struct Target {
     /// MySQL's names of columns that are left out.
     #[serde(default)]
     pub exclude_from_target: Vec<String>,
-    #[serde(default)]
-    derive: toml::Table,
     #[serde(default, rename = "where")]
     filter: Option<String>,
 }
@@ -86,8 +84,8 @@ impl Config {
                 bail!("{}: the comparison wants its targets written out ([[table.target]])", source.source);
             }
             for target in &source.targets {
-                if !target.derive.is_empty() || target.filter.is_some() {
-                    bail!("{}: the comparison does not know `derive` and `where`", target.table);
+                if target.filter.is_some() {
+                    bail!("{}: the comparison does not know `where`", target.table);
                 }
             }
         }
@@ -148,6 +146,5 @@ mod tests {
         let target = "[[table.target]]\ntable = \"x\"\npartition_key = [\"a\"]\n";
         assert!(Config::parse(&format!("{HEAD}{table}{target}")).is_ok());
         assert!(Config::parse(&format!("{HEAD}{table}{target}where = \"a > 1\"\n")).is_err());
-        assert!(Config::parse(&format!("{HEAD}{table}{target}derive.m = \"month(a)\"\n")).is_err());
     }
 }
