@@ -78,3 +78,26 @@ fn obstacle(obstacle: &Obstacle) -> Json {
     body["detail"] = obstacle.to_string().into();
     body
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_order_lists_its_obstacles() {
+        let problem = Problem::from(OrderError::Obstacles(None, vec![Obstacle::Paused]));
+        let detail = Obstacle::Paused.to_string();
+        assert_eq!(
+            problem.json(),
+            json!({
+                "type": "urn:tandem:problem:not-yet",
+                "title": "The next phase cannot be entered yet",
+                "status": 409,
+                "detail": detail,
+                "obstacles": [{ "name": Obstacle::Paused.name(), "detail": detail }],
+            })
+        );
+        assert_eq!(problem.retry_after, None);
+        assert_eq!(Problem::from(OrderError::Standby).retry_after, Some(1));
+    }
+}
