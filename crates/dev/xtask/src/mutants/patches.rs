@@ -305,7 +305,7 @@ mod tests {
             let check = Command::new("git")
                 .args(["apply", "--check"])
                 .arg(&mutant.file)
-                .current_dir(&root)
+                .current_dir(root)
                 .output()
                 .unwrap();
             assert!(check.status.success(), "{}: {}", mutant.name(), String::from_utf8_lossy(&check.stderr));
