@@ -1,4 +1,18 @@
-//! The protocol of versions, checked by going through everything that can happen within bounds.
+//! The protocol of versions, checked by exploring everything that can happen within bounds.
+//!
+//! The decisions are the product's own functions, on the product's types. Only the world around them is the model's: a
+//! small MySQL, log and Cassandra, and the order in which things happen.
+//!
+//! | decision | function | asked by |
+//! |---|---|---|
+//! | binlog events to records and watermarks, resuming | `assemble::Assembler` | `capture_log` |
+//! | rows to mutations, folding, repair, equality | `TablePlan`, `fold`, `differences` | `table`, `actors/apply.rs` |
+//! | which watermark is borrowed, what is applied, what covers a position | `watermark` | `actors/check.rs` |
+//! | a row check's verdict | `row_check::judge` | `actors/check.rs` |
+//! | what a dual write writes to Cassandra | `dual_write::plan_secondary_writes` | `actors/gateway.rs` |
+//! | which store serves a read | `route::route` | `actors/gateway.rs` |
+//!
+//! A rule that lies within such a function is broken at its border: its input or its output is altered.
 
 #![cfg(test)]
 // A test fails by panicking; bounds are switches; a state's parts are matched one way or another.
@@ -6,6 +20,7 @@
 #![allow(clippy::trivially_copy_pass_by_ref)]
 
 mod actors;
+mod capture_log;
 mod cassandra;
 mod protocol;
 mod rules;

@@ -116,11 +116,10 @@ pub(crate) enum Gateway {
         changes: Vec<SmallChange>,
         token: u8,
     },
-    /// `changes` are what is still to be written; `token` is the transaction's number, from 1, or 0
+    /// `writes` are the rows still to be written; `token` is the transaction's number, from 1, or 0
     /// where the COMMIT failed.
     Committed {
-        version: i16,
-        changes: Vec<SmallChange>,
+        writes: Vec<Vec<Placed>>,
         token: u8,
     },
     /// The client has its answer; no token where nothing was committed.

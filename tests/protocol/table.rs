@@ -9,6 +9,7 @@ use tandem_model::{
     Cell, Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName,
     TargetKey, Value, Version, Write as ProductWrite,
 };
+use tandem_protocol::dual_write::{RowChange, plan_secondary_writes};
 
 use crate::cassandra::{Place, Put, Write};
 
@@ -130,7 +131,12 @@ impl Table {
     }
 }
 
-fn row(id: u8, small: Small) -> Row {
+/// The definition of the table.
+pub(crate) fn definition() -> &'static Arc<TableDef> {
+    table().plan.source()
+}
+
+pub(crate) fn row(id: u8, small: Small) -> Row {
     let int = |v: u8| Value::Int(v.into());
     vec![int(id), int(small.k), small.a.map_or(Value::Null, int)]
 }
@@ -178,6 +184,22 @@ pub(crate) fn stored_by_id(id: u8, cassandra: &[Place; PLACES]) -> Option<(Optio
 pub(crate) fn repair(id: u8, small: Option<Small>, extra: &[usize], version: i16) -> Vec<Mutation> {
     let keys: Vec<(usize, TargetKey)> = extra.iter().map(|&place| key_of(place).clone()).collect();
     table().plan.repair(small.map(|s| row(id, s)).as_ref(), &keys, Version(version.into())).unwrap()
+}
+
+/// The product's secondary writes of a transaction at a borrowed version: one list of mutations a row.
+pub(crate) fn secondary_writes(changes: &[SmallChange], version: i16) -> Vec<Vec<Mutation>> {
+    static PLAN: OnceLock<Arc<TablePlan>> = OnceLock::new();
+    let plan = PLAN.get_or_init(|| Arc::new(table().plan.clone()));
+    let rows: Vec<_> = changes
+        .iter()
+        .map(|of| (vec![Value::Int(of.id.into())], [of.before, of.after].map(|s| s.map(|s| row(of.id, s)))))
+        .collect();
+    let changes: Vec<RowChange<'_>> = rows
+        .iter()
+        .map(|(key, [before, after])| RowChange { plan, key, before: before.as_ref(), after: after.as_ref() })
+        .collect();
+    let writes = plan_secondary_writes(&changes, |_| Some(Version(version.into()))).unwrap();
+    writes.into_iter().map(|write| write.mutations).collect()
 }
 
 fn key_of(place: usize) -> &'static (usize, TargetKey) {

@@ -3,20 +3,23 @@
 use tandem_model::Version;
 use tandem_protocol::mint::Minter;
 
+use crate::capture_log::{End, Published, Resume, publish};
 use crate::protocol::{Protocol, Rule};
-use crate::state::{Action, Record, State};
+use crate::state::{Action, Record, State, Transaction};
 
 impl Protocol {
     pub(crate) fn capture_actions(&self, state: &State, actions: &mut Vec<Action>) {
         let mut batches = Vec::new();
-        let (captured, partial) = state.captured();
+        let Resume { transactions: captured, partial, .. } = state.resume();
         let mut left = 0;
         for (number, transaction) in state.binlog.iter().enumerate().skip(captured as usize) {
             let out = if number == captured as usize { partial.unwrap_or(0) as usize } else { 0 };
             for row in out + 1..=transaction.records() {
                 left += 1;
-                // Between its last row and its end a transaction is still cut.
-                batches.push((left, false));
+                // Between its last row and its end a transaction is still partial. A statement is never partial.
+                if transaction.ddl.is_none() {
+                    batches.push((left, false));
+                }
                 if row == transaction.records() {
                     batches.push((left, true));
                 }
@@ -40,41 +43,8 @@ impl Protocol {
     }
 
     /// Capture's next batch: so many rows, and the watermark behind them.
-    pub(crate) fn capture(&self, state: &mut State, mut rows: usize, whole: bool) {
-        let (mut transaction, partial) = state.captured();
-        let mut minter = state.minter();
-        let mut out = partial.unwrap_or(0);
-        while rows > 0 {
-            let current = state.binlog[transaction as usize].clone();
-            while rows > 0 && (out as usize) < current.records() {
-                let version = match out {
-                    0 if self.broken(Rule::NeverBelowTheLast) => {
-                        minter = Minter::after(Version(current.commit_us.into()));
-                        minter.last()
-                    }
-                    0 => minter.first_of_transaction(current.commit_us.into()),
-                    _ if self.broken(Rule::VersionPerChange) => minter.last(),
-                    _ => minter.further(),
-                };
-                let version = version.0 as i16;
-                state.log.push(match current.changes.get(out as usize) {
-                    Some(&of) => Record::Change { of, version },
-                    None => Record::Ddl { version },
-                });
-                out += 1;
-                rows -= 1;
-            }
-            if out as usize == current.records() && (rows > 0 || whole) {
-                (transaction, out) = (transaction + 1, 0);
-            }
-        }
-        if whole && out > 0 {
-            // All rows of a transaction that was cut are out, and now its end is there as well.
-            (transaction, out) = (transaction + 1, 0);
-        }
-        let clock = state.binlog[..transaction as usize].iter().map(|t| t.commit_us).max().unwrap_or(0);
-        let partial = (out > 0).then_some(out);
-        self.mark(state, minter, clock, transaction, partial);
+    pub(crate) fn capture(&self, state: &mut State, rows: usize, whole: bool) {
+        self.publish(state, End::Rows { rows, whole });
     }
 
     /// The Kafka transaction of a batch is aborted, and capture goes on behind it all the same.
@@ -87,24 +57,67 @@ impl Protocol {
     }
 
     pub(crate) fn idle_watermark(&self, state: &mut State) {
-        let (transactions, partial) = state.captured();
+        let transactions = state.resume().transactions;
         let caught_up = transactions as usize == state.binlog.len();
-        let clock = if caught_up { 10 * i16::from(transactions) + 5 } else { 0 };
-        self.mark(state, state.minter(), clock, transactions, partial);
+        let clock = caught_up.then_some(10 * i16::from(transactions) + 5);
+        self.publish(state, End::Idle { clock });
         state.idle_left -= 1;
     }
 
-    fn mark(&self, state: &mut State, mut minter: Minter, clock: i16, transactions: u8, partial: Option<u8>) {
+    fn publish(&self, state: &mut State, end: End) {
+        let from = state.resume();
+        let published = self.renumbered(&state.binlog, from, end, publish(&state.binlog, from, end));
+        let Published { records, transactions, partial, version } = published;
+        (state.remembered, state.ahead) = (None, None);
+        state.log.extend(records);
+        state.log.push(Record::Mark { transactions, partial, version });
+    }
+
+    /// The batch with the versions that a capture would mint that breaks a rule of minting.
+    fn renumbered(&self, binlog: &[Transaction], from: Resume, end: End, batch: Published) -> Published {
+        let minting = [Rule::NeverBelowTheLast, Rule::VersionPerChange, Rule::WatermarkMints];
+        if !minting.into_iter().any(|rule| self.broken(rule)) {
+            return batch;
+        }
+        let mut minter = Minter::after(Version(from.version.into()));
+        let (mut number, mut out) = (from.transactions as usize, from.partial.unwrap_or(0) as usize);
+        let mut records = batch.records;
+        for record in &mut records {
+            if out == binlog[number].records() {
+                (number, out) = (number + 1, 0);
+            }
+            let commit_us = i64::from(binlog[number].commit_us);
+            let minted = match out {
+                0 if self.broken(Rule::NeverBelowTheLast) => {
+                    minter = Minter::after(Version(commit_us));
+                    minter.last()
+                }
+                0 => minter.first_of_transaction(commit_us),
+                _ if self.broken(Rule::VersionPerChange) => minter.last(),
+                _ => minter.further(),
+            };
+            match record {
+                Record::Change { version, .. } | Record::Ddl { version } => *version = minted.0 as i16,
+                Record::Mark { .. } => {}
+            }
+            out += 1;
+        }
+        let captured = binlog[..batch.transactions as usize].iter().map(|t| t.commit_us).max();
+        let clock = match end {
+            End::Idle { clock: Some(clock) } => clock,
+            _ => captured.unwrap_or(0),
+        };
         let version =
             if self.broken(Rule::WatermarkMints) { minter.last() } else { minter.watermark(clock.into()) };
-        (state.remembered, state.ahead) = (None, None);
-        state.log.push(Record::Mark { transactions, partial, version: version.0 as i16 });
+        Published { records, version: version.0 as i16, ..batch }
     }
 }
 
 impl State {
-    fn minter(&self) -> Minter {
+    /// The watermark that capture resumes from: the last on the log, unless a broken rule lets it remember another.
+    fn resume(&self) -> Resume {
         let (.., version) = self.last_mark();
-        Minter::after(Version(self.remembered.unwrap_or(version).into()))
+        let (transactions, partial) = self.captured();
+        Resume { transactions, partial, version: self.remembered.unwrap_or(version) }
     }
 }

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use tandem_model::{BinlogPosition, Gtid, GtidSet, PartialTransaction, Version, Watermark};
+use tandem_model::{PartialTransaction, Version, Watermark};
 use tandem_protocol::row_check::{Verdict, judge};
 use tandem_protocol::watermark::{applied_in, covers, newest_borrowable};
 
 use crate::actors::apply::without_nulls;
+use crate::capture_log::{gtid, gtids, position};
 use crate::cassandra::{Put, Write};
 use crate::protocol::{Protocol, Rule};
 use crate::state::{Action, Check, Copying, Corruption, Record, State, Wrong};
 use crate::table::{IDS, SmallChange, differing, placed, places_of, repair};
 
 const TOPIC: &str = "t";
-const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
 impl Check {
     /// The row that it is about.
@@ -46,7 +46,6 @@ impl Protocol {
     }
 
     fn watermark(&self, place: usize, transactions: u8, partial: Option<u8>, version: i16) -> Watermark {
-        let gtid = || -> Gtid { format!("{SERVER}:{}", transactions + 1).parse().expect("a GTID") };
         let partial = partial.filter(|_| !self.broken(Rule::PartialIsNotBorrowed));
         Watermark {
             source: String::new(),
@@ -54,7 +53,8 @@ impl Protocol {
             position: position(transactions),
             version: Version(version.into()),
             offsets: BTreeMap::from([(TOPIC.to_owned(), vec![place as i64])]),
-            partial: partial.map(|rows| PartialTransaction { gtid: gtid(), rows: rows.into() }),
+            partial: partial
+                .map(|rows| PartialTransaction { gtid: gtid(transactions + 1), rows: rows.into() }),
             clock_us: 0,
         }
     }
@@ -265,15 +265,4 @@ fn moves_away(state: &State, place: usize, of: SmallChange) -> bool {
         _ => false,
     };
     of.after.is_none() && state.log[place..].iter().any(arrives)
-}
-
-fn gtids(transactions: u8) -> GtidSet {
-    match transactions {
-        0 => GtidSet::default(),
-        n => format!("{SERVER}:1-{n}").parse().expect("a GTID set"),
-    }
-}
-
-fn position(transactions: u8) -> BinlogPosition {
-    BinlogPosition { file: "binlog.000001".into(), pos: transactions.into() }
 }

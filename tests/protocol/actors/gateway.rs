@@ -1,10 +1,13 @@
 //! Gateways: a client's transaction to MySQL and then, at a version borrowed before, to Cassandra;
 //! and what a client reads that shows the token of its write.
 
+use tandem_model::{Phase, PhaseRecord};
+use tandem_protocol::route::{ReadFacts, Route, route};
+
 use crate::protocol::{Protocol, Rule};
 use crate::state::{Action, Copying, Gateway, State};
 use crate::table::{
-    IDS, Rows, Small, SmallChange, passes_the_filter, placed, places_of_row, repair, stored_by_id,
+    IDS, Rows, Small, SmallChange, passes_the_filter, placed, secondary_writes, stored_by_id,
 };
 
 impl Protocol {
@@ -18,8 +21,8 @@ impl Protocol {
                     actions.push(Action::GatewayBorrow { gateway });
                 }
                 Gateway::Borrowed { .. } => self.client(state, gateway, actions),
-                Gateway::Committed { changes, .. } => {
-                    actions.extend((0..changes.len()).map(|row| Action::GatewayWrite { gateway, row }));
+                Gateway::Committed { writes, .. } => {
+                    actions.extend((0..writes.len()).map(|row| Action::GatewayWrite { gateway, row }));
                     actions.push(Action::GatewayLose { gateway });
                 }
                 Gateway::Done { .. } => {}
@@ -41,10 +44,10 @@ impl Protocol {
     }
 
     pub(crate) fn gateway_borrow(state: &mut State, gateway: usize) {
-        // The row's lock orders it: neither `gtid_executed` nor a cut matters to a gateway.
+        // The row's lock orders it: neither `gtid_executed` nor a partial watermark matters to a gateway.
         let (.., version) = state.last_mark();
         state.gateways[gateway] = match state.gateways[gateway].clone() {
-            Gateway::CommittedFirst { changes, token } => Gateway::Committed { version, changes, token },
+            Gateway::CommittedFirst { changes, token } => Gateway::committed(&changes, version, token),
             _ => Gateway::Borrowed { version, seen: state.rows(state.visible as usize) },
         };
     }
@@ -55,51 +58,48 @@ impl Protocol {
         let token = state.binlog.len() as u8;
         state.gateways[gateway] = match state.gateways[gateway] {
             Gateway::Borrowed { version, seen } => {
-                let changes = net(&changes).into_iter().map(|c| self.written(c, &seen)).collect();
-                Gateway::Committed { version, changes, token }
+                Gateway::committed(&self.written(changes, &seen), version, token)
             }
-            _ => Gateway::CommittedFirst { changes: net(&changes), token },
+            _ => Gateway::CommittedFirst { changes, token },
         };
     }
 
     /// A COMMIT fails, and what it would have brought is written all the same.
     pub(crate) fn gateway_fail(state: &mut State, gateway: usize, transaction: usize) {
-        let changes = net(&state.choice(transaction));
+        let changes = state.choice(transaction);
         state.gateways[gateway] = match state.gateways[gateway] {
-            Gateway::Borrowed { version, .. } => Gateway::Committed { version, changes, token: 0 },
+            Gateway::Borrowed { version, .. } => Gateway::committed(&changes, version, 0),
             _ => Gateway::Done { token: 0 },
         };
     }
 
     pub(crate) fn gateway_write(state: &mut State, gateway: usize, row: usize) -> Option<()> {
-        let Gateway::Committed { version, mut changes, token } = state.gateways[gateway].clone() else {
+        let Gateway::Committed { mut writes, token } = state.gateways[gateway].clone() else {
             return None;
         };
-        let change = changes.remove(row);
-        let gone = places_of_row(change.id, change.before);
-        state.write(placed(repair(change.id, change.after, &gone, version)));
-        state.gateways[gateway] = if changes.is_empty() {
-            Gateway::Done { token }
-        } else {
-            Gateway::Committed { version, changes, token }
-        };
+        state.write(writes.remove(row));
+        state.gateways[gateway] =
+            if writes.is_empty() { Gateway::Done { token } } else { Gateway::Committed { writes, token } };
         Some(())
     }
 
-    /// What a gateway writes of a change: the image that it read back under the row's lock. Where that
-    /// rule is broken, what the client has last seen, with what the client has changed of it.
-    fn written(&self, change: SmallChange, seen: &Rows) -> SmallChange {
-        let (Some(before), Some(after), Some(seen)) =
-            (change.before, change.after, seen[change.id as usize - 1])
-        else {
-            return change;
-        };
+    /// The changes as the gateway plans them: with the images that it read back under the rows' locks. Where that
+    /// rule is broken, with what the client last saw, and what the client changed of it.
+    fn written(&self, changes: Vec<SmallChange>, seen: &Rows) -> Vec<SmallChange> {
         if !self.broken(Rule::GatewayWritesTheImageReadBack) {
-            return change;
+            return changes;
         }
-        let k = if before.k == after.k { seen.k } else { after.k };
-        let a = if before.a == after.a { seen.a } else { after.a };
-        SmallChange { after: Some(Small { k, a }), ..change }
+        let of_the_client = |change: SmallChange| {
+            let (Some(before), Some(after), Some(seen)) =
+                (change.before, change.after, seen[change.id as usize - 1])
+            else {
+                return change;
+            };
+            let k = if before.k == after.k { seen.k } else { after.k };
+            let a = if before.a == after.a { seen.a } else { after.a };
+            SmallChange { after: Some(Small { k, a }), ..change }
+        };
+        net(&changes).into_iter().map(of_the_client).collect()
     }
 
     /// Whether a client that shows its token reads something older than its own write from Cassandra.
@@ -112,7 +112,8 @@ impl Protocol {
             return false;
         }
         state.gateways.iter().filter_map(Gateway::token).any(|token| {
-            self.token_is_applied(state, token)
+            let applied = self.token_is_applied(state, token);
+            matches!(route(&switched(), facts(applied)), Route::Cassandra { .. })
                 && (1..=IDS).any(|id| {
                     let aside = state.put_aside().is_some_and(|of| of.id == id);
                     if aside && !self.broken(Rule::AsideIsReadFromMysql) {
@@ -134,6 +135,24 @@ impl Protocol {
     fn token_is_applied(&self, state: &State, token: u8) -> bool {
         let first = state.marks().find(|(_, transactions, ..)| *transactions >= token);
         self.broken(Rule::TokenIsApplied) || first.is_some_and(|(place, ..)| self.applied(state, place as u8))
+    }
+}
+
+/// The phase in which Cassandra serves every read that it can.
+fn switched() -> PhaseRecord {
+    PhaseRecord { phase: Phase::ReadSwitch, ..PhaseRecord::default() }
+}
+
+/// A read of a healthy Cassandra that MySQL does not validate.
+fn facts(applied: bool) -> ReadFacts {
+    ReadFacts { in_cohort: true, has_target: true, applied, healthy: true, sample: 1.0 }
+}
+
+impl Gateway {
+    /// The secondary writes that a transaction leaves to be made.
+    fn committed(changes: &[SmallChange], version: i16, token: u8) -> Self {
+        let writes = secondary_writes(changes, version).into_iter().map(placed).collect();
+        Self::Committed { writes, token }
     }
 }
 

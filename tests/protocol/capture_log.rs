@@ -1,0 +1,243 @@
+//! Capture's batches: the product's assembler reads the model's binlog.
+//!
+//! Each call is a capture that has just started: the assembler resumes from a watermark and reads the binlog from
+//! there. A capture that goes on publishes the same, because a batch depends on its last watermark and on the binlog
+//! only. A rule of capture is broken at the border: the watermark that the assembler resumes from is altered
+//! ([`Resume`]), or the versions of what it returns (`renumbered`).
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use tandem_binlog::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
+use tandem_model::{
+    BinlogPosition, Change, Gtid, GtidSet, PartialTransaction, Row, Value, Version, Watermark,
+};
+use tandem_protocol::assemble::{Assembler, AssemblerConfig};
+use tandem_wire::log::{OutRecord, Topics};
+use tandem_wire::{Images, ReadSchema, TableSchema};
+
+use crate::state::{Record, Transaction};
+use crate::table::{Small, SmallChange, definition, row};
+
+const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+const PREFIX: &str = "p";
+
+/// The watermark that capture resumes from: so many transactions are out, and so many rows of the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Resume {
+    pub(crate) transactions: u8,
+    pub(crate) partial: Option<u8>,
+    pub(crate) version: i16,
+}
+
+/// Where a batch ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum End {
+    /// After so many more rows, and after the end of the last row's transaction if `whole`.
+    Rows { rows: usize, whole: bool },
+    /// Without any change, with MySQL's clock if the binlog was read to its end.
+    Idle { clock: Option<i16> },
+}
+
+/// A batch and its watermark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub(crate) records: Vec<Record>,
+    pub(crate) transactions: u8,
+    pub(crate) partial: Option<u8>,
+    pub(crate) version: i16,
+}
+
+/// An exploration asks for the same batches millions of times.
+type Known = HashMap<(Vec<Transaction>, Resume, End), Published>;
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::new(Known::new());
+}
+
+/// What capture publishes next.
+pub(crate) fn publish(binlog: &[Transaction], from: Resume, end: End) -> Published {
+    KNOWN.with_borrow_mut(|known| {
+        let of = (binlog.to_vec(), from, end);
+        known.entry(of).or_insert_with_key(|(binlog, from, end)| assemble(binlog, *from, *end)).clone()
+    })
+}
+
+fn assemble(binlog: &[Transaction], from: Resume, end: End) -> Published {
+    let mut assembler = Assembler::resume(config(), &watermark(binlog, from));
+    let clock = match end {
+        End::Rows { rows, whole } => {
+            for event in events(binlog, from, rows, whole) {
+                assembler.on_event(event, 0).expect("the assembler takes every event of this binlog");
+            }
+            None
+        }
+        End::Idle { clock } => clock.map(i64::from),
+    };
+    let (batch, watermark) = assembler.take(clock);
+    let transactions = (0..=binlog.len() as u8)
+        .find(|&n| gtids(n) == watermark.gtid_set)
+        .expect("capture publishes transactions in the binlog's order");
+    let partial = watermark.partial.map(|partial| {
+        assert_eq!(partial.gtid, gtid(transactions + 1), "the partial transaction is the next one");
+        partial.rows as u8
+    });
+    let records = batch.records.iter().map(decoded).collect();
+    Published { records, transactions, partial, version: watermark.version.0 as i16 }
+}
+
+/// The events from the watermark `from` on, up to the end of a batch. MySQL sends a partial transaction again as a whole.
+fn events(binlog: &[Transaction], from: Resume, mut rows: usize, whole: bool) -> Vec<BinlogEvent> {
+    let mut events = Vec::new();
+    let mut out = from.partial.unwrap_or(0) as usize;
+    for (number, transaction) in binlog.iter().enumerate().skip(from.transactions as usize) {
+        if rows == 0 && out == 0 {
+            break;
+        }
+        let number = number as u8 + 1;
+        let commit_us = transaction.commit_us.into();
+        if transaction.ddl.is_some() {
+            events.push(BinlogEvent::Statement {
+                gtid: gtid(number),
+                commit_us,
+                database: "d".into(),
+                sql: "ALTER TABLE t …".into(),
+                kind: StatementKind::Alter,
+                tables: vec![definition().name.clone()],
+                position: position(number),
+            });
+            rows -= 1;
+            continue;
+        }
+        let last = transaction.changes.len().min(out + rows);
+        rows -= last - out;
+        events.push(BinlogEvent::Begin {
+            gtid: gtid(number),
+            commit_us,
+            server_id: 1,
+            by_gateway: false,
+            xa: None,
+        });
+        events.extend(row_events(&transaction.changes[..last], position(number).pos));
+        if last < transaction.changes.len() || rows == 0 && !whole {
+            break;
+        }
+        events.push(BinlogEvent::Commit { position: position(number) });
+        out = 0;
+    }
+    events
+}
+
+/// The rows events of changes. A delete and the insert of the same row under another primary key is one UPDATE in the
+/// binlog, unless the batch ends between them.
+fn row_events(mut changes: &[SmallChange], end: u64) -> Vec<BinlogEvent> {
+    let mut events = Vec::new();
+    while let [change, rest @ ..] = changes {
+        let moved = rest.first().filter(|next| {
+            change.after.is_none()
+                && next.before.is_none()
+                && change.id != next.id
+                && change.before == next.after
+        });
+        let image = |id, small: Option<Small>| small.map(|small| row(id, small));
+        let (kind, before, after) = match (change.before, moved) {
+            (before, Some(next)) => {
+                changes = &rest[1..];
+                (RowsKind::Update, image(change.id, before), image(next.id, next.after))
+            }
+            (before, None) => {
+                changes = rest;
+                let kind = match (before, change.after) {
+                    (None, _) => RowsKind::Write,
+                    (Some(_), Some(_)) => RowsKind::Update,
+                    (Some(_), None) => RowsKind::Delete,
+                };
+                (kind, image(change.id, before), image(change.id, change.after))
+            }
+        };
+        let mut images = Images::default();
+        for row in [before, after].into_iter().flatten() {
+            images.push(definition(), &row).expect("the row fits its table");
+        }
+        let table = Arc::clone(definition());
+        events.push(BinlogEvent::Rows(RowsEvent { table, kind, images, end, file: position(0).file }));
+    }
+    events
+}
+
+/// A record as the model keeps it.
+fn decoded(record: &OutRecord) -> Record {
+    static SCHEMA: OnceLock<ReadSchema> = OnceLock::new();
+    let schema = SCHEMA.get_or_init(|| {
+        let schema = TableSchema::new(Arc::clone(definition()), PREFIX);
+        ReadSchema::parse(schema.value_json()).expect("the schema is one of ours")
+    });
+    let version = record.version.expect("each record of capture has a version").0 as i16;
+    if *record.topic == Topics::new(PREFIX).ddl() {
+        return Record::Ddl { version };
+    }
+    let value = record.value.as_deref().expect("there are no tombstones");
+    let Change { before, after, .. } = schema.decode(value).expect("the record has this schema");
+    let small = |row: &Option<Row>| row.as_ref().map(|row| (int(&row[0]), small(row)));
+    let (before, after) = (small(&before), small(&after));
+    let id = before.or(after).expect("a change has an image").0.expect("a key is not NULL");
+    Record::Change { of: SmallChange { id, before: before.map(|b| b.1), after: after.map(|a| a.1) }, version }
+}
+
+fn small(row: &Row) -> Small {
+    Small { k: int(&row[1]).expect("k is not NULL"), a: int(&row[2]) }
+}
+
+fn int(value: &Value) -> Option<u8> {
+    match value {
+        Value::Null => None,
+        Value::Int(value) => Some(*value as u8),
+        _ => unreachable!("every column is an int"),
+    }
+}
+
+fn config() -> AssemblerConfig {
+    let topics = Topics::new(PREFIX);
+    AssemblerConfig {
+        tables: [definition().name.clone()].into(),
+        partitions: [(topics.changes(&definition().name), 1)].into(),
+        topics,
+        prefix: PREFIX.into(),
+        max_clock_ahead_us: i64::MAX,
+        prepared_bytes: 0,
+        tombstones: false,
+    }
+}
+
+fn watermark(binlog: &[Transaction], from: Resume) -> Watermark {
+    let captured = &binlog[..from.transactions as usize];
+    let partial =
+        from.partial.map(|rows| PartialTransaction { gtid: gtid(from.transactions + 1), rows: rows.into() });
+    Watermark {
+        source: "s".into(),
+        gtid_set: gtids(from.transactions),
+        position: position(from.transactions),
+        version: Version(from.version.into()),
+        offsets: BTreeMap::new(),
+        partial,
+        clock_us: captured.iter().map(|t| t.commit_us.into()).max().unwrap_or(0),
+    }
+}
+
+pub(crate) fn gtid(number: u8) -> Gtid {
+    format!("{SERVER}:{number}").parse().expect("a GTID")
+}
+
+/// The first so many transactions.
+pub(crate) fn gtids(transactions: u8) -> GtidSet {
+    match transactions {
+        0 => GtidSet::default(),
+        n => format!("{SERVER}:1-{n}").parse().expect("a GTID set"),
+    }
+}
+
+/// Where so many transactions end.
+pub(crate) fn position(transactions: u8) -> BinlogPosition {
+    BinlogPosition { file: "binlog.000001".into(), pos: transactions.into() }
+}
