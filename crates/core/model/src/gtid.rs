@@ -83,37 +83,49 @@ impl GtidSet {
         }
     }
 
-    /// Whether the transaction is in the set.
+    /// Whether the transaction is in the set. It takes time logarithmic in the intervals.
     pub fn contains(&self, gtid: &Gtid) -> bool {
-        self.intervals
-            .get(&gtid.origin)
-            .is_some_and(|runs| runs.iter().any(|&(a, b)| a <= gtid.number && gtid.number <= b))
+        self.intervals.get(&gtid.origin).is_some_and(|runs| {
+            let at = runs.partition_point(|&(_, b)| b < gtid.number);
+            runs.get(at).is_some_and(|&(a, _)| a <= gtid.number)
+        })
     }
 
-    /// Whether every transaction of `self` is in `other`.
+    /// Whether every transaction of `self` is in `other`. It takes time linear in the intervals of both.
     pub fn is_subset(&self, other: &Self) -> bool {
         self.intervals.iter().all(|(origin, runs)| {
-            other.intervals.get(origin).is_some_and(|theirs| {
-                runs.iter().all(|&(a, b)| theirs.iter().any(|&(c, d)| c <= a && b <= d))
+            let mut theirs = other.intervals.get(origin).map_or(&[][..], Vec::as_slice).iter().peekable();
+            runs.iter().all(|&(a, b)| {
+                while theirs.next_if(|&&(_, d)| d < b).is_some() {}
+                theirs.peek().is_some_and(|&&(c, _)| c <= a)
             })
         })
     }
 
-    /// The transactions in `self` that are not in `other`.
+    /// The transactions in `self` that are not in `other`. It takes time linear in the intervals of both.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         let mut out = Self::default();
         for (origin, runs) in &self.intervals {
-            let mut left = runs.clone();
-            for &(c, d) in other.intervals.get(origin).map_or(&[][..], Vec::as_slice) {
-                left = left
-                    .into_iter()
-                    .flat_map(|(a, b)| {
-                        let before = (a < c).then(|| (a, b.min(c - 1)));
-                        let after = (b > d).then(|| (a.max(d + 1), b));
-                        before.into_iter().chain(after)
-                    })
-                    .collect();
+            let mut theirs = other.intervals.get(origin).map_or(&[][..], Vec::as_slice).iter().peekable();
+            let mut left = Vec::new();
+            for &(a, b) in runs {
+                let mut from = a;
+                while theirs.next_if(|&&(_, d)| d < from).is_some() {}
+                // An interval of theirs that reaches beyond `b` may cover more of the runs behind it.
+                while let Some(&&(c, d)) = theirs.peek().filter(|&&&(c, _)| c <= b) {
+                    if from < c {
+                        left.push((from, c - 1));
+                    }
+                    from = d.saturating_add(1);
+                    if d > b {
+                        break;
+                    }
+                    theirs.next();
+                }
+                if from <= b {
+                    left.push((from, b));
+                }
             }
             if !left.is_empty() {
                 out.intervals.insert(origin.clone(), left);
