@@ -10,8 +10,8 @@
 //! - Every write carries its change's version as its timestamp, so batches can be replayed, in any order
 //!   and by several consumers at once, and Cassandra converges to the same state.
 //! - An offset is committed only after Cassandra has acknowledged everything below it.
-//! - A record that cannot be applied stops the role with its topic, partition and offset. It is
-//!   never skipped.
+//! - A record that cannot be decoded or mapped stops the role with its topic, partition and offset. A write that
+//!   Cassandra refuses stops it with the table and the reason. Neither is skipped.
 //! - Changes of one row within a batch are folded and written together. Batches are written one after the other.
 
 mod error;
