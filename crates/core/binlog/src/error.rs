@@ -1,6 +1,6 @@
 //! Why an event of the binlog cannot be decoded.
 
-use tandem_model::TableName;
+use tandem_model::{Disposition, TableName};
 
 /// An event that cannot be decoded or is not supported. Reading the same event again yields the same error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,4 +41,13 @@ pub enum DecodeError {
         /// The remedy.
         remedy: String,
     },
+}
+
+impl DecodeError {
+    /// What the caller does next. No event may be skipped, so each of these stops the reader.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Malformed { .. } | Self::Unsupported { .. } | Self::Table { .. } => Disposition::Stop,
+        }
+    }
 }

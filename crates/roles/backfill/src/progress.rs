@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
+use tandem_model::Disposition;
 use tandem_wire::WireError;
 use tandem_wire::control::{
     BackfillProgress, RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control,
@@ -19,6 +20,16 @@ pub enum ProgressError {
     /// A record of the topic is not a valid progress record.
     #[error("backfill progress in the control topic cannot be read: {0}")]
     Decode(#[from] WireError),
+}
+
+impl ProgressError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Consume(error) => error.retry(),
+            Self::Decode(error) => error.retry(),
+        }
+    }
 }
 
 /// The progress of the copies that count: those begun after the newest re-snapshot.

@@ -1,7 +1,7 @@
 //! Why capture stops.
 
 use tandem_kafka::{ConsumeError, PublishError};
-use tandem_model::GtidSet;
+use tandem_model::{Disposition, GtidSet};
 use tandem_mysql::{BinlogError, MysqlError};
 use tandem_protocol::assemble::AssembleError;
 use tandem_wire::WireError;
@@ -107,23 +107,49 @@ impl CaptureError {
         )
     }
 
-    /// Whether a restart from the last watermark may help.
-    pub fn is_transient(&self) -> bool {
+    /// What the caller does next. A retry restarts from the last watermark. Capture skips no change, so it
+    /// ends on one that is refused.
+    pub fn retry(&self) -> Disposition {
         match self {
-            Self::Binlog(error) => error.is_transient(),
-            Self::Mysql(error) => error.is_transient(),
-            Self::Publish(error) => error.is_retriable(),
-            Self::Consume(error) => error.is_retriable(),
-            Self::StreamEnded | Self::PreparedBefore { .. } => true,
-            Self::Assemble(_)
-            | Self::Checkpoint(_)
-            | Self::Lost { .. }
+            Self::Binlog(error) => error.retry(),
+            Self::Mysql(error) => error.retry(),
+            Self::Publish(error) => error.retry(),
+            Self::Consume(error) => error.retry(),
+            Self::Assemble(error) => error.retry(),
+            Self::Checkpoint(error) => error.retry(),
+            Self::StreamEnded | Self::PreparedBefore { .. } => Disposition::Retry,
+            Self::Lost { .. }
             | Self::TablesChangedInPartial
             | Self::LogGap { .. }
             | Self::NoLog
             | Self::StillCaptured
             | Self::Repartitioned { .. }
-            | Self::ClockAhead { .. } => false,
+            | Self::ClockAhead { .. } => Disposition::Stop,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_follows() {
+        use Disposition::{Refuse, Retry, Stop};
+        let cases: [(CaptureError, Disposition); 10] = [
+            (BinlogError::Silent { seconds: 9 }.into(), Retry),
+            (BinlogError::Purged { message: String::new() }.into(), Stop),
+            (MysqlError::Unreachable { address: "h".into(), cause: "refused".into() }.into(), Retry),
+            (PublishError::Failed("timed out".into()).into(), Retry),
+            (ConsumeError::StoreEnded.into(), Stop),
+            (WireError::Truncated.into(), Refuse),
+            (CaptureError::StreamEnded, Retry),
+            (CaptureError::PreparedBefore { count: 1 }, Retry),
+            (CaptureError::LogGap { topic: "t".into() }, Stop),
+            (CaptureError::ClockAhead { ahead_s: 99 }, Stop),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.retry(), expected, "{error:?}");
         }
     }
 }

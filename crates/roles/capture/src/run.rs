@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tandem_binlog::BinlogEvent;
 use tandem_kafka::{Admin, KafkaConfig, SchemaStore, TransactionalPublisher, read_last};
-use tandem_model::{BinlogPosition, Gtid, GtidSet, Op, TableName, Version, Watermark};
+use tandem_model::{BinlogPosition, Disposition, Gtid, GtidSet, Op, TableName, Version, Watermark};
 use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_protocol::assemble::{Assembler, AssemblerConfig, Batch};
 use tandem_protocol::mint::Minter;
@@ -105,8 +105,9 @@ impl Capture {
                     displaced = Some(by);
                 }
                 Err(Ended::Failed(error)) => {
-                    if !error.is_transient() {
-                        return Err(error);
+                    match error.retry() {
+                        Disposition::Retry => {}
+                        Disposition::Stop | Disposition::Refuse => return Err(error),
                     }
                     if self.metrics.watermarks.get() > before {
                         pause = BACKOFF.0;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
+use tandem_model::Disposition;
 use tandem_protocol::rollout::{Policy, Serving};
 
 use crate::api::auth::Token;
 use crate::measure::counters::MetricNames;
 use crate::measure::log_state::MappedTable;
+use crate::measure::log_watch::LogError;
 use crate::metrics::Metrics;
 
 /// The settings of a controller.
@@ -45,7 +47,21 @@ pub enum ControllerError {
     Serve(std::io::Error),
     /// The log cannot be read.
     #[error("the controller cannot read the log: {0}")]
-    Log(String),
+    Log(#[from] LogError),
+}
+
+impl ControllerError {
+    /// What the caller does next. A retry waits for leadership again.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Consume(error) => error.retry(),
+            // Another controller may take over while this one starts.
+            Self::Publish(PublishError::Fenced { .. }) => Disposition::Retry,
+            Self::Publish(error) => error.retry(),
+            Self::Serve(_) => Disposition::Stop,
+            Self::Log(error) => error.retry(),
+        }
+    }
 }
 
 /// A controller, active or standby.
@@ -58,4 +74,27 @@ pub struct Controller {
     pub config: ControllerConfig,
     /// The controller's metrics.
     pub metrics: Metrics,
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_wire::WireError;
+
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_follows() {
+        let decode = LogError::Decode { topic: "control".into(), source: WireError::Truncated };
+        let cases: [(ControllerError, Disposition); 6] = [
+            (ConsumeError::Closed.into(), Disposition::Retry),
+            (ConsumeError::NoTopic("audit".into()).into(), Disposition::Stop),
+            (PublishError::Fenced { id: "controller".into() }.into(), Disposition::Retry),
+            (PublishError::Config("no".into()).into(), Disposition::Stop),
+            (LogError::Late("control".into()).into(), Disposition::Retry),
+            (decode.into(), Disposition::Refuse),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.retry(), expected, "{error:?}");
+        }
+    }
 }

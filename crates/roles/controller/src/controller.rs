@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tandem_kafka::{GroupConsumer, TransactionalPublisher};
-use tandem_model::PhaseRecord;
+use tandem_model::{Disposition, PhaseRecord};
 use tandem_protocol::rollout::Measurements;
 use tandem_runtime::now_us;
 use tandem_wire::log::Topics;
@@ -24,7 +24,7 @@ use crate::api::server::{Api, serve};
 use crate::config::{Controller, ControllerError};
 use crate::lead::active::{Active, Round};
 use crate::lead::leadership::Leadership;
-use crate::lead::outcome::{Ended, Failure};
+use crate::lead::outcome::Ended;
 use crate::measure::log_watch::LogWatch;
 use crate::measure::window::Window;
 use crate::order::{Command, Refusal, View};
@@ -67,10 +67,10 @@ impl Controller {
             match term {
                 Ok(Ended::Stopped) => break Ok(()),
                 Ok(Ended::Lost | Ended::Fenced) => {}
-                Err(Failure { error, retriable: true }) => {
-                    tracing::warn!(%error, "the controller failed on Kafka: retrying");
-                }
-                Err(Failure { error, retriable: false }) => break Err(error),
+                Err(error) => match error.retry() {
+                    Disposition::Retry => tracing::warn!(%error, "the controller failed on Kafka: retrying"),
+                    Disposition::Stop | Disposition::Refuse => break Err(error),
+                },
             }
             self.stand_by(&views);
             tokio::select! {
@@ -94,7 +94,7 @@ impl Controller {
         orders: &mut mpsc::Receiver<Command>,
         views: &watch::Sender<View>,
         stop: &CancellationToken,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<Ended, ControllerError> {
         let topics = Topics::new(&self.kafka.prefix);
         let mut leadership = Leadership {
             consumer: GroupConsumer::start(&self.kafka, &topics.controller_group(), &[topics.audit()])
@@ -130,13 +130,13 @@ impl Controller {
         orders: &mut mpsc::Receiver<Command>,
         views: &watch::Sender<View>,
         stop: &CancellationToken,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<Ended, ControllerError> {
         let topics = Topics::new(&self.kafka.prefix);
         let id = topics.controller_transactional_id();
         let begun = async {
             let publisher = TransactionalPublisher::start(&self.kafka, &id).await?;
             let log = LogWatch::start(&self.kafka, &self.tables).await?;
-            Ok::<_, Failure>((publisher, log))
+            Ok::<_, ControllerError>((publisher, log))
         };
         let (publisher, log) = tokio::select! {
             begun = begun => begun?,

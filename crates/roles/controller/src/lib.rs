@@ -25,4 +25,5 @@ pub use api::auth::{Scope, Token};
 pub use config::{Controller, ControllerConfig, ControllerError};
 pub use measure::counters::MetricNames;
 pub use measure::log_state::MappedTable;
+pub use measure::log_watch::LogError;
 pub use metrics::Metrics;

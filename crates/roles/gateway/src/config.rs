@@ -6,7 +6,7 @@ use std::time::Duration;
 use tandem_cassandra::Target;
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_mapping::TablePlan;
-use tandem_model::TableName;
+use tandem_model::{Disposition, TableName};
 use tandem_mysql::{ClientPool, Mysql, MysqlError};
 use tandem_watermarks::WatermarkError;
 use tandem_wire::WireError;
@@ -86,4 +86,18 @@ pub enum GatewayError {
     NoSuchEntity(String),
     #[error("serving stopped: {0}")]
     Serve(#[from] std::io::Error),
+}
+
+impl GatewayError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Control(error) | Self::Consume(error) => error.retry(),
+            Self::Watermark(error) => error.retry(),
+            Self::Publish(error) => error.retry(),
+            Self::Mysql(error) => error.retry(),
+            Self::Wire(error) => error.retry(),
+            Self::SameName(_) | Self::NoSuchEntity(_) | Self::Serve(_) => Disposition::Stop,
+        }
+    }
 }

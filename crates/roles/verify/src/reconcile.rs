@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_kafka::{GroupConsumer, KafkaConfig, Producer};
-use tandem_model::Version;
+use tandem_model::{Disposition, Version};
 use tandem_protocol::row_check::repair;
 use tandem_row_check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect, mismatch_record};
 use tandem_runtime::now_us;
@@ -213,13 +213,15 @@ impl Default for Backoff {
 impl Backoff {
     /// Pauses after a transient error. Returns any other error.
     async fn after(&mut self, error: CheckError) -> Result<(), CheckError> {
-        if !error.is_transient() {
-            return Err(error);
+        match error.retry() {
+            Disposition::Retry => {
+                tracing::warn!(%error, "the repair is retried");
+                tokio::time::sleep(self.0).await;
+                self.0 = (self.0 * 2).min(BACKOFF.1);
+                Ok(())
+            }
+            Disposition::Stop | Disposition::Refuse => Err(error),
         }
-        tracing::warn!(%error, "the repair is retried");
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(BACKOFF.1);
-        Ok(())
     }
 }
 

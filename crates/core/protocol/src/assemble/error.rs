@@ -1,6 +1,6 @@
 //! Why binlog events cannot be turned into records.
 
-use tandem_model::{BinlogPosition, Gtid, TableName};
+use tandem_model::{BinlogPosition, Disposition, Gtid, TableName};
 use tandem_wire::WireError;
 
 /// Why capture cannot continue at a binlog position.
@@ -85,4 +85,19 @@ pub enum AssembleError {
         "unexpected event at {0}: a row or an end of a transaction outside of one, or a transaction inside one"
     )]
     OutOfOrder(BinlogPosition),
+}
+
+impl AssembleError {
+    /// What the caller does next. None of these is retried.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Encode { source, .. } => source.retry(),
+            Self::TableGone { .. }
+            | Self::NoPrimaryKey { .. }
+            | Self::ClockAhead { .. }
+            | Self::PartialMissing { .. }
+            | Self::NotPrepared { .. }
+            | Self::OutOfOrder(_) => Disposition::Stop,
+        }
+    }
 }
