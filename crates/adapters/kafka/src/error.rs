@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
-use tandem_model::Disposition;
+use tandem_model::{Disposition, FollowUp, Remedy};
 use tandem_wire::WireError;
 
 /// An error of the caller.
@@ -50,9 +50,7 @@ pub enum ConsumeError {
     /// Retention deleted records before they were read.
     #[error(
         "the log no longer holds the records to read next ({0}): they were deleted by retention before they were read. \
-         Keep records longer (kafka.retention_hours). Processes that only follow the log (verify, a gateway) need a restart. \
-         A group such as apply's has missed changes, so every table must be copied again: stop capture, order `tandem resnapshot`, and set the \
-         group's offset there to the earliest record (kafka-consumer-groups --reset-offsets)"
+         A group such as apply's has missed changes, so every table must be copied again"
     )]
     OffsetOutOfRange(String),
     /// A request failed.
@@ -185,6 +183,38 @@ impl ConsumeError {
             | Self::Registry { .. }
             | Self::LostSchemas { .. }
             | Self::StoreEnded => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::OffsetOutOfRange(_) => Some(
+                Remedy::new("for a consumer group such as apply's: stop capture")
+                    .then(FollowUp::Resnapshot)
+                    .afterwards(
+                        "set the group's offset there to the earliest record (kafka-consumer-groups \
+                         --reset-offsets), and keep records longer (kafka.retention_hours)",
+                    )
+                    .or("for a process that only follows the log (verify, a gateway): start it again"),
+            ),
+            Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Config(_)
+            | Self::NoTopic(_)
+            | Self::CreateTopic { .. }
+            | Self::Request { .. }
+            | Self::BadVersion { .. }
+            | Self::UnknownSchema { .. }
+            | Self::SchemaCollision { .. }
+            | Self::IncompatibleSchema { .. }
+            | Self::Registry { .. }
+            | Self::RegistryUnreachable { .. }
+            | Self::LostSchemas { .. }
+            | Self::Schema { .. }
+            | Self::Publish(_)
+            | Self::StoreEnded
+            | Self::Closed => None,
         }
     }
 

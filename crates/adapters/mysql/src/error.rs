@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mysql_async::{DriverError, Error, IoError, ServerError};
 use tandem_binlog::DecodeError;
-use tandem_model::{Disposition, TableName};
+use tandem_model::{Disposition, FollowUp, Remedy, TableName};
 
 /// A connection or a query failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -228,8 +228,7 @@ pub enum BinlogError {
     /// The server has purged transactions that are not in the requested set.
     #[error(
         "the server has purged binlogs that are still needed: {message}; what they held cannot be captured any \
-         more. `tandem resnapshot` lets the log go on behind them and has every table copied anew; keep binlogs longer \
-         (SET PERSIST binlog_expire_logs_seconds = 604800)"
+         more"
     )]
     Purged {
         /// The server's message.
@@ -269,6 +268,18 @@ impl BinlogError {
             Self::Decode(error) => error.retry(),
             Self::Silent { .. } | Self::Ended { .. } => Disposition::Retry,
             Self::Purged { .. } | Self::ServerIdClash { .. } => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Decode(error) => error.remedy(),
+            Self::Purged { .. } => Some(
+                Remedy::from(FollowUp::Resnapshot)
+                    .afterwards("keep binlogs longer (SET PERSIST binlog_expire_logs_seconds = 604800)"),
+            ),
+            Self::Mysql(_) | Self::ServerIdClash { .. } | Self::Silent { .. } | Self::Ended { .. } => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tandem_cassandra::WriteError;
 use tandem_kafka::ConsumeError;
 use tandem_mapping::{PlanError, RowError};
-use tandem_model::{Disposition, TableName};
+use tandem_model::{Disposition, Remedy, TableName};
 use tandem_wire::WireError;
 
 /// Why apply stopped.
@@ -57,6 +57,15 @@ impl ApplyError {
             Self::Row(error) => error.retry(),
             Self::NotMapped { .. } => Disposition::Stop,
             Self::At { source, .. } => source.retry(),
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::At { source, .. } => source.remedy(),
+            Self::Write(_) | Self::Wire(_) | Self::Plan(_) | Self::Row(_) | Self::NotMapped { .. } => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
-use tandem_model::Disposition;
+use tandem_model::{Disposition, Remedy};
 use tandem_wire::WireError;
 use tandem_wire::control::{
     BackfillProgress, RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control,
@@ -28,6 +28,14 @@ impl ProgressError {
         match self {
             Self::Consume(error) => error.retry(),
             Self::Decode(error) => error.retry(),
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::Decode(_) => None,
         }
     }
 }

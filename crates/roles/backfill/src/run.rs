@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, Producer, PublishError, SchemaStore};
-use tandem_model::{Change, Disposition, Op, SourceInfo, TableDef, Value, Version};
+use tandem_model::{Change, Disposition, Op, Remedy, SourceInfo, TableDef, Value, Version};
 use tandem_mysql::{Mysql, MysqlError, Reader};
 use tandem_runtime::now_us;
 use tandem_watermarks::{WatermarkError, Watermarks};
@@ -73,6 +73,16 @@ impl BackfillError {
             Self::Consume(error) => error.retry(),
             Self::Progress(error) => error.retry(),
             Self::Encode { source, .. } => source.retry(),
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Watermark(error) => error.remedy(),
+            Self::Consume(error) => error.remedy(),
+            Self::Progress(error) => error.remedy(),
+            Self::Mysql(_) | Self::Publish(_) | Self::Encode { .. } => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Why capture stops.
 
 use tandem_kafka::{ConsumeError, PublishError};
-use tandem_model::{Disposition, GtidSet};
+use tandem_model::{Disposition, FollowUp, GtidSet, Remedy};
 use tandem_mysql::{BinlogError, MysqlError};
 use tandem_protocol::assemble::AssembleError;
 use tandem_wire::WireError;
@@ -30,8 +30,7 @@ pub enum CaptureError {
     /// The server lacks transactions that were already published.
     #[error(
         "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
-         them. Point mysql.url at a server that has them; if there is none, `tandem resnapshot` continues the log \
-         without them and copies and verifies every table again"
+         them"
     )]
     Lost {
         /// The missing transactions.
@@ -58,15 +57,14 @@ pub enum CaptureError {
     /// A table was removed from the mapping and is mapped again.
     #[error(
         "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
-         taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
-         or copy every table again (`tandem resnapshot`)"
+         taken out of tandem.toml and put back, and what changed in between is not on the log"
     )]
     LogGap {
         /// The change topic.
         topic: String,
     },
     /// A re-snapshot was ordered before anything was captured.
-    #[error("there is no log under this kafka.prefix yet, so it has no gap: `tandem run` begins one")]
+    #[error("there is no log under this kafka.prefix yet, so it has no gap")]
     NoLog,
     /// A re-snapshot was ordered while another capture publishes.
     #[error(
@@ -125,6 +123,35 @@ impl CaptureError {
             | Self::StillCaptured
             | Self::Repartitioned { .. }
             | Self::ClockAhead { .. } => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Binlog(error) => error.remedy(),
+            Self::Consume(error) => error.remedy(),
+            Self::Assemble(error) => error.remedy(),
+            Self::Lost { .. } => Some(
+                Remedy::new(
+                    "point mysql.url at a server that has them; if there is none, go on without them",
+                )
+                .then(FollowUp::Resnapshot)
+                .afterwards("verify every table"),
+            ),
+            Self::LogGap { .. } => {
+                Some(Remedy::from(FollowUp::Resnapshot).or("take the table out of tandem.toml again"))
+            }
+            Self::NoLog => Some(FollowUp::Run.into()),
+            Self::Mysql(_)
+            | Self::Publish(_)
+            | Self::Checkpoint(_)
+            | Self::StreamEnded
+            | Self::PreparedBefore { .. }
+            | Self::TablesChangedInPartial
+            | Self::StillCaptured
+            | Self::Repartitioned { .. }
+            | Self::ClockAhead { .. } => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
-use tandem_model::Disposition;
+use tandem_model::{Disposition, Remedy};
 use tandem_protocol::rollout::{Policy, Serving};
 
 use crate::api::auth::Token;
@@ -60,6 +60,15 @@ impl ControllerError {
             Self::Publish(error) => error.retry(),
             Self::Serve(_) => Disposition::Stop,
             Self::Log(error) => error.retry(),
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::Log(error) => error.remedy(),
+            Self::Publish(_) | Self::Serve(_) => None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tandem_cassandra::Target;
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_mapping::TablePlan;
-use tandem_model::{Disposition, TableName};
+use tandem_model::{Disposition, Remedy, TableName};
 use tandem_mysql::{ClientPool, Mysql, MysqlError};
 use tandem_watermarks::WatermarkError;
 use tandem_wire::WireError;
@@ -98,6 +98,20 @@ impl GatewayError {
             Self::Mysql(error) => error.retry(),
             Self::Wire(error) => error.retry(),
             Self::SameName(_) | Self::NoSuchEntity(_) | Self::Serve(_) => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Control(error) | Self::Consume(error) => error.remedy(),
+            Self::Watermark(error) => error.remedy(),
+            Self::Publish(_)
+            | Self::Mysql(_)
+            | Self::Wire(_)
+            | Self::SameName(_)
+            | Self::NoSuchEntity(_)
+            | Self::Serve(_) => None,
         }
     }
 }

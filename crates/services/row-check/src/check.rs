@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tandem_cassandra::{ReadError, Target, WriteError};
 use tandem_kafka::ConsumeError;
 use tandem_mapping::{RowError, TablePlan, differences};
-use tandem_model::{Cell, Disposition, Row, TableDef, TargetKey, Value, Watermark};
+use tandem_model::{Cell, Disposition, Remedy, Row, TableDef, TargetKey, Value, Watermark};
 use tandem_mysql::{Mysql, MysqlError, Reader};
 use tandem_protocol::row_check::{TargetDifference, Verdict, judge};
 use tandem_watermarks::{Applied, WatermarkError, Watermarks};
@@ -58,6 +58,22 @@ impl CheckError {
             Self::Wire(error) => error.retry(),
             Self::Publish(error) => error.retry(),
             Self::NotBackfilled(_) => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Watermark(error) => error.remedy(),
+            Self::Consume(error) => error.remedy(),
+            Self::Tracker(error) => error.remedy(),
+            Self::Mysql(_)
+            | Self::Read(_)
+            | Self::Write(_)
+            | Self::Row(_)
+            | Self::Wire(_)
+            | Self::Publish(_)
+            | Self::NotBackfilled(_) => None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, TailReader};
-use tandem_model::{Disposition, Version, Watermark};
+use tandem_model::{Disposition, Remedy, Version, Watermark};
 use tandem_protocol::watermark::reached;
 use tandem_wire::log::InRecord;
 use tokio::sync::{mpsc, watch};
@@ -34,6 +34,11 @@ impl TrackerError {
     /// A tracker that has stopped does not start again, even where another attempt to read would succeed.
     pub fn retry(&self) -> Disposition {
         Disposition::Stop
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        self.0.remedy()
     }
 }
 

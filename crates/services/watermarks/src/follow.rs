@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, TailReader, read_last};
-use tandem_model::{BinlogPosition, Disposition, GtidSet, Version, Watermark};
+use tandem_model::{BinlogPosition, Disposition, GtidSet, Remedy, Version, Watermark};
 use tandem_mysql::{MysqlError, Reader};
 use tandem_protocol::watermark::{covers, newest_borrowable};
 use tandem_wire::log::Topics;
@@ -52,6 +52,14 @@ impl WatermarkError {
             Self::Late { .. } => Disposition::Retry,
             // Every later watermark is behind the bad record, and nothing starts the task again.
             Self::Decode(_) | Self::Ended => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::Decode(_) | Self::Mysql(_) | Self::Late { .. } | Self::Ended => None,
         }
     }
 }

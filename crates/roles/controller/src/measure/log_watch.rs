@@ -6,7 +6,7 @@ use tandem_kafka::{
     Admin, ConsumeError, GroupOffsets, KafkaConfig, PartitionLag, TailReader, oldest_record, partition_lags,
     read_last,
 };
-use tandem_model::{Disposition, PhaseRecord};
+use tandem_model::{Disposition, PhaseRecord, Remedy};
 use tandem_wire::WireError;
 use tandem_wire::log::Topics;
 use tokio::time::Instant;
@@ -45,6 +45,14 @@ impl LogError {
             Self::Consume(error) => error.retry(),
             Self::Decode { source, .. } => source.retry(),
             Self::Late(_) => Disposition::Retry,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::Decode { .. } | Self::Late(_) => None,
         }
     }
 }
