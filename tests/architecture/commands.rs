@@ -3,8 +3,8 @@
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
 /// The folders of the libraries, which do not know how the binary calls its commands.
-pub(crate) const LIBRARIES: [&str; 4] =
-    ["crates/core/", "crates/adapters/", "crates/services/", "crates/roles/"];
+pub(crate) const LIBRARIES: [&str; 5] =
+    ["crates/base/", "crates/core/", "crates/adapters/", "crates/services/", "crates/roles/"];
 
 /// Only the binary knows its commands. A library's message that names one in backticks would be wrong as soon as the
 /// command is renamed. Libraries give remedies as data (`tandem_model::Remedy`) instead.

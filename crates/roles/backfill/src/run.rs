@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, Producer, PublishError, SchemaStore};
 use tandem_model::{Change, Disposition, Op, Remedy, SourceInfo, TableDef, Value, Version};
 use tandem_mysql::{Mysql, MysqlError, Reader};
-use tandem_runtime::now_us;
+use tandem_runtime::{Backoff, now_us};
 use tandem_watermarks::{WatermarkError, Watermarks};
 use tandem_wire::control::{BackfillProgress, Resnapshot};
 use tandem_wire::fingerprint;
@@ -139,18 +139,17 @@ impl Backfill {
 
     /// Copies every table, and retries transient errors until all are copied.
     async fn retry_until_copied(&self) -> Result<(), BackfillError> {
-        let mut pause = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             let chunks = self.metrics.chunks.get();
             let Err(error) = self.all_tables().await else { return Ok(()) };
             match error.retry() {
                 Disposition::Retry => {
                     if self.metrics.chunks.get() > chunks {
-                        pause = BACKOFF.0;
+                        backoff.reset();
                     }
                     tracing::warn!(%error, "the backfill pauses and continues from its last chunk");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
+                    backoff.pause().await;
                 }
                 Disposition::Stop | Disposition::Refuse => return Err(error),
             }

@@ -14,7 +14,7 @@ use axum::serve::Listener;
 use tandem_kafka::{GroupConsumer, TransactionalPublisher};
 use tandem_model::{Disposition, PhaseRecord};
 use tandem_protocol::rollout::Measurements;
-use tandem_runtime::now_us;
+use tandem_runtime::{Backoff, now_us};
 use tandem_wire::log::Topics;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ use crate::order::{Command, Refusal, View};
 
 /// How often leadership is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// The pause before a retry after Kafka failed.
+/// The longest pause before a retry after Kafka failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Queued orders at most.
 const MAX_ORDERS: usize = 16;
@@ -58,6 +58,7 @@ impl Controller {
                 let _ = failing.send(error).await;
             }
         });
+        let mut backoff = Backoff::new(RETRY_PAUSE, RETRY_PAUSE);
         let outcome = loop {
             let term = tokio::select! {
                 term = self.term(&mut orders, &views, &stop) => term,
@@ -75,7 +76,7 @@ impl Controller {
             self.stand_by(&views);
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
-                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                () = backoff.pause() => {}
             }
         };
         self.stand_by(&views);
