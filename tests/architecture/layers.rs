@@ -11,6 +11,8 @@ use crate::packages::Package;
 enum Layer {
     /// `crates/core/*`: pure decisions and formats.
     Core,
+    /// `crates/base/*`: helpers of every loop, which know nothing of Tandem.
+    Base,
     /// `crates/adapters/*`: one driver each.
     Adapter,
     /// `crates/services/*`: what several roles share and needs more than one adapter.
@@ -36,6 +38,7 @@ fn layer(package: &Package) -> Option<Layer> {
         _ => {}
     }
     match folder.strip_prefix("crates/")?.split_once('/')?.0 {
+        "base" => Some(Layer::Base),
         "core" => Some(Layer::Core),
         "adapters" => Some(Layer::Adapter),
         "services" => Some(Layer::Service),
@@ -55,13 +58,12 @@ const CORE: [(&str, &[&str]); 5] = [
     ("tandem-protocol", &["tandem-model", "tandem-wire", "tandem-binlog", "tandem-mapping"]),
 ];
 
-/// The services, each with those that it may use. Pauses and the clock come first; the row check reads behind a
-/// watermark. What HTTP APIs share needs none of the others.
-const SERVICES: [(&str, &[&str]); 4] = [
-    ("tandem-runtime", &[]),
+/// The services, each with those that it may use. The row check reads behind a watermark. What HTTP APIs share needs
+/// none of the others.
+const SERVICES: [(&str, &[&str]); 3] = [
     ("tandem-http-api", &[]),
-    ("tandem-watermarks", &["tandem-runtime"]),
-    ("tandem-row-check", &["tandem-runtime", "tandem-watermarks"]),
+    ("tandem-watermarks", &[]),
+    ("tandem-row-check", &["tandem-watermarks"]),
 ];
 
 /// A package is called `tandem-` and the name of its folder, so that a path in an error message or a dependency
@@ -110,11 +112,12 @@ fn reason_against(
     (to, to_layer): (&Package, Layer),
     kind: DependencyKind,
 ) -> Option<&'static str> {
-    use Layer::{Adapter, Binary, Core, Dev, Model, Role, Service, Tests};
+    use Layer::{Adapter, Base, Binary, Core, Dev, Model, Role, Service, Tests};
     let forbidden = match (from_layer, to_layer) {
         (Core, Core) => return reason_against_order(&CORE, from, to),
         (Service, Service) => return reason_against_order(&SERVICES, from, to),
         (Adapter | Service | Role | Binary | Model, Core)
+        | (Adapter | Service | Role | Binary, Base)
         | (Service | Role | Binary, Adapter)
         | (Role | Binary, Service)
         | (Binary, Role)
@@ -125,7 +128,8 @@ fn reason_against(
         (Tests, _) => "the checker shares no code with what it judges",
         (Core, _) => "core depends on core only: its decisions run in tests and in the model as they are",
         (Adapter, Adapter) => "an adapter knows one driver: what needs two belongs into a service",
-        (Adapter, _) => "adapters depend on core only",
+        (Base, _) => "base is below everything: what knows Tandem belongs into another layer",
+        (Adapter, _) => "adapters depend on core and base only",
         (Service, Role) => "services are below the roles that share them",
         (Role, Role) => "roles share services, the log and Cassandra, never code of each other",
         (Dev, _) => "what developers run shares no code with the product that it measures or compares",
@@ -163,7 +167,8 @@ mod tests {
             ),
             package("crates/adapters/mysql", &["tandem-binlog", "tandem-model"]),
             package("crates/adapters/kafka", &["tandem-wire"]),
-            package("crates/adapters/cassandra", &["tandem-model"]),
+            package("crates/base/runtime", &["tokio"]),
+            package("crates/adapters/cassandra", &["tandem-model", "tandem-runtime"]),
             package("crates/services/watermarks", &["tandem-mysql", "tandem-kafka", "tandem-wire"]),
             package("crates/services/row-check", &["tandem-watermarks", "tandem-protocol"]),
             package("crates/roles/gateway", &["tandem-row-check", "tandem-cassandra", "tandem-protocol"]),
@@ -227,6 +232,18 @@ mod tests {
         refused(
             package("crates/adapters/mysql", &["tandem-kafka"]),
             "tandem-mysql depends on tandem-kafka: an adapter knows one driver",
+        );
+    }
+
+    #[test]
+    fn base_is_below_everything_and_not_for_core() {
+        refused(
+            package("crates/base/runtime", &["tandem-model"]),
+            "tandem-runtime depends on tandem-model: base is below everything",
+        );
+        refused(
+            package("crates/core/model", &["tandem-runtime"]),
+            "tandem-model depends on tandem-runtime: core depends on core only",
         );
     }
 

@@ -4,6 +4,7 @@
 //! tests beside each rule show that it fails where it should.
 
 mod circles;
+mod commands;
 mod drivers;
 mod layers;
 mod names;
@@ -50,6 +51,24 @@ fn core_names_no_io_clock_randomness_or_environment() {
     for package in workspace.packages.iter().filter(|p| p.folder.starts_with("crates/core/")) {
         for root in package.roots.iter().filter(|r| r.is_library) {
             violations.extend(purity::impure_names(&workspace.parse(&root.file)));
+        }
+    }
+    assert_none(&violations);
+}
+
+#[test]
+fn only_the_binary_names_its_commands() {
+    let workspace = Workspace::load();
+    let is_library = |folder: &str| commands::LIBRARIES.iter().any(|library| folder.starts_with(library));
+    let mut violations = Vec::new();
+    for package in workspace.packages.iter().filter(|p| is_library(&p.folder)) {
+        for root in package.roots.iter().filter(|r| r.is_library) {
+            let modules = workspace.parse(&root.file).modules;
+            // A module inside another file is read with that file.
+            for (_, module) in modules.iter().enumerate().filter(|(index, module)| module.holder == *index) {
+                let text = workspace.read(&module.file);
+                violations.extend(commands::named_commands(&module.file.display().to_string(), &text));
+            }
         }
     }
     assert_none(&violations);

@@ -72,6 +72,11 @@ impl Workspace {
         Self { packages, root: root.to_path_buf() }
     }
 
+    /// The text of a file, relative to the workspace.
+    pub(crate) fn read(&self, file: &Path) -> String {
+        std::fs::read_to_string(self.root.join(file)).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    }
+
     /// Parses the crate whose root is `file`, relative to the workspace.
     pub(crate) fn parse(&self, file: &Path) -> Crate {
         Crate::parse(file, &|path| std::fs::read_to_string(self.root.join(path)).ok())

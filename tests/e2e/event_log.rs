@@ -11,7 +11,7 @@ use tandem_kafka::{
     SchemaStore, TailReader, TopicSpec, TransactionalPublisher, oldest_record, read_all, read_last,
     topic_specs,
 };
-use tandem_model::{ColumnDef, TableDef, TableName, Version};
+use tandem_model::{ColumnDef, Disposition, TableDef, TableName, Version};
 use tandem_wire::TableSchema;
 use tandem_wire::log::{InRecord, OutRecord, Topics};
 
@@ -110,13 +110,16 @@ async fn a_transaction_is_visible_whole_or_never() {
     let batch = (0..100).map(|i| record(&topic, i % 2, &format!("aborted {i}"))).collect();
     let error = publisher.publish(batch, |_| Err("no watermark".into())).await.unwrap_err();
     assert!(matches!(&error, PublishError::Finish(e) if e.to_string() == "no watermark"), "{error}");
-    assert!(!error.is_retriable());
+    assert_eq!(error.retry(), Disposition::Stop);
 
     // Too large for any topic: refused by the client, and the transaction with it.
     let mut huge = record(&topic, 0, "huge");
     huge.value = Some(vec![0; 70 << 20]);
     let error = publisher.publish(vec![record(&topic, 0, "with a huge one"), huge], |_| Ok(vec![])).await;
-    assert!(matches!(error, Err(PublishError::Aborted { retriable: false, .. })), "{error:?}");
+    assert!(
+        matches!(error, Err(PublishError::Aborted { retry: Disposition::Stop | Disposition::Refuse, .. })),
+        "{error:?}"
+    );
 
     // The publisher goes on, and offsets go on behind the aborted records.
     let ends = publisher.publish(vec![record(&topic, 0, "after")], |_| Ok(vec![])).await.unwrap();
@@ -165,7 +168,7 @@ async fn a_new_publisher_fences_the_old_one() {
     let new = TransactionalPublisher::start(&config, &config.prefix).await.unwrap();
     let error = old.publish(vec![record(&topic, 0, "too late")], |_| Ok(vec![])).await.unwrap_err();
     assert!(matches!(error, PublishError::Fenced { .. }), "{error}");
-    assert!(!error.is_retriable());
+    assert_eq!(error.retry(), Disposition::Stop);
     let error = old.publish(vec![record(&topic, 0, "too late")], |_| Ok(vec![])).await.unwrap_err();
     assert!(matches!(error, PublishError::Fenced { .. }), "{error}");
     new.publish(vec![record(&topic, 0, "new")], |_| Ok(vec![])).await.unwrap();
@@ -502,7 +505,7 @@ async fn a_group_without_offsets_does_not_skip_deleted_records() {
     let error =
         until_error(async || consumer.next_batch(100, Duration::from_millis(200)).await).await.unwrap();
     assert!(matches!(&error, ConsumeError::OffsetOutOfRange(_)), "{error:?}");
-    assert!(!error.is_retriable());
+    assert_eq!(error.retry(), Disposition::Stop);
 }
 
 /// Of what is not applied the first record counts, in whichever partition; what holds none does not
@@ -524,5 +527,5 @@ async fn the_oldest_record_of_a_lag_is_found_or_it_is_an_error() {
     assert_eq!(oldest_record(&config, ranges([1, 0, 0])).await.unwrap(), Some(1_000));
     assert_eq!(oldest_record(&config, ranges([2, 1, 0])).await.unwrap(), None);
     let never = vec![(topic.clone(), 2, 0..1_000)];
-    assert!(oldest_record(&config, never).await.unwrap_err().is_retriable());
+    assert_eq!(oldest_record(&config, never).await.unwrap_err().retry(), Disposition::Retry);
 }

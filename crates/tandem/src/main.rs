@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod config;
 mod connect;
+mod remedy;
 mod role;
 mod run;
 mod tls;
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if let Some(remedy) = remedy::of(&error) {
+                eprintln!("  remedy: {remedy}");
+            }
             ExitCode::FAILURE
         }
     }

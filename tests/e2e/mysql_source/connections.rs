@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use tandem_model::{Row, TableName, Value};
+use tandem_model::{Disposition, Row, TableName, Value};
 use tandem_mysql::{BinlogError, Mysql, MysqlConfig, MysqlError};
 
 use super::Source;
@@ -32,11 +32,11 @@ async fn wrong_addresses_and_wrong_accounts_are_different_errors() -> anyhow::Re
     // For an account that does not exist the server makes up a method of authentication.
     assert!(matches!(denied, MysqlError::AccessDenied { .. } | MysqlError::AuthPlugin { .. }), "{denied:?}");
     assert!(!format!("{denied} {denied:?}").contains("hush"));
-    assert!(!denied.is_transient());
+    assert_eq!(denied.retry(), Disposition::Stop);
     let address = format!("127.0.0.1:{}", free_port()?);
     let nobody = Mysql::connect(&MysqlConfig::new(format!("mysql://u:hush@{address}"), 1)).await.unwrap_err();
     assert!(matches!(nobody, MysqlError::Unreachable { .. }), "{nobody:?}");
-    assert!(nobody.is_transient() && nobody.to_string().contains(&address));
+    assert!(nobody.retry() == Disposition::Retry && nobody.to_string().contains(&address));
     source.drop().await
 }
 
@@ -102,7 +102,7 @@ async fn a_dead_connection_is_noticed() -> anyhow::Result<()> {
         Ok(Probe::some(next.ok().and_then(Result::err), seen))
     })
     .await?;
-    assert!(matches!(error, BinlogError::Silent { .. }) && error.is_transient(), "{error:?}");
+    assert!(matches!(error, BinlogError::Silent { .. }) && error.retry() == Disposition::Retry, "{error:?}");
     assert!(asked.elapsed() > Duration::from_secs(3));
     source.drop().await
 }

@@ -7,6 +7,7 @@ use tandem_kafka::{
     Admin, Cleanup, ConsumeError, KafkaConfig, KafkaSecurity, Producer, PublishError, Sasl, SaslMechanism,
     TlsFiles, TopicSpec, TransactionalPublisher, read_all,
 };
+use tandem_model::Disposition;
 
 use crate::support::{Authority, Identity, control_record};
 
@@ -75,13 +76,13 @@ async fn round_trip(config: &KafkaConfig, topic: &str) -> anyhow::Result<()> {
 
 async fn refused(config: &KafkaConfig, words: &[&str]) {
     let error = Admin::connect(config).await.map(drop).unwrap_err();
-    assert!(matches!(error, ConsumeError::Refused { .. }) && !error.is_retriable(), "{error:?}");
+    assert!(matches!(error, ConsumeError::Refused { .. }) && error.retry() == Disposition::Stop, "{error:?}");
     for word in words {
         assert!(error.to_string().contains(word), "{word:?} is not in: {error}");
     }
     assert!(!format!("{error} {config:?}").contains("wonderland"));
     let error = TransactionalPublisher::start(config, "secure.capture").await.map(drop).unwrap_err();
-    assert!(matches!(error, PublishError::Refused { .. }) && !error.is_retriable(), "{error:?}");
+    assert!(matches!(error, PublishError::Refused { .. }) && error.retry() == Disposition::Stop, "{error:?}");
     assert!(config.refusals.current().is_some());
 }
 

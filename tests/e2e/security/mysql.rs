@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tandem_devstack::Mysql as Server;
-use tandem_model::GtidSet;
+use tandem_model::{Disposition, GtidSet};
 use tandem_mysql::{
     BinlogError, BinlogStream, ClientPool, Mysql, MysqlConfig, MysqlError, MysqlTls, TlsMode,
 };
@@ -73,7 +73,7 @@ async fn a_server_that_does_not_prove_who_it_is_is_refused() -> anyhow::Result<(
         Mysql::connect(&config(&server, "careful", Some(tls(mode, ca)))).await.map(drop)
     };
     let refused = |error: MysqlError, words: &[&str]| {
-        assert!(matches!(error, MysqlError::Tls { .. }) && !error.is_transient(), "{error:?}");
+        assert!(matches!(error, MysqlError::Tls { .. }) && error.retry() == Disposition::Stop, "{error:?}");
         for word in words {
             assert!(error.to_string().contains(word), "{word:?} is not in: {error}");
         }

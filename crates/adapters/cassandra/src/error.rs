@@ -7,6 +7,7 @@ use scylla::errors::{
     ConnectionError, ConnectionPoolError, ConnectionSetupRequestErrorKind, DbError, ExecutionError,
     MetadataError, NewSessionError, PrepareError, RequestAttemptError,
 };
+use tandem_model::Disposition;
 
 /// Why [`crate::Target::connect`] failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,19 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Unreachable { .. } => Disposition::Retry,
+            Self::Config(_)
+            | Self::Authentication { .. }
+            | Self::Datacenter { .. }
+            | Self::Partitioner { .. } => Disposition::Stop,
+        }
+    }
+}
+
 /// Why a schema operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
@@ -81,6 +95,16 @@ pub enum SchemaError {
     },
 }
 
+impl SchemaError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Unavailable { .. } => Disposition::Retry,
+            Self::Refused { .. } | Self::Column { .. } => Disposition::Stop,
+        }
+    }
+}
+
 /// Why a write can never succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
@@ -102,9 +126,15 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Whether only this row is at fault. Otherwise every write to its table would fail.
-    pub fn concerns_row(&self) -> bool {
-        matches!(self, Self::Row(_))
+    /// What the caller does next. Only [`Self::Row`] concerns one row; with the others every write to the
+    /// table fails.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Row(_) => Disposition::Refuse,
+            Self::NotPrepared | Self::Shape(_) | Self::SchemaChanged(_) | Self::Unauthorized(_) => {
+                Disposition::Stop
+            }
+        }
     }
 }
 
@@ -125,6 +155,15 @@ pub struct FailedWrite {
 pub struct WriteError {
     /// The failures, in the order of the mutations. Never empty.
     pub failed: Vec<FailedWrite>,
+}
+
+impl WriteError {
+    /// What the caller does next: refuse the failed rows, unless one failure concerns a whole table.
+    /// Transient failures are never reported; the write retries them.
+    pub fn retry(&self) -> Disposition {
+        let rows_only = self.failed.iter().all(|failed| failed.rejection.retry() == Disposition::Refuse);
+        if rows_only { Disposition::Refuse } else { Disposition::Stop }
+    }
 }
 
 /// Why a read failed.
@@ -152,6 +191,16 @@ pub enum ReadError {
         /// Cassandra's message.
         cause: String,
     },
+}
+
+impl ReadError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Unavailable { .. } => Disposition::Retry,
+            Self::NotPrepared { .. } | Self::Refused { .. } => Disposition::Stop,
+        }
+    }
 }
 
 /// Whether a failed request may be retried.
@@ -308,5 +357,40 @@ mod tests {
             classified(DbError::Unauthorized, "no"),
             Failure::Permanent(Rejection::Unauthorized("no".into()))
         );
+    }
+
+    #[test]
+    fn each_error_says_what_follows() {
+        use Disposition::{Refuse, Retry, Stop};
+        let write = |rejections: &[Rejection]| WriteError {
+            failed: rejections
+                .iter()
+                .map(|r| FailedWrite { mutations: 0..1, target: "t".into(), rejection: r.clone() })
+                .collect(),
+        };
+        let (row, right) = (Rejection::Row("no".into()), Rejection::Unauthorized("no".into()));
+        for (rejection, expected) in [
+            (Rejection::NotPrepared, Stop),
+            (Rejection::Shape("3 cells".into()), Stop),
+            (Rejection::SchemaChanged("no table".into()), Stop),
+            (right.clone(), Stop),
+            (row.clone(), Refuse),
+        ] {
+            assert_eq!(rejection.retry(), expected, "{rejection:?}");
+            assert_eq!(write(&[rejection]).retry(), expected);
+        }
+        assert_eq!(write(&[row.clone(), row.clone()]).retry(), Refuse);
+        assert_eq!(write(&[row, right]).retry(), Stop);
+
+        let (transient, permanent) =
+            (Failure::Transient("down".into()), Failure::Permanent(Rejection::Row("no".into())));
+        assert_eq!(ReadError::new("t", transient.clone()).retry(), Retry);
+        assert_eq!(ReadError::new("t", permanent.clone()).retry(), Stop);
+        assert_eq!(ReadError::NotPrepared { target: "t".into() }.retry(), Stop);
+        assert_eq!(SchemaError::new("read", transient).retry(), Retry);
+        assert_eq!(SchemaError::new("read", permanent).retry(), Stop);
+        let nowhere = ConnectError::Unreachable { nodes: vec!["n".into()], cause: "refused".into() };
+        assert_eq!(nowhere.retry(), Retry);
+        assert_eq!(ConnectError::Authentication { cause: "no".into() }.retry(), Stop);
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tandem_runtime::Backoff;
 use tokio::time::Instant;
 
 use crate::error::Failure;
@@ -11,27 +12,9 @@ use crate::error::Failure;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Pauses that double up to 2 seconds. Jitter shortens each pause by up to a half, so that many writers do
-/// not retry at the same time.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    next: Duration,
-}
-
-impl Backoff {
-    pub(crate) fn new() -> Self {
-        Self { next: FIRST_PAUSE }
-    }
-
-    fn next_pause(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 2).min(LONGEST_PAUSE);
-        pause.mul_f64(rand::random_range(0.5..=1.0))
-    }
-
-    pub(crate) async fn pause(&mut self) {
-        tokio::time::sleep(self.next_pause()).await;
-    }
+/// The pauses between the attempts of a request.
+pub(crate) fn backoff() -> Backoff {
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 /// Repeats `request` until it succeeds, fails permanently, or `timeout` has passed.
@@ -40,7 +23,7 @@ where
     F: Future<Output = Result<T, Failure>>,
 {
     let deadline = Instant::now() + timeout;
-    let mut backoff = Backoff::new();
+    let mut backoff = backoff();
     loop {
         match request().await {
             Err(Failure::Transient(_)) if Instant::now() < deadline => backoff.pause().await,
@@ -92,17 +75,6 @@ impl Drop for Retrying<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let mut backoff = Backoff::new();
-        let mut expected = FIRST_PAUSE;
-        for _ in 0..20 {
-            let pause = backoff.next_pause();
-            assert!(pause <= expected && pause * 2 >= expected);
-            expected = (expected * 2).min(LONGEST_PAUSE);
-        }
-    }
 
     #[tokio::test]
     async fn bounded_retries_end() {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::connect::target::Target;
 use crate::error::{FailedWrite, Failure, Rejection, WriteError};
-use crate::retry::{Backoff, Retrying};
+use crate::retry::{Retrying, backoff};
 use crate::statement::bind::BoundMutation;
 use crate::statement::prepared::PreparedTable;
 
@@ -102,7 +102,7 @@ impl Target {
     }
 
     async fn write_batch(&self, table: &PreparedTable, mutations: &[Mutation]) -> Result<(), Rejection> {
-        let mut backoff = Backoff::new();
+        let mut backoff = backoff();
         let mut retrying = None;
         loop {
             match self.send(table, mutations).await {

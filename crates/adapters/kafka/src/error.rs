@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
+use tandem_model::{Disposition, FollowUp, Remedy};
 use tandem_wire::WireError;
 
 /// An error of the caller.
@@ -49,9 +50,7 @@ pub enum ConsumeError {
     /// Retention deleted records before they were read.
     #[error(
         "the log no longer holds the records to read next ({0}): they were deleted by retention before they were read. \
-         Keep records longer (kafka.retention_hours). Processes that only follow the log (verify, a gateway) need a restart. \
-         A group such as apply's has missed changes, so every table must be copied again: stop capture, order `tandem resnapshot`, and set the \
-         group's offset there to the earliest record (kafka-consumer-groups --reset-offsets)"
+         A group such as apply's has missed changes, so every table must be copied again"
     )]
     OffsetOutOfRange(String),
     /// A request failed.
@@ -61,8 +60,8 @@ pub enum ConsumeError {
         doing: String,
         /// Kafka's answer.
         cause: String,
-        /// Whether the same request may succeed later.
-        retriable: bool,
+        /// What the caller does next.
+        retry: Disposition,
     },
     /// A record's version header cannot be parsed.
     #[error("record {topic}[{partition}]@{offset} has a `tandem.version` header that is not a number")]
@@ -163,21 +162,64 @@ pub enum ConsumeError {
 }
 
 impl ConsumeError {
-    /// Whether a retry may succeed.
-    pub fn is_retriable(&self) -> bool {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
         match self {
             Self::Unreachable { .. }
             | Self::RegistryUnreachable { .. }
             | Self::UnknownSchema { .. }
-            | Self::Closed => true,
-            Self::Request { retriable, .. } => *retriable,
-            Self::Publish(error) => error.is_retriable(),
-            _ => false,
+            | Self::Closed => Disposition::Retry,
+            Self::Request { retry, .. } => *retry,
+            Self::Publish(error) => error.retry(),
+            Self::Schema { source, .. } => source.retry(),
+            Self::BadVersion { .. } => Disposition::Refuse,
+            Self::Refused { .. }
+            | Self::Config(_)
+            | Self::NoTopic(_)
+            | Self::CreateTopic { .. }
+            | Self::OffsetOutOfRange(_)
+            | Self::SchemaCollision { .. }
+            | Self::IncompatibleSchema { .. }
+            | Self::Registry { .. }
+            | Self::LostSchemas { .. }
+            | Self::StoreEnded => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::OffsetOutOfRange(_) => Some(
+                Remedy::new("for a consumer group such as apply's: stop capture")
+                    .then(FollowUp::Resnapshot)
+                    .afterwards(
+                        "set the group's offset there to the earliest record (kafka-consumer-groups \
+                         --reset-offsets), and keep records longer (kafka.retention_hours)",
+                    )
+                    .or("for a process that only follows the log (verify, a gateway): start it again"),
+            ),
+            Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Config(_)
+            | Self::NoTopic(_)
+            | Self::CreateTopic { .. }
+            | Self::Request { .. }
+            | Self::BadVersion { .. }
+            | Self::UnknownSchema { .. }
+            | Self::SchemaCollision { .. }
+            | Self::IncompatibleSchema { .. }
+            | Self::Registry { .. }
+            | Self::RegistryUnreachable { .. }
+            | Self::LostSchemas { .. }
+            | Self::Schema { .. }
+            | Self::Publish(_)
+            | Self::StoreEnded
+            | Self::Closed => None,
         }
     }
 
     pub(crate) fn request(doing: impl Into<String>, error: &KafkaError) -> Self {
-        Self::Request { doing: doing.into(), cause: error.to_string(), retriable: is_transient(error) }
+        Self::Request { doing: doing.into(), cause: error.to_string(), retry: disposition(error) }
     }
 }
 
@@ -216,8 +258,8 @@ pub enum PublishError {
     Aborted {
         /// Why.
         cause: String,
-        /// Whether the same publisher may publish the same batch again.
-        retriable: bool,
+        /// What the caller does next. The same publisher may publish another batch, or retry this one.
+        retry: Disposition,
     },
     /// The publisher can no longer be used, and the outcome of its last transaction is unknown. The start of
     /// a new publisher resolves it: it commits or aborts the old transaction.
@@ -233,8 +275,8 @@ pub enum PublishError {
         topic: String,
         /// Why.
         cause: String,
-        /// Whether sending the record again may succeed.
-        retriable: bool,
+        /// What the caller does next.
+        retry: Disposition,
     },
     /// The client has ended.
     #[error("the Kafka client has ended")]
@@ -242,44 +284,99 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether a retry may succeed, with a new publisher if this one has failed.
-    pub fn is_retriable(&self) -> bool {
+    /// What the caller does next. A retry needs a new publisher if this one has failed.
+    pub fn retry(&self) -> Disposition {
         match self {
-            Self::Unreachable { .. } | Self::Failed(_) | Self::Closed => true,
-            Self::Aborted { retriable, .. } | Self::Rejected { retriable, .. } => *retriable,
-            Self::Refused { .. } | Self::Config(_) | Self::Fenced { .. } | Self::Finish(_) => false,
+            Self::Unreachable { .. } | Self::Failed(_) | Self::Closed => Disposition::Retry,
+            Self::Aborted { retry, .. } | Self::Rejected { retry, .. } => *retry,
+            Self::Refused { .. } | Self::Config(_) | Self::Fenced { .. } | Self::Finish(_) => {
+                Disposition::Stop
+            }
         }
     }
 }
 
-/// Whether an error may pass without intervention.
-pub(crate) fn is_transient(error: &KafkaError) -> bool {
+/// What follows from an error of librdkafka. It has many codes, and most pass by themselves.
+pub(crate) fn disposition(error: &KafkaError) -> Disposition {
     use RDKafkaErrorCode as Code;
     if let KafkaError::Transaction(error) = error
         && error.is_retriable()
     {
-        return true;
+        return Disposition::Retry;
     }
     let code = match error {
         KafkaError::AdminOp(code) => Some(*code),
         other => other.rdkafka_error_code(),
     };
-    !matches!(
-        code,
-        None | Some(
+    match code {
+        Some(Code::MessageSizeTooLarge) => Disposition::Refuse,
+        None
+        | Some(
             Code::UnknownTopicOrPartition
-                | Code::UnknownTopic
-                | Code::InvalidTopic
-                | Code::MessageSizeTooLarge
-                | Code::OffsetOutOfRange
-                | Code::AutoOffsetReset
-                | Code::TopicAuthorizationFailed
-                | Code::GroupAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::TransactionalIdAuthorizationFailed
-                | Code::Fenced
-                | Code::ProducerFenced
-                | Code::InvalidProducerEpoch
-        )
-    )
+            | Code::UnknownTopic
+            | Code::InvalidTopic
+            | Code::OffsetOutOfRange
+            | Code::AutoOffsetReset
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::Fenced
+            | Code::ProducerFenced
+            | Code::InvalidProducerEpoch,
+        ) => Disposition::Stop,
+        Some(_) => Disposition::Retry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_follows() {
+        use Disposition::{Refuse, Retry, Stop};
+        use RDKafkaErrorCode as Code;
+        for (code, expected) in [
+            (Code::AllBrokersDown, Retry),
+            (Code::LeaderNotAvailable, Retry),
+            (Code::RequestTimedOut, Retry),
+            (Code::MessageSizeTooLarge, Refuse),
+            (Code::UnknownTopic, Stop),
+            (Code::OffsetOutOfRange, Stop),
+            (Code::TopicAuthorizationFailed, Stop),
+            (Code::ProducerFenced, Stop),
+        ] {
+            let failed = KafkaError::Global(code);
+            let request = ConsumeError::request("asking", &failed);
+            assert_eq!((disposition(&failed), request.retry()), (expected, expected), "{code:?}");
+        }
+        let (brokers, cause) = ("b:9092".to_owned(), "down".to_owned());
+        let corrupt = WireError::Corrupt("no zero byte");
+        for (error, expected) in [
+            (ConsumeError::Unreachable { brokers: brokers.clone(), cause: cause.clone() }, Retry),
+            (ConsumeError::UnknownSchema { id: 1, waited: Duration::ZERO }, Retry),
+            (ConsumeError::Closed, Retry),
+            (ConsumeError::Refused { brokers: brokers.clone(), cause: cause.clone() }, Stop),
+            (ConsumeError::NoTopic("t".into()), Stop),
+            (ConsumeError::OffsetOutOfRange("t".into()), Stop),
+            (ConsumeError::StoreEnded, Stop),
+            (ConsumeError::BadVersion { topic: "t".into(), partition: 0, offset: 1 }, Refuse),
+            (ConsumeError::Schema { id: 1, source: corrupt }, Refuse),
+            (ConsumeError::Publish(PublishError::Closed), Retry),
+        ] {
+            assert_eq!(error.retry(), expected, "{error:?}");
+        }
+        for (error, expected) in [
+            (PublishError::Unreachable { brokers: brokers.clone(), cause: cause.clone() }, Retry),
+            (PublishError::Failed(cause.clone()), Retry),
+            (PublishError::Aborted { cause: cause.clone(), retry: Retry }, Retry),
+            (PublishError::Rejected { topic: "t".into(), cause: cause.clone(), retry: Refuse }, Refuse),
+            (PublishError::Refused { brokers, cause }, Stop),
+            (PublishError::Fenced { id: "capture".into() }, Stop),
+            (PublishError::Finish("no watermark".into()), Stop),
+        ] {
+            assert_eq!(error.retry(), expected, "{error:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mysql_async::{DriverError, Error, IoError, ServerError};
 use tandem_binlog::DecodeError;
-use tandem_model::TableName;
+use tandem_model::{Disposition, FollowUp, Remedy, TableName};
 
 /// A connection or a query failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,13 +114,19 @@ pub enum MysqlError {
 }
 
 impl MysqlError {
-    /// Whether a later retry may succeed without any intervention.
-    pub fn is_transient(&self) -> bool {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
         match self {
-            Self::Unreachable { .. } | Self::Lost { .. } => true,
-            // Too many connections, lock wait timeout, deadlock, shutdown in progress, killed.
-            Self::Server { code, .. } => matches!(code, 1040 | 1053 | 1205 | 1213 | 1317 | 3024),
-            _ => false,
+            Self::Unreachable { .. } | Self::Lost { .. } => Disposition::Retry,
+            Self::Server { code, .. } => disposition(*code),
+            Self::BadValue { .. } => Disposition::Refuse,
+            Self::Url { .. }
+            | Self::AccessDenied { .. }
+            | Self::AuthPlugin { .. }
+            | Self::TlsFile { .. }
+            | Self::Tls { .. }
+            | Self::MissingPrivilege { .. }
+            | Self::TableChanged { .. } => Disposition::Stop,
         }
     }
 
@@ -173,6 +179,19 @@ impl MysqlError {
     }
 }
 
+/// What follows from MySQL's error number.
+fn disposition(code: u16) -> Disposition {
+    match code {
+        // Too many connections, shutdown in progress, lock wait timeout, deadlock, interrupted, timed out.
+        1040 | 1053 | 1205 | 1213 | 1317 | 3024 => Disposition::Retry,
+        // A key or unique value exists already, a foreign key, NULL, no default, out of range, too long,
+        // truncated, not a date or a number, arithmetic, a generated column, a check constraint.
+        1062 | 1451 | 1452 | 1216 | 1217 | 1048 | 1264 | 1265 | 1292 | 1364 | 1365 | 1366 | 1406 | 1411
+        | 1525 | 1690 | 3105 | 3819 => Disposition::Refuse,
+        _ => Disposition::Stop,
+    }
+}
+
 /// The cause without the driver's additions. Conversion errors can contain rows, so they are not shown.
 fn cause_of(error: &Error) -> String {
     match error {
@@ -209,8 +228,7 @@ pub enum BinlogError {
     /// The server has purged transactions that are not in the requested set.
     #[error(
         "the server has purged binlogs that are still needed: {message}; what they held cannot be captured any \
-         more. `tandem resnapshot` lets the log go on behind them and has every table copied anew; keep binlogs longer \
-         (SET PERSIST binlog_expire_logs_seconds = 604800)"
+         more"
     )]
     Purged {
         /// The server's message.
@@ -243,12 +261,86 @@ pub enum BinlogError {
 }
 
 impl BinlogError {
-    /// Whether reopening the stream may succeed without any intervention.
-    pub fn is_transient(&self) -> bool {
+    /// What the caller does next. A retry opens the stream again.
+    pub fn retry(&self) -> Disposition {
         match self {
-            Self::Mysql(error) => error.is_transient(),
-            Self::Silent { .. } | Self::Ended { .. } => true,
-            _ => false,
+            Self::Mysql(error) => error.retry(),
+            Self::Decode(error) => error.retry(),
+            Self::Silent { .. } | Self::Ended { .. } => Disposition::Retry,
+            Self::Purged { .. } | Self::ServerIdClash { .. } => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Decode(error) => error.remedy(),
+            Self::Purged { .. } => Some(
+                Remedy::from(FollowUp::Resnapshot)
+                    .afterwards("keep binlogs longer (SET PERSIST binlog_expire_logs_seconds = 604800)"),
+            ),
+            Self::Mysql(_) | Self::ServerIdClash { .. } | Self::Silent { .. } | Self::Ended { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: u16) -> MysqlError {
+        MysqlError::Server { code, message: String::new(), doing: "reading".into() }
+    }
+
+    fn decode() -> DecodeError {
+        DecodeError::Malformed {
+            event: "ROTATE".into(),
+            at: "binlog.1:4".into(),
+            problem: "too short".into(),
+        }
+    }
+
+    #[test]
+    fn each_error_says_what_follows() {
+        use Disposition::{Refuse, Retry, Stop};
+        let address = || "h:3306".to_owned();
+        let unreachable = MysqlError::Unreachable { address: address(), cause: "refused".into() };
+        let lost = MysqlError::Lost { address: address(), doing: "reading".into(), cause: "broken".into() };
+        let denied = MysqlError::AccessDenied { address: address(), user: "u".into() };
+        let tls = MysqlError::Tls { address: address(), problem: "no TLS".into() };
+        let privilege = MysqlError::MissingPrivilege { doing: "reading".into(), remedy: "GRANT".into() };
+        let table = TableName::new("shop", "orders");
+        let changed = MysqlError::TableChanged { table: table.clone(), problem: "a column".into() };
+        let value = MysqlError::BadValue { table, column: "c".into(), problem: "not a date".into() };
+        for (error, expected) in [
+            (unreachable, Retry),
+            (lost.clone(), Retry),
+            (denied, Stop),
+            (tls, Stop),
+            (privilege, Stop),
+            (changed, Stop),
+            (value, Refuse),
+            (server(1205), Retry),
+            (server(1213), Retry),
+            (server(1040), Retry),
+            (server(1062), Refuse),
+            (server(1366), Refuse),
+            (server(3819), Refuse),
+            (server(1146), Stop),
+            (server(1064), Stop),
+        ] {
+            assert_eq!(error.retry(), expected, "{error:?}");
+        }
+        for (error, expected) in [
+            (BinlogError::Mysql(lost), Retry),
+            (BinlogError::Mysql(server(1064)), Stop),
+            (BinlogError::Silent { seconds: 9 }, Retry),
+            (BinlogError::Ended { at: "binlog.1:4".into() }, Retry),
+            (BinlogError::Purged { message: String::new() }, Stop),
+            (BinlogError::ServerIdClash { server_id: 1 }, Stop),
+            (BinlogError::Decode(decode()), Stop),
+        ] {
+            assert_eq!(error.retry(), expected, "{error:?}");
         }
     }
 }

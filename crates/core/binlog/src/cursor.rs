@@ -1,6 +1,6 @@
 //! A byte cursor that checks every bound.
 
-use tandem_model::TableName;
+use tandem_model::{Remedy, TableName};
 
 /// The bytes end too early or are invalid. The text says how.
 pub type Malformed = String;
@@ -15,7 +15,7 @@ pub(crate) enum Fault {
         /// The reason.
         problem: String,
         /// The remedy.
-        remedy: String,
+        remedy: Remedy,
     },
     /// The rows of one table are not supported.
     OfTable {
@@ -24,13 +24,13 @@ pub(crate) enum Fault {
         /// The reason.
         problem: String,
         /// The remedy.
-        remedy: String,
+        remedy: Remedy,
     },
 }
 
 impl Fault {
-    pub(crate) fn unsupported(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Unsupported { problem: problem.into(), remedy: remedy.into() }
+    pub(crate) fn unsupported(problem: impl Into<String>, remedy: Remedy) -> Self {
+        Self::Unsupported { problem: problem.into(), remedy }
     }
 
     /// The same fault with the table's name.

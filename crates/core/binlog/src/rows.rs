@@ -1,5 +1,6 @@
 //! Decodes rows events (`Rows_event` in MySQL's source, version 2) into row images by a table's plan.
 
+use tandem_model::{FollowUp, Remedy};
 use tandem_wire::Images;
 
 use crate::RowsKind;
@@ -47,7 +48,8 @@ impl<'a> RowsHead<'a> {
             if (0..width).any(|i| present[i / 8] >> (i % 8) & 1 == 0) {
                 return Err(Fault::unsupported(
                     "its row images lack columns",
-                    "SET GLOBAL binlog_row_image = FULL, let every session connect anew, and go on behind it with `tandem resnapshot`",
+                    Remedy::new("SET GLOBAL binlog_row_image = FULL, let every session connect anew")
+                        .then(FollowUp::Resnapshot),
                 ));
             }
         }

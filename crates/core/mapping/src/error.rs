@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use tandem_model::{ColumnType, TableName};
+use tandem_model::{ColumnType, Disposition, TableName};
 
 use crate::filter::FilterProblem;
 use crate::print::quoted_names;
@@ -13,6 +13,13 @@ use crate::print::quoted_names;
 pub struct PlanError {
     /// The problems, at least one, in the order of the configuration.
     pub problems: Vec<PlanProblem>,
+}
+
+impl PlanError {
+    /// Every problem needs another configuration or another table.
+    pub fn retry(&self) -> Disposition {
+        Disposition::Stop
+    }
 }
 
 impl fmt::Display for PlanError {
@@ -320,4 +327,23 @@ pub enum RowError {
         /// The index.
         target: usize,
     },
+}
+
+impl RowError {
+    /// What the caller does next. The row is bad for its plan, and stays so.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::InvalidDate { .. }
+            | Self::Kind { .. }
+            | Self::Range { .. }
+            | Self::Filter { .. }
+            | Self::EmptyPartitionKey { .. }
+            | Self::KeyTooLong { .. }
+            | Self::PrimaryKeyChanged { .. }
+            | Self::MissingImage { .. }
+            | Self::OtherSchema { .. }
+            | Self::BadKey { .. }
+            | Self::NoSuchTarget { .. } => Disposition::Refuse,
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
+use crate::Disposition;
+
 /// The type of a MySQL column, with the details that its values depend on.
 ///
 /// The text form is MySQL's own (`information_schema.COLUMNS.COLUMN_TYPE`), without display widths, lengths
@@ -74,6 +76,13 @@ pub enum ColumnType {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("type `{0}` is not supported")]
 pub struct UnsupportedType(pub String);
+
+impl UnsupportedType {
+    /// Somebody must change the table, or leave it out.
+    pub fn retry(&self) -> Disposition {
+        Disposition::Stop
+    }
+}
 
 impl FromStr for ColumnType {
     type Err = UnsupportedType;

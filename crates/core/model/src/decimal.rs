@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::Disposition;
+
 use num_bigint::BigInt;
 
 /// An exact decimal: `unscaled × 10^-scale`.
@@ -15,6 +17,13 @@ pub struct Decimal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a decimal number")]
 pub struct ParseDecimalError;
+
+impl ParseDecimalError {
+    /// The text is bad.
+    pub fn retry(&self) -> Disposition {
+        Disposition::Refuse
+    }
+}
 
 impl Decimal {
     /// Creates a decimal from its unscaled value as big-endian two's complement bytes. Avro's `decimal` and

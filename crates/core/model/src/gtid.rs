@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+use crate::Disposition;
+
 /// The origin of a transaction number: a server's UUID and a tag in lower case (empty: no tag). UUIDs are
 /// ordered like their text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +36,13 @@ pub struct GtidSet {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a GTID or GTID set")]
 pub struct ParseGtidError(String);
+
+impl ParseGtidError {
+    /// The text is bad.
+    pub fn retry(&self) -> Disposition {
+        Disposition::Refuse
+    }
+}
 
 impl Gtid {
     /// Creates a GTID from the 16 bytes of a server's UUID, a tag (empty: no tag) and a number, as GTID

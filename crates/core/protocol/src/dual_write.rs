@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use tandem_mapping::{RowError, TablePlan};
-use tandem_model::{Mutation, Row, TargetKey, Value, Version};
+use tandem_model::{Disposition, Mutation, Row, TargetKey, Value, Version};
 
 /// One row change of a transaction, as the transaction saw it under the row's lock.
 #[derive(Debug, Clone)]
@@ -42,6 +42,13 @@ pub struct UnmappableRow {
     pub change: usize,
     /// The reason.
     pub error: RowError,
+}
+
+impl UnmappableRow {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        self.error.retry()
+    }
 }
 
 /// Plans the secondary writes of a transaction.

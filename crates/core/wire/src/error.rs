@@ -1,5 +1,7 @@
 //! The errors of bytes, rows and schemas.
 
+use tandem_model::Disposition;
+
 /// A row, record or schema that cannot be written or read. Messages name columns and kinds of values, never
 /// the values.
 #[derive(Debug, thiserror::Error)]
@@ -88,4 +90,23 @@ pub enum WireError {
         /// The cause, from Avro or the model.
         cause: String,
     },
+}
+
+impl WireError {
+    /// What the caller does next. A row or record does not become valid by itself, so nothing is retried.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::CellCount { .. }
+            | Self::DoesNotFit { .. }
+            | Self::MissingImage { .. }
+            | Self::Truncated
+            | Self::NotFramed
+            | Self::OtherSchema { .. }
+            | Self::Corrupt(_)
+            | Self::CorruptColumn { .. }
+            | Self::Control { .. } => Disposition::Refuse,
+            // Another release reads these.
+            Self::ForeignSchema(_) | Self::LaterFormat { .. } => Disposition::Stop,
+        }
+    }
 }

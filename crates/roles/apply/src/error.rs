@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tandem_cassandra::WriteError;
 use tandem_kafka::ConsumeError;
 use tandem_mapping::{PlanError, RowError};
-use tandem_model::TableName;
+use tandem_model::{Disposition, Remedy, TableName};
 use tandem_wire::WireError;
 
 /// Why apply stopped.
@@ -44,4 +44,48 @@ pub enum ApplyError {
         /// The error.
         source: Box<ApplyError>,
     },
+}
+
+impl ApplyError {
+    /// What the caller does next. Apply skips no record, so it ends on one that is refused.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Consume(error) => error.retry(),
+            Self::Write(error) => error.retry(),
+            Self::Wire(error) => error.retry(),
+            Self::Plan(error) => error.retry(),
+            Self::Row(error) => error.retry(),
+            Self::NotMapped { .. } => Disposition::Stop,
+            Self::At { source, .. } => source.retry(),
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::At { source, .. } => source.remedy(),
+            Self::Write(_) | Self::Wire(_) | Self::Plan(_) | Self::Row(_) | Self::NotMapped { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_with_its_position_says_the_same_as_without() {
+        let at =
+            |source| ApplyError::At { topic: "t".into(), partition: 0, offset: 1, source: Box::new(source) };
+        let cases: [(ApplyError, Disposition); 3] = [
+            (ConsumeError::Closed.into(), Disposition::Retry),
+            (ApplyError::NotMapped { table: TableName::new("shop", "orders") }, Disposition::Stop),
+            (RowError::BadKey { target: "t".into() }.into(), Disposition::Refuse),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.retry(), expected, "{error:?}");
+            assert_eq!(at(error).retry(), expected);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
+use tandem_model::{Disposition, Remedy};
 use tandem_wire::WireError;
 use tandem_wire::control::{
     BackfillProgress, RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control,
@@ -19,6 +20,24 @@ pub enum ProgressError {
     /// A record of the topic is not a valid progress record.
     #[error("backfill progress in the control topic cannot be read: {0}")]
     Decode(#[from] WireError),
+}
+
+impl ProgressError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Consume(error) => error.retry(),
+            Self::Decode(error) => error.retry(),
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::Decode(_) => None,
+        }
+    }
 }
 
 /// The progress of the copies that count: those begun after the newest re-snapshot.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, Producer, PublishError, SchemaStore};
-use tandem_model::{Change, Op, SourceInfo, TableDef, Value, Version};
+use tandem_model::{Change, Disposition, Op, Remedy, SourceInfo, TableDef, Value, Version};
 use tandem_mysql::{Mysql, MysqlError, Reader};
-use tandem_runtime::now_us;
+use tandem_runtime::{Backoff, now_us};
 use tandem_watermarks::{WatermarkError, Watermarks};
 use tandem_wire::control::{BackfillProgress, Resnapshot};
 use tandem_wire::fingerprint;
@@ -63,14 +63,26 @@ pub enum BackfillError {
 }
 
 impl BackfillError {
-    /// Whether a retry from the last progress may help.
-    pub fn is_transient(&self) -> bool {
+    /// What the caller does next. A retry continues from the last progress. The backfill skips no row, so it
+    /// ends on one that is refused.
+    pub fn retry(&self) -> Disposition {
         match self {
-            Self::Mysql(error) | Self::Watermark(WatermarkError::Mysql(error)) => error.is_transient(),
-            Self::Watermark(WatermarkError::Late { .. }) => true,
-            Self::Publish(error) => error.is_retriable(),
-            Self::Consume(error) | Self::Progress(ProgressError::Consume(error)) => error.is_retriable(),
-            Self::Watermark(_) | Self::Progress(ProgressError::Decode(_)) | Self::Encode { .. } => false,
+            Self::Mysql(error) => error.retry(),
+            Self::Watermark(error) => error.retry(),
+            Self::Publish(error) => error.retry(),
+            Self::Consume(error) => error.retry(),
+            Self::Progress(error) => error.retry(),
+            Self::Encode { source, .. } => source.retry(),
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Watermark(error) => error.remedy(),
+            Self::Consume(error) => error.remedy(),
+            Self::Progress(error) => error.remedy(),
+            Self::Mysql(_) | Self::Publish(_) | Self::Encode { .. } => None,
         }
     }
 }
@@ -127,19 +139,19 @@ impl Backfill {
 
     /// Copies every table, and retries transient errors until all are copied.
     async fn retry_until_copied(&self) -> Result<(), BackfillError> {
-        let mut pause = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             let chunks = self.metrics.chunks.get();
-            match self.all_tables().await {
-                Err(error) if error.is_transient() => {
+            let Err(error) = self.all_tables().await else { return Ok(()) };
+            match error.retry() {
+                Disposition::Retry => {
                     if self.metrics.chunks.get() > chunks {
-                        pause = BACKOFF.0;
+                        backoff.reset();
                     }
                     tracing::warn!(%error, "the backfill pauses and continues from its last chunk");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
+                    backoff.pause().await;
                 }
-                outcome => return outcome,
+                Disposition::Stop | Disposition::Refuse => return Err(error),
             }
         }
     }
@@ -322,4 +334,28 @@ impl Backfill {
 /// tie with dual writes from before the gap.
 fn least(resnapshot: Option<&Resnapshot>) -> Version {
     Version(resnapshot.map_or(i64::MIN, |resnapshot| resnapshot.version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_follows() {
+        use Disposition::{Refuse, Retry, Stop};
+        let late = WatermarkError::Late { what: "of t".into(), waited: Duration::from_secs(1) };
+        let encode = BackfillError::Encode { table: "shop.orders".into(), source: WireError::Truncated };
+        let cases: [(BackfillError, Disposition); 7] = [
+            (MysqlError::Unreachable { address: "h".into(), cause: "refused".into() }.into(), Retry),
+            (late.into(), Retry),
+            (WatermarkError::Ended.into(), Stop),
+            (PublishError::Closed.into(), Retry),
+            (ProgressError::Consume(ConsumeError::Closed).into(), Retry),
+            (ConsumeError::NoTopic("control".into()).into(), Stop),
+            (encode, Refuse),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.retry(), expected, "{error:?}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Why capture stops.
 
 use tandem_kafka::{ConsumeError, PublishError};
-use tandem_model::GtidSet;
+use tandem_model::{Disposition, FollowUp, GtidSet, Remedy};
 use tandem_mysql::{BinlogError, MysqlError};
 use tandem_protocol::assemble::AssembleError;
 use tandem_wire::WireError;
@@ -30,8 +30,7 @@ pub enum CaptureError {
     /// The server lacks transactions that were already published.
     #[error(
         "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
-         them. Point mysql.url at a server that has them; if there is none, `tandem resnapshot` continues the log \
-         without them and copies and verifies every table again"
+         them"
     )]
     Lost {
         /// The missing transactions.
@@ -58,15 +57,14 @@ pub enum CaptureError {
     /// A table was removed from the mapping and is mapped again.
     #[error(
         "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
-         taken out of tandem.toml and put back, and what changed in between is not on the log. Take it out again, \
-         or copy every table again (`tandem resnapshot`)"
+         taken out of tandem.toml and put back, and what changed in between is not on the log"
     )]
     LogGap {
         /// The change topic.
         topic: String,
     },
     /// A re-snapshot was ordered before anything was captured.
-    #[error("there is no log under this kafka.prefix yet, so it has no gap: `tandem run` begins one")]
+    #[error("there is no log under this kafka.prefix yet, so it has no gap")]
     NoLog,
     /// A re-snapshot was ordered while another capture publishes.
     #[error(
@@ -107,23 +105,78 @@ impl CaptureError {
         )
     }
 
-    /// Whether a restart from the last watermark may help.
-    pub fn is_transient(&self) -> bool {
+    /// What the caller does next. A retry restarts from the last watermark. Capture skips no change, so it
+    /// ends on one that is refused.
+    pub fn retry(&self) -> Disposition {
         match self {
-            Self::Binlog(error) => error.is_transient(),
-            Self::Mysql(error) => error.is_transient(),
-            Self::Publish(error) => error.is_retriable(),
-            Self::Consume(error) => error.is_retriable(),
-            Self::StreamEnded | Self::PreparedBefore { .. } => true,
-            Self::Assemble(_)
-            | Self::Checkpoint(_)
-            | Self::Lost { .. }
+            Self::Binlog(error) => error.retry(),
+            Self::Mysql(error) => error.retry(),
+            Self::Publish(error) => error.retry(),
+            Self::Consume(error) => error.retry(),
+            Self::Assemble(error) => error.retry(),
+            Self::Checkpoint(error) => error.retry(),
+            Self::StreamEnded | Self::PreparedBefore { .. } => Disposition::Retry,
+            Self::Lost { .. }
             | Self::TablesChangedInPartial
             | Self::LogGap { .. }
             | Self::NoLog
             | Self::StillCaptured
             | Self::Repartitioned { .. }
-            | Self::ClockAhead { .. } => false,
+            | Self::ClockAhead { .. } => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Binlog(error) => error.remedy(),
+            Self::Consume(error) => error.remedy(),
+            Self::Assemble(error) => error.remedy(),
+            Self::Lost { .. } => Some(
+                Remedy::new(
+                    "point mysql.url at a server that has them; if there is none, go on without them",
+                )
+                .then(FollowUp::Resnapshot)
+                .afterwards("verify every table"),
+            ),
+            Self::LogGap { .. } => {
+                Some(Remedy::from(FollowUp::Resnapshot).or("take the table out of tandem.toml again"))
+            }
+            Self::NoLog => Some(FollowUp::Run.into()),
+            Self::Mysql(_)
+            | Self::Publish(_)
+            | Self::Checkpoint(_)
+            | Self::StreamEnded
+            | Self::PreparedBefore { .. }
+            | Self::TablesChangedInPartial
+            | Self::StillCaptured
+            | Self::Repartitioned { .. }
+            | Self::ClockAhead { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_follows() {
+        use Disposition::{Refuse, Retry, Stop};
+        let cases: [(CaptureError, Disposition); 10] = [
+            (BinlogError::Silent { seconds: 9 }.into(), Retry),
+            (BinlogError::Purged { message: String::new() }.into(), Stop),
+            (MysqlError::Unreachable { address: "h".into(), cause: "refused".into() }.into(), Retry),
+            (PublishError::Failed("timed out".into()).into(), Retry),
+            (ConsumeError::StoreEnded.into(), Stop),
+            (WireError::Truncated.into(), Refuse),
+            (CaptureError::StreamEnded, Retry),
+            (CaptureError::PreparedBefore { count: 1 }, Retry),
+            (CaptureError::LogGap { topic: "t".into() }, Stop),
+            (CaptureError::ClockAhead { ahead_s: 99 }, Stop),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.retry(), expected, "{error:?}");
         }
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tandem_binlog::BinlogEvent;
 use tandem_kafka::{Admin, KafkaConfig, SchemaStore, TransactionalPublisher, read_last};
-use tandem_model::{BinlogPosition, Gtid, GtidSet, Op, TableName, Version, Watermark};
+use tandem_model::{BinlogPosition, Disposition, Gtid, GtidSet, Op, TableName, Version, Watermark};
 use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_protocol::assemble::{Assembler, AssemblerConfig, Batch};
 use tandem_protocol::mint::Minter;
-use tandem_runtime::now_us;
+use tandem_runtime::{Backoff, now_us};
 use tandem_wire::control::{decode_watermark, encode_watermark};
 use tandem_wire::log::{EndOffsets, OutRecord, Topics};
 use tokio::time::Instant;
@@ -89,7 +89,7 @@ impl Capture {
         for table in &self.config.tables {
             self.metrics.count_out_of_band(table, 0);
         }
-        let mut pause = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut displaced = None;
         loop {
             let before = self.metrics.watermarks.get();
@@ -105,19 +105,20 @@ impl Capture {
                     displaced = Some(by);
                 }
                 Err(Ended::Failed(error)) => {
-                    if !error.is_transient() {
-                        return Err(error);
+                    match error.retry() {
+                        Disposition::Retry => {}
+                        Disposition::Stop | Disposition::Refuse => return Err(error),
                     }
                     if self.metrics.watermarks.get() > before {
-                        pause = BACKOFF.0;
+                        backoff.reset();
                     }
+                    let pause = backoff.next();
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "capture goes back to its last watermark");
                     self.metrics.restarts.inc();
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = stop.cancelled() => return Ok(()),
                     }
-                    pause = (pause * 2).min(BACKOFF.1);
                 }
             }
         }

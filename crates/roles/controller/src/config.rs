@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tandem_http_api::AccessToken;
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
+use tandem_model::{Disposition, Remedy};
 use tandem_protocol::rollout::{Policy, Serving};
 
 use crate::api::auth::Scope;
 use crate::measure::counters::MetricNames;
 use crate::measure::log_state::MappedTable;
+use crate::measure::log_watch::LogError;
 use crate::metrics::Metrics;
 
 /// The settings of a controller.
@@ -46,7 +48,30 @@ pub enum ControllerError {
     Serve(std::io::Error),
     /// The log cannot be read.
     #[error("the controller cannot read the log: {0}")]
-    Log(String),
+    Log(#[from] LogError),
+}
+
+impl ControllerError {
+    /// What the caller does next. A retry waits for leadership again.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Consume(error) => error.retry(),
+            // Another controller may take over while this one starts.
+            Self::Publish(PublishError::Fenced { .. }) => Disposition::Retry,
+            Self::Publish(error) => error.retry(),
+            Self::Serve(_) => Disposition::Stop,
+            Self::Log(error) => error.retry(),
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::Log(error) => error.remedy(),
+            Self::Publish(_) | Self::Serve(_) => None,
+        }
+    }
 }
 
 /// A controller, active or standby.
@@ -59,4 +84,27 @@ pub struct Controller {
     pub config: ControllerConfig,
     /// The controller's metrics.
     pub metrics: Metrics,
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_wire::WireError;
+
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_follows() {
+        let decode = LogError::Decode { topic: "control".into(), source: WireError::Truncated };
+        let cases: [(ControllerError, Disposition); 6] = [
+            (ConsumeError::Closed.into(), Disposition::Retry),
+            (ConsumeError::NoTopic("audit".into()).into(), Disposition::Stop),
+            (PublishError::Fenced { id: "controller".into() }.into(), Disposition::Retry),
+            (PublishError::Config("no".into()).into(), Disposition::Stop),
+            (LogError::Late("control".into()).into(), Disposition::Retry),
+            (decode.into(), Disposition::Refuse),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.retry(), expected, "{error:?}");
+        }
+    }
 }

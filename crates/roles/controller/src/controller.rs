@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tandem_kafka::{GroupConsumer, TransactionalPublisher};
-use tandem_model::PhaseRecord;
+use tandem_model::{Disposition, PhaseRecord};
 use tandem_protocol::rollout::Measurements;
-use tandem_runtime::now_us;
+use tandem_runtime::{Backoff, now_us};
 use tandem_wire::log::Topics;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -24,14 +24,14 @@ use crate::api::server::{Api, serve};
 use crate::config::{Controller, ControllerError};
 use crate::lead::active::{Active, Round};
 use crate::lead::leadership::Leadership;
-use crate::lead::outcome::{Ended, Failure};
+use crate::lead::outcome::Ended;
 use crate::measure::log_watch::LogWatch;
 use crate::measure::window::Window;
 use crate::order::{Command, OrderError, View};
 
 /// How often leadership is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// The pause before a retry after Kafka failed.
+/// The longest pause before a retry after Kafka failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Queued orders at most.
 const MAX_ORDERS: usize = 16;
@@ -58,6 +58,7 @@ impl Controller {
                 let _ = failing.send(error).await;
             }
         });
+        let mut backoff = Backoff::new(RETRY_PAUSE, RETRY_PAUSE);
         let outcome = loop {
             let term = tokio::select! {
                 term = self.term(&mut orders, &views, &stop) => term,
@@ -67,15 +68,15 @@ impl Controller {
             match term {
                 Ok(Ended::Stopped) => break Ok(()),
                 Ok(Ended::Lost | Ended::Fenced) => {}
-                Err(Failure { error, retriable: true }) => {
-                    tracing::warn!(%error, "the controller failed on Kafka: retrying");
-                }
-                Err(Failure { error, retriable: false }) => break Err(error),
+                Err(error) => match error.retry() {
+                    Disposition::Retry => tracing::warn!(%error, "the controller failed on Kafka: retrying"),
+                    Disposition::Stop | Disposition::Refuse => break Err(error),
+                },
             }
             self.stand_by(&views);
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
-                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                () = backoff.pause() => {}
             }
         };
         self.stand_by(&views);
@@ -94,7 +95,7 @@ impl Controller {
         orders: &mut mpsc::Receiver<Command>,
         views: &watch::Sender<View>,
         stop: &CancellationToken,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<Ended, ControllerError> {
         let topics = Topics::new(&self.kafka.prefix);
         let mut leadership = Leadership {
             consumer: GroupConsumer::start(&self.kafka, &topics.controller_group(), &[topics.audit()])
@@ -130,13 +131,13 @@ impl Controller {
         orders: &mut mpsc::Receiver<Command>,
         views: &watch::Sender<View>,
         stop: &CancellationToken,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<Ended, ControllerError> {
         let topics = Topics::new(&self.kafka.prefix);
         let id = topics.controller_transactional_id();
         let begun = async {
             let publisher = TransactionalPublisher::start(&self.kafka, &id).await?;
             let log = LogWatch::start(&self.kafka, &self.tables).await?;
-            Ok::<_, Failure>((publisher, log))
+            Ok::<_, ControllerError>((publisher, log))
         };
         let (publisher, log) = tokio::select! {
             begun = begun => begun?,

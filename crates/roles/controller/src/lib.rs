@@ -26,4 +26,5 @@ pub use api::problem::STANDBY;
 pub use config::{Controller, ControllerConfig, ControllerError};
 pub use measure::counters::MetricNames;
 pub use measure::log_state::MappedTable;
+pub use measure::log_watch::LogError;
 pub use metrics::Metrics;

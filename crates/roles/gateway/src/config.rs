@@ -7,7 +7,7 @@ use tandem_cassandra::Target;
 use tandem_http_api::AccessToken;
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_mapping::TablePlan;
-use tandem_model::TableName;
+use tandem_model::{Disposition, Remedy, TableName};
 use tandem_mysql::{ClientPool, Mysql, MysqlError};
 use tandem_watermarks::WatermarkError;
 use tandem_wire::WireError;
@@ -87,4 +87,32 @@ pub enum GatewayError {
     NoSuchEntity(String),
     #[error("serving stopped: {0}")]
     Serve(#[from] std::io::Error),
+}
+
+impl GatewayError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Control(error) | Self::Consume(error) => error.retry(),
+            Self::Watermark(error) => error.retry(),
+            Self::Publish(error) => error.retry(),
+            Self::Mysql(error) => error.retry(),
+            Self::Wire(error) => error.retry(),
+            Self::SameName(_) | Self::NoSuchEntity(_) | Self::Serve(_) => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Control(error) | Self::Consume(error) => error.remedy(),
+            Self::Watermark(error) => error.remedy(),
+            Self::Publish(_)
+            | Self::Mysql(_)
+            | Self::Wire(_)
+            | Self::SameName(_)
+            | Self::NoSuchEntity(_)
+            | Self::Serve(_) => None,
+        }
+    }
 }

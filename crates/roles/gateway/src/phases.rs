@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, TailReader};
 use tandem_model::PhaseRecord;
+use tandem_runtime::Backoff;
 use tandem_wire::control::{PHASE_KEY, decode_phase};
 use tandem_wire::log::{InRecord, Topics};
 use tokio::sync::watch;
@@ -13,7 +14,7 @@ use crate::metrics::Metrics;
 
 /// How long the first reading of the topic may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two attempts to follow a topic that cannot be followed.
+/// The longest pause between two attempts to follow a topic that cannot be followed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The phase as the control topic has it. Cheap to clone.
@@ -45,12 +46,13 @@ impl Phases {
         }
         let config = config.clone();
         tokio::spawn(async move {
+            let mut backoff = Backoff::new(PAUSE, PAUSE);
             while !sender.is_closed() {
                 match reader.next_batch(500, Duration::from_millis(500)).await {
                     Ok(records) => take(&sender, &records),
                     Err(error) => {
                         tracing::error!(%error, "the control topic cannot be followed; the last phase known holds");
-                        tokio::time::sleep(PAUSE).await;
+                        backoff.pause().await;
                         // From its beginning: older generations are refused anyway.
                         if let Ok(anew) = TailReader::start(&config, vec![(topic.clone(), 0, first)]).await {
                             reader = anew;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_kafka::{GroupConsumer, KafkaConfig, Producer};
-use tandem_model::Version;
+use tandem_model::{Disposition, Version};
 use tandem_protocol::row_check::repair;
 use tandem_row_check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect, mismatch_record};
-use tandem_runtime::now_us;
+use tandem_runtime::{Backoff, now_us};
 use tandem_wire::control::{DualWriteFailure, Mismatch, MismatchState, decode_control};
 use tandem_wire::log::{InRecord, Topics};
 use tokio_util::sync::CancellationToken;
@@ -71,22 +71,22 @@ impl Reconciler {
             let (failed, found): (Vec<&InRecord>, Vec<&InRecord>) =
                 records.iter().partition(|record| *record.topic == *failures);
             for (table, mut open) in found_keys(&found, &by_name)? {
-                let mut backoff = Backoff::default();
+                let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
                 while !open.is_empty() {
                     let outcome = self.resolve(table, &mut open).await;
                     let resolved = open.extract_if(.., |o| o.event.state != MismatchState::Found);
                     let resolved = resolved.map(|o| mismatch_record(&self.kafka, &o.event));
                     producer.send(resolved.collect::<Result<_, _>>()?).await?;
                     match outcome {
-                        Ok(()) => backoff = Backoff::default(),
-                        Err(error) => backoff.after(error).await?,
+                        Ok(()) => backoff.reset(),
+                        Err(error) => pause_after(error, &mut backoff).await?,
                     }
                 }
             }
             for (table, suspects) in failed_keys(&failed, &by_name)? {
-                let mut backoff = Backoff::default();
+                let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
                 while let Err(error) = self.repair_failed_writes(table, suspects.clone()).await {
-                    backoff.after(error).await?;
+                    pause_after(error, &mut backoff).await?;
                 }
             }
             // The offset of an event is committed only after its outcome is on the log.
@@ -201,25 +201,15 @@ impl Reconciler {
     }
 }
 
-/// The growing pause before a retry.
-struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(BACKOFF.0)
-    }
-}
-
-impl Backoff {
-    /// Pauses after a transient error. Returns any other error.
-    async fn after(&mut self, error: CheckError) -> Result<(), CheckError> {
-        if !error.is_transient() {
-            return Err(error);
+/// Pauses after a transient error. Returns any other error.
+async fn pause_after(error: CheckError, backoff: &mut Backoff) -> Result<(), CheckError> {
+    match error.retry() {
+        Disposition::Retry => {
+            tracing::warn!(%error, "the repair is retried");
+            backoff.pause().await;
+            Ok(())
         }
-        tracing::warn!(%error, "the repair is retried");
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(BACKOFF.1);
-        Ok(())
+        Disposition::Stop | Disposition::Refuse => Err(error),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tandem_kafka::{KafkaConfig, Producer, SchemaStore};
 use tandem_mapping::TablePlan;
-use tandem_model::TableDef;
+use tandem_model::{Disposition, TableDef};
 use tandem_mysql::Reader;
 use tandem_row_check::{CheckError, CheckedTable, Checker};
 use tandem_runtime::Backoff;
@@ -141,17 +141,20 @@ impl Stream {
                     self.checker.publish_mismatches(&self.kafka, &producer, &table, checked).await?;
                     Ok::<_, CheckError>(connected)
                 };
-                match checked.await {
+                let error = match checked.await {
                     Ok(connected) => {
                         reader = Some(connected);
                         backoff.reset();
                         break;
                     }
-                    Err(error) if error.is_transient() => {
+                    Err(error) => error,
+                };
+                match error.retry() {
+                    Disposition::Retry => {
                         tracing::warn!(%error, "streaming verification pauses and checks these keys again");
                         backoff.pause().await;
                     }
-                    Err(error) => return Err(error),
+                    Disposition::Stop | Disposition::Refuse => return Err(error),
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tandem_cassandra::{ReadError, Target, WriteError};
 use tandem_kafka::ConsumeError;
 use tandem_mapping::{RowError, TablePlan, differences};
-use tandem_model::{Cell, Row, TableDef, TargetKey, Value, Watermark};
+use tandem_model::{Cell, Disposition, Remedy, Row, TableDef, TargetKey, Value, Watermark};
 use tandem_mysql::{Mysql, MysqlError, Reader};
 use tandem_protocol::row_check::{TargetDifference, Verdict, judge};
 use tandem_watermarks::{Applied, WatermarkError, Watermarks};
@@ -45,20 +45,35 @@ pub enum CheckError {
 }
 
 impl CheckError {
-    /// Whether a retry with a new connection may succeed.
-    pub fn is_transient(&self) -> bool {
+    /// What the caller does next. A retry needs a new connection to MySQL.
+    pub fn retry(&self) -> Disposition {
         match self {
-            Self::Mysql(error) | Self::Watermark(WatermarkError::Mysql(error)) => error.is_transient(),
-            Self::Watermark(WatermarkError::Late { .. }) | Self::Read(ReadError::Unavailable { .. }) => true,
-            Self::Consume(error) => error.is_retriable(),
-            Self::Publish(error) => error.is_retriable(),
-            Self::Watermark(_)
-            | Self::Tracker(_)
+            Self::Mysql(error) => error.retry(),
+            Self::Watermark(error) => error.retry(),
+            Self::Consume(error) => error.retry(),
+            Self::Tracker(error) => error.retry(),
+            Self::Read(error) => error.retry(),
+            Self::Write(error) => error.retry(),
+            Self::Row(error) => error.retry(),
+            Self::Wire(error) => error.retry(),
+            Self::Publish(error) => error.retry(),
+            Self::NotBackfilled(_) => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Watermark(error) => error.remedy(),
+            Self::Consume(error) => error.remedy(),
+            Self::Tracker(error) => error.remedy(),
+            Self::Mysql(_)
             | Self::Read(_)
             | Self::Write(_)
             | Self::Row(_)
             | Self::Wire(_)
-            | Self::NotBackfilled(_) => false,
+            | Self::Publish(_)
+            | Self::NotBackfilled(_) => None,
         }
     }
 }
@@ -275,5 +290,40 @@ impl Checker {
             }
         }
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_cassandra::{FailedWrite, Rejection};
+
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_follows() {
+        use Disposition::{Refuse, Retry, Stop};
+        let away = || MysqlError::Unreachable { address: "h".into(), cause: "refused".into() };
+        let read = ReadError::Unavailable { target: "t".into(), cause: "down".into() };
+        let rejection = Rejection::Row("too large".into());
+        let failed = vec![FailedWrite { mutations: 0..1, target: "t".into(), rejection }];
+        let row = RowError::BadKey { target: "t".into() };
+        let published = tandem_kafka::PublishError::Config("no".into());
+        let cases: [(CheckError, Disposition); 11] = [
+            (away().into(), Retry),
+            (WatermarkError::Mysql(away()).into(), Retry),
+            (WatermarkError::Ended.into(), Stop),
+            (ConsumeError::Closed.into(), Retry),
+            // The tracker has ended, whatever its error was.
+            (TrackerError::from(ConsumeError::Closed).into(), Stop),
+            (read.into(), Retry),
+            (WriteError { failed }.into(), Refuse),
+            (row.into(), Refuse),
+            (WireError::Truncated.into(), Refuse),
+            (published.into(), Stop),
+            (CheckError::NotBackfilled("shop.orders".into()), Stop),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.retry(), expected, "{error:?}");
+        }
     }
 }

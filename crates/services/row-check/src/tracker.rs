@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, TailReader};
-use tandem_model::{Version, Watermark};
+use tandem_model::{Disposition, Remedy, Version, Watermark};
 use tandem_protocol::watermark::reached;
 use tandem_wire::log::InRecord;
 use tokio::sync::{mpsc, watch};
@@ -23,6 +23,24 @@ const MIN_RISE_US: i64 = 30_000_000;
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("following the change topics failed: {0}")]
 pub struct TrackerError(Arc<ConsumeError>);
+
+impl From<ConsumeError> for TrackerError {
+    fn from(error: ConsumeError) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl TrackerError {
+    /// A tracker that has stopped does not start again, even where another attempt to read would succeed.
+    pub fn retry(&self) -> Disposition {
+        Disposition::Stop
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        self.0.remedy()
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -81,7 +99,7 @@ impl ChangeTracker {
                         }
                     }
                     Err(error) => {
-                        sender.send_replace(Some(TrackerError(Arc::new(error))));
+                        sender.send_replace(Some(TrackerError::from(error)));
                         return;
                     }
                 }
@@ -105,7 +123,7 @@ impl ChangeTracker {
             }
             if moved.changed().await.is_err() {
                 let ended = moved.borrow().clone();
-                return Err(ended.unwrap_or_else(|| TrackerError(Arc::new(ConsumeError::Closed))));
+                return Err(ended.unwrap_or_else(|| TrackerError::from(ConsumeError::Closed)));
             }
         }
     }
@@ -115,7 +133,7 @@ impl ChangeTracker {
         let mut moved = self.moved.clone();
         match moved.wait_for(Option::is_some).await.map(|error| error.clone()) {
             Ok(Some(error)) => error,
-            Ok(None) | Err(_) => TrackerError(Arc::new(ConsumeError::Closed)),
+            Ok(None) | Err(_) => TrackerError::from(ConsumeError::Closed),
         }
     }
 

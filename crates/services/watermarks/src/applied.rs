@@ -7,6 +7,7 @@ use std::time::Duration;
 use tandem_kafka::{ConsumeError, GroupOffsets, KafkaConfig};
 use tandem_model::Watermark;
 use tandem_protocol::watermark::reached;
+use tandem_runtime::Backoff;
 use tandem_wire::log::Topics;
 
 /// The first and the longest pause between two reads of the group's committed offsets.
@@ -55,10 +56,9 @@ impl Applied {
     /// # Errors
     /// Reading the offsets fails.
     pub async fn wait_for(&self, topic: &str, ends: &[i64]) -> Result<(), ConsumeError> {
-        let mut pause = PAUSE.0;
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
         while !self.reached(topic, ends).await? {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
+            backoff.pause().await;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, TailReader, read_last};
-use tandem_model::{BinlogPosition, GtidSet, Version, Watermark};
+use tandem_model::{BinlogPosition, Disposition, GtidSet, Remedy, Version, Watermark};
 use tandem_mysql::{MysqlError, Reader};
 use tandem_protocol::watermark::{covers, newest_borrowable};
 use tandem_wire::log::Topics;
@@ -41,6 +41,27 @@ pub enum WatermarkError {
     /// The task that follows the topic has ended.
     #[error("the watermark topic is no longer followed")]
     Ended,
+}
+
+impl WatermarkError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Consume(error) => error.retry(),
+            Self::Mysql(error) => error.retry(),
+            Self::Late { .. } => Disposition::Retry,
+            // Every later watermark is behind the bad record, and nothing starts the task again.
+            Self::Decode(_) | Self::Ended => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::Decode(_) | Self::Mysql(_) | Self::Late { .. } | Self::Ended => None,
+        }
+    }
 }
 
 /// The watermarks of one source, in log order. Cheap to clone.
@@ -200,5 +221,29 @@ impl Watermarks {
         found
             .await
             .unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: self.timeout }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_what_follows() {
+        use Disposition::{Retry, Stop};
+        let late = WatermarkError::Late { what: "of t".into(), waited: Duration::from_secs(1) };
+        let denied = MysqlError::AccessDenied { address: "h".into(), user: "u".into() };
+        let away = MysqlError::Unreachable { address: "h".into(), cause: "refused".into() };
+        for (error, expected) in [
+            (WatermarkError::Consume(ConsumeError::Closed), Retry),
+            (WatermarkError::Consume(ConsumeError::NoTopic("t".into())), Stop),
+            (WatermarkError::Mysql(away), Retry),
+            (WatermarkError::Mysql(denied), Stop),
+            (late, Retry),
+            (WatermarkError::Decode("too short".into()), Stop),
+            (WatermarkError::Ended, Stop),
+        ] {
+            assert_eq!(error.retry(), expected, "{error:?}");
+        }
     }
 }

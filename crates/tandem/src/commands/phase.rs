@@ -9,10 +9,12 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde_json::{Value as Json, json};
 use tandem_http_api::problem_type;
 use tandem_kafka::http_tls;
+use tandem_model::FollowUp;
 
 use crate::cli::{OnOff, PhaseArgs, PhaseCommand};
 use crate::config::Config;
 use crate::config::secret::Secret;
+use crate::remedy;
 
 /// The timeout of a request. The controller answers orders within 20 s.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -166,13 +168,25 @@ fn list(json: &Json) -> &[Json] {
     json.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// Measurements that exist only after a command has run.
+const NEEDED: [(&str, FollowUp); 2] =
+    [("full_scan_age_seconds", FollowUp::FullVerification), ("full_scan_clean", FollowUp::FullVerification)];
+
+fn hint(needed: FollowUp) -> String {
+    format!(": run {}", remedy::command(needed))
+}
+
 /// The text of a refusal, with one line for each obstacle.
 fn refusal(answer: &Answer) -> String {
     let obstacles = list(&answer.body["obstacles"]);
     if obstacles.is_empty() {
         return format!("{}: {}", text(&answer.body["title"]), text(&answer.body["detail"]));
     }
-    let lines = obstacles.iter().map(|o| format!("\n  {}", text(&o["detail"])));
+    let lines = obstacles.iter().map(|o| {
+        let detail = text(&o["detail"]);
+        let command = NEEDED.iter().find(|(name, _)| detail.contains(&format!("{name} is not measured")));
+        format!("\n  {detail}{}", command.map_or_else(String::new, |(_, needed)| hint(*needed)))
+    });
     format!("{}:{}", text(&answer.body["title"]), lines.collect::<String>())
 }
 
@@ -219,8 +233,11 @@ fn print_phase(phase: &Json) {
 fn numbers(gate: &Json) -> String {
     let of = |key: &str| gate[key].as_object().cloned().unwrap_or_default();
     let measured = of("numbers").into_iter().map(|(name, value)| format!("{name} = {}", text(&value)));
-    let not =
-        of("unmeasured").into_iter().map(|(name, reason)| format!("{name} not measured: {}", text(&reason)));
+    let not = of("unmeasured").into_iter().map(|(name, reason)| {
+        let command = NEEDED.iter().find(|(needed, _)| *needed == name);
+        let hint = command.map_or_else(String::new, |(_, needed)| hint(*needed));
+        format!("{name} not measured: {}{hint}", text(&reason))
+    });
     measured.chain(not).collect::<Vec<_>>().join("\n")
 }
 

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::config::gateway::GatewaySection;
 use crate::connect::row_checker::checker;
 use crate::connect::servers::{Servers, target_tables};
+use crate::remedy;
 use crate::role::Role;
 use crate::run::telemetry::{self, Telemetry};
 
@@ -79,7 +80,7 @@ pub(crate) async fn run(config: &Config, roles: &[Role], listen: Option<SocketAd
         (Ok(()), drained) => drained,
         (Err(error), Ok(())) => Err(error),
         (Err(error), Err(later)) => {
-            tracing::error!(error = format!("{later:#}"), "while stopping");
+            tracing::error!(error = format!("{later:#}"), remedy = remedy::of(&later), "while stopping");
             Err(error)
         }
     }

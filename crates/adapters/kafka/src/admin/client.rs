@@ -6,6 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
+use tandem_model::Disposition;
 
 use crate::admin::topic_spec::{Cleanup, TopicSpec};
 use crate::connect::client::{
@@ -116,7 +117,7 @@ impl Admin {
         let began = Instant::now();
         loop {
             match self.partitions(topic).await {
-                Err(ConsumeError::NoTopic(_) | ConsumeError::Request { retriable: true, .. })
+                Err(ConsumeError::NoTopic(_) | ConsumeError::Request { retry: Disposition::Retry, .. })
                     if began.elapsed() < PROPAGATION_TIMEOUT =>
                 {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -233,7 +234,7 @@ fn offsets_in(answer: &TopicPartitionList, partitions: &[(String, i32)]) -> Resu
                 other => Err(ConsumeError::Request {
                     doing: format!("asking for the offsets of {topic}[{partition}]"),
                     cause: format!("the broker answered {other:?}"),
-                    retriable: true,
+                    retry: Disposition::Retry,
                 }),
             }
         })

@@ -22,6 +22,7 @@ use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tandem_model::Disposition;
 
 use crate::admin::client::not_created;
 use crate::connect::client::{BackgroundClose, LogContext, REQUEST, blocking, created};
@@ -173,18 +174,20 @@ fn use_transactions(config: &KafkaConfig) -> Result<Option<MissingAcl>, ConsumeE
         };
         // If this fails, the broker aborts the transaction after its timeout.
         let aborted = producer.abort_transaction(REQUEST);
-        match found {
+        let error = match found {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        match error.retry() {
             // A coordinator may be moving.
-            Err(error)
-                if error.is_retriable() && aborted.is_ok() && began.elapsed() < FIRST_TRANSACTION_TIMEOUT => {
-            }
-            found => return found,
+            Disposition::Retry if aborted.is_ok() && began.elapsed() < FIRST_TRANSACTION_TIMEOUT => {}
+            Disposition::Retry | Disposition::Stop | Disposition::Refuse => return Err(error),
         }
     }
 }
 
 fn failed(doing: &str, cause: String) -> ConsumeError {
-    ConsumeError::Request { doing: doing.into(), cause, retriable: true }
+    ConsumeError::Request { doing: doing.into(), cause, retry: Disposition::Retry }
 }
 
 fn is_denied(code: RDKafkaErrorCode) -> bool {

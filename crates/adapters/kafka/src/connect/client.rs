@@ -8,6 +8,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::RDKafkaErrorCode;
+use tandem_model::Disposition;
 
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
@@ -101,7 +102,7 @@ pub(crate) fn partition_count<C: ConsumerContext>(
         Some(found) if found.error().is_some_and(|e| !is_missing(e.into())) => Err(ConsumeError::Request {
             doing: format!("asking for the partitions of `{topic}`"),
             cause: found.error().map_or_else(String::new, |e| RDKafkaErrorCode::from(e).to_string()),
-            retriable: true,
+            retry: Disposition::Retry,
         }),
         _ => Err(ConsumeError::NoTopic(topic.to_owned())),
     }
@@ -121,11 +122,15 @@ pub(crate) fn created<T>(client: KafkaResult<T>) -> Result<T, ConsumeError> {
 pub(crate) fn with_retries<T>(mut ask: impl FnMut() -> Result<T, ConsumeError>) -> Result<T, ConsumeError> {
     let began = Instant::now();
     loop {
-        match ask() {
-            Err(error) if error.is_retriable() && began.elapsed() < REQUEST => {
+        let error = match ask() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        match error.retry() {
+            Disposition::Retry if began.elapsed() < REQUEST => {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            answer => return answer,
+            Disposition::Retry | Disposition::Stop | Disposition::Refuse => return Err(error),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::connect::health::Health;
 use crate::consume::progress::Progress;
 use crate::error::ConsumeError;
 use crate::message::{from_kafka, in_weight};
+use tandem_model::Disposition;
 use tandem_wire::log::InRecord;
 
 /// The most memory of the fetched records. Fetching waits above it.
@@ -320,7 +321,11 @@ fn fatal_error(error: &KafkaError, health: &Health) -> Option<ConsumeError> {
         | KafkaError::MessageConsumptionFatal(_) => Some(ConsumeError::Request {
             doing: "reading records".into(),
             cause: reason,
-            retriable: matches!(error, KafkaError::MessageConsumptionFatal(_)),
+            retry: match error {
+                // A new client may succeed.
+                KafkaError::MessageConsumptionFatal(_) => Disposition::Retry,
+                _ => Disposition::Stop,
+            },
         }),
         _ => {
             if health.last().is_none() {

@@ -11,8 +11,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::admin::client::list_offsets;
 use crate::connect::client::{BackgroundClose, LogContext, blocking, created, partition_count, ping};
 use crate::connect::config::KafkaConfig;
-use crate::error::ConsumeError;
+use crate::error::{ConsumeError, disposition};
 use crate::message::from_kafka;
+use tandem_model::Disposition;
 use tandem_wire::log::InRecord;
 
 /// Limit without progress.
@@ -125,7 +126,7 @@ fn read_range(
                     return Err(ConsumeError::Request {
                         doing: format!("reading `{topic}`"),
                         cause: consumer.context().health.last().unwrap_or_else(|| "no answer".into()),
-                        retriable: true,
+                        retry: Disposition::Retry,
                     });
                 }
             }
@@ -141,8 +142,10 @@ fn read_range(
                 }
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => left.retain(|r| r.0 != partition),
-            Some(Err(error)) if crate::error::is_transient(&error) => {}
-            Some(Err(error)) => return Err(failed(error)),
+            Some(Err(error)) => match disposition(&error) {
+                Disposition::Retry => {}
+                Disposition::Stop | Disposition::Refuse => return Err(failed(error)),
+            },
         }
     }
     consumer.unassign().map_err(failed)?;

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::connect::client::{LogContext, log, ping};
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
-use crate::error::is_transient;
+use crate::error::disposition;
 use crate::error::{ConsumeError, PublishError};
 use crate::message::{out_weight, to_kafka};
 use tandem_wire::log::OutRecord;
@@ -180,11 +180,7 @@ impl ProducerContext for Acknowledgements {
 }
 
 fn rejected(topic: &str, error: &KafkaError) -> PublishError {
-    PublishError::Rejected {
-        topic: topic.to_owned(),
-        cause: error.to_string(),
-        retriable: is_transient(error),
-    }
+    PublishError::Rejected { topic: topic.to_owned(), cause: error.to_string(), retry: disposition(error) }
 }
 
 fn run(producer: &BaseProducer<Acknowledgements>, orders: &Receiver<Batch>) {

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::connect::client::log;
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
-use crate::error::is_transient;
+use crate::error::disposition;
 use crate::error::{BoxError, PublishError};
 use crate::message::to_kafka;
 use crate::produce::producer::{ping_broker, take_acknowledgements};
@@ -255,9 +255,9 @@ impl Worker {
         match self.producer.context().lock().failed.take() {
             None => Ok(()),
             Some((topic, error)) => Err(match self.classify(&error) {
-                PublishError::Aborted { cause, retriable } => PublishError::Aborted {
+                PublishError::Aborted { cause, retry } => PublishError::Aborted {
                     cause: format!("a record for topic `{topic}` was not written: {cause}"),
-                    retriable,
+                    retry,
                 },
                 other => other,
             }),
@@ -325,7 +325,7 @@ impl Worker {
         if error.rdkafka_error_code().is_some_and(fenced) {
             return self.fenced();
         }
-        PublishError::Aborted { cause: error.to_string(), retriable: is_transient(error) }
+        PublishError::Aborted { cause: error.to_string(), retry: disposition(error) }
     }
 
     fn fenced(&self) -> PublishError {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
+use tandem_runtime::Backoff;
 use tandem_wire::{ReadKeySchema, ReadSchema};
 
 use crate::admin::client::Admin;
@@ -276,7 +277,7 @@ impl Registry {
     /// Repeats a request until the registry is available.
     async fn ask_until_available(&self, path: &str, body: Option<&str>) -> Result<Json, RegistryRefusal> {
         let (url, refusals) = (self.inner.client.url(), &self.inner.kafka.refusals);
-        let mut pause = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut reported = None;
         loop {
             let answer = match self.inner.client.ask(path, body).await {
@@ -292,8 +293,7 @@ impl Registry {
                         reported = Some(why.clone());
                     }
                     refusals.note(format!("the schema registry at {url} does not answer: {why}"));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
+                    backoff.pause().await;
                     continue;
                 }
             };

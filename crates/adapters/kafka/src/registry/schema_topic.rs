@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tandem_model::Disposition;
 use tandem_wire::ReadSchema;
 use tokio::sync::watch;
 
@@ -132,7 +133,7 @@ impl SchemaTopic {
             Err(_) => Err(ConsumeError::Request {
                 doing: format!("reading `{}` up to offset {offset}", self.inner.topic),
                 cause: format!("it took longer than {} s", TIMEOUT.as_secs()),
-                retriable: true,
+                retry: Disposition::Retry,
             }),
         }
     }

@@ -1,6 +1,6 @@
 //! Why a table cannot be migrated.
 
-use tandem_model::TableName;
+use tandem_model::{Disposition, TableName};
 
 use crate::error::MysqlError;
 
@@ -18,6 +18,16 @@ pub enum TableError {
     /// The query failed.
     #[error(transparent)]
     Mysql(#[from] MysqlError),
+}
+
+impl TableError {
+    /// What the caller does next.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Refused { .. } => Disposition::Stop,
+            Self::Mysql(error) => error.retry(),
+        }
+    }
 }
 
 /// One reason why a table cannot be migrated, with its remedy.

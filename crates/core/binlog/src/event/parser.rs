@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tandem_model::{BinlogPosition, TableName};
+use tandem_model::{BinlogPosition, FollowUp, Remedy, TableName};
 
 use crate::cursor::{Cursor, Fault};
 use crate::event::GATEWAY_LOCALE;
@@ -87,9 +87,15 @@ fn kind_name(kind: u8) -> String {
     name.to_owned()
 }
 
-const STATEMENT_BASED: &str = "SET GLOBAL binlog_format = ROW, let every session connect anew, and go on \
-                               behind it with `tandem resnapshot`";
-const RESNAPSHOT: &str = "go on behind it with `tandem resnapshot`";
+/// For changes without row images.
+fn row_based() -> Remedy {
+    Remedy::new("SET GLOBAL binlog_format = ROW, let every session connect anew").then(FollowUp::Resnapshot)
+}
+
+/// For transactions without a GTID.
+fn with_gtids() -> Remedy {
+    Remedy::new("SET GLOBAL gtid_mode = ON").then(FollowUp::Resnapshot)
+}
 
 impl EventParser {
     pub(crate) fn new(wanted: Wanted, excluded: ExcludedColumns, collations: Collations) -> Self {
@@ -245,21 +251,21 @@ impl EventParser {
             28 | 29 | 37 => Ok(None),
             5 | 13 | 14 | 17 | 18 => Err(Fault::unsupported(
                 "it belongs to a statement that changes rows without row images",
-                STATEMENT_BASED,
+                row_based(),
             )),
             23..=25 => Err(Fault::unsupported(
                 "rows are in the old format (version 1)",
-                "SET GLOBAL log_bin_use_v1_row_events = OFF and go on behind it with `tandem resnapshot`",
+                Remedy::new("SET GLOBAL log_bin_use_v1_row_events = OFF").then(FollowUp::Resnapshot),
             )),
-            26 => Err(Fault::unsupported("the server says that it may have lost changes here", RESNAPSHOT)),
-            34 => Err(Fault::unsupported(
-                "the transaction has no GTID",
-                "SET GLOBAL gtid_mode = ON and go on behind it with `tandem resnapshot`",
+            26 => Err(Fault::unsupported(
+                "the server says that it may have lost changes here",
+                FollowUp::Resnapshot.into(),
             )),
+            34 => Err(Fault::unsupported("the transaction has no GTID", with_gtids())),
             39 => self.partial_rows(body),
             _ => Err(Fault::unsupported(
                 "this type of event is unknown",
-                "use a version of Tandem that knows this version of MySQL",
+                Remedy::new("use a version of Tandem that knows this version of MySQL"),
             )),
         }
     }
@@ -332,10 +338,7 @@ impl EventParser {
     fn query(&mut self, text: QueryText<'_>) -> Result<Option<BinlogEvent>, Fault> {
         let query = classify(&text.sql, &text.database);
         match (&self.state, query) {
-            (State::Outside, _) => Err(Fault::unsupported(
-                "a statement has no GTID",
-                "SET GLOBAL gtid_mode = ON and go on behind it with `tandem resnapshot`",
-            )),
+            (State::Outside, _) => Err(Fault::unsupported("a statement has no GTID", with_gtids())),
             (State::Opened(_), Query::Begin | Query::CreateAndRows) => {
                 Ok(self.begin(text.locale == GATEWAY_LOCALE, None))
             }
@@ -351,14 +354,15 @@ impl EventParser {
             }
             (State::Inside | State::InsideXa, Query::Rollback) => Err(Fault::unsupported(
                 "a transaction that was rolled back has changed tables that are not transactional",
-                "convert the tables to ENGINE=InnoDB and go on behind it with `tandem resnapshot`",
+                Remedy::new("convert the tables to ENGINE=InnoDB").then(FollowUp::Resnapshot),
             )),
             (_, Query::Other { kind: StatementKind::DataChange, .. }) => {
-                Err(Fault::unsupported("a statement changes rows without row images", STATEMENT_BASED))
+                Err(Fault::unsupported("a statement changes rows without row images", row_based()))
             }
-            (State::Inside | State::InsideXa, _) => {
-                Err(Fault::unsupported("a statement stands inside a transaction", RESNAPSHOT))
-            }
+            (State::Inside | State::InsideXa, _) => Err(Fault::unsupported(
+                "a statement stands inside a transaction",
+                FollowUp::Resnapshot.into(),
+            )),
             (State::Opened(_), Query::Other { kind, tables, dropped }) => {
                 Ok(self.statement(text, kind, tables, dropped))
             }
@@ -450,7 +454,8 @@ impl EventParser {
             None => Ok(None),
             Some(plan) => Err(Fault::unsupported(
                 "they hold parts of JSON documents",
-                "SET GLOBAL binlog_row_value_options = '', let every session connect anew, and go on behind it with `tandem resnapshot`",
+                Remedy::new("SET GLOBAL binlog_row_value_options = '', let every session connect anew")
+                    .then(FollowUp::Resnapshot),
             )
             .of_table(&plan.table.name)),
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{BufReader, Cursor as IoCursor, Read};
 
 use bytes::Bytes;
+use tandem_model::Remedy;
 use zstd::stream::read::Decoder;
 
 use crate::cursor::{Cursor, Fault, Malformed};
@@ -73,7 +74,7 @@ impl Payload {
             _ => {
                 return Err(Fault::unsupported(
                     "its compression algorithm is not known",
-                    "use a version of Tandem that knows this version of MySQL",
+                    Remedy::new("use a version of Tandem that knows this version of MySQL"),
                 ));
             }
         };

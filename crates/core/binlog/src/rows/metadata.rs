@@ -1,6 +1,8 @@
 //! The optional metadata at the end of a TABLE_MAP event (`Table_map_event::Optional_metadata_fields` in
 //! MySQL's source). MySQL writes all of it with `binlog_row_metadata=FULL`.
 
+use tandem_model::Remedy;
+
 use crate::cursor::{Cursor, Fault, Malformed};
 
 /// The metadata fields that decoding rows needs.
@@ -107,7 +109,7 @@ impl<'a> Metadata<'a> {
                 other => {
                     return Err(Fault::unsupported(
                         format!("its metadata holds the unknown field {other}"),
-                        "use a version of Tandem that knows this version of MySQL",
+                        Remedy::new("use a version of Tandem that knows this version of MySQL"),
                     ));
                 }
             }

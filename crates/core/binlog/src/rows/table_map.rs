@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tandem_model::{ColumnDef, ColumnType, TableDef, TableName};
+use tandem_model::{ColumnDef, ColumnType, FollowUp, Remedy, TableDef, TableName};
 
 use crate::ExcludedColumns;
 use crate::cursor::{Cursor, Fault, Malformed};
@@ -45,7 +45,7 @@ impl Plan {
                 Some(_) if excluded => {
                     return Err(Fault::unsupported(
                         format!("its primary key holds the excluded column `{}`", column.name),
-                        "take it out of `exclude_from_capture`",
+                        Remedy::new("take it out of `exclude_from_capture`"),
                     ));
                 }
                 Some(place) => table.primary_key[place] = table.columns.len(),
@@ -109,7 +109,7 @@ impl<'a> Head<'a> {
         let Some(names) = &metadata.names else {
             return Err(Fault::unsupported(
                 "the binlog does not hold the names of its columns",
-                "SET GLOBAL binlog_row_metadata = FULL, then go on behind it with `tandem resnapshot`",
+                Remedy::new("SET GLOBAL binlog_row_metadata = FULL").then(FollowUp::Resnapshot),
             ));
         };
         if names.len() != count {
@@ -141,7 +141,9 @@ impl<'a> Head<'a> {
         if primary_key.is_empty() {
             return Err(Fault::unsupported(
                 "it has no primary key",
-                "ALTER TABLE … ADD PRIMARY KEY and go on behind it with `tandem resnapshot`, or leave the table out",
+                Remedy::new("ALTER TABLE … ADD PRIMARY KEY")
+                    .then(FollowUp::Resnapshot)
+                    .or("leave the table out"),
             ));
         }
         Plan::new(self.name, columns, &primary_key)
@@ -249,7 +251,7 @@ fn column(
         other => {
             return Err(Fault::unsupported(
                 format!("the type number {other} in the binlog, which is not supported"),
-                "drop the column or leave the table out",
+                Remedy::new("drop the column or leave the table out"),
             ));
         }
     })
@@ -324,7 +326,7 @@ fn charset(collations: &Collations, collation: u64) -> Result<Charset, Fault> {
     collations.charset(collation).map_err(|name| {
         Fault::unsupported(
             format!("the character set {name}, which is not supported"),
-            "convert the column to utf8mb4 or leave the table out",
+            Remedy::new("convert the column to utf8mb4 or leave the table out"),
         )
     })
 }

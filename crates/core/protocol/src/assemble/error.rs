@@ -1,6 +1,6 @@
 //! Why binlog events cannot be turned into records.
 
-use tandem_model::{BinlogPosition, Gtid, TableName};
+use tandem_model::{BinlogPosition, Disposition, FollowUp, Gtid, Remedy, TableName};
 use tandem_wire::WireError;
 
 /// Why capture cannot continue at a binlog position.
@@ -21,8 +21,7 @@ pub enum AssembleError {
     /// A statement removed rows of a mapped table, or the table itself, without row changes.
     #[error(
         "`{kind}` on {table} in transaction {gtid} at {position} cannot be carried to Cassandra: \
-         the table's rows there are left as they were. Either take the table out of tandem.toml, or go on behind \
-         it with `tandem resnapshot`, which has every table copied anew"
+         the table's rows there are left as they were"
     )]
     TableGone {
         /// TRUNCATE, DROP or RENAME.
@@ -35,9 +34,7 @@ pub enum AssembleError {
         position: BinlogPosition,
     },
     /// The binlog holds rows of a table without a primary key.
-    #[error(
-        "{table} at {position} has no primary key (any more); add one, and go on behind this with `tandem resnapshot`"
-    )]
+    #[error("{table} at {position} has no primary key (any more)")]
     NoPrimaryKey {
         /// The table.
         table: TableName,
@@ -69,8 +66,7 @@ pub enum AssembleError {
     /// An XA COMMIT of a transaction that was prepared before the log began.
     #[error(
         "XA COMMIT {xid} in transaction {gtid} at {position} commits rows that were prepared before this log \
-         began, so they are not on it. Go on behind it with `tandem resnapshot`, when XA RECOVER shows no \
-         transaction (GRANT XA_RECOVER_ADMIN lets capture wait for that)"
+         began, so they are not on it"
     )]
     NotPrepared {
         /// The transaction's xid.
@@ -85,4 +81,41 @@ pub enum AssembleError {
         "unexpected event at {0}: a row or an end of a transaction outside of one, or a transaction inside one"
     )]
     OutOfOrder(BinlogPosition),
+}
+
+impl AssembleError {
+    /// What the caller does next. None of these is retried.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Encode { source, .. } => source.retry(),
+            Self::TableGone { .. }
+            | Self::NoPrimaryKey { .. }
+            | Self::ClockAhead { .. }
+            | Self::PartialMissing { .. }
+            | Self::NotPrepared { .. }
+            | Self::OutOfOrder(_) => Disposition::Stop,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::TableGone { .. } => {
+                Some(Remedy::from(FollowUp::Resnapshot).or("take the table out of tandem.toml"))
+            }
+            Self::NoPrimaryKey { .. } => {
+                Some(Remedy::new("ALTER TABLE … ADD PRIMARY KEY").then(FollowUp::Resnapshot))
+            }
+            Self::NotPrepared { .. } => Some(
+                Remedy::new(
+                    "wait until XA RECOVER shows no transaction (GRANT XA_RECOVER_ADMIN lets capture wait for that)",
+                )
+                .then(FollowUp::Resnapshot),
+            ),
+            Self::Encode { .. }
+            | Self::ClockAhead { .. }
+            | Self::PartialMissing { .. }
+            | Self::OutOfOrder(_) => None,
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::Expr;
 use cel::{Context, Env, ExecutionError, IdedExpr, Program, Value};
+use tandem_model::Disposition;
 
 use crate::rollout::measurement::{Measured, Measurements, NAMES, Named, named};
 
@@ -23,6 +24,13 @@ pub struct GateError {
     pub expression: String,
     /// Why it cannot be used.
     pub cause: String,
+}
+
+impl GateError {
+    /// Somebody must correct the expression.
+    pub fn retry(&self) -> Disposition {
+        Disposition::Stop
+    }
 }
 
 /// A condition over measurements that must be true before a transition.

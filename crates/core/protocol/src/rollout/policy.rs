@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tandem_model::Phase;
+use tandem_model::{Disposition, Phase};
 
 use crate::rollout::gate::{Gate, GateError};
 use crate::rollout::stages::RolloutPlan;
@@ -43,6 +43,16 @@ pub enum PolicyError {
         /// What is wrong.
         source: GateError,
     },
+}
+
+impl PolicyError {
+    /// What the caller does next. Each needs another configuration.
+    pub fn retry(&self) -> Disposition {
+        match self {
+            Self::Percents(_) | Self::Last(_) | Self::NotServed(_) => Disposition::Stop,
+            Self::Gate { source, .. } => source.retry(),
+        }
+    }
 }
 
 const CAPTURE: (&str, &str) = ("capture_runs", "capture_age_seconds < 10.0");

@@ -2,15 +2,15 @@
 //! acts automatically.
 
 use tandem_kafka::{PublishError, TransactionalPublisher};
-use tandem_model::PhaseRecord;
+use tandem_model::{Disposition, PhaseRecord};
 use tandem_runtime::now_us;
 use tandem_wire::control::{PHASE_KEY, encode_control, encode_phase};
 use tandem_wire::log::{OutRecord, Topics};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::Controller;
-use crate::lead::outcome::{Ended, Failure};
+use crate::config::{Controller, ControllerError};
+use crate::lead::outcome::Ended;
 use crate::measure::log_state::Since;
 use crate::measure::log_watch::LogWatch;
 use crate::measure::scrape::scrape;
@@ -50,7 +50,7 @@ impl Active<'_> {
         &mut self,
         command: Option<Command>,
         views: &watch::Sender<View>,
-    ) -> Result<Round, Failure> {
+    ) -> Result<Round, ControllerError> {
         self.measure().await?;
         if self.log.phase().is_some_and(|seen| seen.supersedes(&self.record)) {
             tracing::warn!("a newer phase record exists: another controller is the active one");
@@ -109,7 +109,7 @@ impl Active<'_> {
     }
 
     /// Measures once. While Kafka does not answer, the values from the log are missing.
-    async fn measure(&mut self) -> Result<(), Failure> {
+    async fn measure(&mut self) -> Result<(), ControllerError> {
         let config = &self.controller.config;
         let now = now_us();
         let mut all = Measurements::none("it was not measured in this round");
@@ -123,11 +123,13 @@ impl Active<'_> {
         );
         match log {
             Ok(()) => self.confirmed = Instant::now(),
-            Err(error) if error.is_retriable() => {
-                self.controller.metrics.failed_rounds.inc();
-                all = Measurements::none(&error.to_string());
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => match error.retry() {
+                Disposition::Retry => {
+                    self.controller.metrics.failed_rounds.inc();
+                    all = Measurements::none(&error.to_string());
+                }
+                Disposition::Stop | Disposition::Refuse => return Err(error.into()),
+            },
         }
         self.window.measure(now, self.record.generation, pages, &mut all);
         self.measured = all;

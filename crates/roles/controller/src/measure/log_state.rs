@@ -173,7 +173,7 @@ impl LogState {
         let left: Result<i64, String> = left.sum();
         into.set("backfill_rows_left", left.map(|rows| rows as f64));
 
-        let none = || "no full verification has ended yet: run `tandem verify --full`".to_owned();
+        let none = || "no full verification has ended yet".to_owned();
         let scan = self.full_scan.as_ref().ok_or_else(none);
         into.set("full_scan_age_seconds", scan.clone().map(|scan| seconds(scan.ended_at_us, now_us)));
         into.set_flag("full_scan_clean", scan.map(|scan| self.is_clean(scan, tables)));

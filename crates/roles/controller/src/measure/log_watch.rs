@@ -6,7 +6,7 @@ use tandem_kafka::{
     Admin, ConsumeError, GroupOffsets, KafkaConfig, PartitionLag, TailReader, oldest_record, partition_lags,
     read_last,
 };
-use tandem_model::PhaseRecord;
+use tandem_model::{Disposition, PhaseRecord, Remedy};
 use tandem_wire::WireError;
 use tandem_wire::log::Topics;
 use tokio::time::Instant;
@@ -20,22 +20,39 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why the log could not be measured.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WatchError {
+pub enum LogError {
+    /// Reading Kafka failed.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
+    /// A record could not be decoded.
     #[error("a record of `{topic}` cannot be read: {source}")]
-    Decode { topic: String, source: WireError },
+    Decode {
+        /// Its topic.
+        topic: String,
+        /// The reason.
+        source: WireError,
+    },
+    /// A topic was not read to its end in time.
     #[error("`{0}` was not read to its end in time")]
     Late(String),
 }
 
-impl WatchError {
-    /// Whether a retry may help.
-    pub(crate) fn is_retriable(&self) -> bool {
+impl LogError {
+    /// What the caller does next. The controller skips no record of the log, so it ends on one that is
+    /// refused.
+    pub fn retry(&self) -> Disposition {
         match self {
-            Self::Consume(error) => error.is_retriable(),
-            Self::Late(_) => true,
-            Self::Decode { .. } => false,
+            Self::Consume(error) => error.retry(),
+            Self::Decode { source, .. } => source.retry(),
+            Self::Late(_) => Disposition::Retry,
+        }
+    }
+
+    /// What an operator does about it, where the message does not say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Consume(error) => error.remedy(),
+            Self::Decode { .. } | Self::Late(_) => None,
         }
     }
 }
@@ -53,7 +70,7 @@ pub(crate) struct LogWatch {
 
 impl LogWatch {
     /// Starts, and reads the followed topics to their ends.
-    pub(crate) async fn start(kafka: &KafkaConfig, tables: &[MappedTable]) -> Result<Self, WatchError> {
+    pub(crate) async fn start(kafka: &KafkaConfig, tables: &[MappedTable]) -> Result<Self, LogError> {
         let topics = Topics::new(&kafka.prefix);
         let admin = Admin::connect(kafka).await?;
         let (control, mismatches, watermarks) = (topics.control(), topics.mismatches(), topics.watermarks());
@@ -92,7 +109,7 @@ impl LogWatch {
     }
 
     /// Reads the followed topics up to their current ends. `live` says that the records are new.
-    async fn catch_up(&mut self, live: bool) -> Result<(), WatchError> {
+    async fn catch_up(&mut self, live: bool) -> Result<(), LogError> {
         let (control, mismatches, watermarks) =
             (self.topics.control(), self.topics.mismatches(), self.topics.watermarks());
         let begun = Instant::now();
@@ -102,7 +119,7 @@ impl LogWatch {
             let end = self.admin.end_offsets(topic, 1).await?[0];
             while self.reader.consumed_to(topic, 0).is_none_or(|at| at < end) {
                 if begun.elapsed() > CATCH_UP_TIMEOUT {
-                    return Err(WatchError::Late(topic.clone()));
+                    return Err(LogError::Late(topic.clone()));
                 }
                 for record in self.reader.next_batch(5000, Duration::from_millis(50)).await? {
                     let taken = match &*record.topic {
@@ -123,7 +140,7 @@ impl LogWatch {
         now_us: i64,
         since: Since,
         into: &mut Measurements,
-    ) -> Result<(), WatchError> {
+    ) -> Result<(), LogError> {
         self.catch_up(true).await?;
         let mut behind = Vec::new();
         let (mut records, mut unclaimed, mut not_copied) = (0, 0, 0);
@@ -153,6 +170,6 @@ impl LogWatch {
     }
 }
 
-fn decode(topic: &str, source: WireError) -> WatchError {
-    WatchError::Decode { topic: topic.to_owned(), source }
+fn decode(topic: &str, source: WireError) -> LogError {
+    LogError::Decode { topic: topic.to_owned(), source }
 }

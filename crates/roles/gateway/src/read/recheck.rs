@@ -18,6 +18,7 @@ use tandem_model::Phase;
 use tandem_mysql::{Mysql, Reader};
 use tandem_protocol::route::Reason;
 use tandem_row_check::{ChangeTracker, CheckError, CheckMetrics, CheckedTable, Checker, Outcome, Suspect};
+use tandem_runtime::Backoff;
 use tandem_watermarks::{Applied, Watermarks};
 use tandem_wire::WireError;
 use tandem_wire::control::FoundBy;
@@ -34,7 +35,7 @@ const SUSPECTS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So long after the last difference the change topics are no longer followed.
 const IDLE: Duration = Duration::from_secs(30);
-/// After an error, before the next differences are looked at.
+/// The longest pause after an error, before the next differences are looked at.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of a difference that is no mismatch: a later look found the stores equal, or Cassandra
@@ -221,6 +222,7 @@ struct Rechecker {
 
 impl Rechecker {
     async fn run(self, queue: Arc<Queue>) {
+        let mut backoff = Backoff::new(PAUSE, PAUSE);
         loop {
             // This is the last one when no gateway is left to meet differences.
             while queue.lock().is_empty() {
@@ -231,7 +233,7 @@ impl Rechecker {
             }
             if let Err(error) = self.follow(&queue).await {
                 tracing::warn!(%error, "differences between the stores could not be looked at again");
-                tokio::time::sleep(PAUSE).await;
+                backoff.pause().await;
                 for (entity, differences) in queue.take() {
                     self.leave(&entity, &differences, NOT_CHECKED);
                 }

@@ -11,7 +11,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 /// use tandem_runtime::Backoff;
 ///
 /// let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-/// assert!(backoff.next() >= Duration::from_millis(200));
+/// assert!(backoff.next() <= Duration::from_millis(200));
 /// // After a success the pauses start again.
 /// backoff.reset();
 /// ```
@@ -23,17 +23,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pauses grow from `first` to `longest`. Jitter at most doubles a pause.
+    /// The pauses double from `first` to `longest`. Jitter shortens each by up to a half, so that many clients do
+    /// not retry at the same time.
     pub fn new(first: Duration, longest: Duration) -> Self {
+        // The jitter of backon lengthens a pause, up to double.
         let builder = ExponentialBuilder::default()
-            .with_min_delay(first)
-            .with_max_delay(longest)
+            .with_min_delay(first / 2)
+            .with_max_delay(longest / 2)
             .with_jitter()
             .without_max_times();
         Self { builder, pauses: builder.build(), longest }
     }
 
-    /// Returns the next pause, at most twice the longest one.
+    /// Returns the next pause, at most the longest one.
     #[expect(clippy::should_implement_trait, reason = "the pauses never end, so this is not an iterator")]
     pub fn next(&mut self) -> Duration {
         self.pauses.next().unwrap_or(self.longest)
@@ -59,9 +61,13 @@ mod tests {
         let (first, longest) = (Duration::from_millis(10), Duration::from_secs(1));
         let mut backoff = Backoff::new(first, longest);
         let pauses: Vec<Duration> = (0..100).map(|_| backoff.next()).collect();
-        assert!(pauses.iter().all(|pause| (first..=2 * longest).contains(pause)), "{pauses:?}");
-        assert!(pauses[99] >= longest);
+        let mut expected = first;
+        for pause in &pauses {
+            assert!(*pause <= expected && *pause * 2 >= expected, "{pauses:?}");
+            expected = (expected * 2).min(longest);
+        }
+        assert!(pauses.iter().collect::<std::collections::BTreeSet<_>>().len() > 10, "no jitter: {pauses:?}");
         backoff.reset();
-        assert!(backoff.next() <= 2 * first);
+        assert!(backoff.next() <= first);
     }
 }
