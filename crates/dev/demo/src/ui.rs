@@ -69,7 +69,6 @@ impl Bar {
     }
 
     /// Sets the message only.
-
     pub(crate) fn message(&self, message: &str) {
         self.say(message);
         self.plain(|| message.to_owned());

@@ -37,7 +37,6 @@ fn a_mysql_survives_kill_pause_and_restart() -> Result<()> {
     ensure!(mysql.is_ready());
 
     // Another handle on the same folder finds the server. What it does is visible in the first handle.
-
     let other = Mysql::attach(mysql.dir())?.context("no state file")?;
     ensure!(other.pid() == mysql.pid());
     other.stop()?;
