@@ -129,7 +129,7 @@ impl Tandem {
     /// Stops it with SIGTERM, or with SIGKILL if it has not stopped in time.
     ///
     /// # Errors
-    /// If it had to be killed, or ended with a failure.
+    /// If it had to be killed.
     pub async fn terminate(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         if let Some(pid) = child.id() {
