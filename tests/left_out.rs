@@ -1,4 +1,5 @@
-//! Names what a plain `cargo test` leaves out. It needs no servers; `cargo xtask test` starts them and runs everything.
+//! Shows what a plain `cargo test` leaves out. It needs no servers. `cargo xtask test` starts them and runs
+//! everything.
 #![cfg(not(feature = "e2e"))]
 
 #[test]

@@ -1,19 +1,19 @@
-//! Modules of a crate that need each other.
+//! Import circles between the modules of a crate.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::source::{Crate, Module};
 
-/// What each module needs of which other, by index: an edge with the items that make it.
+/// Which modules each module needs, by index, with the items that it needs from them.
 type Edges = BTreeMap<usize, BTreeMap<usize, BTreeSet<String>>>;
 
-/// No two files need each other, directly or through others: one can be read, tested and moved without the other,
-/// and a reader knows which to read first.
+/// No two files need each other, directly or through others. So each can be read, tested and moved without
+/// the other, and a reader knows which to read first.
 ///
-/// A module needs the module that defines what it names, wherever it imports the name from. Declaring a child
-/// (`mod x;`) and re-exporting its items (`pub use x::Item`) is no need; naming a child's item in code is one, and so
-/// is a child that names an item its parent defines. A module in braces belongs to its file. Calls of methods are
-/// not seen: a type's methods are where the type is.
+/// A module needs the module that defines the item it names, wherever it imports the name from. Declaring a
+/// child (`mod x;`) and re-exporting its items (`pub use x::Item`) does not count. Naming a child's item in
+/// code does, and so does a child that names an item of its parent. An inline module belongs to its file.
+/// Method calls are not followed: a type's methods are where the type is.
 pub(crate) fn import_circles(sources: &Crate) -> Vec<String> {
     let edges = edges(sources);
     groups(&edges).iter().map(|group| describe(sources, &edges, group)).collect()
@@ -35,7 +35,7 @@ fn edges(sources: &Crate) -> Edges {
             needs(&import.path, import.is_reexport);
         }
         for mention in &module.mentions {
-            // One name alone is no module: it is a variable, or the `crate` of a `pub(crate)` in a macro.
+            // A single name that is no module is a variable, or the `crate` of a `pub(crate)` in a macro.
             let is_module = || sources.resolve(index, mention).is_some_and(|t| t.item.is_none());
             if mention.len() > 1 || !is_module() {
                 needs(mention, false);
@@ -59,12 +59,12 @@ fn groups(edges: &Edges) -> Vec<Vec<usize>> {
     groups
 }
 
-/// The shortest way from a module to itself, which is both its first and its last step.
+/// The shortest path from a module back to itself.
 fn way_back(edges: &Edges, start: usize) -> Option<Vec<usize>> {
     way(edges, start, start)
 }
 
-/// The shortest way of at least one step.
+/// The shortest path with at least one edge.
 fn way(edges: &Edges, start: usize, end: usize) -> Option<Vec<usize>> {
     let mut seen = BTreeSet::new();
     let mut next = VecDeque::from([vec![start]]);
@@ -82,7 +82,7 @@ fn way(edges: &Edges, start: usize, end: usize) -> Option<Vec<usize>> {
     None
 }
 
-/// The shortest circle of a group, file by file, and who else is in the group.
+/// The shortest circle of a group, file by file, and the other members of the group.
 fn describe(sources: &Crate, edges: &Edges, group: &[usize]) -> String {
     let ways = group.iter().filter_map(|&m| way_back(edges, m));
     let circle = ways.min_by_key(Vec::len).unwrap_or_default();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_and_what_is_no_path_do_not_count() {
+    fn tests_and_names_that_are_no_paths_do_not_count() {
         check(
             &[
                 ("src/lib.rs", "mod a; mod b; fn f() { let b = 1; g(b) } pub struct Root;"),

@@ -1,4 +1,4 @@
-//! Who may hold which outside crate.
+//! Which crates may use which external crates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,25 +9,25 @@ use crate::packages::Package;
 /// Clients of the three systems. Each of them brings its own runtime, threads and native libraries.
 const DRIVERS: [&str; 5] = ["mysql_async", "mysql_common", "rdkafka", "rdkafka-sys", "scylla"];
 
-/// Outside crates with an owner: a change of one, or its replacement, touches one crate.
+/// External crates with an owner. An update or a replacement touches only the owner.
 const OWNERS: [(&str, &[&str]); 6] = [
     ("mysql_async", &["tandem-mysql"]),
     ("mysql_common", &["tandem-mysql"]),
     ("rdkafka", &["tandem-kafka"]),
     ("scylla", &["tandem-cassandra"]),
     ("apache-avro", &["tandem-wire"]),
-    // Filters of rows, and gates of phases: two languages with one evaluator.
+    // Row filters and phase gates: two languages with one evaluator.
     ("cel", &["tandem-mapping", "tandem-protocol"]),
 ];
 
-/// Packages that use the drivers beside their owners. They feed, compare and judge the product and share no code
-/// with it: a shared mistake would go unnoticed.
+/// Packages that may use the drivers besides the owners. They feed, compare and judge the product, and share
+/// no code with it: a shared mistake would go unnoticed.
 const OWN_PATH: [&str; 5] =
     ["tandem-demo", "tandem-bench", "tandem-compare", "tandem-fixtures", "tandem-tests"];
 
-/// What core may not depend on: crates that do I/O, read the clock, draw random numbers, or write logs.
+/// Crates that core may not depend on. They do I/O, read the clock, draw random numbers, or log.
 ///
-/// Logging is output: a function of core returns what it found, and its caller decides whether that is worth a line.
+/// Logging is output. A function of core returns its findings, and the caller decides what to log.
 const IMPURE: [&str; 20] = [
     "async-std",
     "axum",
@@ -51,9 +51,9 @@ const IMPURE: [&str; 20] = [
     "ureq",
 ];
 
-/// Each owned crate is a dependency of its owners, and of nobody else except [`OWN_PATH`].
+/// Only its owners and [`OWN_PATH`] depend on an owned crate, and each owner does.
 ///
-/// Development dependencies count, so that a test of a role does not go around the adapter.
+/// Development dependencies count, so that a test of a role does not bypass the adapter.
 pub(crate) fn owners(packages: &[Package]) -> Vec<String> {
     let mut violations = Vec::new();
     for (driver, owners) in OWNERS {
@@ -75,8 +75,8 @@ pub(crate) fn owners(packages: &[Package]) -> Vec<String> {
     violations
 }
 
-/// Core depends on no runtime, no driver and nothing else of [`IMPURE`]: its decisions are functions of their
-/// arguments, and so the model and property tests run the code that production runs.
+/// Core depends on no runtime, no driver and no other crate of [`IMPURE`]. Its decisions are functions of
+/// their arguments, so the model and property tests run the same code as production.
 ///
 /// Development dependencies may be impure, as the generators of property tests are, but not drivers.
 pub(crate) fn core_dependencies(packages: &[Package]) -> Vec<String> {
@@ -103,8 +103,7 @@ pub(crate) fn core_dependencies(packages: &[Package]) -> Vec<String> {
 
 /// The package called `name` reaches no driver through its normal and build dependencies in the workspace.
 ///
-/// This keeps `cargo xtask` a matter of seconds on an empty cache: it starts what needs drivers as programs of their
-/// own.
+/// So `cargo xtask` starts in seconds on an empty cache. Programs that need drivers are separate.
 pub(crate) fn reached_by(name: &str, packages: &[Package]) -> Vec<String> {
     let by_name: BTreeMap<&str, &Package> = packages.iter().map(|p| (p.name.as_str(), p)).collect();
     let mut violations = Vec::new();

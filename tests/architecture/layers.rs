@@ -1,4 +1,4 @@
-//! Folders say what may depend on what.
+//! The allowed dependencies between the folders of the workspace.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use cargo_metadata::DependencyKind;
 
 use crate::packages::Package;
 
-/// What a folder holds, and so what its packages may depend on.
+/// The layer of a folder. It determines what its packages may depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layer {
     /// `crates/core/*`: pure decisions and formats.
@@ -15,7 +15,7 @@ enum Layer {
     Base,
     /// `crates/adapters/*`: one driver each.
     Adapter,
-    /// `crates/services/*`: what several roles share and needs more than one adapter.
+    /// `crates/services/*`: shared by several roles, over more than one adapter.
     Service,
     /// `crates/roles/*`: one long-lived loop each.
     Role,
@@ -48,8 +48,8 @@ fn layer(package: &Package) -> Option<Layer> {
     }
 }
 
-/// The crates of core, each with those that it may use. Values come first, then their formats, then the plans made
-/// of them, then the decisions.
+/// The crates of core, each with those that it may use. Values come first, then their formats, then plans,
+/// then decisions.
 const CORE: [(&str, &[&str]); 5] = [
     ("tandem-model", &[]),
     ("tandem-wire", &["tandem-model"]),
@@ -58,18 +58,15 @@ const CORE: [(&str, &[&str]); 5] = [
     ("tandem-protocol", &["tandem-model", "tandem-wire", "tandem-binlog", "tandem-mapping"]),
 ];
 
-/// The services, each with those that it may use. The row check reads behind a watermark. What HTTP APIs share needs
+/// The services, each with those that it may use. The row check uses watermarks. The HTTP APIs' shared code needs
 /// none of the others.
-const SERVICES: [(&str, &[&str]); 3] = [
-    ("tandem-http-api", &[]),
-    ("tandem-watermarks", &[]),
-    ("tandem-row-check", &["tandem-watermarks"]),
-];
+const SERVICES: [(&str, &[&str]); 3] =
+    [("tandem-http-api", &[]), ("tandem-watermarks", &[]), ("tandem-row-check", &["tandem-watermarks"])];
 
-/// A package is called `tandem-` and the name of its folder, so that a path in an error message or a dependency
-/// list leads to the code without a search.
+/// A package is named `tandem-` and its folder. So a path in an error message or a dependency list leads to
+/// the code without a search.
 ///
-/// The binary is `tandem`. The model is `tandem-protocol-model`, because `tandem-protocol` is what it explores.
+/// The binary is `tandem`. The model is `tandem-protocol-model`, because it explores `tandem-protocol`.
 pub(crate) fn names(packages: &[Package]) -> Vec<String> {
     let mut violations = Vec::new();
     for package in packages {
@@ -85,7 +82,7 @@ pub(crate) fn names(packages: &[Package]) -> Vec<String> {
     violations
 }
 
-/// Every dependency between packages of the workspace points in the direction that [`reason_against`] allows.
+/// Every dependency between packages of the workspace points in a direction that [`reason_against`] allows.
 /// Development dependencies count: a test that reaches across a border binds both sides as code does.
 pub(crate) fn directions(packages: &[Package]) -> Vec<String> {
     let by_name: BTreeMap<&str, &Package> = packages.iter().map(|p| (p.name.as_str(), p)).collect();
@@ -106,7 +103,7 @@ pub(crate) fn directions(packages: &[Package]) -> Vec<String> {
     violations
 }
 
-/// Why `from` may not depend on `to`; `None` where it may.
+/// Why `from` may not depend on `to`; `None` if it may.
 fn reason_against(
     (from, from_layer): (&Package, Layer),
     (to, to_layer): (&Package, Layer),
@@ -122,8 +119,8 @@ fn reason_against(
         | (Role | Binary, Service)
         | (Binary, Role)
         | (Dev, Dev) => return None,
-        // End-to-end tests start and inspect everything. The checker of the same package is a binary, and binaries
-        // see no development dependency.
+        // End-to-end tests start and inspect everything. The checker in the same package is a binary, and
+        // binaries cannot use development dependencies.
         (Tests, _) if kind == DependencyKind::Development => return None,
         (Tests, _) => "the checker shares no code with what it judges",
         (Core, _) => "core depends on core only: its decisions run in tests and in the model as they are",
@@ -184,7 +181,7 @@ mod tests {
         ]
     }
 
-    /// The violations after `changed` took the place of the package in the same folder.
+    /// The violations after `changed` has replaced the package in the same folder.
     fn with(changed: Package) -> Vec<String> {
         let mut packages = sound();
         packages.retain(|p| p.folder != changed.folder);

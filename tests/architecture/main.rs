@@ -1,7 +1,7 @@
-//! The rules of the tree: what may depend on what, who owns which driver, and what core may name.
+//! The rules of the tree: allowed dependencies, the owners of drivers, and the names that core may use.
 //!
-//! Each rule is a function from data to violations. The tests of this file apply the rules to the workspace; the
-//! tests beside each rule show that it fails where it should.
+//! Each rule is a function from data to violations. The tests of this file apply the rules to the workspace.
+//! The tests beside each rule show that it can fail.
 
 mod circles;
 mod commands;
@@ -14,7 +14,7 @@ mod source;
 
 use packages::Workspace;
 
-/// Fails with all violations, one a line.
+/// Fails with all violations, one per line.
 fn assert_none(violations: &[String]) {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }

@@ -1,23 +1,23 @@
-//! Where a path leads: the module that defines what it names.
+//! Resolves paths to the module that defines the item.
 
 use std::collections::BTreeSet;
 
 use crate::source::{Crate, Module};
 
-/// What a path leads to inside its crate.
+/// The target of a path inside its crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) module: usize,
-    /// `None` where the path names the module itself.
+    /// `None` if the path names the module itself.
     pub(crate) item: Option<String>,
 }
 
-/// Imports under way, so that re-exports in a ring end.
+/// The imports that are being resolved, so that circular re-exports end.
 type Seen<'c> = BTreeSet<(usize, &'c str)>;
 
 impl Crate {
-    /// Follows `path`, as written in module `from`, through modules, imports and re-exports. `None` where it leads
-    /// out of the crate, or to a name of a function's own.
+    /// Resolves `path`, as written in module `from`, through modules, imports and re-exports. `None` if it
+    /// leads out of the crate, or to a local name of a function.
     pub(crate) fn resolve<'c>(&'c self, from: usize, path: &'c [String]) -> Option<Target> {
         self.follow(from, path, &Seen::new())
     }
@@ -35,7 +35,7 @@ impl Crate {
             target = if name == "super" {
                 Target { module: self.modules[target.module].parent?, item: None }
             } else {
-                // A name that nothing defines: a macro makes it.
+                // No visible definition: a macro defines the name.
                 let made = Target { module: target.module, item: Some(name.clone()) };
                 self.lookup(target.module, name, seen).unwrap_or(made)
             };
@@ -43,7 +43,7 @@ impl Crate {
         Some(target)
     }
 
-    /// What `name` means in a module.
+    /// Resolves `name` in a module.
     fn lookup<'c>(&'c self, module: usize, name: &'c str, seen: &Seen<'c>) -> Option<Target> {
         let mut seen = seen.clone();
         if !seen.insert((module, name)) {
@@ -67,8 +67,8 @@ impl Crate {
             .find_map(|whole| self.lookup(whole.module, name, &seen))
     }
 
-    /// `path` from the name of an outside crate on, where an import of the module shortened it; `None` where the
-    /// path stays inside the crate.
+    /// `path` from the name of an external crate on, even if an import of the module shortened it; `None` if
+    /// the path stays inside the crate.
     pub(crate) fn outside(&self, module: usize, path: &[String]) -> Option<Vec<String>> {
         if self.resolve(module, path).is_some() {
             return None;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn reexports_in_a_ring_end() {
+    fn circular_reexports_end() {
         let tree = sources(&[
             ("src/lib.rs", "mod a; mod b;"),
             ("src/a.rs", "pub use crate::b::X;"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_names_are_written_out() {
+    fn external_names_are_expanded() {
         let tree = sources(&[
             ("src/lib.rs", "mod time_of; use std::time; use time::Instant as Now;"),
             ("src/time_of.rs", ""),

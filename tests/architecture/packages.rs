@@ -1,4 +1,4 @@
-//! The workspace as data.
+//! The workspace's manifests as data.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, TargetKind};
 
 use crate::source::Crate;
 
-/// The packages of the workspace and where it is.
+/// The packages of the workspace, and its folder.
 pub(crate) struct Workspace {
     pub(crate) packages: Vec<Package>,
     root: PathBuf,
@@ -22,7 +22,7 @@ pub(crate) struct Package {
     pub(crate) roots: Vec<Root>,
 }
 
-/// One entry of a manifest's dependencies.
+/// One dependency in a manifest.
 #[derive(Debug, Clone)]
 pub(crate) struct Dependency {
     pub(crate) name: String,
@@ -38,7 +38,7 @@ pub(crate) struct Root {
 }
 
 impl Workspace {
-    /// The workspace that this test belongs to.
+    /// The workspace of this test.
     pub(crate) fn load() -> Self {
         let metadata = MetadataCommand::new().no_deps().exec().expect("cargo reads its own workspace");
         let root = metadata.workspace_root.as_std_path();
@@ -85,7 +85,7 @@ impl Workspace {
 
 #[cfg(test)]
 pub(crate) mod made_up {
-    //! Packages for the tests of the rules.
+    //! Example packages for the tests of the rules.
 
     use super::{Dependency, DependencyKind, Package};
 
@@ -99,7 +99,7 @@ pub(crate) mod made_up {
         Package { name, folder: folder.to_owned(), dependencies, roots: Vec::new() }
     }
 
-    /// The same with development dependencies.
+    /// The same, with development dependencies.
     pub(crate) fn package_in_tests(folder: &str, dependencies: &[&str]) -> Package {
         let dependencies = dependencies.iter().map(|d| on(d, DependencyKind::Development)).collect();
         Package { dependencies, ..package(folder, &[]) }

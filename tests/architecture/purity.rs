@@ -1,11 +1,11 @@
-//! What the sources of core may name.
+//! The names that the sources of core may use.
 
 use std::collections::BTreeSet;
 
 use crate::source::Crate;
 
-/// Paths that make a function depend on more than its arguments, or do more than return. Each stands for
-/// everything below it.
+/// Paths that make a function depend on more than its arguments, or have an effect. Each covers everything
+/// below it.
 const IMPURE: [(&str, &str); 27] = [
     ("std::time::SystemTime", "the clock"),
     ("std::time::Instant", "the clock"),
@@ -36,13 +36,13 @@ const IMPURE: [(&str, &str); 27] = [
     ("log", "logging is output: return what was found, and the caller logs it"),
 ];
 
-/// Macros of the standard library that write.
+/// Macros of the standard library that write output.
 const OUTPUT: [&str; 5] = ["print!", "println!", "eprint!", "eprintln!", "dbg!"];
 
-/// A decision of core is a function of its arguments: the same input gives the same answer in production, in a test
-/// and in the model. So its sources name no clock, no randomness, no environment and no I/O.
+/// A decision of core is a function of its arguments: the same input gives the same answer in production, in
+/// a test and in the model. So its sources name no clock, no randomness, no environment and no I/O.
 ///
-/// The check reads names. It sees through `use` and renames; it does not see what an outside crate does inside.
+/// The check reads names. It follows `use` and renames. It does not look into external crates.
 pub(crate) fn impure_names(sources: &Crate) -> Vec<String> {
     let mut violations = BTreeSet::new();
     for (index, module) in sources.modules.iter().enumerate() {
@@ -74,7 +74,7 @@ pub(crate) fn impure_names(sources: &Crate) -> Vec<String> {
     violations.into_iter().collect()
 }
 
-/// `path` is `name` or something inside it.
+/// Whether `path` is `name` or below it.
 fn is_below(path: &str, name: &str) -> bool {
     path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }

@@ -1,6 +1,6 @@
-//! The modules of a crate, from its sources: what each defines, imports and mentions.
+//! The modules of a crate, from its sources: the names that each defines, imports and mentions.
 //!
-//! What only tests compile (`#[cfg(test)]`) is left out.
+//! Code that only tests compile (`#[cfg(test)]`) is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
@@ -20,7 +20,7 @@ pub(crate) struct Module {
     /// Without `crate`: empty for the root.
     pub(crate) path: Vec<String>,
     pub(crate) file: PathBuf,
-    /// The module whose file this one is written in: itself, except for `mod x { … }`.
+    /// The module whose file contains this one: itself, except for `mod x { … }`.
     pub(crate) holder: usize,
     pub(crate) parent: Option<usize>,
     pub(crate) children: BTreeMap<String, usize>,
@@ -36,18 +36,19 @@ pub(crate) struct Import {
     pub(crate) path: Vec<String>,
     /// `None` for `path::*`.
     pub(crate) name: Option<String>,
-    /// Has a visibility: other modules may import it from here.
+    /// Whether it has a visibility, so that other modules may import it from here.
     pub(crate) is_reexport: bool,
 }
 
 type Read<'r> = &'r dyn Fn(&Path) -> Option<String>;
 
 impl Crate {
-    /// Parses the crate whose root is `file`. `read` returns a file's text, or `None` where there is no such file.
+    /// Parses the crate whose root is `file`. `read` returns a file's text, or `None` if there is no such
+    /// file.
     ///
     /// # Panics
     ///
-    /// Where a module has no file, or a file is no Rust.
+    /// If a module has no file, or a file is no valid Rust.
     pub(crate) fn parse(file: &Path, read: Read<'_>) -> Self {
         let mut reader = Reader { read, modules: Vec::new(), current: 0 };
         let folder = file.parent().unwrap_or(Path::new(""));
@@ -57,7 +58,7 @@ impl Crate {
     }
 }
 
-/// Fills the modules while it visits the syntax tree; what it meets belongs to the current module.
+/// Fills the modules while it visits the syntax tree. Each finding belongs to the current module.
 struct Reader<'r> {
     read: Read<'r>,
     modules: Vec<Module>,
@@ -70,7 +71,7 @@ impl Reader<'_> {
         Some(syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display())).items)
     }
 
-    /// Adds a module and those below it. `folder` is where the files of its children are.
+    /// Adds a module and its children. `folder` contains the files of the children.
     fn module(
         &mut self,
         path: Vec<String>,
@@ -151,7 +152,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Finds the paths in what a macro is given, which has no syntax tree.
+    /// Finds the paths in a macro's arguments, which have no syntax tree.
     fn tokens(&mut self, tokens: TokenStream) {
         let (mut path, mut colons, mut dots, mut is_lifetime) = (Vec::new(), 0, 0, false);
         for token in tokens {
@@ -160,7 +161,7 @@ impl Reader<'_> {
                     if colons != 2 {
                         self.mention(take(&mut path));
                     }
-                    // Not after a dot (a field or a method), nor after `::` that follows no name.
+                    // Not after a dot (a field or a method), nor after a `::` without a name before it.
                     let starts = colons != 2 && dots != 1 && !is_lifetime;
                     if starts || !path.is_empty() {
                         path.push(ident.to_string());
@@ -202,7 +203,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
     }
 
-    /// Also a `use` inside a function: its names count as the module's.
+    /// Includes a `use` inside a function. Its names count as the module's.
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         if item.leading_colon.is_none() {
             let is_reexport = !matches!(item.vis, syn::Visibility::Inherited);
@@ -225,10 +226,10 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.tokens(call.tokens.clone());
     }
 
-    /// Attributes name crates and helpers of macros, not modules.
+    /// Attributes name crates and macro helpers, not modules.
     fn visit_attribute(&mut self, _: &'ast Attribute) {}
 
-    /// The path of `pub(in path)` names who may see, not what is used.
+    /// The path of `pub(in path)` is a visibility, not a use.
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 }
 
@@ -256,7 +257,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// The name that an item gives its module.
+/// The name that an item defines in its module.
 fn defined(item: &Item) -> Option<String> {
     let name = match item {
         Item::Const(item) => &item.ident,
@@ -275,11 +276,11 @@ fn defined(item: &Item) -> Option<String> {
 
 #[cfg(test)]
 pub(crate) mod made_up {
-    //! Sources for the tests of the rules.
+    //! Example sources for the tests of the rules.
 
     use super::{Crate, Path};
 
-    /// A crate of `(file, text)`, the first of them its root.
+    /// A crate from `(file, text)` pairs. The first is its root.
     pub(crate) fn sources(files: &[(&str, &str)]) -> Crate {
         let read = |path: &Path| {
             let file = files.iter().find(|(name, _)| Path::new(name) == path);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// An entity's name and a row's key, as the client spelled it.
 pub(crate) type Key = (String, Vec<String>);
 
-/// What a client did.
+/// The kind of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Op {
@@ -17,15 +17,15 @@ pub(crate) enum Op {
     Read,
 }
 
-/// What became of it.
+/// The outcome of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     /// It was acknowledged.
     Ok,
-    /// It was refused: nothing was changed.
+    /// It was refused: nothing changed.
     Failed,
-    /// Nobody said what became of it.
+    /// The client does not know.
     Unknown,
 }
 
@@ -34,17 +34,17 @@ pub(crate) enum Outcome {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Operation {
     pub(crate) client: String,
-    /// When the request was sent and its answer, or the end of its connection, was there: microseconds
-    /// of one clock.
+    /// The times when the request was sent and when its response arrived or its connection ended, in
+    /// microseconds of one clock.
     pub(crate) began_us: i64,
     pub(crate) ended_us: i64,
     pub(crate) entity: String,
     pub(crate) key: Vec<String>,
     pub(crate) op: Op,
-    /// What was written (unique, but for deletes) or read; none: no row.
+    /// The value written or read; none: no row. Written values are unique, except for deletes.
     pub(crate) value: Option<String>,
     pub(crate) outcome: Outcome,
-    /// What a write was answered with, or a read was sent with.
+    /// The token of a write's response, or of a read's request.
     pub(crate) token: Option<String>,
     /// The store that answered a read.
     pub(crate) served_by: Option<String>,

@@ -1,16 +1,16 @@
-//! The judgement, a plain function of journals and what the stores hold.
+//! The judgement: a pure function of the journals and the rows in the stores.
 //!
-//! A write X comes before a write Y of the same row if it had ended when Y began. That holds for a write
-//! of unknown outcome too: a server holds the row's lock until it has made up its mind, so a write that
-//! was given up cannot come about after a later one was acknowledged. Writes at the same time may have
-//! come in either order. So a value is older than the acknowledged writes that it must not be older than
-//! if its own write had ended before the last of them began.
+//! A write X comes before a write Y of the same row if X had ended when Y began. This also holds if the
+//! outcome of X is unknown: a server holds the row's lock until it has decided, so an abandoned write cannot
+//! take effect after a later one was acknowledged. Concurrent writes may take effect in either order. Each
+//! rule below requires certain acknowledged writes. A value is too old if its own write had ended before the
+//! last of these began.
 //!
 //! - The last state of a row must not be older than any acknowledged write, in any table.
 //! - A read that carries a write's token must not be older than that write, nor than those that were
 //!   acknowledged before that write began.
 //! - No value may be seen whose write was refused, had not begun, or is of another row. A value that no
-//!   journal knows is what was there before, and is older than every write.
+//!   journal contains is the initial state, and older than every write.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -20,14 +20,14 @@ use serde_json::{Value as Json, json};
 use crate::journal::{Key, Op, Operation, Outcome};
 use crate::stores::Table;
 
-/// What must not be.
+/// A violation of the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// An acknowledged write is not in a store, nor is one after it.
+    /// A store has neither an acknowledged write nor a later one.
     Lost(String),
     /// A read was older than its token.
     Stale(String),
-    /// A value that nobody wrote there, or stores that differ.
+    /// A value that no client wrote to the row, or stores that differ.
     Impossible(String),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What the journals say.
+/// The result for all journals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) operations: usize,
@@ -113,39 +113,39 @@ impl fmt::Display for Verdict {
 /// The writes of one row.
 type Writes<'a> = Vec<&'a Operation>;
 
-/// How a value looks beside the writes of its row.
+/// The age of a value among the writes of its row.
 #[derive(Debug, PartialEq, Eq)]
-enum Looks {
-    Right,
-    Old,
-    Never,
+enum Age {
+    Allowed,
+    TooOld,
+    Impossible,
 }
 
 /// Judges a value seen at `seen_us`. It must not be older than a write that began at `newest_us`.
-fn look(value: Option<&str>, writes: &[&Operation], newest_us: Option<i64>, seen_us: i64) -> Looks {
+fn age(value: Option<&str>, writes: &[&Operation], newest_us: Option<i64>, seen_us: i64) -> Age {
     let of_value = || writes.iter().filter(|write| write.value.as_deref() == value);
     let possible =
         || of_value().filter(|write| write.outcome != Outcome::Failed && write.began_us <= seen_us);
-    // The state of before is like a write that ended before all others.
+    // The initial state is like a write that ended before all others.
     let initial = value.is_none() || of_value().next().is_none();
     if possible().any(|write| newest_us.is_none_or(|newest| write.ended_us >= newest))
         || initial && newest_us.is_none()
     {
-        Looks::Right
+        Age::Allowed
     } else if initial || possible().next().is_some() {
-        Looks::Old
+        Age::TooOld
     } else {
-        Looks::Never
+        Age::Impossible
     }
 }
 
-/// When the newest of the acknowledged writes began that `counts` lets in.
+/// The time when the newest acknowledged write that `counts` accepts began.
 fn newest(writes: &[&Operation], counts: impl Fn(&Operation) -> bool) -> Option<i64> {
     let acknowledged = writes.iter().filter(|write| write.outcome == Outcome::Ok && counts(write));
     acknowledged.map(|write| write.began_us).max()
 }
 
-fn said(value: Option<&str>) -> String {
+fn shown(value: Option<&str>) -> String {
     value.map_or("no row".to_owned(), |value| format!("{value:?}"))
 }
 
@@ -153,7 +153,7 @@ fn named((entity, key): &Key) -> String {
     format!("{entity}/{}", key.join("/"))
 }
 
-/// Judges journals by themselves and by what the stores hold of their rows in the end.
+/// Judges the journals, and the last rows in the stores against them.
 pub(crate) fn judge(operations: &[Operation], tables: &[Table]) -> Verdict {
     let mut rows: BTreeMap<Key, Writes<'_>> = BTreeMap::new();
     let mut tokens: HashMap<&str, &Operation> = HashMap::new();
@@ -170,7 +170,7 @@ pub(crate) fn judge(operations: &[Operation], tables: &[Table]) -> Verdict {
         }
         writes.push(operation);
         if let (Outcome::Ok, Some(token)) = (operation.outcome, &operation.token) {
-            // A token that stands for several writes stands for the newest of them.
+            // Several writes can have one token. It stands for the newest of them.
             let known = tokens.entry(token).or_insert(operation);
             if known.began_us < operation.began_us {
                 *known = operation;
@@ -200,7 +200,7 @@ fn judge_read(
 ) -> Option<Violation> {
     let what = || {
         let by = read.served_by.as_deref().unwrap_or("?");
-        let value = said(read.value.as_deref());
+        let value = shown(read.value.as_deref());
         format!(
             "client {} read {value} of {} from {by} at {}",
             read.client,
@@ -217,14 +217,14 @@ fn judge_read(
             newest(writes, |write| std::ptr::eq(write, *of) || write.ended_us < of.began_us)
         }
     };
-    match look(read.value.as_deref(), writes, newest_us, read.ended_us) {
-        Looks::Right => None,
-        Looks::Old => Some(Violation::Stale(format!(
+    match age(read.value.as_deref(), writes, newest_us, read.ended_us) {
+        Age::Allowed => None,
+        Age::TooOld => Some(Violation::Stale(format!(
             "{}, older than the write under its token that began at {}",
             what(),
             newest_us.unwrap_or_default()
         ))),
-        Looks::Never => {
+        Age::Impossible => {
             Some(Violation::Impossible(format!("{}, whose write was refused or came later", what())))
         }
     }
@@ -238,19 +238,19 @@ fn judge_end(table: &Table, row: &Key, writes: &[&Operation]) -> Option<Violatio
     }
     let value = found.first().and_then(Option::as_deref);
     let newest_us = newest(writes, |_| true);
-    let what = || format!("{} holds {} of {}", table.name, said(value), named(row));
-    match look(value, writes, newest_us, i64::MAX) {
-        Looks::Right => None,
-        Looks::Old => Some(Violation::Lost(format!(
+    let what = || format!("{} holds {} of {}", table.name, shown(value), named(row));
+    match age(value, writes, newest_us, i64::MAX) {
+        Age::Allowed => None,
+        Age::TooOld => Some(Violation::Lost(format!(
             "{}; a write that began at {} was acknowledged",
             what(),
             newest_us.unwrap_or_default()
         ))),
-        Looks::Never => Some(Violation::Impossible(format!("{}, whose write was refused", what()))),
+        Age::Impossible => Some(Violation::Impossible(format!("{}, whose write was refused", what()))),
     }
 }
 
-/// Rows of which the tables of one entity hold different values.
+/// Rows for which the tables of one entity hold different values.
 fn differing<'a>(tables: &[Table], rows: impl Iterator<Item = &'a Key>) -> Vec<Violation> {
     let differs = |row: &Key| {
         let mut of = tables.iter().filter(|table| table.entity == row.0);

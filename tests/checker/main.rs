@@ -1,9 +1,8 @@
-//! The checker: proves from the clients' journals and both stores that no acknowledged write was lost
-//! and that no client read something older than what its token stands for.
+//! The checker: proves from the clients' journals and both stores that no acknowledged write was lost, and
+//! that no client read anything older than its token requires.
 //!
-//! It knows nothing of Tandem: it shares no code with it, reads MySQL with plain SELECT and Cassandra
-//! with plain CQL, and believes nobody but the clients. Its lists name keys and values of the clients'
-//! own making.
+//! It shares no code with Tandem. It reads MySQL with plain SELECT and Cassandra with plain CQL, and relies
+//! only on the clients' journals. The keys and values in its output are those of the clients.
 
 mod journal;
 mod judge;
@@ -17,18 +16,18 @@ use clap::Parser;
 
 use judge::Verdict;
 
-/// How many violations are printed.
+/// The number of violations that are printed.
 const SHOWN: usize = 50;
 
 /// Proves from journals and stores that no acknowledged write was lost and no read was stale.
 ///
-/// A journal has one JSON object a line: client, began_us, ended_us, entity, key (texts), op (write or
-/// read), value (written or read; null: no row), outcome (ok, failed, unknown), token (a write's answer,
-/// a read's header) and served_by.
+/// A journal has one JSON object per line: client, began_us, ended_us, entity, key (texts), op (write or
+/// read), value (written or read; null: no row), outcome (ok, failed, unknown), token (from a write's
+/// response or a read's request header) and served_by.
 #[derive(Debug, Parser)]
 #[command(name = "tandem-checker")]
 struct Arguments {
-    /// Where the stores are, and which tables hold which entity (JSON)
+    /// The addresses of the stores, and the tables of each entity (JSON)
     #[arg(long, value_name = "FILE")]
     stores: PathBuf,
     /// Write the verdict as JSON to this file

@@ -1,4 +1,4 @@
-//! What the stores hold, read with plain SELECT and plain CQL.
+//! The rows of both stores, read with plain SELECT and plain CQL.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::journal::Key;
 
-/// Where the stores are, and which tables hold which entity.
+/// The addresses of the stores, and the tables of each entity.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Stores {
@@ -25,30 +25,30 @@ pub(crate) struct Stores {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entity {
-    /// As the journals name it.
+    /// Its name in the journals.
     name: String,
     mysql: Place,
     cassandra: Vec<Place>,
 }
 
-/// Where an entity's rows are.
+/// A table with an entity's rows.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Place {
     /// Database or keyspace, and table.
     table: [String; 2],
-    /// The columns that a journal's key stands for, in its order.
+    /// The columns of a journal's key, in the key's order.
     key: Vec<String>,
     /// The column in which clients write their values.
     value: String,
 }
 
-/// The rows of one table that journals name.
+/// The rows of one table that the journals name.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) entity: String,
     pub(crate) name: String,
-    /// The values under a key; more than one where a row was left behind.
+    /// The values under a key. There are several if a moved row was left behind.
     pub(crate) rows: HashMap<Vec<String>, Vec<Option<String>>>,
 }
 
@@ -58,12 +58,12 @@ impl Stores {
         serde_json::from_str(&text).with_context(|| format!("understand {}", path.display()))
     }
 
-    /// Reads every table whole, and keeps the rows that `keys` names.
+    /// Reads every table completely, and keeps the rows in `keys`.
     pub(crate) async fn read(&self, keys: &BTreeSet<Key>) -> Result<Vec<Table>> {
         if let Some((unknown, _)) =
             keys.iter().find(|(name, _)| self.entities.iter().all(|e| e.name != *name))
         {
-            bail!("the journals speak of {unknown}, of which no table is named");
+            bail!("the journals name the entity {unknown}, for which no table is given");
         }
         let mysql = mysql_async::Opts::from_url(&self.mysql_url).context("mysql_url")?;
         let mut mysql = mysql_async::Conn::new(mysql).await.context("connect to MySQL")?;
@@ -103,7 +103,7 @@ impl Place {
 
 type Found = Vec<(Vec<String>, Option<String>)>;
 
-/// Splits a row's texts into key and value.
+/// Splits a row's values into key and value.
 fn split(mut row: Vec<Option<String>>) -> Result<(Vec<String>, Option<String>)> {
     let value = row.pop().context("a row without columns")?;
     let key = row.into_iter().collect::<Option<Vec<String>>>().context("NULL in a key")?;
@@ -129,7 +129,7 @@ async fn read_cassandra(session: &Session, place: &Place) -> Result<Found> {
         .collect()
 }
 
-/// As a client spells it.
+/// The value in the spelling of a client.
 fn text(value: CqlValue) -> Result<String> {
     Ok(match value {
         CqlValue::Ascii(text) | CqlValue::Text(text) => text,

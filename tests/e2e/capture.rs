@@ -1,5 +1,5 @@
-//! Capture against real servers: killed at random points under load its log holds every row change
-//! exactly once, and a restart mints the same versions again.
+//! Capture against real servers. Killed at random points under load, its log holds every row change exactly
+//! once, and a restart mints the same versions again.
 
 mod faults;
 mod xa;
@@ -27,14 +27,14 @@ use crate::support::{
     MINUTE, Migration, Probe, Running, Servers, T_MAPPING, T_WITH_TEXT, eventually, full, read_to_end,
 };
 
-/// A row change as the binlog and the log say it.
+/// A row change, in the binlog and on the log alike.
 type RowChange = (Op, Option<Row>, Option<Row>);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let mut migration = Migration::new(servers, "killcap", &[T_WITH_TEXT]).await?;
-    // Small Kafka transactions, so that there are many, and MySQL's are cut.
+    // Small Kafka transactions, so that there are many and MySQL's transactions are split.
     migration.configure("[capture]\nmax_records = 25\n", T_MAPPING)?;
     let topic = migration.topics().changes(&migration.table("t"));
 
@@ -52,11 +52,12 @@ async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::R
     // Where the partitions ended after each restart.
     let mut ends: Vec<Vec<i64>> = vec![vec![0; 3]];
     for _ in 0..kills {
-        // From before the binlog is read until some seconds' worth of transactions later.
+        // A kill at any time from before the binlog is read until some seconds of transactions later.
         tokio::time::sleep(Duration::from_millis(rand::rng().random_range(50..1500))).await;
         capture.kill()?;
         capture = migration.start(&["capture"])?;
-        // Its start aborts what the killed one left open; its first watermark is after that.
+        // The restart aborts the open transaction of the killed capture. Its first watermark comes after
+        // that.
         let newest = watermarks(&migration).await?.pop().map(|w| w.version);
         migration
             .until(&mut capture, "a watermark after the restart", |s| {
@@ -77,7 +78,7 @@ async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::R
     let published: Vec<RowChange> =
         log.iter().map(|(_, c)| (c.op, c.before.clone(), c.after.clone())).collect();
     let binlog = binlog(&migration, &first.gtid_set, &executed).await?;
-    // What is in the topic but not committed was aborted: nothing else is open any more.
+    // Records that are in the topic but not committed were aborted: no other transaction is open.
     let committed: HashSet<(i32, i64)> = log.iter().map(|(record, _)| *record).collect();
     let aborted: Vec<(i32, i64)> =
         all_offsets(&migration, &topic)?.into_iter().filter(|record| !committed.contains(record)).collect();
@@ -86,7 +87,7 @@ async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::R
     };
     let transactions =
         ends.windows(2).filter(|pair| aborted.iter().any(|record| within(record, pair))).count();
-    // Printed although the test passes: what was hit is part of the result.
+    // Printed even if the test passes: what the kills hit is part of the result.
     let _ = writeln!(
         std::io::stderr(),
         "{kills} kills, {transactions} of them in an open Kafka transaction ({} records aborted), {} changes",
@@ -109,8 +110,8 @@ async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::R
     migration.drop().await
 }
 
-/// Versions rise with the offsets of each partition, no version is there twice, and every watermark
-/// lies above all changes below its offsets and below all others.
+/// Requires that versions rise with the offsets of each partition, that no version occurs twice, and that
+/// every watermark is above all changes below its offsets and above all earlier watermarks.
 fn in_order(log: &[((i32, i64), Change)], watermarks: &[Watermark], topic: &str) {
     let versions: HashSet<Version> = log.iter().map(|(_, c)| c.version).collect();
     assert_eq!(versions.len(), log.len(), "a version is there twice");
@@ -136,8 +137,8 @@ fn in_order(log: &[((i32, i64), Change)], watermarks: &[Watermark], topic: &str)
     }
 }
 
-/// Random transactions, some of them larger than a Kafka transaction of this test, on keys of one
-/// writer's own.
+/// Random transactions on the keys of one writer. Some of them are larger than a Kafka transaction of this
+/// test.
 async fn write(mut conn: mysql_async::Conn, writer: i32, stop: CancellationToken) -> anyhow::Result<()> {
     let base = writer * 1_000_000;
     let mut next = base;
@@ -159,7 +160,7 @@ async fn write(mut conn: mysql_async::Conn, writer: i32, stop: CancellationToken
             _ => format!("DELETE FROM t WHERE {some}"),
         };
         match conn.query_drop(statement).await {
-            // A deadlock between writers: MySQL has rolled the statement back.
+            // A deadlock between writers. MySQL has rolled the statement back.
             Err(mysql_async::Error::Server(error)) if error.code == 1213 => {}
             outcome => outcome?,
         }
@@ -169,7 +170,7 @@ async fn write(mut conn: mysql_async::Conn, writer: i32, stop: CancellationToken
     Ok(())
 }
 
-/// The ids of the rows that the committed changes left, by version.
+/// The ids of the rows after the committed changes, by version.
 async fn ids(migration: &Migration, topic: &str) -> anyhow::Result<Vec<i64>> {
     let id = |change: &Change| match change.after.as_ref().map(|row| &row[0]) {
         Some(Value::Int(id)) => *id,
@@ -193,7 +194,7 @@ async fn changes(migration: &Migration, topic: &str) -> anyhow::Result<Vec<((i32
     Ok(changes)
 }
 
-/// Every row change of the table after `from` and up to `to`, as the server's binlog tells it.
+/// Every row change of the table after `from` and up to `to`, from the server's binlog.
 async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::Result<Vec<RowChange>> {
     let wanted = migration.table("t");
     let config = migration.mysql_config();
@@ -220,7 +221,7 @@ async fn binlog(migration: &Migration, from: &GtidSet, to: &GtidSet) -> anyhow::
                     }
                 }
             }
-            // XA transactions are of other tests on this server.
+            // XA transactions belong to other tests on this server.
             BinlogEvent::Commit { .. } | BinlogEvent::Prepared { .. } => {
                 seen.insert(&open.take().expect("a transaction is open"));
             }
@@ -240,11 +241,11 @@ fn all_offsets(migration: &Migration, topic: &str) -> anyhow::Result<Vec<(i32, i
     Ok(offsets)
 }
 
-/// What the assembler made of a stretch of the binlog: each batch's records (key, value, version),
-/// and its watermark.
+/// The assembler's output for a part of the binlog: each batch's records (key, value, version) and its
+/// watermark.
 type Stretch = Vec<(Vec<(Vec<u8>, Option<Vec<u8>>, Option<Version>)>, Watermark)>;
 
-/// Assembles what follows a watermark into batches of `size` records, up to `end`.
+/// Assembles the changes after a watermark into batches of `size` records, up to `end`.
 async fn assemble(
     migration: &Migration,
     outline: &AssemblerConfig,
@@ -286,8 +287,8 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
         partial: None,
         clock_us: 0,
     };
-    // An event holds a statement's rows, and a batch ends between events: transactions of several
-    // statements are cut in their middle.
+    // An event holds a statement's rows, and a batch ends between events. So transactions of several
+    // statements are split inside.
     for _ in 0..4 {
         for statement in [
             "BEGIN",
@@ -315,7 +316,7 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
     migration.drop().await
 }
 
-/// What a capture that was killed in its first Kafka transaction leaves behind is no change.
+/// The records of a capture that was killed in its first Kafka transaction are no changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_aborted_first_transaction_is_no_gap() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -340,7 +341,7 @@ async fn an_aborted_first_transaction_is_no_gap() -> anyhow::Result<()> {
     migration.until_first_watermark(&mut capture).await?;
     capture.terminate().await?;
 
-    // More partitions would move keys to other ones: refused.
+    // More partitions would move keys to other partitions, so they are refused.
     let client: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", &migration.servers.brokers).create()?;
     let topic = topics.changes(&table);

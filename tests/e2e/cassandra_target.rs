@@ -1,5 +1,5 @@
-//! Cassandra's rules of cells, which the whole version protocol stands on, and the crate that writes
-//! by them, against a real server (`TANDEM_CASSANDRA_NODES`).
+//! Cassandra's rules of cells, on which the version protocol relies, and the crate that writes by them,
+//! against a real server (`TANDEM_CASSANDRA_NODES`).
 
 mod cells;
 mod rows;
@@ -10,7 +10,7 @@ use tandem_model::{Cell, CqlColumn, CqlType, Mutation, StoredRow, TargetKey, Tar
 
 use crate::support::{nodes, unique_id};
 
-/// The configuration of a keyspace of this run's own.
+/// The configuration of a keyspace for this run.
 fn config(test: &str) -> CassandraConfig {
     let mut config = CassandraConfig::new(nodes(), format!("Target_{test}_{}", unique_id()));
     config.replication_factor = Some(1);
@@ -31,7 +31,7 @@ fn plain(name: &str) -> TargetTable {
     }
 }
 
-/// Connects, creates the keyspace and the tables (by what the schema check says), prepares them.
+/// Connects, creates the keyspace and the tables (with the remedies of the schema check), and prepares them.
 async fn target(config: &CassandraConfig, tables: &[TargetTable]) -> anyhow::Result<Target> {
     let target = Target::connect(config).await?;
     target.create_keyspace().await?;

@@ -1,5 +1,5 @@
-//! The checker as a program, over journals made for the purpose and real stores: what it must catch, it
-//! catches. How it judges is tested beside it, in `tests/checker`.
+//! The checker as a program, over prepared journals and real stores: it reports every violation that it must
+//! report. The unit tests of its judgement are in `tests/checker`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use crate::support::{Finished, Migration, Servers, finish};
 
-/// Runs the checker; gives also its verdict, if it came to one.
+/// Runs the checker. Returns its verdict as well, if there is one.
 pub(crate) async fn check(
     folder: &Path,
     stores: &Json,
@@ -22,7 +22,7 @@ pub(crate) async fn check(
     Ok((finished, verdict.unwrap_or_default()))
 }
 
-/// Where the rows of an entity `order` with the columns `id` and `note` are.
+/// The tables of an entity `order` with the columns `id` and `note`.
 pub(crate) fn orders(migration: &Migration, targets: &[&str]) -> Json {
     let place = |of: &str, table: &str| json!({ "table": [of, table], "key": ["id"], "value": "note" });
     json!({
@@ -80,12 +80,12 @@ async fn a_lost_write_and_a_stale_read_are_caught() -> anyhow::Result<()> {
             assert_eq!(verdict[what], count, "{name}: {verdict:#}");
         }
     }
-    // One store alone.
+    // In one store only.
     session.query_unpaged("UPDATE orders SET note = 'a' WHERE id = 1", ()).await?;
     let (finished, verdict) = judged(&[a, b("ok")]).await?;
     assert!(!finished.success && finished.stdout.contains("LOST WRITE: Cassandra"), "{finished:?}");
     assert_eq!((&verdict["lost_writes"], &verdict["impossible"]), (&json!(1), &json!(1)));
-    // Nothing is proved by nothing.
+    // Empty journals prove nothing.
     let (finished, _) = judged(&[]).await?;
     assert!(!finished.success && finished.stderr.contains("empty"), "{finished:?}");
     migration.drop().await

@@ -1,5 +1,5 @@
-//! The controller: phases advanced by hand and automatically, gates, leadership, and what it does without
-//! Kafka. The gateways' metrics are pages that a test serves itself.
+//! The controller: manual and automatic phases, gates, leadership, and its behaviour without Kafka. The tests
+//! themselves serve the gateways' metrics pages.
 
 mod leadership;
 mod pages;
@@ -43,14 +43,14 @@ struct Stage {
     pages: Pages,
 }
 
-/// A controller with an address of its own.
+/// A controller with its own address.
 struct Controller {
     port: u16,
     config: PathBuf,
     running: Running,
 }
 
-/// An answer of the API.
+/// A response of the API.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -68,7 +68,7 @@ impl Stage {
         Ok(Self { migration, pages: Pages::serve().await? })
     }
 
-    /// Writes a configuration with these keys of `[controller]`, and gives its file and the port.
+    /// Writes a configuration with these keys of `[controller]`. Returns its file and the port.
     fn configure(&self, name: &str, controller: &str) -> anyhow::Result<(PathBuf, u16)> {
         let port = free_port()?;
         let section = format!(
@@ -84,7 +84,7 @@ impl Stage {
         Ok(Controller { port, config, running })
     }
 
-    /// What a gateway writes once a difference that a read of Cassandra found is confirmed.
+    /// Publishes what a gateway publishes once a difference that a read of Cassandra found is confirmed.
     async fn mismatch(&self) -> anyhow::Result<()> {
         let event = Mismatch {
             table: format!("{}.t", self.migration.database),
@@ -116,8 +116,8 @@ impl Stage {
         phases.map(|record| Ok(decode_phase(record.value.as_deref().unwrap_or_default())?)).collect()
     }
 
-    /// The log must hold every generation once, from 1 on (compaction has had no time), each with its
-    /// entry of the audit trail.
+    /// Requires that the log holds every generation once, from 1 on, each with its entry of the audit trail.
+    /// (Nothing has been compacted yet.)
     async fn generations(&self, controller: &Controller) -> anyhow::Result<usize> {
         let records = self.records().await?;
         let found: Vec<u64> = records.iter().map(|record| record.generation).collect();
@@ -163,9 +163,9 @@ impl Controller {
         self.ask("POST", &format!("phase/{order}"), Some(&json!({ "reason": "a test" })), None).await
     }
 
-    /// Gives an order until it is done. A controller that has just become the leader, or was just without
-    /// Kafka, may lose the leadership once more, and refuses then (503); or Kafka does not say in time what
-    /// became of the order (504).
+    /// Gives an order until it is executed. A controller that has just become the leader, or has just been
+    /// without Kafka, may lose the leadership once more and refuses then (503). Or Kafka does not report the
+    /// result of the order in time (504).
     async fn order_until_done(&mut self, order: &str) -> anyhow::Result<Json> {
         let before = self.active().await?.body["generation"].clone();
         let body = json!({ "reason": "a test", "generation": before });
@@ -175,11 +175,12 @@ impl Controller {
             match answer.status {
                 200 => return Ok(Probe::Done(answer.body)),
                 503 | 504 => unknown |= answer.status == 504,
-                // What was not known came about after the look below: the generation is another one.
+                // An order with an unknown result was executed after the look below: the generation is
+                // another one.
                 409 if unknown => {}
                 _ => anyhow::bail!("{order}: {answer:?}; {}", self.running.tail()),
             }
-            // What is answered with "not known" may have come about.
+            // An order that was answered with "not known" may have been executed.
             let found = self.active().await?.body;
             let done = found["generation"] != before;
             Ok(Probe::some(done.then_some(found), format!("{answer:?}; {}", self.running.tail())))
@@ -187,7 +188,7 @@ impl Controller {
         .await
     }
 
-    /// Waits until the answer to a question for the phase is so. An error if the process ends.
+    /// Waits until the response to a request for the phase meets the condition. An error if the process ends.
     async fn until(&mut self, event: &str, so: impl Fn(&Answer) -> bool) -> anyhow::Result<Answer> {
         eventually(event, MINUTE, async || {
             self.running.check()?;
@@ -198,12 +199,12 @@ impl Controller {
         .await
     }
 
-    /// Waits until it is the active one.
+    /// Waits until it is the active controller.
     async fn active(&mut self) -> anyhow::Result<Answer> {
         self.until("to be the active controller", |answer| answer.status == 200).await
     }
 
-    /// Orders `advance` until nothing stands in the way any more.
+    /// Orders `advance` until no obstacle is left.
     async fn advance(&mut self) -> anyhow::Result<Json> {
         eventually("`advance` to be allowed", MINUTE, async || {
             self.running.check()?;
@@ -218,7 +219,7 @@ impl Controller {
     }
 }
 
-/// The stage of the rollout that an answer names, such as `canary 50`.
+/// The stage of the rollout in a response, such as `canary 50`.
 fn stage_of(body: &Json) -> String {
     format!("{} {}", body["phase"].as_str().unwrap_or("?"), body["percent"])
 }
@@ -262,7 +263,7 @@ async fn tokens_allow_what_their_scopes_say() -> anyhow::Result<()> {
     }
     assert!(stage.records().await?.is_empty());
     assert_eq!(controller.ask("GET", "history", None, None).await?.status, 401);
-    // The token is found where the command line says.
+    // The command line reads the token from this location.
     let location = format!("file:{operate}");
     let advanced = controller.phase(&["advance", "--reason", "it is time", "--token", &location]).await?;
     assert!(advanced.success && advanced.stdout.contains("dual-write"), "{advanced:?}");

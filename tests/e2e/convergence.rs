@@ -1,7 +1,6 @@
-//! Convergence against a real Cassandra (`TANDEM_CASSANDRA_NODES`): whatever happens to a row in
-//! MySQL, and in whatever order, however often and in whatever batches its changes arrive, Cassandra
-//! ends with the mapping of the last row. A backfill's read in between, at a borrowed version, changes
-//! nothing of that.
+//! Convergence against a real Cassandra (`TANDEM_CASSANDRA_NODES`). Cassandra ends with the mapping of the
+//! last row, whatever happens to the row in MySQL, and in whatever order, however often and in whatever
+//! batches its changes arrive. A backfill's read in between, at a borrowed version, does not change that.
 
 use std::sync::Arc;
 
@@ -32,8 +31,8 @@ fn table() -> Arc<TableDef> {
     })
 }
 
-/// One target of the same shape, and one that is clustered by the column `k`, which changes; and both
-/// again for a part of the rows, by a column that changes.
+/// One target of the same shape, and one with the changing column `k` as its clustering column. Both again
+/// with a filter on a changing column.
 fn plan(table: &Arc<TableDef>) -> TablePlan {
     let target = |name: &str, partition: &str, clustering: &[&str]| TargetConfig {
         table: name.into(),
@@ -60,18 +59,18 @@ fn plan(table: &Arc<TableDef>) -> TablePlan {
     TablePlan::compile(&config, table).unwrap()
 }
 
-/// What happens to the row: the statement's effect on its columns besides the key.
+/// A step of the row's history: the statement's effect on its columns except the key.
 #[derive(Debug, Clone)]
 enum Step {
-    /// An insert, or an update to these values: whichever the row's existence makes of it.
+    /// An insert, or an update to these values if the row exists.
     Put {
         k: i32,
         a: Option<u8>,
         b: Option<u8>,
     },
     Delete,
-    /// A backfill reads the row and writes it at the version of the watermark that was the newest so
-    /// many steps ago.
+    /// A backfill reads the row and writes it at the version of the watermark that was the newest this many
+    /// steps ago.
     Read {
         stale: usize,
     },
@@ -87,13 +86,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..12)
 }
 
-/// A history, and how its writes are delivered.
+/// A history, and the delivery of its writes.
 #[derive(Debug, Clone)]
 struct Case {
     steps: Vec<Step>,
-    /// So many of the steps came before the log began. The first backfill has to make up for them.
+    /// This many steps came before the log began. The first backfill has to bring their result.
     before: usize,
-    /// How long after the log began the first backfill reads the row, and how old its watermark is.
+    /// How long after the beginning of the log the first backfill reads the row, and how old its watermark
+    /// is.
     backfill: (usize, usize),
     seed: u64,
 }
@@ -103,7 +103,7 @@ fn row(id: i64, k: i32, a: Option<u8>, b: Option<u8>) -> Row {
     vec![Value::Int(id), Value::Int(k.into()), text(a), text(b)]
 }
 
-/// What is written for a history, and the row at its end.
+/// The writes of a history, and the row at its end.
 fn changes(table: &Arc<TableDef>, id: i64, case: &Case) -> (Vec<Change>, Option<Row>) {
     let mut minter = Minter::after(Version(1_700_000_000_000_000));
     let mut present: Option<Row> = None;
@@ -120,7 +120,7 @@ fn changes(table: &Arc<TableDef>, id: i64, case: &Case) -> (Vec<Change>, Option<
     let mut steps = case.steps.clone();
     let (after, stale) = case.backfill;
     steps.insert((before + after).min(steps.len()), Step::Read { stale });
-    // A watermark after every step, the first where the log begins.
+    // A watermark after every step, the first at the beginning of the log.
     let mut watermarks = Vec::new();
     for (number, step) in steps.into_iter().enumerate() {
         if number == before {
@@ -152,7 +152,7 @@ fn changes(table: &Arc<TableDef>, id: i64, case: &Case) -> (Vec<Change>, Option<
     (out, present)
 }
 
-/// Every write one to three times, in an order of its own, in batches folded as apply folds them.
+/// Every write one to three times, in a random order, in batches that are folded as apply folds them.
 fn delivery(plan: &TablePlan, changes: &[Change], seed: u64) -> Vec<Vec<Mutation>> {
     use rand::seq::SliceRandom as _;
     use rand::{Rng as _, SeedableRng as _};
@@ -199,7 +199,7 @@ fn any_delivery_of_any_history_ends_in_the_last_row() -> anyhow::Result<()> {
     let strategy = (steps(), 0..4_usize, (0..3_usize, 0..3_usize), any::<u64>())
         .prop_map(|(steps, before, backfill, seed)| Case { steps, before, backfill, seed });
     let converged = runner.run(&strategy, |case| {
-        // Each case, and each smaller one made of a failing one, has a row of its own.
+        // Each case has a row of its own, and so has each case into which a failing one shrinks.
         let id = id.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (changes, last) = changes(&table, id, &case);
         let stored = runtime.block_on(async {
@@ -229,7 +229,7 @@ fn any_delivery_of_any_history_ends_in_the_last_row() -> anyhow::Result<()> {
     converged.map_err(|e| anyhow::anyhow!("{e}"))
 }
 
-/// Every place in which a row of this id can ever be.
+/// Every key at which a row with this id can ever be.
 fn places(plan: &TablePlan, id: i64) -> Vec<(usize, &str, TargetKey)> {
     let mut places = Vec::new();
     for k in 0..3 {

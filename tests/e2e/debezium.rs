@@ -1,4 +1,4 @@
-//! Debezium and Tandem capture the same binlog: what is not meant to differ does not.
+//! Debezium and Tandem capture the same binlog: only intended differences occur.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 
 use crate::support::{COMPARE_BIN, required};
 
-/// Runs `cargo xtask compare debezium` on servers of its own. Gives whether it succeeded, what it printed
-/// and its report.
+/// Runs `cargo xtask compare debezium` on servers of its own. Returns whether it succeeded, its output and
+/// its report.
 async fn compare(sql: Option<&str>) -> anyhow::Result<(bool, String, Json)> {
     let folder = tempfile::tempdir()?;
     let (json, file) = (folder.path().join("report.json"), folder.path().join("statements.sql"));
@@ -29,10 +29,10 @@ async fn compare(sql: Option<&str>) -> anyhow::Result<(bool, String, Json)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn debezium_says_the_same() -> anyhow::Result<()> {
+async fn events_equal_debeziums_except_for_the_rules() -> anyhow::Result<()> {
     let (success, printed, report) = compare(None).await?;
     assert!(success && report["holds"] == true, "{printed}");
-    // It was a comparison: events of every table, and every rule met.
+    // It really compared: events of every table, and every rule was applied.
     assert!(report["events"].as_u64() > Some(1000), "{printed}");
     for table in report["tables"].as_array().expect("tables") {
         assert_ne!(table["debezium"], 0, "{table}");

@@ -1,5 +1,5 @@
-//! The log against a real Kafka (`TANDEM_KAFKA_BROKERS`): what is visible when, who may publish,
-//! where consumers stand.
+//! The log against a real Kafka (`TANDEM_KAFKA_BROKERS`): when records are visible, who may publish, and
+//! which offsets consumers have.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::support::{Probe, brokers, eventually, free_port, unique_id};
 /// How long records, offsets and errors may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A configuration with a prefix of this test's own.
+/// A configuration with the test's own prefix.
 fn config() -> KafkaConfig {
     KafkaConfig::new(brokers(), format!("evlog-{}", unique_id()))
 }
@@ -49,7 +49,7 @@ fn texts(records: &[InRecord]) -> Vec<String> {
     records.iter().map(|r| String::from_utf8(r.value.clone().unwrap()).unwrap()).collect()
 }
 
-/// Reads until `count` records have come.
+/// Reads until `count` records have arrived.
 async fn take(reader: &mut TailReader, count: usize) -> Vec<InRecord> {
     let mut all = Vec::new();
     eventually(&format!("{count} records"), DEADLINE, async || {
@@ -61,7 +61,7 @@ async fn take(reader: &mut TailReader, count: usize) -> Vec<InRecord> {
     all
 }
 
-/// Reads on until there is an error. Records are one failure, silence another.
+/// Reads until there is an error. Records are one kind of failure, silence another.
 async fn until_error(
     mut next: impl AsyncFnMut() -> Result<Vec<InRecord>, ConsumeError>,
 ) -> anyhow::Result<ConsumeError> {
@@ -112,7 +112,7 @@ async fn a_transaction_is_visible_whole_or_never() {
     assert!(matches!(&error, PublishError::Finish(e) if e.to_string() == "no watermark"), "{error}");
     assert_eq!(error.retry(), Disposition::Stop);
 
-    // Too large for any topic: refused by the client, and the transaction with it.
+    // Too large for any topic: the client refuses it, and with it the transaction.
     let mut huge = record(&topic, 0, "huge");
     huge.value = Some(vec![0; 70 << 20]);
     let error = publisher.publish(vec![record(&topic, 0, "with a huge one"), huge], |_| Ok(vec![])).await;
@@ -121,13 +121,13 @@ async fn a_transaction_is_visible_whole_or_never() {
         "{error:?}"
     );
 
-    // The publisher goes on, and offsets go on behind the aborted records.
+    // The publisher continues, with offsets after the aborted records.
     let ends = publisher.publish(vec![record(&topic, 0, "after")], |_| Ok(vec![])).await.unwrap();
     assert!(ends[&(topic.as_str().into(), 0)] > 100);
     assert_eq!(texts(&take(&mut reader, 1).await), ["after"]);
     assert_eq!(reader.next_batch(10, Duration::from_millis(300)).await.unwrap(), []);
 
-    // What was read reaches the end, markers and aborted records included.
+    // The reader reaches the end, past markers and aborted records.
     let ends = admin.end_offsets(&topic, 2).await.unwrap();
     for (partition, end) in ends.into_iter().enumerate() {
         eventually("the reader to come to the end", DEADLINE, async || {
@@ -155,7 +155,7 @@ async fn a_transaction_costs_milliseconds() {
     }
     times.sort();
     eprintln!("one transaction: median {:?}, 90th percentile {:?}", times[25], times[45]);
-    // librdkafka's own flush would take 100 ms each.
+    // librdkafka's own flush would take 100 ms each time.
     assert!(times[25] < Duration::from_millis(60), "{times:?}");
 }
 
@@ -201,10 +201,10 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
     while records.len() < 30 {
         records.extend(consumer.next_batch(7, Duration::from_secs(10)).await.unwrap());
     }
-    // Assigned, nothing done: the start is committed, and no more.
+    // The partitions are assigned and no record is done: only the start is committed.
     until_committed(&offsets, &topic, &[Some(0); 3]).await;
 
-    // All but the fourth of partition 0 are done: it is what is committed there.
+    // All but the fourth record of partition 0 are done, so its offset is committed there.
     let fourth = records.iter().filter(|r| r.partition == 0).nth(3).unwrap().clone();
     let others: Vec<InRecord> = records.iter().filter(|r| **r != fourth).cloned().collect();
     consumer.done(&others).unwrap();
@@ -216,20 +216,20 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(committed(&offsets, &topic, 3).await, so_far);
 
-    // With the last one done, the group stands at the end: no lag is left, markers or not.
+    // With the last record done, the group is at the end: no lag is left, despite the markers.
     consumer.done(&[fourth]).unwrap();
     let all: Vec<Option<i64>> = ends.iter().copied().map(Some).collect();
     until_committed(&offsets, &topic, &all).await;
     consumer.close().await;
     assert_eq!(committed(&offsets, &topic, 3).await, all);
 
-    // The next member of the group gets nothing old, and what comes then.
+    // The next member of the group gets no old record, only new ones.
     let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     assert_eq!(consumer.next_batch(10, Duration::from_millis(1500)).await.unwrap(), []);
     publisher.publish(vec![record(&topic, 2, "later")], |_| Ok(vec![])).await.unwrap();
     assert_eq!(texts(&consumer.next_batch(10, Duration::from_secs(10)).await.unwrap()), ["later"]);
     assert_eq!(consumer.last_error(), None);
-    // Not done, so it comes again.
+    // The record was not done, so it is delivered again.
     consumer.close().await;
     let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     assert_eq!(texts(&consumer.next_batch(10, Duration::from_secs(10)).await.unwrap()), ["later"]);
@@ -251,14 +251,14 @@ async fn members_come_and_go_and_nothing_is_skipped() {
         }
         published.store(true, Ordering::Relaxed);
     };
-    // The last member stays until everything is published and nothing has come for a while.
+    // The last member stays until everything is published and no record has arrived for a while.
     let stays = |began: Instant, quiet_since: Instant, lives: Option<u64>| match lives {
         Some(lives) => began.elapsed() < Duration::from_millis(lives),
         None => !published.load(Ordering::Relaxed) || quiet_since.elapsed() < Duration::from_secs(3),
     };
-    // Each member forgets what it has in hand when it goes.
+    // Each member loses its unfinished records when it leaves.
     let member = async |delay: u64, lives: Option<u64>, seen: &mut BTreeSet<String>| {
-        // When it comes.
+        // The time before it joins.
         tokio::time::sleep(Duration::from_millis(delay)).await;
         let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
         let began = Instant::now();
@@ -269,7 +269,7 @@ async fn members_come_and_go_and_nothing_is_skipped() {
             if !records.is_empty() {
                 quiet_since = Instant::now();
             }
-            // The work that its records are.
+            // The time that its work takes.
             tokio::time::sleep(Duration::from_millis(5)).await;
             if stays(began, quiet_since, lives) {
                 seen.extend(texts(&records));
@@ -397,20 +397,20 @@ async fn schemas_are_known_everywhere() {
     let reader = SchemaStore::open(&config).await.unwrap();
     let topic = Topics::new(&config.prefix).changes(&table("orders").name);
 
-    // Asked for before it is there.
+    // The schema is requested before it exists.
     let schema = TableSchema::new(table("orders"), &config.prefix);
     let waiting = tokio::spawn({
         let (reader, id) = (reader.clone(), schema.value_id());
         async move { reader.get(id).await.unwrap() }
     });
-    // Long enough for the question to be asked first.
+    // Long enough for the request to come first.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let registered = writer.register_table(&topic, &schema).await.unwrap();
     assert_eq!((registered.value_id(), registered.salt()), (schema.value_id(), 0));
     assert_eq!(waiting.await.unwrap().table(), &table("orders"));
     assert_eq!(reader.json(schema.value_id()).as_deref(), Some(schema.value_json()));
 
-    // Both register the same once more: nothing is written.
+    // Both register the same schema again: nothing is written.
     let count = read_all(&config, &Topics::new(&config.prefix).schemas()).await.unwrap().len();
     assert_eq!(count, 2);
     for store in [&writer, &reader] {
@@ -434,7 +434,7 @@ async fn schemas_are_known_everywhere() {
     assert_eq!(salted.salt(), 1);
     assert_eq!(writer.get(salted.value_id()).await.unwrap().table(), &table("items"));
 
-    // One that starts later has them all.
+    // A store that is opened later has all of them.
     let late = SchemaStore::open(&config).await.unwrap();
     assert!(late.json(salted.key_id()).is_some() && late.json(schema.key_id()).is_some());
 }
@@ -459,7 +459,7 @@ async fn topics_are_made_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_address_is_an_error_that_names_it() {
-    // Nobody listens there.
+    // A port without a listener.
     let port = free_port().unwrap();
     let config = KafkaConfig::new(format!("127.0.0.1:{port}"), "nowhere");
     let began = Instant::now();
@@ -486,8 +486,8 @@ async fn a_wrong_address_is_an_error_that_names_it() {
     }
 }
 
-/// A group whose offsets have expired looks like a new one. Where records were deleted meanwhile it
-/// must not go on after them as if it had handled them.
+/// A group whose offsets have expired looks like a new one. If records were deleted meanwhile, it must not
+/// continue after them as if it had handled them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_without_offsets_does_not_skip_deleted_records() {
     let config = config();
@@ -508,8 +508,8 @@ async fn a_group_without_offsets_does_not_skip_deleted_records() {
     assert_eq!(error.retry(), Disposition::Stop);
 }
 
-/// Of what is not applied the first record counts, in whichever partition; what holds none does not
-/// hold anybody up; and what cannot be read is an error, not a smaller lag.
+/// The lag is that of the oldest record that is not applied, in any partition. A partition without such
+/// records does not count. A partition that cannot be read is an error, not a smaller lag.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_record_of_a_lag_is_found_or_it_is_an_error() {
     let config = config();

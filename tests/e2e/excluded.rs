@@ -1,4 +1,4 @@
-//! What is on the log for others: columns that are left out, and records without a value after deletes.
+//! The log for other consumers: excluded columns, and tombstones after deletes.
 
 use std::collections::BTreeSet;
 
@@ -82,7 +82,7 @@ async fn excluded_columns_are_nowhere_and_tombstones_follow_deletes() -> anyhow:
             deleted.insert(tombstone.key.clone());
         }
     }
-    // Those with an odd number, and those whose key has changed.
+    // Rows with an odd id, and rows whose key has changed.
     assert_eq!(deleted.len(), 15 + 5);
     assert_eq!(changes.iter().filter(|record| record.value.is_none()).count(), 15 + 5);
 

@@ -1,4 +1,4 @@
-//! Migrations of targets that take a part of the rows.
+//! Migrations with targets that hold a part of the rows.
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
@@ -12,7 +12,7 @@ const TABLES: [&str; 2] = [
      SELECT i, i % 7, IF(i % 3, CONCAT('note ', i), NULL), ELT(i % 4, 'draft', 'open', 'paid') FROM n",
 ];
 
-/// `issued` takes the rows that `filter` lets in; the column that it uses is not in it.
+/// `issued` holds the rows that `filter` accepts, without the column that the filter uses.
 fn mapping(filter: &str) -> String {
     format!(
         "[[table]]\nsource = \"{{db}}.invoices\"\n\
@@ -23,7 +23,7 @@ fn mapping(filter: &str) -> String {
 }
 
 const ISSUED: &str = "status != 'draft'";
-/// The same in SQL, where NULL is not a value like others.
+/// The same in SQL, where a comparison with NULL is not true.
 const ISSUED_SQL: &str = "status <> 'draft' OR status IS NULL";
 
 async fn prepared(servers: Servers, test: &str, filter: &str) -> anyhow::Result<Migration> {
@@ -35,7 +35,7 @@ async fn prepared(servers: Servers, test: &str, filter: &str) -> anyhow::Result<
 
 type IssuedRow = (i32, i64, Option<String>);
 
-/// What MySQL says of the rows that `issued` must hold, and what it holds.
+/// The rows that `issued` must hold according to MySQL, and the rows that it holds.
 async fn both(migration: &mut Migration, sql: &str) -> anyhow::Result<(Vec<IssuedRow>, Vec<IssuedRow>)> {
     let wanted = format!("SELECT account, id, note FROM invoices WHERE {sql} ORDER BY id, account");
     let wanted: Vec<IssuedRow> = migration.mysql.query(wanted).await?;
@@ -54,7 +54,7 @@ async fn assert_equal(migration: &mut Migration, sql: &str) -> anyhow::Result<()
     Ok(())
 }
 
-/// A full verification, which must find so many mismatches and decide every row.
+/// Runs a full verification, which must find this many mismatches and decide every row.
 async fn verified(migration: &Migration, mismatches: u64) -> anyhow::Result<Json> {
     let done = migration.tandem(&["verify", "--full", "--json", "--exit-code"]).await?;
     assert_eq!(done.success, mismatches == 0, "{} {}", done.stdout, done.stderr);
@@ -83,11 +83,11 @@ async fn rows_go_in_and_out_of_a_filter() -> anyhow::Result<()> {
         for n in 0..150 {
             let id = n * 13 % 500 + 1;
             let statements = [
-                // The filter's column alone, to and fro; it is not in the target.
+                // Only the filter's column, back and forth; it is not in the target.
                 format!(
                     "UPDATE invoices SET status = ELT(1 + id * {n} % 4, 'draft', 'open', 'paid') WHERE id % 50 = {n} % 50"
                 ),
-                // With a NULL that must not keep the value from when it was in before.
+                // With a NULL that must replace the value from an earlier time inside the filter.
                 format!(
                     "UPDATE invoices SET status = IF(status = 'draft', 'open', 'draft'), note = IF(id % 2, NULL, 'x') WHERE id = {id}"
                 ),
@@ -112,10 +112,10 @@ async fn rows_go_in_and_out_of_a_filter() -> anyhow::Result<()> {
         .await?;
     let (all, issued) = rows.unwrap();
     assert!(issued < all, "the filter lets in everything");
-    // MySQL's rows once, and those of both tables.
+    // MySQL's rows once, and the rows of both tables.
     assert_eq!(report["checked"], all + all + issued);
 
-    // By hand: a row that is outside the filter, and one that is inside taken away.
+    // Out-of-band: a row outside the filter is inserted, and one inside is deleted.
     let one = async |migration: &mut Migration, sql: &str| -> anyhow::Result<(i32, i64)> {
         let row = migration
             .mysql
@@ -140,8 +140,8 @@ async fn rows_go_in_and_out_of_a_filter() -> anyhow::Result<()> {
     migration.drop().await
 }
 
-/// A wider filter fills in what it now lets in; what a narrower one leaves outside is found by a full
-/// verification, and deleted.
+/// A wider filter adds the rows that it now accepts. Rows that a narrower filter no longer accepts are found
+/// by a full verification, and deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_filter_copies_the_table_anew() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -155,7 +155,7 @@ async fn a_changed_filter_copies_the_table_anew() -> anyhow::Result<()> {
         running.terminate().await?;
         migration.configure("", &mapping(filter))?;
         running = migration.start(&["run"])?;
-        // The status knows the backfill of before until the new one has begun.
+        // The status shows the old backfill until the new one has begun.
         let log = migration.path("tandem.log");
         let anew = || std::fs::read_to_string(&log).map_or(0, |l| l.matches("it is copied anew").count());
         migration.until(&mut running, "the backfill to begin anew", |_| anew() == before + 1).await?;

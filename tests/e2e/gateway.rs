@@ -1,4 +1,4 @@
-//! The gateway as its clients meet it: the real binary over HTTP, before the real stores.
+//! The gateway as its clients see it: the real binary over HTTP, with the real stores.
 
 mod api;
 mod behind;
@@ -24,7 +24,7 @@ use crate::support::{
     phase_record,
 };
 
-/// A migration with processes that run, one of them a gateway.
+/// A migration with running processes, one of them a gateway.
 struct Stage {
     migration: Migration,
     running: Vec<Running>,
@@ -34,7 +34,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// The sample tables, and these commands running.
+    /// The sample tables, with these commands running.
     async fn new(servers: Servers, test: &str, commands: &[&str]) -> anyhow::Result<Self> {
         let migration = Migration::new(servers, test, &[ORDERS]).await?;
         Self::of(migration, "", ORDERS_MAPPING, commands).await
@@ -48,9 +48,9 @@ impl Stage {
         Self::started(migration, port, &commands).await
     }
 
-    /// Starts these commands with the configuration that is there, and waits until the gateway at this port is
-    /// ready and, with a capture, until the log has begun: what is written from then on is on it, and there is
-    /// a watermark to borrow.
+    /// Starts these commands with the current configuration. Waits until the gateway at this port is ready
+    /// and, with a capture, until the log has begun. Later writes are then on the log, and there is a
+    /// watermark to borrow.
     async fn started(migration: Migration, port: u16, commands: &[&[&str]]) -> anyhow::Result<Self> {
         migration.succeed(&["schema", "create"]).await?;
         let running = commands.iter().map(|command| migration.start(command));
@@ -91,7 +91,7 @@ impl Stage {
         http(self.port, method, path, &[], body).await
     }
 
-    /// The same, which must succeed.
+    /// Sends a request that must succeed.
     async fn done(&self, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
         let answer = self.send(method, path, body).await?;
         anyhow::ensure!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
@@ -114,7 +114,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until it is so. An error if a process ends.
+    /// Waits until the condition holds. An error if a process ends.
     async fn until(
         &mut self,
         event: &str,
@@ -140,7 +140,7 @@ impl Stage {
         .await
     }
 
-    /// The rows that Cassandra's `orders` has, by id.
+    /// The note of a row in Cassandra's `orders`.
     async fn in_cassandra(&self, id: i64) -> anyhow::Result<Option<String>> {
         let session = self.migration.cassandra().await?;
         let rows = session.query_unpaged("SELECT note FROM orders WHERE id = ?", (id,)).await?;
@@ -148,11 +148,11 @@ impl Stage {
         Ok(row.map(|(note,)| note.unwrap_or_default()))
     }
 
-    /// The metrics of every process that runs, one after the other. Their addresses are in the log.
+    /// The metrics of all running processes, one after the other. Their addresses are in the log.
     async fn metrics(&self) -> anyhow::Result<String> {
         let mut all = String::new();
         for port in self.running[0].metrics_ports() {
-            // One that has ended serves no more.
+            // A process that has ended does not answer.
             if let Ok(answer) = http(port, "GET", "/metrics", &[], "").await {
                 all.push_str(&answer.body);
             }
@@ -160,7 +160,7 @@ impl Stage {
         Ok(all)
     }
 
-    /// What `tandem_gateway_<name>_total` says of orders, by reason.
+    /// The counts of `tandem_gateway_<name>_total` for orders, by reason.
     async fn counted(&self, name: &str) -> anyhow::Result<HashMap<String, u64>> {
         let label = format!("tandem_gateway_{name}_total{{entity=\"order\",reason=\"");
         let metrics = self.metrics().await?;
@@ -190,7 +190,7 @@ pub(crate) async fn acted_on(port: u16) -> anyhow::Result<String> {
     Ok(http(port, "GET", "/openapi.json", &[], "").await?.header("tandem-generation").to_owned())
 }
 
-/// A phase with everybody in its cohort, everything validated and shadowed.
+/// A phase with every client in the cohort, and every read validated and shadowed.
 fn everything(phase: Phase) -> PhaseRecord {
     let cohort = Cohort { percent: 100.0, ..Cohort::default() };
     PhaseRecord { phase, cohort, validate: 1.0, shadow: 1.0, ..PhaseRecord::default() }

@@ -1,7 +1,7 @@
 use super::*;
 use Outcome::{Failed, Ok, Unknown};
 
-/// A write of row 1 within these times; its token is its value.
+/// A write of row 1 at these times. Its token is its value.
 fn write(began_us: i64, ended_us: i64, value: &str, outcome: Outcome) -> Operation {
     Operation {
         client: "c".into(),
@@ -32,7 +32,7 @@ fn table(name: &str, value: Option<&str>) -> Table {
     Table { entity: "e".into(), name: name.into(), rows: rows.into_iter().collect() }
 }
 
-/// Lost, stale and impossible, with both stores holding `value`.
+/// The numbers of lost, stale and impossible, with `value` in both stores.
 fn counts(operations: &[Operation], value: Option<&str>) -> (usize, usize, usize) {
     let verdict = judge(operations, &[table("mysql", value), table("cassandra", value)]);
     (verdict.lost(), verdict.stale(), verdict.impossible())
@@ -44,7 +44,7 @@ fn a_lost_write_is_caught_in_either_store() {
     assert_eq!(counts(&history, Some("b")), (0, 0, 0));
     assert_eq!(counts(&history, Some("a")), (2, 0, 0));
     assert_eq!(counts(&history, None), (2, 0, 0));
-    // Nobody knows it: it was there before.
+    // A value that no journal contains is the initial state.
     assert_eq!(counts(&history, Some("elder")), (2, 0, 0));
     let verdict = judge(&history, &[table("mysql", Some("b")), table("cassandra", Some("a"))]);
     assert_eq!((verdict.lost(), verdict.impossible()), (1, 1));
@@ -53,7 +53,7 @@ fn a_lost_write_is_caught_in_either_store() {
 }
 
 #[test]
-fn a_row_left_where_it_was_is_caught() {
+fn a_row_left_at_its_old_key_is_caught() {
     let mut twice = table("cassandra", Some("b"));
     twice.rows.get_mut(&vec!["1".to_owned()]).unwrap().push(Some("a".into()));
     let verdict = judge(&[write(1, 2, "a", Ok), write(3, 4, "b", Ok)], &[twice]);
@@ -90,14 +90,14 @@ fn a_stale_read_is_caught_under_its_token() {
     assert_eq!(counts(&history(read(5, Some("a"), Some("b"))), Some("b")), (0, 1, 0));
     assert_eq!(counts(&history(read(5, None, Some("b"))), Some("b")), (0, 1, 0));
     assert_eq!(counts(&history(read(5, Some("elder"), Some("b"))), Some("b")), (0, 1, 0));
-    // Without the token, or with the elder one's, it may be seen.
+    // Without the token, or with the token of the older write, this value is allowed.
     assert_eq!(counts(&history(read(5, Some("a"), None)), Some("b")), (0, 0, 0));
     assert_eq!(counts(&history(read(5, Some("a"), Some("a"))), Some("b")), (0, 0, 0));
-    // A token that nobody was given.
+    // A token that no write returned.
     assert_eq!(counts(&history(read(5, Some("b"), Some("x"))), Some("b")), (0, 0, 1));
 }
 
-/// A token stands for everything acknowledged before its write began, also of other rows.
+/// A token covers everything acknowledged before its write began, of other rows as well.
 #[test]
 fn a_token_covers_the_writes_before_it() {
     let other = |began, ended| Operation { key: vec!["2".into()], ..write(began, ended, "z", Ok) };
@@ -106,7 +106,7 @@ fn a_token_covers_the_writes_before_it() {
     let stale = |operations: &[Operation]| judge(operations, &end).stale();
     assert_eq!(stale(&history(other(5, 6), read(7, None, Some("z")))), 1);
     assert_eq!(stale(&history(other(5, 6), read(7, Some("a"), Some("z")))), 0);
-    // At the same time: in either order.
+    // Concurrent writes: either order.
     assert_eq!(stale(&history(other(3, 6), read(7, None, Some("z")))), 0);
 }
 
@@ -131,6 +131,6 @@ fn a_delete_is_a_write_of_nothing() {
 #[test]
 fn a_value_from_the_future_or_of_another_row_is_impossible() {
     assert_eq!(counts(&[read(1, Some("a"), None), write(5, 6, "a", Ok)], Some("a")), (0, 0, 1));
-    // What was there before may be read until something is acknowledged.
+    // The initial state may be read until a write is acknowledged.
     assert_eq!(counts(&[read(1, Some("elder"), None)], Some("elder")), (0, 0, 0));
 }

@@ -1,5 +1,5 @@
-//! What stops capture for a while, and what it must not survive. Each test prints how long it took until
-//! the fault was noticed, and until changes came again.
+//! Faults that stop capture for a while, and faults that must stop it for good. Each test prints the time
+//! until the fault was noticed, and until changes were published again.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use tandem_model::GtidSet;
 use super::*;
 use crate::support::{Fault, Link, connect, host_of, http, own_server};
 
-/// A migration whose capture must go on.
+/// A migration whose capture must continue.
 struct Stage {
     migration: Migration,
     topic: String,
@@ -23,7 +23,7 @@ impl Stage {
         Ok(Self { migration, topic, next: 1 })
     }
 
-    /// Leads capture to MySQL over a link.
+    /// Connects capture to MySQL over a link.
     async fn link(&mut self) -> anyhow::Result<Link> {
         let (link, url) = Link::to_mysql(&self.migration.servers.mysql_url).await?;
         self.migration.servers.mysql_url = url;
@@ -44,7 +44,7 @@ impl Stage {
         Ok(capture)
     }
 
-    /// A row, by a connection of its own.
+    /// Inserts a row, over a separate connection.
     async fn insert(&mut self, url: &str) -> anyhow::Result<()> {
         let mut conn = connect(url, &self.migration.database).await?;
         conn.query_drop(format!("INSERT INTO t VALUES ({}, 0, '')", self.next)).await?;
@@ -56,12 +56,12 @@ impl Stage {
         ids(&self.migration, &self.topic).await
     }
 
-    /// Waits until every row is on the log, once. Returns how long that took.
+    /// Waits until every row is on the log exactly once. Returns how long that took.
     async fn until_published(&self, captures: &mut [&mut Running]) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let expected: Vec<i64> = (1..self.next).collect();
         eventually("every row to be on the log", MINUTE, async || {
-            // There are no topics before the first capture has started, and none while Kafka is away.
+            // There are no topics before the first capture has started, nor while Kafka is down.
             let found = self.ids().await.unwrap_or_default();
             if found == expected {
                 return Ok(Probe::Done(()));
@@ -86,9 +86,9 @@ fn print(what: &str, noticed: Duration, resumed: Duration) {
     );
 }
 
-/// What capture logs once it reads the binlog.
+/// The message of a capture that starts to read the binlog.
 const READING: &str = "reading the binlog";
-/// What it logs when it has lost MySQL or Kafka.
+/// The message of a capture that has lost MySQL or Kafka.
 const BACK: &str = "goes back to its last watermark";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +101,7 @@ async fn a_dead_link() -> anyhow::Result<()> {
     link.set(Fault::Hold);
     stage.insert(&direct).await?;
     let noticed = capture.until_logged(BACK, 0).await?;
-    // Two heartbeats, and what a busy machine adds.
+    // Two heartbeats, plus the delay of a busy machine.
     assert!(noticed < Duration::from_secs(8), "{noticed:?}");
     link.set(Fault::None);
     let resumed = stage.until_published(&mut [&mut capture]).await?;
@@ -169,7 +169,7 @@ async fn a_standby_takes_over_and_a_zombie_is_fenced() -> anyhow::Result<()> {
     stage.until_published(&mut [&mut first, &mut second]).await?;
     assert!(!second.log().contains(READING), "{}", second.tail());
 
-    // Stopped, not dead: it goes on later, and does not know.
+    // Paused, not dead: it resumes later and does not know that it was paused.
     first.signal("STOP")?;
     let noticed = second.until_logged("taking over", 0).await?;
     stage.insert(&url).await?;
@@ -177,7 +177,8 @@ async fn a_standby_takes_over_and_a_zombie_is_fenced() -> anyhow::Result<()> {
     print("capture stopped, standby", noticed, resumed);
     first.signal("CONT")?;
     stage.insert(&url).await?;
-    // It is fenced, or notices first that its connection is dead, and sees that another one publishes.
+    // Either it is fenced, or it first notices its dead connection. In both cases it sees the other
+    // publisher.
     first.until_logged("another capture publishes: this one stands by", 0).await?;
     stage.insert(&url).await?;
     stage.until_published(&mut [&mut first, &mut second]).await?;
@@ -205,12 +206,12 @@ fn replicated() -> anyhow::Result<(Mysql, Mysql)> {
     Ok((primary, replica))
 }
 
-/// What a server has executed.
+/// The GTIDs that a server has executed.
 fn executed(server: &Mysql) -> anyhow::Result<GtidSet> {
     Ok(server.query("SELECT @@GLOBAL.gtid_executed")?.replace("\\n", "").trim().parse()?)
 }
 
-/// Waits until the replica has everything.
+/// Waits until the replica has all transactions.
 async fn until_replicated(primary: &Mysql, replica: &Mysql) -> anyhow::Result<()> {
     let wanted = executed(primary)?;
     eventually("the replica to have everything", Duration::from_secs(30), async || {
@@ -265,7 +266,7 @@ async fn a_replica_that_lacks_captured_transactions_is_refused() -> anyhow::Resu
         log.contains("lacks transactions that were already published") && log.contains(&lost),
         "{lost}: {log}"
     );
-    // There is no server that has them: the log goes on without them.
+    // No server has these transactions. The log continues without them.
     stage.migration.succeed(&["resnapshot", "--yes"]).await?;
     let mut capture = stage.capture("again")?;
     stage.insert(&replica.url()).await?;
@@ -293,7 +294,7 @@ async fn purged_binlogs_stop_capture() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a capture reports of itself, and what people see of the log.
+/// Capture's own metrics and readiness, and the log as `tandem tail` prints it.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -307,7 +308,7 @@ async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
     let get = async |path: &str| http(port, "GET", path, &[], "").await;
     let table = format!("{}.t", stage.migration.database);
     let counted = format!("tandem_capture_rows_total{{table=\"{table}\",op=\"c\"}} 2");
-    // Counted once Kafka has answered.
+    // Rows are counted once Kafka has acknowledged them.
     eventually("both rows to be counted", Duration::from_secs(20), async || {
         let metrics = get("/metrics").await?.body;
         Ok(Probe::when(metrics.contains(&counted), metrics))
@@ -337,8 +338,8 @@ async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
     stage.migration.drop().await
 }
 
-/// A swap of tables as online schema changes make it: the rows of the new table were written under
-/// another name.
+/// A swap of tables as online schema changes make it. The rows of the new table were written under another
+/// name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swap_of_tables_stops_capture_before_rows_of_the_new_one() -> anyhow::Result<()> {
     let servers = Servers::from_env();

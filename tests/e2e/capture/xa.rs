@@ -1,10 +1,10 @@
-//! XA transactions: rows are on the log at XA COMMIT, once, whatever happens before.
+//! XA transactions: rows are on the log at XA COMMIT, exactly once, whatever happens before.
 
 use super::*;
 use crate::support::own_server;
 
-/// Runs statements in a session of its own. A prepared transaction belongs to no session once its own
-/// has gone.
+/// Runs statements in a separate session. A prepared transaction belongs to no session once its session has
+/// ended.
 async fn session(migration: &Migration, statements: &[String]) -> anyhow::Result<()> {
     let mut conn = migration.session().await?;
     for statement in statements {
@@ -13,13 +13,13 @@ async fn session(migration: &Migration, statements: &[String]) -> anyhow::Result
     Ok(conn.disconnect().await?)
 }
 
-/// Prepares a transaction and leaves it.
+/// Prepares a transaction and ends the session.
 async fn prepare(migration: &Migration, xid: &str, sql: &str) -> anyhow::Result<()> {
     let xa = |verb: &str| format!("XA {verb} {xid}");
     session(migration, &[xa("START"), sql.to_owned(), xa("END"), xa("PREPARE")]).await
 }
 
-/// Waits until everything is on the log that MySQL has executed, apart from `open` transactions.
+/// Waits until everything that MySQL has executed is on the log, except `open` transactions.
 async fn until_captured_but(
     migration: &mut Migration,
     capture: &mut Running,
@@ -42,11 +42,11 @@ async fn until_captured_but(
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() -> anyhow::Result<()> {
     let mut servers = Servers::from_env();
-    // A server of its own: while a transaction is prepared, no other test's log could begin.
+    // A server of its own: while a transaction is prepared, no other test's log can begin.
     let mysql = own_server(&[])?;
     servers.mysql_url = mysql.url();
     let mut migration = Migration::new(servers, "xa", &[T_WITH_TEXT]).await?;
-    // So small that the large transaction below is read again, and cut.
+    // So small that the large transaction below is read twice and split.
     migration.configure("[capture]\nmax_records = 100\nmax_bytes = 20000\n", T_MAPPING)?;
     let topic = migration.topics().changes(&migration.table("t"));
     let mut capture = migration.start(&["capture"])?;
@@ -71,7 +71,7 @@ async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() 
     until_captured_but(&mut migration, &mut capture, 2).await?;
     assert_eq!(ids(&migration, &topic).await?, [3, 2, 4]);
 
-    // The same xid again, and one in one phase.
+    // The same xid again, and a one-phase transaction.
     session(&migration, &[format!("XA COMMIT {a}")]).await?;
     prepare(&migration, &a, "INSERT INTO t VALUES (5, 0, 'again')").await?;
     capture.kill()?;
@@ -86,7 +86,7 @@ async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() 
     until_captured_but(&mut migration, &mut capture, 1).await?;
     assert_eq!(ids(&migration, &topic).await?, [3, 2, 4, 1, 6, 5]);
 
-    // The large one, in parts, with a kill as soon as its first part is out.
+    // The large transaction comes in parts. The kill comes as soon as its first part is published.
     session(&migration, &[format!("XA COMMIT {large}"), "INSERT INTO t VALUES (7, 0, 'after')".into()])
         .await?;
     eventually("the first part of the large transaction", MINUTE, async || {
@@ -110,7 +110,7 @@ async fn rows_are_out_at_xa_commit_and_a_prepared_transaction_survives_kill_9() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_does_not_begin_between_prepare_and_commit() -> anyhow::Result<()> {
     let mut servers = Servers::from_env();
-    // A server of its own: what others have prepared would count as well.
+    // A server of its own: transactions that other tests have prepared would count as well.
     let mysql = own_server(&[])?;
     servers.mysql_url = mysql.url();
     let migration = Migration::new(servers, "xabegin", &[T_WITH_TEXT]).await?;
@@ -122,7 +122,7 @@ async fn a_log_does_not_begin_between_prepare_and_commit() -> anyhow::Result<()>
     migration.until_first_watermark(&mut capture).await?;
     capture.terminate().await?;
 
-    // An account that may not ask learns of it at the commit.
+    // An account that may not list prepared transactions finds the transaction at its commit.
     prepare(&migration, "'hidden'", "INSERT INTO t VALUES (2, 0, 'a')").await?;
     for sql in [
         "CREATE USER limited IDENTIFIED BY ''",

@@ -1,10 +1,10 @@
-//! The rules that decide which of two writes a reader sees.
+//! The rules that decide which of two writes is visible.
 
 use tandem_model::{Cell, Mutation};
 
 use super::{config, delete, drop_keyspace, key, plain, shown, target, text, upsert};
 
-/// Both orders of arrival, one write after the other and as neighbours in one batch, end the same.
+/// Both orders of arrival have the same result, one after the other and next to each other in one batch.
 #[tokio::test]
 async fn rules_of_cells() -> anyhow::Result<()> {
     let config = config("cells");
@@ -61,7 +61,7 @@ async fn rules_of_cells() -> anyhow::Result<()> {
             assert_eq!(shown(rows[0].as_ref()), expected, "{rule} (one batch: {one_batch})");
         }
     }
-    // Only INSERT leaves a row marker: an UPDATE to NULL makes no row, and its row goes with its cells.
+    // Only INSERT leaves a row marker. An UPDATE to NULL makes no row, and its row disappears with its cells.
     let update = |id: i64, at: i64, value: &str| {
         format!("UPDATE \"{}\".t USING TIMESTAMP {at} SET a = {value} WHERE id = {id}", config.keyspace)
     };
@@ -73,7 +73,7 @@ async fn rules_of_cells() -> anyhow::Result<()> {
     drop_keyspace(&target).await
 }
 
-/// Many changes of one row exceed what one batch should hold, and large rows do so sooner.
+/// Many changes of one row exceed the size of one batch. With large rows it takes fewer changes.
 #[tokio::test]
 async fn one_row_changed_many_times_in_one_write() -> anyhow::Result<()> {
     let config = config("hot");

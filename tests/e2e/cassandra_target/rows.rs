@@ -1,4 +1,4 @@
-//! What is written comes back, whatever its type and its table's names; what cannot be written is named.
+//! What is written is read back, for every type and table name. Mutations that cannot be written are named.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +21,14 @@ async fn every_type_comes_back_byte_for_byte() -> anyhow::Result<()> {
         (CqlType::Varint, vec![vec![0], vec![0xff], vec![0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]]),
         (CqlType::Float, vec![(-0.0f32).to_be_bytes().into(), f32::MIN_POSITIVE.to_be_bytes().into()]),
         (CqlType::Double, vec![(-0.0f64).to_be_bytes().into(), 1e300f64.to_be_bytes().into()]),
-        // 1.50 and 1.5 are two values of one number; the scale is kept.
+        // 1.50 and 1.5 are two values of one number. The scale is kept.
         (
             CqlType::Decimal,
             vec![decimal(2, &[0, 150]), decimal(1, &[15]), decimal(30, &[0x7f; 27]), decimal(0, &[0])],
         ),
         (CqlType::Text, vec![b"".into(), "Ünï \u{1f980}\0".as_bytes().into()]),
         (CqlType::Blob, vec![b"".into(), (0..=255).collect()]),
-        // Days with 1970-01-01 at 2³¹; milliseconds.
+        // Days, with 1970-01-01 at 2³¹; milliseconds.
         (CqlType::Date, vec![(1u32 << 31).to_be_bytes().into(), 0u32.to_be_bytes().into()]),
         (CqlType::Timestamp, vec![(-1i64).to_be_bytes().into(), 1_700_000_000_123i64.to_be_bytes().into()]),
     ];
@@ -63,7 +63,7 @@ async fn every_type_comes_back_byte_for_byte() -> anyhow::Result<()> {
         }
         assert_eq!(scanned, keys.into_iter().collect(), "{ty}");
     }
-    // What Cassandra itself makes of a literal are the same bytes.
+    // Cassandra turns a literal into the same bytes.
     let insert = format!("INSERT INTO \"{}\".of_decimal (id, k, v) VALUES (9, 1.50, -1.5)", config.keyspace);
     target.execute_ddl(&insert).await?;
     let row = target.read("of_decimal", &[vec![9i64.to_be_bytes().into(), decimal(2, &[0, 150])]]).await?;

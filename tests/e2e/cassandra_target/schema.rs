@@ -1,4 +1,4 @@
-//! Connecting, and what a table must look like.
+//! Connecting, and the check of a table's definition.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ async fn schema_differences_and_their_remedies() -> anyhow::Result<()> {
     assert_eq!(target.check_schema(&[plain("t")]).await?, []);
     assert_eq!(target.gc_grace("t").await?, Some(Duration::from_hours(240)));
 
-    // A column added later: the old statements go on, prepared anew they know it.
+    // A column added later: statements prepared before still work. Prepared again, they include it.
     target.prepare(&[plain("t")]).await?;
     let mut wider = plain("t");
     wider.regular.push(column("New", CqlType::Decimal));
@@ -38,7 +38,7 @@ async fn schema_differences_and_their_remedies() -> anyhow::Result<()> {
     let row = target.read("t", &[key(1)]).await?.remove(0).expect("the row is there");
     assert_eq!(row.writetimes, [None, Some(1), Some(2)]);
 
-    // What no statement mends.
+    // Differences that no statement repairs.
     let keyspace = &config.keyspace;
     for ddl in [
         format!("CREATE TABLE \"{keyspace}\".\"order\" (id int, c int, a text, b text, PRIMARY KEY (id, c))"),
@@ -92,7 +92,7 @@ async fn connecting_says_what_is_wrong() -> anyhow::Result<()> {
     assert!(matches!(prepared, Err(SchemaError::Refused { .. })), "{prepared:?}");
 
     config.request_timeout = Duration::from_secs(2);
-    // A port that nobody listens on, and one that takes connections and never answers.
+    // A port without a listener, and one that accepts connections and never answers.
     let closed = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
     for address in [closed, silent.local_addr()?] {

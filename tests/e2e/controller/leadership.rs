@@ -15,7 +15,7 @@ async fn two(stage: &Stage) -> anyhow::Result<(Controller, Controller)> {
     let mut first = stage.start("first", &config)?;
     first.active().await?;
     let mut second = stage.start("second", &config)?;
-    // When the second joins the group, the leadership is given anew.
+    // When the second joins the group, the leadership is assigned again.
     let first_leads = eventually("one of two controllers to be the active one", MINUTE, async || {
         first.running.check()?;
         second.running.check()?;
@@ -29,12 +29,12 @@ async fn two(stage: &Stage) -> anyhow::Result<(Controller, Controller)> {
     Ok(if first_leads { (first, second) } else { (second, first) })
 }
 
-/// The status that it answers a question for the phase with; 0 without an answer.
+/// The status of its response to a request for the phase; 0 without a response.
 async fn status(controller: &Controller) -> u16 {
     controller.ask("GET", "phase", None, None).await.map_or(0, |answer| answer.status)
 }
 
-/// Whether it answers as a standby, for two seconds: one that has not joined the group yet does not stay so.
+/// Whether it answers as a standby for two seconds. A controller that is still joining the group does not.
 async fn stands_by(controller: &Controller) -> bool {
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -56,7 +56,7 @@ async fn a_standby_takes_over_after_kill_9() -> anyhow::Result<()> {
     active.running.kill()?;
     let seen = standby.active().await?.body;
     assert_eq!((stage_of(&seen).as_str(), seen["generation"].as_u64()), ("dual-write 0", Some(1)));
-    // The command line finds the one that answers.
+    // The command line finds the active one.
     let advanced = standby.phase(&["advance", "--url", &active.url(), "--url", &standby.url()]).await?;
     assert!(advanced.success && advanced.stdout.contains("backfill (generation 2)"), "{advanced:?}");
     assert_eq!(stage.generations(&standby).await?, 2);
@@ -73,16 +73,16 @@ async fn a_stopped_controller_that_goes_on_changes_nothing() -> anyhow::Result<(
     other.active().await?;
     assert_eq!(stage_of(&other.order_until_done("advance").await?), "backfill 0");
     zombie.running.signal("CONT")?;
-    // It never says that the phase is the older one, and takes no order while it is not the leader. For two
-    // seconds, since nothing tells when it has noticed.
+    // It never reports the older phase, and takes no order while it is not the leader. The test observes it
+    // for two seconds, because nothing shows when it has noticed.
     for _ in 0..40 {
         let answer = zombie.ask("GET", "phase", None, None).await?;
-        // It may become the leader again, as any member of a group may.
+        // It may become the leader again, like any member of a group.
         match answer.status {
             200 => assert_eq!(answer.body["generation"], 2, "{answer:?}"),
             status => assert_eq!(status, 503, "{answer:?}"),
         }
-        // About the generation that it knew.
+        // An order for the generation that it knew.
         let order = json!({ "reason": "a zombie", "generation": 1 });
         let order = zombie.ask("POST", "phase/back", Some(&order), None).await?;
         assert!([503, 409].contains(&order.status), "{order:?}");
@@ -104,7 +104,7 @@ async fn a_stopped_controller_that_goes_on_changes_nothing() -> anyhow::Result<(
     stage.migration.drop().await
 }
 
-/// Leadership alone does not protect: here the leader is fenced, and does not know.
+/// Leadership alone does not protect. Here the leader is fenced and does not know.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fenced_controller_writes_nothing_and_begins_anew() -> anyhow::Result<()> {
     let stage = Stage::new("ctlfence").await?;
@@ -117,7 +117,7 @@ async fn a_fenced_controller_writes_nothing_and_begins_anew() -> anyhow::Result<
     assert_eq!((refused.status, refused.body["type"].as_str()), (503, Some("urn:tandem:problem:standby")));
     assert_eq!(stage.records().await?.len(), 1);
 
-    // It is the leader, so it takes over again, and what fenced it is fenced.
+    // It is still the leader, so it takes over again and fences the other publisher.
     let again = controller.active().await?.body;
     assert_eq!((stage_of(&again).as_str(), again["generation"].as_u64()), ("dual-write 0", Some(1)));
     let record = PhaseRecord { generation: 9, ..PhaseRecord::default() };
@@ -137,7 +137,7 @@ async fn without_kafka_it_holds_and_says_so() -> anyhow::Result<()> {
     servers.brokers = kafka.brokers();
     let stage = Stage::with(servers, "ctlpause").await?;
     let mut controller = stage.start("paused", &format!("auto = true\n{QUICK}{NO_GATES}"))?;
-    // Not beyond the canary: nobody reads, and gates that are not measured are not met.
+    // Not beyond the canary: there are no reads, and gates without measurements are not met.
     let at_canary = |a: &Answer| a.body["phase"] == "canary";
     let before = controller.until("the canary", at_canary).await?.body;
     kafka.pause()?;

@@ -1,18 +1,18 @@
-//! A gateway's metrics page, as a test wants it.
+//! A gateway's metrics page, under the control of a test.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-/// What the page says.
+/// The values on the page.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Gateway {
     pub(super) generation: u64,
-    /// Writes answered well, and by how many they grow each time the page is read.
+    /// Successful writes, and by how many they grow with each request for the page.
     pub(super) writes: u64,
     pub(super) writes_each: u64,
-    /// Reads that Cassandra served, and by how many they grow each time the page is read.
+    /// Reads that Cassandra served, and by how many they grow with each request for the page.
     pub(super) reads: u64,
     pub(super) reads_each: u64,
     pub(super) fallbacks: u64,

@@ -1,4 +1,4 @@
-//! Every phase, by hand and automatically.
+//! Every phase, manually and automatically.
 
 use super::*;
 
@@ -33,22 +33,22 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     stage.migration.succeed(&["schema", "create"]).await?;
     let mut run = stage.migration.start(&["run"])?;
     let mut stages = vec![stage_of(&controller.advance().await?)];
-    // The gateway has not heard of it.
+    // The gateway does not know the phase yet.
     controller.until("the gateway to be behind", |a| a.body["measurements"]["gateways_behind"] == 1).await?;
     refused(&controller, "gateways_follow", "gateways_behind = 1").await?;
     stage.pages.change(|gateway| gateway.generation = 1000);
-    // Nobody writes.
+    // There are no writes.
     controller.until("writes to be counted", |a| a.body["measurements"]["dual_writes"] == 0).await?;
     let nothing = "dual_write_failure_rate is not measured: no dual write was made since";
     refused(&controller, "dual_writes_succeed", nothing).await?;
     stage.pages.change(|gateway| gateway.writes_each = 5);
     stages.push(stage_of(&controller.advance().await?));
-    // The table is empty, but it is a table.
+    // The table is empty, but it still needs a verification.
     stages.push(stage_of(&controller.advance().await?));
     refused(&controller, "full_scan_is_clean", "no full verification has ended yet").await?;
     stage.migration.succeed(&["verify", "--full"]).await?;
     stages.push(stage_of(&controller.advance().await?));
-    // Nobody reads.
+    // There are no reads.
     controller.until("reads to be counted", |a| a.body["measurements"]["canary_reads"] == 0).await?;
     refused(&controller, "canary_is_read", "canary_reads = 0").await?;
     stage.pages.change(|gateway| gateway.reads_each = 5);
@@ -60,13 +60,13 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     );
     refused(&controller, "end", "no phase follows").await?;
 
-    // Back needs no gate, and no gateway.
+    // A rollback needs no gate, and no gateway.
     stage.pages.change(|gateway| gateway.generation = 0);
     for expected in ["canary 50", "canary 1", "verify 0", "backfill 0", "dual-write 0", "prepare 0"] {
         assert_eq!(stage_of(&controller.order("back").await?.body), expected);
     }
     assert_eq!(stage.generations(&controller).await?, 12);
-    // A stage that was only just reached has no measurements.
+    // A stage that was just reached has no measurements yet.
     let measured = |a: &Answer| !a.body["measurements"]["capture_age_seconds"].is_null();
     controller.until("the first round here", measured).await?;
     let status = controller.phase(&["status"]).await?;
@@ -92,7 +92,7 @@ async fn trail(controller: &Controller) -> anyhow::Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn auto_goes_back_after_a_mismatch_and_forth_again() -> anyhow::Result<()> {
+async fn auto_rolls_back_after_a_mismatch_and_advances_again() -> anyhow::Result<()> {
     let stage = Stage::new("ctlauto").await?;
     stage.pages.change(|gateway| {
         gateway.generation = 1000;
@@ -118,14 +118,14 @@ async fn auto_goes_back_after_a_mismatch_and_forth_again() -> anyhow::Result<()>
 
     controller.until("reads to be counted", |a| !a.body["measurements"]["canary_reads"].is_null()).await?;
     stage.mismatch().await?;
-    controller.until("a step back", |answer| answer.body["generation"].as_u64() >= Some(7)).await?;
+    controller.until("a rollback", |answer| answer.body["generation"].as_u64() >= Some(7)).await?;
     controller.until("the end again", at_end).await?;
     assert_eq!(trail(&controller).await?[6..], ["back canary 50 auto", "advance read-switch 100 auto"]);
     let back = &controller.ask("GET", "history", None, None).await?.body["history"][6];
     let reason = back["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("canary_differs") && reason.contains("canary_mismatches = 1"), "{reason}");
 
-    // Paused, it does nothing by itself, and is not ordered on; going back is always possible.
+    // While it is paused, it does nothing by itself and refuses to advance. A rollback is always possible.
     assert_eq!(controller.order("pause").await?.body["paused"], true);
     controller.until("reads to be counted", |a| !a.body["measurements"]["canary_reads"].is_null()).await?;
     stage.mismatch().await?;
@@ -158,8 +158,8 @@ async fn auto_goes_back_after_a_mismatch_and_forth_again() -> anyhow::Result<()>
     stage.migration.drop().await
 }
 
-/// A table that nobody writes: `auto` stays where both stores are written until the gate says that this is
-/// expected.
+/// A table without writes. `auto` stays in the phase that writes both stores until the gate is configured to
+/// expect no writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_writes_it_stays_until_the_gate_allows_none() -> anyhow::Result<()> {
     let stage = Stage::new("ctlquiet").await?;
@@ -173,7 +173,7 @@ async fn without_writes_it_stays_until_the_gate_allows_none() -> anyhow::Result<
         )
     };
     let mut controller = stage.start("quiet", &with(""))?;
-    // Counted several times here, and decided upon.
+    // Several rounds with a count and a decision.
     for _ in 0..5 {
         let counted = |a: &Answer| a.body["measurements"]["dual_writes"] == 0;
         let status = controller.until("writes to be counted", counted).await?.body;
@@ -195,7 +195,7 @@ fn list(json: &Json) -> &[Json] {
     json.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Cassandra failing under the canary: back, until no read is Cassandra's.
+/// Cassandra fails in the canary: the controller rolls back until Cassandra serves no read.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_rolls_back_stage_by_stage_while_cassandra_fails() -> anyhow::Result<()> {
     let stage = Stage::new("ctldown").await?;
@@ -223,7 +223,7 @@ async fn it_rolls_back_stage_by_stage_while_cassandra_fails() -> anyhow::Result<
     stage.migration.drop().await
 }
 
-/// What reads found is not forgotten with the controller that ran, or when none ran.
+/// A mismatch that reads found counts even if the controller restarts, or none ran at that time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mismatch_found_while_no_controller_ran_counts() -> anyhow::Result<()> {
     let stage = Stage::new("ctlgone").await?;
@@ -237,7 +237,7 @@ async fn a_mismatch_found_while_no_controller_ran_counts() -> anyhow::Result<()>
     for _ in 0..3 {
         controller.advance().await?;
     }
-    // It is known before the canary begins, and no matter of the canary.
+    // It is known before the canary begins, so it does not count for the canary.
     stage.mismatch().await?;
     let known = |n: u64| move |a: &Answer| a.body["measurements"]["canary_mismatches"] == n;
     controller.until("the first to be seen", known(1)).await?;
@@ -247,7 +247,7 @@ async fn a_mismatch_found_while_no_controller_ran_counts() -> anyhow::Result<()>
     stage.mismatch().await?;
     let mut next = stage.start("next", &format!("{QUICK}{NO_GATES}"))?;
     next.active().await?;
-    next.until("a step back", |answer| answer.body["phase"] == "verify").await?;
+    next.until("a rollback", |answer| answer.body["phase"] == "verify").await?;
     assert_eq!(trail(&next).await?[4..], ["back verify 0 auto"]);
     next.running.terminate().await?;
     stage.migration.drop().await

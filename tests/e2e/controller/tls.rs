@@ -1,4 +1,4 @@
-//! The API over TLS, with a certificate of the test's own.
+//! The API over TLS, with the test's own certificate.
 
 use super::*;
 use crate::support::{SelfSigned, silent_clients};
@@ -6,7 +6,7 @@ use crate::support::{SelfSigned, silent_clients};
 const SECRET: &str = "operate-operate-op";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn phases_are_ordered_over_tls_and_over_nothing_else() -> anyhow::Result<()> {
+async fn phases_are_ordered_over_tls_only() -> anyhow::Result<()> {
     let stage = Stage::new("ctltls").await?;
     let own = SelfSigned::new(stage.migration.folder.path(), "own", "127.0.0.1")?;
     let foreign = SelfSigned::new(stage.migration.folder.path(), "foreign", "127.0.0.1")?;
@@ -33,7 +33,7 @@ async fn phases_are_ordered_over_tls_and_over_nothing_else() -> anyhow::Result<(
     assert!(advanced.success && advanced.stdout.contains("dual-write (generation 1)"), "{advanced:?}");
     drop(silent);
 
-    // A CA that is not its own, and the system's.
+    // Another CA, and the system's.
     let distrusted = controller.phase(&["advance", "--token", &token, "--ca", &other]).await?;
     assert!(!distrusted.success && distrusted.stderr.contains("certificate"), "{distrusted:?}");
     assert!(distrusted.stderr.contains("--ca"), "{distrusted:?}");
@@ -44,14 +44,14 @@ async fn phases_are_ordered_over_tls_and_over_nothing_else() -> anyhow::Result<(
     assert!(!unanswered.success && unanswered.stderr.contains("did not answer"), "{unanswered:?}");
     let asked = controller.ask("GET", "phase", None, Some(SECRET)).await;
     assert!(asked.is_err(), "{asked:?}");
-    // Nobody is asked where others could read the token.
+    // A token is never sent where others could read it.
     let open = controller.phase(&["status", "--token", &token, "--url", "http://192.0.2.1:9465"]).await?;
     assert!(!open.success && open.stderr.contains("without TLS"), "{open:?}");
     let records = stage.records().await?;
     assert_eq!(records.iter().map(|record| record.reason.as_str()).collect::<Vec<_>>(), ["over TLS"]);
     controller.running.terminate().await?;
 
-    // A key that is another certificate's is an error of the start.
+    // The key of another certificate is an error at the start.
     std::fs::copy(&foreign.key, &own.key)?;
     let refused = finish(Migration::command_with(&controller.config, &["controller"])).await?;
     assert!(!refused.success && refused.stderr.contains("controller.tls_key"), "{refused:?}");

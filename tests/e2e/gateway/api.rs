@@ -1,4 +1,4 @@
-//! What clients may do, whatever the phase.
+//! What clients may do in every phase.
 
 use serde_json::json;
 use tandem_model::Phase;
@@ -11,7 +11,7 @@ use crate::support::{Migration, ORDERS, ORDERS_MAPPING, Servers, http};
 async fn rows_by_every_method() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let stage = Stage::new(servers, "gwrows", &["gateway"]).await?;
-    // A generated key and defaults come back.
+    // Generated keys and defaults are in the response.
     let inserted = stage.send("POST", "/v1/order", r#"{"customer": 7, "note": "é\u0000"}"#).await?;
     assert_eq!((inserted.status, inserted.served_by()), (201, "mysql"), "{inserted:?}");
     assert_eq!(inserted.header("tandem-generation"), "0");
@@ -24,7 +24,7 @@ async fn rows_by_every_method() -> anyhow::Result<()> {
     assert_eq!((read.status, read.json()), (200, row.clone()));
     assert_eq!(read.header("etag"), inserted.header("etag"));
 
-    // Changes of some columns, and only in the state that the client has seen.
+    // Changes of some columns, and only if the row is as the client has seen it.
     let tag = read.header("etag").to_owned();
     let patched =
         http(stage.port, "PATCH", "/v1/order/1", &[("If-Match", &tag)], r#"{"amount": 12.34}"#).await?;
@@ -34,7 +34,7 @@ async fn rows_by_every_method() -> anyhow::Result<()> {
     assert_eq!((stale.status, stale.header("content-type")), (412, "application/problem+json"));
     assert_eq!(stage.get("/v1/order/1").await?.json()["amount"], "12.34");
 
-    // A replacement: what it does not name goes back to its default.
+    // A replacement sets the columns that it does not name to their defaults.
     let put = stage
         .done("PUT", "/v1/order/1", r#"{"customer": 8, "placed": "2024-02-29T01:02:03.000004"}"#)
         .await?;
@@ -54,7 +54,7 @@ async fn rows_by_every_method() -> anyhow::Result<()> {
     assert_eq!(stage.send("DELETE", "/v1/order/50", "").await?.status, 404);
     assert_eq!(stage.send("PATCH", "/v1/order/50", "{}").await?.status, 404);
 
-    // What cannot be names the field.
+    // An error names the field.
     for (method, path, body, status, field) in [
         ("POST", "/v1/order", r#"{"customer": 1, "id": 1}"#, 409, ""),
         ("POST", "/v1/order", r#"{"customer": "x"}"#, 422, "customer"),
@@ -80,7 +80,7 @@ async fn rows_by_every_method() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_is_done_whole_or_not_at_all() -> anyhow::Result<()> {
+async fn a_batch_is_executed_as_a_whole_or_not_at_all() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let stage = Stage::new(servers, "gwbatch", &["gateway"]).await?;
     let batch = r#"{"operations": [
@@ -141,7 +141,7 @@ async fn the_same_pages_from_either_store() -> anyhow::Result<()> {
     stage.end().await
 }
 
-/// Every type goes in, comes out of MySQL, and comes out of Cassandra as the same bytes.
+/// Every type goes through MySQL and Cassandra without a change of its bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_without_loss() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -167,7 +167,7 @@ async fn every_type_without_loss() -> anyhow::Result<()> {
     whole["region"] = "Nörd/".into();
     whole["n"] = 4_294_967_295_u64.into();
     assert_eq!(put.json(), whole);
-    // A key that only a collation calls equal is another key.
+    // A key that is equal only by a collation is another key.
     assert_eq!(stage.get("/v1/kinds/nord%2F/4294967295").await?.status, 404);
     let by_mysql = stage.get(path).await?;
     stage.phase(Phase::Canary).await?;
@@ -204,7 +204,7 @@ async fn a_retry_with_its_key_is_done_once() -> anyhow::Result<()> {
         (other.status, &other.json()["type"]),
         (422, &json!("urn:tandem:problem:idempotency-key-reused"))
     );
-    // What failed is not kept.
+    // A failed response is not stored.
     assert_eq!(insert("k2", r#"{"customer": null}"#).await?.status, 422);
     let corrected = insert("k2", r#"{"customer": 3}"#).await?;
     assert_eq!((corrected.status, corrected.header("idempotency-replayed")), (201, ""));
@@ -269,7 +269,7 @@ async fn hostile_requests_and_missing_scopes() -> anyhow::Result<()> {
         let (found, answer) = send("POST", "/v1/order", &[writer], body).await?;
         assert_eq!(found, status, "{body}: {answer:?}");
     }
-    // It is still there, and has one row.
+    // The table still exists and has one row.
     let (_, listed) = send("GET", "/v1/order?target=by_customer&customer=1", &[reader], "").await?;
     assert_eq!(listed.json()["items"][0]["note"], "'; DROP TABLE orders; --");
     for secret in ["a-reader-of-orders", "DROP TABLE"] {

@@ -6,9 +6,9 @@ use tandem_model::{GtidSet, Phase, PhaseRecord};
 use super::{Stage, everything};
 use crate::support::{ORDERS_MAPPING, Servers, captured, free_port, http, phase_record};
 
-/// One gateway has not heard of anything that the other acts on: it follows a control topic of its own,
-/// where an older phase stands. Whoever writes through the one and reads through the other, with the
-/// token, reads that write.
+/// One gateway does not know the phase of the other. It follows a control topic of its own with an older
+/// phase. A client that writes through one and reads through the other with the write's token reads that
+/// write.
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_on_different_generations_agree_under_a_token() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -33,7 +33,7 @@ async fn gateways_on_different_generations_agree_under_a_token() -> anyhow::Resu
             stage.order(PhaseRecord { validate: 0.0, ..everything(ahead) }).await?;
             for (writer, reader) in [(late, stage.port), (stage.port, late)].repeat(3) {
                 number += 1;
-                // Captured, and not applied: what the one wrote to MySQL alone is not in Cassandra.
+                // Captured but not applied: a write that one gateway made only to MySQL is not in Cassandra.
                 stage.running[1].signal("STOP")?;
                 let body = format!(r#"{{"customer": {}, "note": "n{number}"}}"#, number % 3);
                 let written = http(writer, "PUT", "/v1/order/1", &[], &body).await?;
@@ -51,7 +51,7 @@ async fn gateways_on_different_generations_agree_under_a_token() -> anyhow::Resu
                     assert_eq!(note, format!("n{number}"), "{behind} beside {ahead}: {read:?}");
                 }
                 stage.running[1].signal("CONT")?;
-                // The log brings it.
+                // The log brings the write.
                 if number % 3 == 0 {
                     stage.until_applied("/v1/order/1", &token).await?;
                     let read = stage.get_with("/v1/order/1", &[("Tandem-Token", &token)]).await?;

@@ -1,4 +1,4 @@
-//! Whose reads Cassandra serves, and what happens when it is wrong.
+//! Which reads Cassandra serves, and what happens when its rows are wrong.
 
 use tandem_model::{Cohort, CohortAttribute, Phase, PhaseRecord, bucket};
 
@@ -8,7 +8,7 @@ use crate::support::{Answer, Migration, ORDERS, ORDERS_MAPPING, Servers};
 /// Rows 1 to `rows` of customers 1 to 5, applied.
 async fn filled(servers: Servers, test: &str, rows: i64) -> anyhow::Result<Stage> {
     let migration = Migration::new(servers, test, &[ORDERS]).await?;
-    // Long enough for a busy machine: none of these tests is about being late.
+    // Long enough for a busy machine. None of these tests is about timeouts.
     let timeout = "cassandra_read_ms = 4000\n";
     let mut stage = Stage::of(migration, timeout, ORDERS_MAPPING, &["capture", "apply", "gateway"]).await?;
     let mut token = String::new();
@@ -36,7 +36,7 @@ async fn a_cohort_is_sticky_and_exact() -> anyhow::Result<()> {
         let mut by_cassandra = Vec::new();
         for id in 1..=ROWS {
             let first = stage.get(&format!("/v1/order/{id}")).await?;
-            // The same customer, asked for in another way and again.
+            // The same customer, requested again with another spelling.
             let again = stage.get(&format!("/v1/order/0{id}")).await?;
             assert_eq!(first.served_by(), again.served_by());
             assert_eq!((first.status, first.fallback()), (200, ""), "{first:?}");
@@ -57,7 +57,7 @@ async fn a_cohort_is_sticky_and_exact() -> anyhow::Result<()> {
         "{counts:?}"
     );
 
-    // By a country that the caller names, and by a customer.
+    // By a country that the caller's header names, and by a customer.
     let values = vec![
         (CohortAttribute::Header("tandem-country".into()), "PT".to_owned()),
         (CohortAttribute::Column("customer".into()), "3".to_owned()),
@@ -76,9 +76,9 @@ async fn a_cohort_is_sticky_and_exact() -> anyhow::Result<()> {
     stage.end().await
 }
 
-/// What Cassandra has wrong, MySQL answers, and the reason is counted.
+/// If Cassandra's row is wrong, MySQL's is served, and the reason is counted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_cassandra_is_not_believed() -> anyhow::Result<()> {
+async fn wrong_rows_of_cassandra_are_not_served() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let mut stage = filled(servers, "gwwrong", 9).await?;
     let cassandra = stage.migration.cassandra().await?;
@@ -112,17 +112,18 @@ async fn a_wrong_cassandra_is_not_believed() -> anyhow::Result<()> {
             assert!(right(&answer), "{answer:?}");
         }
     }
-    // Without validation a missing row still is MySQL's to answer; without fallback it is not.
+    // Without validation, MySQL still serves a row that Cassandra lacks. Without fallback it does not.
     stage.order(PhaseRecord { validate: 0.0, ..everything(Phase::ReadSwitch) }).await?;
     let missing = stage.get("/v1/order/2").await?;
     assert_eq!((missing.status, missing.fallback()), (200, "missing"));
     stage.order(PhaseRecord { validate: 0.0, fallback: false, ..everything(Phase::ReadSwitch) }).await?;
     assert_eq!(stage.get("/v1/order/2").await?.status, 404);
-    // Before the canary a difference is only counted.
+    // Before the canary, a difference is only counted.
     stage.phase(Phase::Verify).await?;
     let shadowed = stage.get("/v1/order/1").await?;
     assert_eq!((shadowed.served_by(), shadowed.fallback(), right(&shadowed)), ("mysql", "", true));
-    // By key and in a list, in two phases; the missing one once more. Waiting for apply adds to them.
+    // By key and in a list, in two phases, and the missing row once more. Waiting for apply adds further
+    // reads.
     stage
         .until("every reason to be counted", async |stage| {
             let metrics = stage.metrics().await?;

@@ -1,4 +1,4 @@
-//! Clocks that step back: MySQL's, and a gateway's.
+//! Clocks that are set back: MySQL's, and a gateway's.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,11 +9,11 @@ use tandem_model::{Phase, PhaseRecord};
 use super::{Stage, everything};
 use crate::support::{Migration, ORDERS_MAPPING, Running, Servers, free_port, http};
 
-/// An hour ago, as `original_commit_timestamp` counts.
+/// An hour ago, as `original_commit_timestamp`.
 const HOUR_AGO: &str = "SET SESSION original_commit_timestamp = (UNIX_TIMESTAMP() - 3600) * 1000000";
 
-/// Transactions whose commit times lie an hour back: as if MySQL's clock had been set back between the
-/// gateway's writes and these. Each must win over the ones before it all the same.
+/// Transactions with commit times an hour ago, as if MySQL's clock had been set back after the gateway's
+/// writes. Each must still win over the earlier ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn mysqls_clock_stepped_back() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -30,13 +30,13 @@ async fn mysqls_clock_stepped_back() -> anyhow::Result<()> {
         "REPLACE INTO orders (id, customer, note) VALUES (3, 2, 'again')",
     ] {
         stage.sql(HOUR_AGO).await?;
-        // It holds for the next transaction.
+        // The setting applies to the next transaction.
         let back = "SELECT @@SESSION.original_commit_timestamp < (UNIX_TIMESTAMP() - 3000) * 1000000";
         let back: Option<u64> = stage.migration.mysql.query_first(back).await?;
         assert_eq!(back, Some(1), "MySQL did not take the commit time");
         stage.sql(statement).await?;
     }
-    // The gateway goes on: its versions are borrowed from watermarks, which must not lie below.
+    // The gateway continues. It borrows its versions from watermarks, which must not fall either.
     let token = stage.done("PUT", "/v1/order/4", r#"{"customer": 1, "note": "later"}"#).await?;
     let token = token.header("tandem-token").to_owned();
     stage.until_applied("/v1/order/4", &token).await?;
@@ -49,7 +49,7 @@ async fn mysqls_clock_stepped_back() -> anyhow::Result<()> {
     stage.end().await
 }
 
-/// A library that sets a process's clock back by as many seconds as a file says.
+/// A library that sets a process's clock back by the number of seconds in a file.
 fn clock(folder: &Path) -> anyhow::Result<PathBuf> {
     let (source, library) = (folder.join("clock.c"), folder.join("clock.so"));
     let text = r#"
@@ -77,8 +77,8 @@ fn clock(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(library)
 }
 
-/// One of two gateways has its clock set back by a day while it runs. What it writes wins over what the
-/// other one wrote before, and the other way round; apply does not run, so nobody helps.
+/// One of two gateways has its clock set back by a day while it runs. Its writes win over the earlier writes
+/// of the other gateway, and the reverse. Apply does not run, so only the gateways write.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateways_clock_stepped_back() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -97,7 +97,7 @@ async fn a_gateways_clock_stepped_back() -> anyhow::Result<()> {
         std::fs::write(&back, seconds)?;
         for (port, note) in [(stage.port, first.to_owned()), (second, format!("{first} behind"))] {
             let body = format!(r#"{{"customer": 1, "note": "{note}"}}"#);
-            // Two writes under one watermark tie; the next watermark decides.
+            // Two writes at one watermark tie. The next watermark decides.
             stage
                 .until("the write to be in Cassandra", async |stage| {
                     let written = http(port, "PUT", "/v1/order/1", &[], &body).await?;
@@ -107,7 +107,7 @@ async fn a_gateways_clock_stepped_back() -> anyhow::Result<()> {
                 .await?;
         }
     }
-    // That it had the other clock shows in its log: it ends before it began.
+    // The log shows that it had the other clock: it ends before it began.
     if let Some(second) = stage.running.pop() {
         second.terminate().await?;
     }

@@ -1,4 +1,4 @@
-//! Differences that reads find: only those that last count, and they are repaired.
+//! Differences that reads find: only lasting ones count, and they are repaired.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use tandem_model::{DualWriteMode, Phase, PhaseRecord};
 use super::{Stage, everything};
 use crate::support::{Servers, http};
 
-/// Rows under traffic, and reads that must have found a difference.
+/// Rows with constant traffic, and the number of reads that must have found a difference.
 const HOT: u64 = 2;
 const DIFFERENT: u64 = 20;
 
-/// What the reads of hot rows came to.
+/// The results of the reads of hot rows.
 #[derive(Default)]
 struct Reads {
     all: AtomicU64,
@@ -25,7 +25,7 @@ async fn write(port: u16, id: u64, stop: Arc<AtomicBool>) -> anyhow::Result<()> 
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
         n += 1;
-        // There and gone, and of one customer and another.
+        // Inserted and deleted, and moved between two customers.
         let body = json!({ "customer": n % 2, "note": format!("n{n}") }).to_string();
         let written = http(port, if n % 5 == 0 { "DELETE" } else { "PUT" }, &path, &[], &body).await?;
         anyhow::ensure!(written.status < 300, "{written:?}");
@@ -54,7 +54,7 @@ async fn what_changes_is_no_mismatch_and_what_is_wrong_is_repaired() -> anyhow::
     let servers = Servers::from_env();
     let mut stage = Stage::new(servers, "gwconfirm", &["capture", "apply", "gateway"]).await?;
     let quiet = stage.done("PUT", "/v1/order/100", r#"{"customer": 9, "note": "quiet"}"#).await?;
-    // Behind the answer, so that the stores differ for a moment after each write.
+    // The secondary write comes after the response, so the stores differ for a moment after each write.
     let behind = PhaseRecord { dual_write: DualWriteMode::Behind, ..everything(Phase::ReadSwitch) };
     stage.order(behind).await?;
     stage.until_applied("/v1/order/100", quiet.header("tandem-token")).await?;
@@ -76,10 +76,10 @@ async fn what_changes_is_no_mismatch_and_what_is_wrong_is_repaired() -> anyhow::
         client.await??;
     }
     found?;
-    // Each of them has an outcome in the end, and none is a mismatch.
+    // Each difference has an outcome in the end, and none is a mismatch.
     let different = reads.different.load(Ordering::Relaxed);
     stage
-        .until("every difference to be looked at again", async |stage| {
+        .until("every difference to be rechecked", async |stage| {
             let counted = stage.counted("validated").await?;
             let of = |reasons: &[&str]| reasons.iter().filter_map(|r| counted.get(*r)).sum::<u64>();
             anyhow::ensure!(of(&["different", "missing", "extra", "not-checked"]) == 0, "{counted:?}");
@@ -87,7 +87,7 @@ async fn what_changes_is_no_mismatch_and_what_is_wrong_is_repaired() -> anyhow::
         })
         .await?;
 
-    // A cell that somebody else wrote is one, and is repaired.
+    // An out-of-band cell is a mismatch, and is repaired.
     let session = stage.migration.cassandra().await?;
     session.query_unpaged("UPDATE orders SET note = 'forged' WHERE id = 100", ()).await?;
     stage.running.push(stage.migration.start(&["reconcile"])?);

@@ -1,5 +1,5 @@
-//! A real Cassandra that goes wrong before a real controller: clients get right answers, and the
-//! controller holds or steps back.
+//! A real Cassandra with faults and a real controller: clients get right responses, and the controller holds
+//! the phase or rolls back.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{
 
 const ROWS: u64 = 12;
 
-/// A stage whose phases the controller orders.
+/// A stage whose phases the controller controls.
 struct Controlled {
     stage: Stage,
     control: u16,
@@ -23,8 +23,8 @@ impl Controlled {
     async fn new(servers: Servers) -> anyhow::Result<Self> {
         let migration = Migration::new(servers, "gwctl", &[ORDERS]).await?;
         let (port, control, metrics) = (free_port()?, free_port()?, free_port()?);
-        // No time is held, and nothing is asked for that has other tests. Nobody repairs here: what reads find
-        // different stays an open mismatch.
+        // No soak times, and no gates that other tests cover. No reconcile runs here, so a difference that
+        // reads find stays an open mismatch.
         let sections = format!(
             "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\n\
              gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [100]\ninterval_ms = 200\n\
@@ -34,7 +34,7 @@ impl Controlled {
         );
         migration.configure(&sections, ORDERS_MAPPING)?;
         let listen = format!("127.0.0.1:{metrics}");
-        // There is no backfill here: every row is written once the log has begun.
+        // There is no backfill here. Every row is written after the log has begun.
         let commands: [&[&str]; 4] =
             [&["capture"], &["apply"], &["gateway", "--listen", &listen], &["controller"]];
         Ok(Self { stage: Stage::started(migration, port, &commands).await?, control })
@@ -51,8 +51,8 @@ impl Controlled {
         Ok((answer.status, answer.json()))
     }
 
-    /// Advances until it is there. The rows from 4 on, which nobody corrupts, are read and written
-    /// meanwhile. Failures from before leave the rates only with their window, of a minute.
+    /// Advances to the phase. Meanwhile the rows from 4 on, which are never corrupted, are read and written.
+    /// Earlier failures leave the rates only with their window of a minute.
     async fn advance_to(&self, phase: &str) -> anyhow::Result<()> {
         eventually(phase, Duration::from_mins(3), async || {
             if self.phase().await?["phase"] == phase {
@@ -67,14 +67,14 @@ impl Controlled {
         .await
     }
 
-    /// Changes a row in a column that nothing is said of.
+    /// Changes a row in a column that no read checks.
     async fn write(&self, id: u64) -> anyhow::Result<()> {
         let body = json!({ "amount": rand::random_range(1..1_000_000) }).to_string();
         self.stage.done("PATCH", &format!("/v1/order/{id}"), &body).await?;
         Ok(())
     }
 
-    /// Whatever Cassandra does, these rows are read as they are in MySQL.
+    /// Reads these rows, which must be equal to MySQL's whatever Cassandra does.
     async fn right(&self, rows: impl Iterator<Item = u64>) -> anyhow::Result<Vec<String>> {
         let mut reasons = Vec::new();
         for id in rows {
@@ -85,11 +85,11 @@ impl Controlled {
         Ok(reasons)
     }
 
-    /// Reads these rows, which must be right, until the controller has gone back to `phase`. Gives the
-    /// reasons why MySQL answered.
+    /// Reads these rows, which must be right, until the controller has rolled back to `phase`. Returns the
+    /// reasons why MySQL served.
     async fn back_to(&self, phase: &str, rows: std::ops::RangeInclusive<u64>) -> anyhow::Result<Vec<String>> {
         let mut reasons = Vec::new();
-        eventually(&format!("the controller to go back to {phase}"), MINUTE, async || {
+        eventually(&format!("the controller to roll back to {phase}"), MINUTE, async || {
             let found = self.phase().await?;
             if found["phase"] == phase {
                 return Ok(Probe::Done(()));
@@ -102,7 +102,7 @@ impl Controlled {
         Ok(reasons)
     }
 
-    /// Waits until the measurements are so.
+    /// Waits until the measurements meet the condition.
     async fn measured(&self, so: impl Fn(&Json) -> bool) -> anyhow::Result<()> {
         eventually("the controller to measure it", MINUTE, async || {
             let found = self.phase().await?;
@@ -111,8 +111,8 @@ impl Controlled {
         .await
     }
 
-    /// Once writes were counted here, `advance` must be refused because of this gate, while writes and
-    /// reads go well.
+    /// Once writes are counted, `advance` must be refused because of this gate, while writes and reads
+    /// succeed.
     async fn held_by(&self, gate: &str) -> anyhow::Result<()> {
         self.measured(|measured| !measured["dual_writes"].is_null()).await?;
         for id in 4..=ROWS {
@@ -128,7 +128,7 @@ impl Controlled {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_cassandra_holds_the_migration_or_takes_it_back() -> anyhow::Result<()> {
+async fn a_failing_cassandra_holds_the_migration_or_rolls_it_back() -> anyhow::Result<()> {
     let mut servers = Servers::from_env();
     let cassandra = Cassandra::ephemeral()?;
     servers.nodes = vec![cassandra.node()];
@@ -152,7 +152,7 @@ async fn a_failing_cassandra_holds_the_migration_or_takes_it_back() -> anyhow::R
     all.advance_to("read-switch").await?;
     assert!(all.back_to("canary", 1..=1).await?.contains(&"different".to_owned()));
 
-    // Slow: back from the canary, and held in each phase that writes both.
+    // Slow: rolled back from the canary, and held in each phase that writes both stores.
     all.advance_to("canary").await?;
     cassandra.pause()?;
     let reasons = all.back_to("verify", 3..=ROWS).await?;
@@ -167,7 +167,7 @@ async fn a_failing_cassandra_holds_the_migration_or_takes_it_back() -> anyhow::R
     }
     all.right(1..=ROWS).await?;
 
-    // Well again, it goes forth; dead, it goes back.
+    // Once it is healthy, the migration advances. When it is dead, the migration rolls back.
     cassandra.resume()?;
     all.advance_to("canary").await?;
     cassandra.kill()?;
@@ -177,7 +177,7 @@ async fn a_failing_cassandra_holds_the_migration_or_takes_it_back() -> anyhow::R
         "{reasons:?}"
     );
     all.held_by("dual_writes_succeed").await?;
-    // Apply waits for a dead store; the others end well.
+    // Apply waits for a dead store. The others end without an error.
     all.stage.running.remove(1);
     while let Some(running) = all.stage.running.pop() {
         running.terminate().await?;

@@ -1,4 +1,4 @@
-//! What becomes of Cassandra writes that failed.
+//! Reconcile of failed secondary writes.
 
 use tandem_kafka::read_all;
 use tandem_model::Phase;
@@ -7,8 +7,8 @@ use tandem_wire::control::{DualWriteFailure, encode_control};
 use super::Stage;
 use crate::support::{Servers, control_record};
 
-/// A dual write that failed is on record, and reconcile looks at its row: what is wrong there, and
-/// nobody else would look at, is repaired.
+/// A failed dual write is on record, and reconcile checks its row. A wrong row that nothing else would check
+/// is repaired.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_row_of_a_failed_dual_write_is_checked_and_repaired() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -22,12 +22,12 @@ async fn the_row_of_a_failed_dual_write_is_checked_and_repaired() -> anyhow::Res
     }
     stage.phase(Phase::ReadSwitch).await?;
     stage.until_applied("/v1/order/3", &token).await?;
-    // As if a Cassandra write had half happened: one row is wrong, one is gone, one is well.
+    // As if a secondary write had succeeded in part: one row is wrong, one is missing, one is right.
     let session = stage.migration.cassandra().await?;
     session.query_unpaged("UPDATE orders SET note = 'half' WHERE id = 1", ()).await?;
     session.query_unpaged("DELETE FROM by_customer WHERE customer = 2 AND id = 2", ()).await?;
 
-    // As a gateway records them. The keys are those of the change topics.
+    // As a gateway records them, with the keys of the change topics.
     let (topics, table) = (stage.migration.topics(), stage.migration.table("orders"));
     let (topic, changes) = (topics.dual_write_failures(), topics.changes(&table));
     let mut failures = Vec::new();

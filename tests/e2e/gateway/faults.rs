@@ -1,4 +1,4 @@
-//! Stores that die, hang and cut off.
+//! Stores that die, hang or close connections.
 
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,13 @@ async fn breakable(servers: Servers, test: &str) -> anyhow::Result<(Stage, Link)
     Ok((stage, link))
 }
 
-/// The setting that has the gateway keep idempotency keys.
+/// The setting that makes the gateway store idempotency keys.
 pub(super) fn idempotency(migration: &Migration) -> String {
     format!("idempotency_table = \"{}.tandem_idempotency\"\n", migration.database)
 }
 
 impl Stage {
-    /// Waits until so many statements wait for locks in the database.
+    /// Waits until this many statements wait for locks in the database.
     async fn until_lock_waits(&mut self, count: u64) -> anyhow::Result<()> {
         let waiting = format!(
             "SELECT COUNT(*) FROM performance_schema.data_locks WHERE OBJECT_SCHEMA = '{}' AND LOCK_STATUS = 'WAITING'",
@@ -47,7 +47,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_commit_is_said_to_be_unknown() -> anyhow::Result<()> {
+async fn an_unknown_commit_is_reported_as_unknown() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let (mut stage, link) = breakable(servers, "gwunknown").await?;
     stage.phase(Phase::DualWrite).await?;
@@ -63,10 +63,10 @@ async fn an_unknown_commit_is_said_to_be_unknown() -> anyhow::Result<()> {
             (502, &json!("urn:tandem:problem:commit-outcome-unknown"))
         );
         assert_eq!(unknown.header("tandem-token"), "");
-        // Left to the change log, whether it happened or not.
+        // The change log brings it, if it was committed.
         assert_eq!(stage.in_cassandra(id).await?, None);
         assert_eq!(stage.get(&path).await?.status, if committed { 200 } else { 404 });
-        // The retry is done once, in either case.
+        // The retry is executed once in either case.
         let retried = http(stage.port, "PUT", &path, &headers, body).await?;
         let replayed = if committed { "true" } else { "" };
         assert_eq!((retried.status, retried.header("idempotency-replayed")), (201, replayed), "{retried:?}");
@@ -91,14 +91,14 @@ async fn a_dead_mysql_is_an_error_at_once() -> anyhow::Result<()> {
                 (503, &json!("urn:tandem:problem:mysql-unavailable"))
             );
             assert!(!answer.header("retry-after").is_empty());
-            // The deadline is 5 s; that the driver gives up before is what is promised.
+            // The deadline is 5 s. The driver must give up before that.
             assert!(began.elapsed() < Duration::from_secs(5), "{method}");
         }
         link.set(Fault::None);
         let again = stage.get("/v1/order/1").await?;
         assert_eq!((again.status, &again.json()["note"]), (200, &json!(null)), "{again:?}");
     }
-    // Cassandra has not got the row, since apply does not run. It is not gone: nobody knows.
+    // Cassandra does not have the row, since apply does not run. That does not prove that the row is gone.
     stage.done("PUT", "/v1/order/2", r#"{"customer": 1}"#).await?;
     assert_eq!(stage.in_cassandra(1).await?, None);
     for validate in [1.0, 0.0] {
@@ -113,12 +113,12 @@ async fn a_dead_mysql_is_an_error_at_once() -> anyhow::Result<()> {
         link.set(Fault::None);
         assert_eq!(stage.get("/v1/order/1").await?.status, 200);
     }
-    // Capture has lost MySQL as well; it ends or goes on by itself, and is not what is tested here.
+    // Capture has lost MySQL as well. Whether it ends or recovers is not tested here.
     stage.running.truncate(0);
     stage.end().await
 }
 
-/// In every phase, with Cassandra hanging and then dead: right answers, counted by reason.
+/// In every phase, with Cassandra hanging and then dead: right responses, counted by reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_cassandra_harms_no_client() -> anyhow::Result<()> {
     let mut servers = Servers::from_env();
@@ -153,7 +153,7 @@ async fn a_dead_cassandra_harms_no_client() -> anyhow::Result<()> {
             }
         }
     }
-    // Every Cassandra write that was not made is on record, with the transaction that it belongs to.
+    // Every failed secondary write is on record, with its transaction.
     let kafka = stage.migration.kafka();
     let topic = stage.migration.topics().dual_write_failures();
     stage
@@ -167,7 +167,7 @@ async fn a_dead_cassandra_harms_no_client() -> anyhow::Result<()> {
             Ok(found == failed)
         })
         .await?;
-    // Without fallback there is nobody to answer.
+    // Without fallback there is no store to answer.
     stage.order(PhaseRecord { fallback: false, validate: 0.0, ..everything(Phase::ReadSwitch) }).await?;
     let none = stage.get("/v1/order/1").await?;
     assert_eq!(
@@ -180,7 +180,7 @@ async fn a_dead_cassandra_harms_no_client() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kafka gone: the last phase known holds, in both directions, and what is written is kept.
+/// Without Kafka the last known phase holds, for reads and writes, and no write is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_control_topic_the_last_phase_holds() -> anyhow::Result<()> {
     let mut servers = Servers::from_env();
@@ -202,7 +202,7 @@ async fn without_the_control_topic_the_last_phase_holds() -> anyhow::Result<()> 
     stage.migration.drop().await
 }
 
-/// Beyond what it can hold the gateway says so at once, and a request that waits ends at its deadline.
+/// A gateway at its limit refuses at once, and a request that waits ends at its deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_gateway_says_so_and_deadlines_hold() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -221,7 +221,7 @@ async fn a_full_gateway_says_so_and_deadlines_hold() -> anyhow::Result<()> {
     let waiting = [blocked("4000"), blocked("4000")];
     let refused =
         |answer: &Answer| answer.status == 503 && answer.json()["type"] == "urn:tandem:problem:overloaded";
-    // Whoever asks before both of them wait may be let in, in place of one of them.
+    // A request that comes before both of them wait may take the place of one of them.
     stage.until_lock_waits(2).await?;
     let full = stage.get("/v1/order/1").await?;
     assert!(refused(&full) && full.header("retry-after") == "1", "{full:?}");
@@ -236,8 +236,8 @@ async fn a_full_gateway_says_so_and_deadlines_hold() -> anyhow::Result<()> {
     stage.end().await
 }
 
-/// Whoever claims an idempotency key waits for the one who has it. If that one gives up, those who wait
-/// get in each other's way, which is no reason to fail.
+/// A request that claims an idempotency key waits for the request that has it. If that one gives up, those
+/// that wait can deadlock. This is no reason to fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadlock_over_an_idempotency_key_is_tried_again() -> anyhow::Result<()> {
     const WAITING: u64 = 4;
@@ -254,13 +254,13 @@ async fn a_deadlock_over_an_idempotency_key_is_tried_again() -> anyhow::Result<(
         tokio::spawn(async move { http(port, "PATCH", "/v1/order/1", &headers, r#"{"note": "n"}"#).await })
     };
     let mut requests = Vec::new();
-    // The first waits for the row, the others for its key.
+    // The first request waits for the row, the others for its key.
     for n in 0..=WAITING {
         requests.push(patch());
         stage.until_lock_waits(n + 1).await?;
     }
     stage.sql("COMMIT").await?;
-    // Each in its turn finds no row, and keeps no answer.
+    // Each finds no row when it gets the key, and stores no response.
     for request in requests {
         let answer = request.await??;
         assert_eq!(answer.status, 404, "{answer:?}");
@@ -268,7 +268,7 @@ async fn a_deadlock_over_an_idempotency_key_is_tried_again() -> anyhow::Result<(
     stage.end().await
 }
 
-/// A request whose client is gone is not under way for ever.
+/// A request whose client has disconnected does not count as under way for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_go_away_are_not_counted_as_under_way() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -287,8 +287,8 @@ async fn clients_that_go_away_are_not_counted_as_under_way() -> anyhow::Result<(
     stage.end().await
 }
 
-/// A gateway whose reader of watermarks has ended would borrow an old one, and send every token to
-/// MySQL, for ever and in silence.
+/// A gateway whose watermark reader has ended would borrow old watermarks and send every token to MySQL, for
+/// ever and without a message.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_cannot_follow_watermarks_ends() -> anyhow::Result<()> {
     let servers = Servers::from_env();

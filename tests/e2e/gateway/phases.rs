@@ -1,11 +1,11 @@
-//! What each phase does with writes and reads.
+//! The effect of each phase on writes and reads.
 
 use tandem_model::{DualWriteMode, Phase, PhaseRecord};
 
 use super::{Stage, everything};
 use crate::support::Servers;
 
-/// Apply does not run here: what reaches Cassandra comes from the gateway.
+/// Apply does not run here. All rows in Cassandra come from the gateway.
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_reach_cassandra_from_dual_write_on() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -20,20 +20,20 @@ async fn writes_reach_cassandra_from_dual_write_on() -> anyhow::Result<()> {
         stage.done("DELETE", &path, "").await?;
         assert_eq!(stage.in_cassandra(id).await?, None, "{phase}");
     }
-    // Behind the answer.
+    // After the response.
     let behind = PhaseRecord { dual_write: DualWriteMode::Behind, ..everything(Phase::Canary) };
     stage.order(behind).await?;
     stage.done("PUT", "/v1/order/20", r#"{"customer": 1, "note": "behind"}"#).await?;
     stage.until("the write behind", async |stage| Ok(stage.in_cassandra(20).await?.is_some())).await?;
-    // One step back is at once what it was before.
+    // A rollback by one phase takes effect at once.
     stage.phase(Phase::Prepare).await?;
     stage.done("PUT", "/v1/order/21", r#"{"customer": 1}"#).await?;
     assert_eq!(stage.in_cassandra(21).await?, None);
     stage.end().await
 }
 
-/// A row that moves to another key of a target leaves nothing behind, and a column that became NULL
-/// is NULL: the image is written, not what the client sent.
+/// A row that moves to another key of a target leaves no row behind, and a column that became NULL is NULL.
+/// The gateway writes the image, not the client's request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dual_write_writes_the_whole_image() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -43,7 +43,7 @@ async fn a_dual_write_writes_the_whole_image() -> anyhow::Result<()> {
         .await?;
     stage.phase(Phase::DualWrite).await?;
     stage.done("PUT", "/v1/order/1", r#"{"customer": 1, "note": "old", "amount": 5}"#).await?;
-    // A later watermark, so that the next write is above this one.
+    // A later watermark, so that the next write is above the first one.
     stage.sql("CREATE TABLE tick (id INT PRIMARY KEY)").await?;
     stage
         .until("Cassandra to have the second write", async |stage| {
@@ -66,13 +66,13 @@ async fn a_dual_write_writes_the_whole_image() -> anyhow::Result<()> {
     stage.end().await
 }
 
-/// With apply stopped, a client still reads what it has written: from MySQL. Without its token it
-/// may be served by Cassandra, and once apply has caught up, with it too.
+/// With apply stopped, a client still reads its own write, from MySQL. Without its token, Cassandra may serve
+/// it. Once apply has caught up, Cassandra serves it with the token as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_read_their_own_writes() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let mut stage = Stage::new(servers, "gwtoken", &["capture", "gateway"]).await?;
-    // Written before dual writes began: only the log can bring it.
+    // Written before dual writes began, so only the log can bring it.
     let written = stage.done("PUT", "/v1/order/1", r#"{"customer": 1, "note": "mine"}"#).await?;
     let token = written.header("tandem-token").to_owned();
     let unvalidated = PhaseRecord { validate: 0.0, fallback: false, ..everything(Phase::ReadSwitch) };
@@ -104,12 +104,12 @@ async fn an_older_generation_is_refused() -> anyhow::Result<()> {
     stage.generation = 6;
     stage.phase(Phase::DualWrite).await?;
     stage.publish(&PhaseRecord { generation: 3, ..everything(Phase::ReadSwitch) }).await?;
-    // The record after it is taken, so that one was seen.
+    // The record after it takes effect, so the refused one was read.
     stage.phase(Phase::Verify).await?;
     let answer = stage.get("/v1/order/1").await?;
     assert_eq!((answer.header("tandem-generation"), answer.served_by()), ("8", "mysql"));
     assert!(stage.running[0].log().contains("an older phase record is refused"));
-    // A gateway that starts now finds the newest too.
+    // A gateway that starts now also finds the newest record.
     stage.running.remove(0).terminate().await?;
     stage.running.push(stage.migration.start(&["gateway"])?);
     stage.until_ready(stage.port).await?;
@@ -117,7 +117,7 @@ async fn an_older_generation_is_refused() -> anyhow::Result<()> {
     stage.end().await
 }
 
-/// The controller waits for every gateway, also for one that nobody asks anything.
+/// The controller waits for every gateway, even for one without requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_without_requests_shows_its_generation() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -131,9 +131,9 @@ async fn a_gateway_without_requests_shows_its_generation() -> anyhow::Result<()>
     stage.end().await
 }
 
-/// A job or a console that writes to MySQL beside the gateways does no harm, and is named by its table.
+/// A job or a console that writes directly to MySQL does no harm, and is counted by table.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_writes_beside_the_gateway_is_counted() -> anyhow::Result<()> {
+async fn writes_that_bypass_the_gateway_are_counted() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let mut stage = Stage::new(servers, "gwforeign", &["capture", "gateway"]).await?;
     let counted = async |stage: &Stage, rows: u64, foreign: u64| {

@@ -1,5 +1,5 @@
-//! The whole rollout: one process with every role, whose controller takes it from `prepare` to the read
-//! switch by itself, back when a row is corrupt, and forth again once it is repaired.
+//! The whole rollout: one process with every role. Its controller advances from `prepare` to the read switch
+//! by itself, rolls back when a row is corrupt, and advances again once the row is repaired.
 
 use serde_json::Value as Json;
 
@@ -25,7 +25,7 @@ impl Stage {
 
     async fn phase_status(&self) -> anyhow::Result<Json> {
         let status = self.migration.tandem(&["phase", "status", "--json"]).await?;
-        // There is none before the first measurement.
+        // There is no status before the first measurement.
         Ok(serde_json::from_str(&status.stdout).unwrap_or(Json::Null))
     }
 
@@ -38,7 +38,7 @@ impl Stage {
 
     async fn until_phase(&mut self, phases: &[&str]) -> anyhow::Result<()> {
         self.until(&format!("one of {phases:?}"), async |stage| {
-            // Gates want writes that both stores took, and the canary's want reads that were compared.
+            // The gates need writes to both stores, and the canary's gates need compared reads.
             stage
                 .done("PUT", &format!("/v1/order/{}", ROWS + 1), r#"{"customer": 1, "note": "more"}"#)
                 .await?;
@@ -52,7 +52,7 @@ impl Stage {
         .await
     }
 
-    /// A full verification, again until nothing differs any more.
+    /// Runs full verifications until one finds no difference.
     async fn verified(&mut self) -> anyhow::Result<()> {
         self.until("a clean verification", async |stage| {
             Ok(stage.migration.tandem(&["verify", "--full", "--exit-code"]).await?.success)
@@ -62,15 +62,14 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn auto_advances_to_the_read_switch_back_after_a_corruption_and_forth_again() -> anyhow::Result<()> {
+async fn auto_advances_rolls_back_after_a_corruption_and_advances_again() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let mut stage = Stage::rollout(servers).await?;
     stage.until_phase(&["verify"]).await?;
     stage.verified().await?;
     stage.until_phase(&["read-switch"]).await?;
 
-    // What the backfill brought, what the gateway writes, and what somebody else writes, is read from
-    // Cassandra.
+    // Cassandra serves the rows of the backfill, the gateway's writes, and writes that bypass the gateway.
     let old = stage.get("/v1/order/7").await?;
     assert_eq!((old.served_by(), old.json()["note"].as_str()), ("cassandra", Some("old7")), "{old:?}");
     let written = stage.done("PUT", "/v1/order/7", r#"{"customer": 1, "note": "new"}"#).await?;
@@ -84,15 +83,16 @@ async fn auto_advances_to_the_read_switch_back_after_a_corruption_and_forth_agai
         })
         .await?;
 
-    // An out-of-band write makes an answer wrong: MySQL serves, and the controller steps back by itself.
+    // An out-of-band write makes a row wrong: MySQL serves it, and the controller rolls back by itself.
     let session = stage.migration.cassandra().await?;
     session.query_unpaged("UPDATE orders SET note = 'forged' WHERE id = 9", ()).await?;
     let right = stage.get("/v1/order/9").await?;
     assert_eq!((right.served_by(), right.fallback()), ("mysql", "different"), "{right:?}");
     assert_eq!(right.json()["note"], "old9");
-    // Confirmed, so that it counts, and repaired at once: it goes back, and forth again.
+    // The mismatch is confirmed, so it counts. It is repaired at once, so the controller rolls back and
+    // advances again.
     stage
-        .until("a step back", async |stage| {
+        .until("a rollback", async |stage| {
             let phases = stage.phases().await?;
             let switched = phases.iter().position(|phase| phase == "read-switch");
             Ok(switched.is_some_and(|at| phases[at..].iter().any(|phase| phase != "read-switch")))

@@ -1,4 +1,4 @@
-//! TLS, with a certificate of the test's own.
+//! TLS, with the test's own certificate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::{
     silent_clients,
 };
 
-/// One request over TLS, by a client that trusts `trusted`. It has 20 seconds.
+/// One request over TLS by a client that trusts `trusted`, with a timeout of 20 seconds.
 async fn https(port: u16, path: &str, trusted: &CertificateDer<'static>) -> anyhow::Result<String> {
     tokio::time::timeout(Duration::from_secs(20), ask(port, path, trusted)).await?
 }
@@ -34,7 +34,7 @@ async fn ask(port: u16, path: &str, trusted: &CertificateDer<'static>) -> anyhow
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_tls_is_spoken_and_slow_handshakes_hold_nobody_up() -> anyhow::Result<()> {
+async fn only_tls_is_accepted_and_slow_handshakes_block_no_other_client() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let migration = Migration::new(servers, "gwtls", &[ORDERS]).await?;
     let own = SelfSigned::new(migration.folder.path(), "own", "localhost")?;
@@ -63,7 +63,7 @@ async fn only_tls_is_spoken_and_slow_handshakes_hold_nobody_up() -> anyhow::Resu
     running.terminate().await?;
     drop(silent);
 
-    // A key that is another certificate's is an error of the start.
+    // The key of another certificate is an error at the start.
     std::fs::copy(&foreign.key, &own.key)?;
     let refused = migration.tandem(&["gateway"]).await?;
     assert!(!refused.success && refused.stderr.contains("does not go with"), "{refused:?}");

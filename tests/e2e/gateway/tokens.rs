@@ -1,4 +1,4 @@
-//! What a token is.
+//! Tokens of writes.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use tandem_model::{Gtid, GtidSet};
 use super::Stage;
 use crate::support::{Servers, http};
 
-/// Each token is the GTID of its own transaction and of no other, also with many at once.
+/// Each token is the GTID of its own transaction and of no other, even with many writes at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_its_own_transaction() -> anyhow::Result<()> {
     let servers = Servers::from_env();

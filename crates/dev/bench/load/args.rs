@@ -1,4 +1,4 @@
-//! What `cargo xtask bench gateway` tells the load.
+//! The arguments that `cargo xtask bench gateway` passes to the load.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     pub(crate) rows: i64,
     #[arg(long)]
     pub(crate) connections: usize,
-    /// Seconds of load before anything is measured: the servers' JVMs compile what they do often
+    /// Seconds of load before anything is measured, so that the servers' JVMs compile the hot code
     #[arg(long)]
     pub(crate) warm_up: f64,
     /// Seconds of each measurement
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// The binary of the migration
     #[arg(long)]
     pub(crate) tandem: PathBuf,
-    /// Its configuration
+    /// The configuration of the migration
     #[arg(long)]
     pub(crate) config: PathBuf,
 }

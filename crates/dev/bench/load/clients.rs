@@ -1,4 +1,4 @@
-//! What is sent to each side.
+//! The operations, as requests to the gateway and as statements to the stores.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl Stores {
 impl Op {
     pub(crate) fn stores(self, phase: &str) -> Stores {
         match (self, phase) {
-            // One read in a hundred is compared in `dual-write`; that one does not wait for Cassandra.
+            // In `dual-write` one read in a hundred is compared, and the client does not wait for Cassandra.
             (Self::Get, "prepare" | "dual-write") | (Self::Put, "prepare") => {
                 Stores { mysql: true, cassandra: false }
             }
@@ -96,14 +96,14 @@ impl Http {
                 continue;
             }
             ensure!(text.starts_with("http/1.1 200"), "{text}");
-            // A fallback would compare another thing than is named.
+            // After a fallback this would measure another store than the figures name.
             ensure!(!text.contains("tandem-fallback"), "{text}");
             return Ok(());
         }
     }
 }
 
-/// A note that differs from the one before.
+/// A random note, so that each differs from the one before.
 fn note() -> String {
     format!("Please pay within {:08} days.", rand::random::<u32>() % 100_000_000)
 }
@@ -126,7 +126,7 @@ struct MysqlStatements {
     update: String,
 }
 
-/// As the gateway asks for the GTID of a write.
+/// The COMMIT with which the gateway learns the GTID of a write.
 const COMMIT: &str = "COMMIT; SET @tandem_before = @tandem_gtid, @tandem_gtid = (SELECT CAST(GTID AS BINARY) FROM \
     performance_schema.events_transactions_history WHERE THREAD_ID = PS_CURRENT_THREAD_ID() AND GTID LIKE \
     '%:%' ORDER BY EVENT_ID DESC LIMIT 1); SELECT IF(@tandem_gtid <=> @tandem_before, NULL, @tandem_gtid)";
@@ -185,7 +185,7 @@ impl Stored {
                 if stores.cassandra {
                     let total =
                         CqlDecimal::from_signed_be_bytes_slice_and_exponent(&1250i16.to_be_bytes(), 2);
-                    // As old as what a watermark would lend.
+                    // About the age of a borrowed watermark's version.
                     let version = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000 - 1_000_000;
                     let values = (id, (id % 100) as i32, &note, total, CqlTimestamp(0), version as i64);
                     session.execute_unpaged(&cassandra.put, values).await?;

@@ -1,4 +1,4 @@
-//! Load: as much as there can be, or at a rate.
+//! The load: as many requests as possible, or a fixed rate.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::clients::{Client, Op, Stores};
 
-/// Each client does one request after another. Requests a second.
+/// The highest rate: each client sends one request after another. Returns requests a second.
 pub(crate) async fn greatest(
     clients: &mut Vec<Client>,
     op: Op,
@@ -45,9 +45,9 @@ fn any(rows: i64) -> i64 {
     1 + i64::from(rand::random::<u32>()) % rows
 }
 
-/// Requests at a rate; how long each took from when it was due, in microseconds: if the machine stands still,
-/// that is the time of all that were due meanwhile, on either side. The kernel's timer wakes the thread that
-/// sends them: this costs little, and the machine's cores are for those that are measured.
+/// Sends requests at a fixed rate. Returns the time of each in microseconds, from the moment when it was due.
+/// So a pause of the machine counts for all requests that were due during it, on both sides. A kernel timer
+/// wakes the sending thread. This costs little CPU, which both sides need.
 pub(crate) async fn paced(
     clients: &mut Vec<Client>,
     op: Op,
@@ -88,7 +88,7 @@ pub(crate) async fn paced(
     Ok(load.times.take())
 }
 
-/// What is due and who is free.
+/// The schedule of requests and the free clients.
 struct Load {
     idle: RefCell<VecDeque<Client>>,
     waiting: RefCell<VecDeque<Instant>>,
@@ -96,7 +96,7 @@ struct Load {
 }
 
 impl Load {
-    /// Sends one request, and those that have waited for a free client meanwhile.
+    /// Sends one request, and then requests that waited for a free client.
     async fn work(
         &self,
         mut client: Client,
@@ -117,19 +117,19 @@ impl Load {
     }
 }
 
-/// A timer of the kernel's: the runtime's are too coarse.
+/// A timer of the kernel. The runtime's timers are too coarse.
 struct Ticks(AsyncFd<OwnedFd>);
 
 impl Ticks {
     fn every(time: Duration) -> Result<Self> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
         timer.set(Expiration::Interval(time.into()), TimerSetTimeFlags::empty())?;
-        // `AsyncFd::register` wants the promise that the descriptor stays the same: an `OwnedFd` does.
+        // `AsyncFd::register` requires that the descriptor stays the same. An `OwnedFd` guarantees it.
         #[expect(deprecated, reason = "`register` is unsafe, which this workspace does without")]
         Ok(Self(AsyncFd::new(timer.into())?))
     }
 
-    /// Waits, and says how many times it has come since it was last asked.
+    /// Waits, and returns how many times the timer expired since the last call.
     async fn next(&self) -> Result<u64> {
         loop {
             let mut times = [0; 8];
@@ -142,15 +142,15 @@ impl Ticks {
     }
 }
 
-/// What the machine's cores have done so far, in clock ticks.
+/// The work of the machine's cores so far, in clock ticks.
 pub(crate) struct Busy {
     busy: f64,
     all: f64,
 }
 
 impl Busy {
-    /// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq. What follows is time
-    /// that the machine's host took.
+    /// Reads the first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq. The further
+    /// fields are time that the machine's host took.
     pub(crate) fn now() -> Result<Self> {
         let stat = std::fs::read_to_string("/proc/stat").context("read /proc/stat")?;
         let line = stat.lines().next().unwrap_or_default();
@@ -160,7 +160,7 @@ impl Busy {
         Ok(Self { busy: all - ticks[3] - ticks[4], all })
     }
 
-    /// Which share of them was busy since then.
+    /// The share of the cores that was busy since then.
     pub(crate) fn since(&self) -> Result<f64> {
         let now = Self::now()?;
         Ok((now.busy - self.busy) / (now.all - self.all).max(1.0))

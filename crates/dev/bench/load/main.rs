@@ -1,11 +1,13 @@
-//! Load on one side or the other: requests to the gateway, or the same statements sent to the stores.
-//! `cargo xtask bench gateway` sets everything up and runs this for each phase.
+//! Load on either side: requests to the gateway, or the same statements directly to the stores. `cargo xtask
+//! bench gateway` sets everything up and runs this program for each phase.
 //!
-//! For each operation: how many requests a second the gateway does at most, with a client on each
-//! connection; then, when all that this wrote is applied, requests at a rate, whether or not those before
-//! them are answered, to the gateway and to the stores in turn. A request's time counts from when it was
-//! due. The rates: half of the greatest, and that at which the machine's cores are half busy with all there is
-//! (a request costs more where threads sleep in between, so the first is more than half of what they can do).
+//! For each operation it first measures the gateway's highest rate, with one client on each connection. Once
+//! the writes of that are applied, it sends requests at a fixed rate to the gateway and to the stores in
+//! turn. It does not wait for earlier responses. A request's time counts from when it was due.
+//!
+//! There are two rates: half of the highest, and the one at which the machine's cores are half busy with
+//! everything on them. A request costs more CPU if threads sleep in between, so the first rate keeps the
+//! cores more than half busy.
 
 mod args;
 mod clients;
@@ -26,11 +28,11 @@ use scylla::client::session_builder::SessionBuilder;
 use serde_json::json;
 use tokio::task::LocalSet;
 
-/// Turns of each side at half load, so that what else the machine does meets both.
+/// Turns of each side at each rate, so that other work of the machine affects both sides.
 const TURNS: u32 = 4;
 
-/// Waits until all that MySQL has committed is applied: what works through the writes of before would meet
-/// the side that is measured first.
+/// Waits until everything that MySQL has committed is applied. Otherwise the application of earlier writes
+/// would slow down the side that is measured first.
 async fn applied(args: &Args) -> Result<()> {
     let began = Instant::now();
     let mut conn = Conn::from_url(&args.mysql).await.context("connect to MySQL")?;
@@ -56,7 +58,7 @@ async fn applied(args: &Args) -> Result<()> {
     }
 }
 
-/// The time that so many percent do not exceed, in milliseconds.
+/// The time in milliseconds that this percentage of the requests does not exceed.
 fn percentile(sorted: &[u64], percent: f64) -> f64 {
     let place = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
     sorted.get(place.saturating_sub(1)).map_or(f64::NAN, |us| *us as f64 / 1000.0)
@@ -94,7 +96,7 @@ async fn run(args: Args) -> Result<()> {
     for op in [Op::Get, Op::Put] {
         let stores = op.stores(&args.phase);
         for side in [&mut sides.direct, &mut sides.gateway] {
-            // Statements are prepared, tasks have grown.
+            // Warms up: prepares statements, lets tasks grow.
             greatest(side, op, stores, rows, whole / 4).await?;
         }
         let mut most = [0.0; 2];
@@ -125,15 +127,15 @@ async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The clients of the gateway, and those of the stores.
+/// The clients of both sides.
 struct Sides {
     gateway: Vec<Client>,
     direct: Vec<Client>,
 }
 
 impl Sides {
-    /// The rate of requests to the gateway at which the machine is half busy, judged by another rate: the
-    /// cores are busy with something even without any request.
+    /// The rate of requests to the gateway at which the machine is half busy, extrapolated from a lower rate.
+    /// The cores are partly busy even without requests.
     async fn half_busy(
         &mut self,
         op: Op,
@@ -150,7 +152,7 @@ impl Sides {
         Ok((rate * (0.5 - idle) / (before.since()? - idle).max(0.01)).max(1.0))
     }
 
-    /// Each side's times at a rate, and how busy it kept the machine.
+    /// The times of each side at a rate, and how busy it kept the machine.
     async fn measure(
         &mut self,
         op: Op,

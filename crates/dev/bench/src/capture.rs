@@ -1,8 +1,7 @@
-//! `bench capture`: Debezium and Tandem drain the same binlogs into the same Kafka, each alone, one
-//! after the other.
+//! `bench capture`: Debezium and Tandem drain the same binlogs into the same Kafka, one after the other.
 //!
-//! Both are started on an empty table, publish one row and are stopped. Then the binlog grows while
-//! neither runs, and each is started again and watched until it has published everything.
+//! Both are started on an empty table, publish one row and are stopped. Then the binlog grows while neither
+//! runs. Each is started again, alone, and watched until it has published everything.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +24,7 @@ use crate::invoices::{self, Shape};
 
 #[derive(Debug, Args)]
 pub(crate) struct CaptureArgs {
-    /// Row changes in transactions of one row each [default: what takes Debezium over two minutes]
+    /// Row changes in transactions of one row each; with the default, Debezium takes over two minutes
     #[arg(long, default_value_t = 5_000_000)]
     rows: u64,
     /// Row changes in bulk transactions
@@ -45,7 +44,7 @@ pub(crate) struct CaptureArgs {
     bin: Option<PathBuf>,
 }
 
-/// The table, as both name it.
+/// The table, as both captures name it.
 const TABLE: &str = "bench.invoices";
 
 pub(crate) fn capture(args: &CaptureArgs) -> Result<ExitCode> {
@@ -61,7 +60,7 @@ async fn run(args: &CaptureArgs) -> Result<Json> {
     let folder = tempfile::tempdir().context("make a temporary folder")?;
     let binary = process::binary(args.bin.as_deref())?;
     let mysql = Mysql::ephemeral(&MysqlOptions {
-        // Only the binlog is measured: it may be made as fast as MySQL can.
+        // Only the draining of the binlog is measured. Its creation may be as fast as MySQL can.
         extra_args: ["--sync-binlog=0", "--innodb-flush-log-at-trx-commit=0", "--binlog-cache-size=33554432"]
             .map(str::to_owned)
             .to_vec(),
@@ -86,7 +85,7 @@ async fn run(args: &CaptureArgs) -> Result<Json> {
         ))?)
     };
     tandem.start()?;
-    // Debezium misses what comes before it has read the binlog's position, and tells nobody of that.
+    // Debezium misses changes from before it has read the binlog's position, without a message.
     let mut topics = Vec::new();
     for prefix in [Some(TANDEM), debezium.as_ref().map(|_| DEBEZIUM)].into_iter().flatten() {
         topics.push(first_record(&mut conn, &kafka, prefix, &mut tandem).await?);
@@ -146,7 +145,7 @@ async fn first_record(conn: &mut Conn, kafka: &Kafka, prefix: &str, tandem: &mut
             .context("insert a row")?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         tandem.check()?;
-        // A topic that is just being made has no leaders yet.
+        // A topic that is being created has no leaders yet.
         let found = Topic::open(&kafka.brokers(), &format!("{prefix}.{TABLE}"))
             .and_then(|topic| topic.ends().map(|ends| (topic, ends)));
         match found {
@@ -169,7 +168,7 @@ fn result(rows: u64, tandem: Figures, debezium: Option<Figures>) -> Json {
     result
 }
 
-/// How many times better Tandem is.
+/// How many times better Tandem is, by figure.
 fn ratios(tandem: Figures, debezium: Figures) -> [(&'static str, f64); 3] {
     [
         ("ratio_rows_per_s", tandem.rows_per_s / debezium.rows_per_s),

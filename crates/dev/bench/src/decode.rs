@@ -1,4 +1,4 @@
-//! `bench decode`: the decoder by itself, on binlogs recorded from a real MySQL.
+//! `bench decode`: the decoder alone, on binlogs recorded from a real MySQL.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use tandem_devstack::{Mysql, MysqlOptions};
 
 use crate::invoices::{ROW, TABLE};
 
-/// Names the program that decodes: the bench of the decoder's own crate.
+/// Names the environment variable with the path of the decoder's bench program.
 const BENCH: &str = "TANDEM_DECODE_BENCH";
 
 #[derive(Debug, Args)]
 pub(crate) struct DecodeArgs {
-    /// Transactions of one row each to record; of bulk transactions, five times as many rows
+    /// Transactions of one row each to record; the bulk transactions get five times as many rows
     #[arg(long, default_value_t = 20_000)]
     rows: u32,
     /// Write the figures to this file as well
@@ -46,7 +46,7 @@ pub(crate) fn decode(args: &DecodeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Of ten statements five insert, four update and one deletes, each a transaction of one row.
+/// Of ten statements, five insert, four update and one deletes. Each is a transaction of one row.
 const SINGLE: &str = "CREATE PROCEDURE single(n INT) BEGIN
     DECLARE i INT DEFAULT 0;
     WHILE i < n DO

@@ -1,4 +1,4 @@
-//! One process drains the binlog into a topic, alone, and is watched.
+//! Watches one process while it drains the binlog into a topic.
 
 use std::time::{Duration, Instant};
 
@@ -9,25 +9,25 @@ use tandem_compare::topic::Topic;
 
 use crate::usage::{cpu_us, peak_rss_mb};
 
-/// How often it is looked at.
+/// The pause between two samples.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// For how long nothing may come until all has come.
+/// After this time without new records, the drain counts as complete.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// How long the first record may take.
 const START: Duration = Duration::from_mins(2);
 
-/// What was measured.
+/// The measurements of one drain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Figures {
-    /// Row changes a second, from the first record's arrival in the log to the last one's.
+    /// Row changes a second, from the arrival of the first record in the log to that of the last.
     pub(crate) rows_per_s: f64,
-    /// CPU time of the process a row, between the same moments.
+    /// CPU time of the process per row, over the same interval.
     pub(crate) cpu_us_per_row: f64,
-    /// Peak of the process's resident memory, its start included, in MiB.
+    /// Peak of the process's resident memory in MiB, including its start.
     pub(crate) rss_mb: f64,
-    /// Between the two moments.
+    /// The length of the interval.
     pub(crate) seconds: f64,
 }
 
@@ -43,28 +43,28 @@ impl Figures {
     }
 }
 
-/// One look at the log and the process.
+/// One sample of the log and the process.
 #[derive(Clone, Copy)]
-struct Look {
+struct Sample {
     at: Instant,
     records: i64,
     cpu_us: u64,
 }
 
-/// Watches process `pid` until it has drained all into the topic, whose partitions ended at `before`
-/// when it was started. The topic must then hold `rows` more records than before, as a reader of
-/// committed records counts.
+/// Watches process `pid` until it has drained everything into the topic. `before` has the ends of the topic's
+/// partitions from before the start of the process. Fails unless a reader of committed records then finds
+/// `rows` new ones.
 pub(crate) async fn watch(topic: &Topic, before: &[i64], pid: u32, rows: u64) -> Result<Figures> {
     let began: i64 = before.iter().sum();
     let start = Instant::now();
-    let mut first: Option<Look> = None;
-    let mut last: Option<Look> = None;
+    let mut first: Option<Sample> = None;
+    let mut last: Option<Sample> = None;
     loop {
-        let look = Look { at: Instant::now(), records: topic.ends()?.iter().sum(), cpu_us: cpu_us(pid)? };
-        if look.records > began {
-            first.get_or_insert(look);
-            if last.is_none_or(|last| look.records > last.records) {
-                last = Some(look);
+        let sample = Sample { at: Instant::now(), records: topic.ends()?.iter().sum(), cpu_us: cpu_us(pid)? };
+        if sample.records > began {
+            first.get_or_insert(sample);
+            if last.is_none_or(|last| sample.records > last.records) {
+                last = Some(sample);
             }
         }
         match last {
@@ -85,11 +85,11 @@ pub(crate) async fn watch(topic: &Topic, before: &[i64], pid: u32, rows: u64) ->
         bail!("the topic has {found} new records where the binlog has {rows} row changes");
     }
     let seconds = (last.at - first.at).as_secs_f64();
-    // Markers of transactions count among the records here, evenly.
+    // The record counts include transaction markers, which are spread evenly.
     let share = (last.records - first.records) as f64 / (last.records - began) as f64;
     let drained = rows as f64 * share;
     if seconds <= 0.0 {
-        bail!("it was done before it could be looked at twice: ask for more rows");
+        bail!("it was done before a second sample: use more rows");
     }
     Ok(Figures {
         rows_per_s: drained / seconds,

@@ -1,4 +1,4 @@
-//! `bench gateway`: what the gateway adds to the stores' own time, phase by phase.
+//! `bench gateway`: the time that the gateway adds to the stores' own, phase by phase.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -17,10 +17,10 @@ use tandem_compare::process::{beside, binary, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct GatewayArgs {
-    /// Seconds for the greatest rate of each side, and for each side at each load, of each operation in each phase
+    /// Seconds of each measurement: the highest rate and each load of each side, for each operation and phase
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
-    /// Seconds of load before anything is measured: the servers' JVMs compile what they do often
+    /// Seconds of load before anything is measured, so that the servers' JVMs compile the hot code
     #[arg(long, default_value_t = 120.0)]
     warm_up: f64,
     /// Rows of the table
@@ -29,8 +29,8 @@ pub(crate) struct GatewayArgs {
     /// Connections of the clients, and to MySQL, on each side
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// Let MySQL's commits wait for its disk. What a disk takes, and how that varies, is the store's own time
-    /// and is left out otherwise, on both sides
+    /// Let MySQL's commits wait for its disk. A disk's times vary and are part of the store's own time, so
+    /// they are left out otherwise, on both sides
     #[arg(long)]
     disk: bool,
     /// Write the figures to this file as well
@@ -38,12 +38,12 @@ pub(crate) struct GatewayArgs {
     json: Option<PathBuf>,
 }
 
-/// The phases measured, and how many steps each is from the one before.
+/// The measured phases, each with the number of stages from the one before.
 const PHASES: [(&str, u32); 4] = [("prepare", 0), ("dual-write", 1), ("canary", 3), ("read-switch", 1)];
 /// How long a process may take to be ready, and the log to be applied.
-const PATIENCE: Duration = Duration::from_mins(2);
-/// For commands that end.
-const COMMAND: Duration = Duration::from_mins(1);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
+/// How long a command may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub(crate) fn gateway(args: &GatewayArgs) -> Result<ExitCode> {
     tandem_compare::runtime()?.block_on(run(args))
@@ -103,12 +103,13 @@ fn print(figures: &[Json]) {
 struct Durability(u32, u32);
 
 impl Durability {
-    /// With 2 for the second, commits wait for InnoDB's log to be written, if not synced, and of those waits
-    /// some are never woken and end by their limit, 100 ms later, with all other commits behind them.
+    /// No waiting for the disk. With 2 for the second value, commits would wait until InnoDB's log is
+    /// written, though not synced. Some of these waits end only at their limit of 100 ms, and delay all other
+    /// commits.
     const NONE: Self = Self(0, 0);
 }
 
-/// A migration for the bench: a database, a keyspace and a prefix of its own.
+/// A migration for the bench, with a database, a keyspace and a prefix of its own.
 struct Stage {
     binary: PathBuf,
     folder: PathBuf,
@@ -127,7 +128,7 @@ impl Stage {
         let stage = Self { binary, folder: folder.to_owned(), servers, name, gateway, control };
         stage.fill(args.rows).await?;
         std::fs::write(stage.config(), stage.configuration(args.connections, 1.0))?;
-        stage.tandem(&["schema", "create"], COMMAND).await?;
+        stage.tandem(&["schema", "create"], COMMAND_TIMEOUT).await?;
         Ok(stage)
     }
 
@@ -150,7 +151,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Sets it, and gives what was set before.
+    /// Sets the durability. Returns the previous one.
     async fn durability(&self, Durability(binlog, log): Durability) -> Result<Durability> {
         let mut conn = Conn::from_url(&self.servers.mysql_url).await.context("connect to MySQL")?;
         let asked = "SELECT @@GLOBAL.sync_binlog, @@GLOBAL.innodb_flush_log_at_trx_commit";
@@ -179,7 +180,7 @@ impl Stage {
         self.folder.join("tandem.toml")
     }
 
-    /// Every gate is taken away: the bench itself says when it goes on.
+    /// The configuration. It removes every gate, because the bench itself decides when to advance.
     fn configuration(&self, connections: usize, validate: f64) -> String {
         let nodes: Vec<&str> = self.servers.cassandra_nodes.split(',').collect();
         let open = "capture_runs = ''\napply_keeps_up = ''\ngateways_follow = ''\ndual_writes_succeed = ''\n\
@@ -210,7 +211,7 @@ impl Stage {
         output(command, &format!("tandem {}", arguments.join(" ")), deadline).await
     }
 
-    /// Starts a role, ended when it is dropped.
+    /// Starts a role. It is killed when it is dropped.
     fn role(&self, role: &str) -> Result<Child> {
         let log = std::fs::File::create(self.folder.join(format!("{role}.log")))?;
         let mut command = Command::new(&self.binary);
@@ -219,11 +220,11 @@ impl Stage {
         command.spawn().with_context(|| format!("run tandem {role}"))
     }
 
-    /// Capture, apply and a gateway, every row copied.
+    /// Starts capture, apply and a gateway, and copies every row.
     async fn start(&self) -> Result<[Child; 3]> {
         let running = [self.role("capture")?, self.role("apply")?, self.role("gateway")?];
         self.ready(&self.gateway).await?;
-        self.tandem(&["backfill"], PATIENCE).await?;
+        self.tandem(&["backfill"], READY_TIMEOUT).await?;
         self.applied().await?;
         Ok(running)
     }
@@ -232,31 +233,32 @@ impl Stage {
     async fn applied(&self) -> Result<()> {
         let began = Instant::now();
         loop {
-            let status: Json = serde_json::from_str(&self.tandem(&["status", "--json"], COMMAND).await?)?;
+            let status: Json =
+                serde_json::from_str(&self.tandem(&["status", "--json"], COMMAND_TIMEOUT).await?)?;
             if status["lag"]["records"] == 0 && status["tables"][0]["backfill"]["done"] == true {
                 return Ok(());
             }
-            if began.elapsed() > PATIENCE {
-                bail!("the rows are not applied within {} s: {status}", PATIENCE.as_secs());
+            if began.elapsed() > READY_TIMEOUT {
+                bail!("the rows are not applied within {} s: {status}", READY_TIMEOUT.as_secs());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// Waits until whoever serves there is ready.
+    /// Waits until the process at this address is ready.
     async fn ready(&self, address: &str) -> Result<()> {
         let began = Instant::now();
         while ask(&format!("http://{address}/readyz")).await.is_err() {
-            if began.elapsed() > PATIENCE {
-                bail!("nobody is ready on {address} within {} s", PATIENCE.as_secs());
+            if began.elapsed() > READY_TIMEOUT {
+                bail!("the process on {address} was not ready within {} s", READY_TIMEOUT.as_secs());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(())
     }
 
-    /// A controller takes the gateway to the phase. In the canary every read is compared, after the
-    /// read switch none is.
+    /// Takes the gateway to the phase with a controller. In the canary every read is compared, after the read
+    /// switch none is.
     async fn walk_to(&self, phase: &str, steps: u32) -> Result<Option<Child>> {
         if steps == 0 {
             return Ok(None);
@@ -270,16 +272,16 @@ impl Stage {
         let began = Instant::now();
         let mut done = 0;
         while done < steps {
-            match self.tandem(&["phase", "advance", "--reason", "bench"], COMMAND).await {
+            match self.tandem(&["phase", "advance", "--reason", "bench"], COMMAND_TIMEOUT).await {
                 Ok(_) => done += 1,
-                // It is not the active one yet, or has not measured anything.
-                Err(error) if began.elapsed() > PATIENCE => return Err(error),
+                // The controller is not active yet, or has no measurements yet.
+                Err(error) if began.elapsed() > READY_TIMEOUT => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
         while !self.acts_in(phase).await? {
-            if began.elapsed() > PATIENCE {
-                bail!("the gateway does not act in {phase} within {} s", PATIENCE.as_secs());
+            if began.elapsed() > READY_TIMEOUT {
+                bail!("the gateway does not act in {phase} within {} s", READY_TIMEOUT.as_secs());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -287,9 +289,9 @@ impl Stage {
         Ok(Some(controller))
     }
 
-    /// Whether the controller is in this phase, and the gateway acts on its newest record.
+    /// Whether the controller is in this phase and the gateway acts on its newest record.
     async fn acts_in(&self, phase: &str) -> Result<bool> {
-        let status = self.tandem(&["phase", "status", "--json"], COMMAND).await?;
+        let status = self.tandem(&["phase", "status", "--json"], COMMAND_TIMEOUT).await?;
         let status: Json = serde_json::from_str(&status)?;
         let acted_on = ask(&format!("http://{}/openapi.json", self.gateway)).await?;
         Ok(status["phase"] == phase && acted_on.parse().ok() == status["generation"].as_u64())
@@ -328,12 +330,12 @@ impl Stage {
     }
 }
 
-/// An address of this machine that was free a moment ago.
+/// An address of this machine that is currently free.
 fn free_address() -> Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// The generation that an answer names, which must be a good one.
+/// The generation in the response, which must be a success.
 async fn ask(url: &str) -> Result<String> {
     let url = url.to_owned();
     tokio::task::spawn_blocking(move || {

@@ -1,4 +1,4 @@
-//! The table that is measured with, and binlogs of it.
+//! The table of the benches, and binlogs with its changes.
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
@@ -12,7 +12,7 @@ pub(crate) const TABLE: &str = "CREATE TABLE invoices (
     customer VARCHAR(100) NOT NULL, note TEXT, positions INT UNSIGNED NOT NULL, flags TINYINT UNSIGNED NOT NULL,
     issued_at DATETIME(6) NOT NULL, due_on DATE NOT NULL, paid_at DATETIME, updated_at TIMESTAMP(6) NOT NULL)";
 
-/// One row as it could be; every one is different.
+/// One random row. Every row is different.
 pub(crate) const ROW: &str =
     "CREATE VIEW row_of AS SELECT FLOOR(RAND() * 1000000) a, CONCAT('INV-2024-', FLOOR(RAND() * 1e9)) b,
     1 + FLOOR(RAND() * 4) c, 'EUR' d, 'DE' e, ROUND(RAND() * 100000, 2) f, ROUND(RAND() * 10000, 2) g,
@@ -20,8 +20,8 @@ pub(crate) const ROW: &str =
     IF(RAND() < 0.5, NULL, 'Please pay within 30 days.') j, FLOOR(RAND() * 50) k, FLOOR(RAND() * 255) l,
     NOW(6) m, CURDATE() n, NULL o, NOW(6) p";
 
-/// Of ten statements five insert, four update what was just inserted and one deletes. Each is a
-/// transaction of `size` rows, on ids above `base`.
+/// Of ten statements, five insert, four update rows that were just inserted, and one deletes. Each is a
+/// transaction of `size` rows, with ids above `base`.
 const LOAD: &str = "CREATE PROCEDURE make(base BIGINT UNSIGNED, statements INT, size INT) BEGIN
     DECLARE i INT DEFAULT 0;
     DECLARE next BIGINT UNSIGNED DEFAULT base;
@@ -45,7 +45,7 @@ END";
 /// Rows in a bulk transaction.
 const BULK: u64 = 50_000;
 
-/// Connections that make single-row transactions.
+/// Connections that write single-row transactions.
 const WRITERS: u64 = 3;
 
 /// The shapes of transactions.
@@ -74,7 +74,7 @@ pub(crate) async fn connect(url: &str) -> Result<Conn> {
     Ok(conn)
 }
 
-/// Makes the table and what fills it.
+/// Creates the table and the procedure that fills it.
 pub(crate) async fn create(conn: &mut Conn) -> Result<()> {
     let numbers = format!(
         "INSERT INTO n WITH RECURSIVE r(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM r WHERE i < {}) SELECT i FROM r",
@@ -93,7 +93,7 @@ pub(crate) async fn create(conn: &mut Conn) -> Result<()> {
     Ok(())
 }
 
-/// Makes a binlog of about so many row changes, on ids above those of before; gives how many.
+/// Writes a binlog of about this many row changes, with ids above the earlier ones. Returns their number.
 pub(crate) async fn make(url: &str, shape: Shape, rows: u64) -> Result<u64> {
     let (writers, size) = match shape {
         Shape::SingleRow => (WRITERS, 1),

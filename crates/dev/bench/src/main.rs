@@ -1,6 +1,6 @@
-//! `cargo xtask bench`: figures of the decoder and of capture, on binlogs made by a real MySQL, and of the gateway.
+//! `cargo xtask bench`: measures the decoder and capture, on binlogs from a real MySQL, and the gateway.
 //!
-//! All that is measured is built with optimisation, in one cargo command, before anything starts.
+//! Everything that is measured is built with optimisation, in one cargo command, before anything starts.
 
 mod capture;
 mod decode;
@@ -27,8 +27,8 @@ enum What {
     Decode(decode::DecodeArgs),
     /// Drain long binlogs into Kafka, Debezium and Tandem one after the other
     Capture(capture::CaptureArgs),
-    /// What the gateway adds to the stores' own time: gets and puts by phase, at half of its
-    /// greatest rate and with the machine's cores half busy
+    /// Measure the time that the gateway adds to the stores' own: gets and puts by phase, at half of its
+    /// highest rate and with the machine's cores half busy
     Gateway(gateway::GatewayArgs),
 }
 

@@ -1,4 +1,4 @@
-//! What a process has used, as Linux counts it.
+//! The resources that a process has used, as Linux counts them.
 
 use std::fs;
 
@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 /// `/proc/PID/stat`, which counts in hundredths of a second).
 pub(crate) fn cpu_us(pid: u32) -> Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
-    // The command's name stands in parentheses and may hold anything, parentheses as well.
+    // The command's name is in parentheses and may itself contain parentheses.
     let fields: Vec<&str> =
         stat.rsplit_once(')').context("no process name in stat")?.1.split_whitespace().collect();
     let ticks = |i: usize| -> Result<u64> { Ok(fields.get(i).context("stat is too short")?.parse()?) };
     Ok((ticks(11)? + ticks(12)?) * 10_000)
 }
 
-/// The most memory that a process has had resident so far, in MiB (`VmHWM`).
+/// The peak of a process's resident memory so far, in MiB (`VmHWM`).
 pub(crate) fn peak_rss_mb(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in status")?;

@@ -1,4 +1,4 @@
-//! Debezium and Tandem beside each other: two captures of one MySQL into one Kafka.
+//! Configures two captures, Debezium and Tandem, of one MySQL into one Kafka.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,7 +15,7 @@ pub const DEBEZIUM: &str = "debezium";
 /// The first part of the names of Tandem's topics.
 pub const TANDEM: &str = "tandem";
 
-/// Partitions of each table's topic, on both sides.
+/// Partitions of each table's topic, for both captures.
 pub const PARTITIONS: i32 = 3;
 
 /// A table that both capture.
@@ -35,14 +35,14 @@ impl Mapped {
         format!("{}.{}", self.database, self.table)
     }
 
-    /// The topic's name as Debezium makes it: what Kafka does not take becomes `_`.
+    /// The name of Debezium's topic. Debezium replaces characters that Kafka does not allow by `_`.
     pub fn topic_of_debezium(&self) -> String {
         let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
         format!("{DEBEZIUM}.{}", self.name()).chars().map(legal).collect()
     }
 
-    /// The topic's name as Tandem makes it: what is no letter, digit or `_` becomes `-` and two digits
-    /// for each byte.
+    /// The name of Tandem's topic. Tandem replaces each byte that is no letter, digit or `_` by `-` and two
+    /// hexadecimal digits.
     pub fn topic_of_tandem(&self) -> String {
         let escape = |name: &str| -> String {
             let one = |byte: u8| match byte {
@@ -55,8 +55,8 @@ impl Mapped {
     }
 }
 
-/// What Debezium needs to capture these tables (`database.table`; none: all that there are), with
-/// further properties of the connector.
+/// The options of a Debezium that captures these tables (`database.table`; if there are none: all tables),
+/// with further properties of the connector.
 pub fn debezium(
     mysql: &Mysql,
     kafka: &Kafka,
@@ -80,7 +80,7 @@ pub fn debezium(
         ("topic.creation.default.replication.factor", "1"),
     ]);
     if !tables.is_empty() {
-        // Names are regular expressions there, and a properties file has backslashes of its own.
+        // Debezium takes names as regular expressions, and a properties file has backslashes of its own.
         let included: Vec<String> = tables.iter().map(|t| t.replace('.', "\\\\.")).collect();
         all.push(("table.include.list".to_owned(), included.join(",")));
     }
@@ -101,8 +101,11 @@ pub fn debezium(
     }
 }
 
-/// A Tandem that captures these tables; its configuration and its log are in `folder`. It maps them to
-/// a Cassandra that nobody asks. Gives the address of its HTTP interface as well.
+/// A Tandem that captures these tables, and the address of its HTTP interface. Its configuration and its log
+/// are in `folder`. The mapping names a Cassandra that is never contacted.
+///
+/// # Errors
+/// If no port is free, or the configuration cannot be written.
 pub fn tandem(
     binary: PathBuf,
     folder: &Path,

@@ -1,7 +1,8 @@
-//! What the demo, the comparisons and the benches see of Tandem, all of it from outside: a binary with a command
-//! line and `/metrics`, topics that any Kafka client reads, and two stores that answer plain SELECT and plain CQL.
+//! Shared by the demo, the comparisons and the benches. They see Tandem from outside only: a binary with a
+//! command line and `/metrics`, topics that any Kafka client can read, and two stores that answer plain
+//! SELECT and plain CQL.
 //!
-//! Nothing here uses a crate of the product. A comparison that shared code with what it checks would share its
+//! Nothing here uses a crate of the product. A comparison that shared code with the product would share its
 //! mistakes.
 //!
 //! - [`stores`] compares MySQL with Cassandra, row by row.
@@ -18,7 +19,10 @@ pub mod topic;
 
 use anyhow::{Context, Result};
 
-/// The runtime on which a program's `main` blocks.
+/// The async runtime of a program.
+///
+/// # Errors
+/// If the operating system refuses a thread.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")
 }

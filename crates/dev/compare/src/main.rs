@@ -1,4 +1,4 @@
-//! `cargo xtask compare`: both stores, or both captures, compared by code that shares nothing with Tandem.
+//! `cargo xtask compare`: compares both stores, or both captures, with code that shares nothing with Tandem.
 
 use std::process::ExitCode;
 

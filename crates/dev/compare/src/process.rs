@@ -1,4 +1,4 @@
-//! The `tandem` binary: run as a real process, killed, and asked by its command line.
+//! The `tandem` binary as a process: started, stopped, killed, and queried with its command line.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,10 @@ use tokio::process::{Child, Command};
 const TAIL_LINES: usize = 25;
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Finds the `tandem` binary: the one given, the one that `TANDEM_BIN` names, or the one beside this program.
+/// Finds the `tandem` binary: the given one, the one that `TANDEM_BIN` names, or the one beside this program.
+///
+/// # Errors
+/// If there is no such file.
 pub fn binary(given: Option<&Path>) -> Result<PathBuf> {
     let named = std::env::var_os("TANDEM_BIN").filter(|v| !v.is_empty()).map(PathBuf::from);
     let Some(path) = given.map(Path::to_path_buf).or(named) else { return beside("tandem") };
@@ -23,7 +26,10 @@ pub fn binary(given: Option<&Path>) -> Result<PathBuf> {
     std::path::absolute(&path).with_context(|| format!("resolve {}", path.display()))
 }
 
-/// Finds a program beside this one, where cargo puts all that it builds at once.
+/// Finds a program beside this one, where cargo puts everything of one build.
+///
+/// # Errors
+/// If there is no such file.
 pub fn beside(name: &str) -> Result<PathBuf> {
     let path = std::env::current_exe().context("find this program")?.with_file_name(name);
     if !path.is_file() {
@@ -38,18 +44,18 @@ pub struct Tandem {
     binary: PathBuf,
     config: PathBuf,
     log: PathBuf,
-    /// The subcommand that runs for long, with its own arguments.
+    /// The long-running subcommand with its own arguments.
     role: Vec<String>,
     child: Option<Child>,
 }
 
 impl Tandem {
-    /// `tandem run`, with every role that the configuration speaks of.
+    /// `tandem run`, with every role in the configuration.
     pub fn new(binary: PathBuf, config: PathBuf, log: PathBuf) -> Self {
         Self { binary, config, log, role: vec!["run".to_owned()], child: None }
     }
 
-    /// Another role alone, with its metrics where the configuration says.
+    /// Another role alone, with its metrics at the configured address.
     #[must_use]
     pub fn only(mut self, role: &str) -> Self {
         self.role = vec![role.to_owned()];
@@ -63,12 +69,15 @@ impl Tandem {
         self
     }
 
-    /// The binary, to be run with any arguments.
+    /// A command that runs the binary, still without arguments.
     pub fn command(&self) -> Command {
         Command::new(&self.binary)
     }
 
-    /// Starts it; its output goes to the log.
+    /// Starts it. Its output goes to the log.
+    ///
+    /// # Errors
+    /// If the log cannot be opened, or the binary cannot be run.
     pub fn start(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("open {}", self.log.display()))?;
@@ -92,7 +101,10 @@ impl Tandem {
         self.child.as_ref().and_then(Child::id)
     }
 
-    /// An error with the end of the log if it ended by itself.
+    /// Checks that it still runs.
+    ///
+    /// # Errors
+    /// If it ended by itself. The error has the end of the log.
     pub fn check(&mut self) -> Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
         if let Some(status) = child.try_wait().context("look after tandem")? {
@@ -102,7 +114,10 @@ impl Tandem {
         Ok(())
     }
 
-    /// SIGKILL; returns when it is gone.
+    /// Kills it with SIGKILL and returns once it is gone.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
     pub async fn kill9(&mut self) -> Result<()> {
         self.check()?;
         if let Some(mut child) = self.child.take() {
@@ -111,7 +126,10 @@ impl Tandem {
         Ok(())
     }
 
-    /// SIGTERM, and SIGKILL if that does not end it in time; an error if it had to be killed.
+    /// Stops it with SIGTERM, or with SIGKILL if it has not stopped in time.
+    ///
+    /// # Errors
+    /// If it had to be killed.
     pub async fn terminate(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         if let Some(pid) = child.id() {
@@ -129,14 +147,17 @@ impl Tandem {
         )
     }
 
-    /// Runs another subcommand to its end within `deadline` and returns what it printed on stdout.
+    /// Runs another subcommand to its end and returns its stdout.
+    ///
+    /// # Errors
+    /// If it fails, or does not end within `deadline`.
     pub async fn cli(&self, arguments: &[&str], deadline: Duration) -> Result<String> {
         let mut command = self.command();
         command.args(arguments).arg("--config").arg(&self.config);
         output(command, &format!("tandem {}", arguments.join(" ")), deadline).await
     }
 
-    /// The end of the log, with where it is.
+    /// The end of the log, with its path.
     pub fn tail(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -146,7 +167,10 @@ impl Tandem {
     }
 }
 
-/// Runs a command to its end and returns its stdout; the error has the end of its stderr.
+/// Runs a command to its end and returns its stdout.
+///
+/// # Errors
+/// If it fails, or does not end within `deadline`. The error has the end of its stderr.
 pub async fn output(mut command: Command, name: &str, deadline: Duration) -> Result<String> {
     command.stdin(Stdio::null()).kill_on_drop(true);
     let done = match tokio::time::timeout(deadline, command.output()).await {

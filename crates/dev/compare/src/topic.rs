@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads one topic: of transactions, what was committed.
+/// Reads the committed records of one topic.
 pub struct Topic {
     consumer: BaseConsumer,
     name: String,
@@ -19,7 +19,10 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// The topic must exist.
+    /// Opens a topic, which must exist.
+    ///
+    /// # Errors
+    /// If there is no such topic, or Kafka does not answer within 30 s.
     pub fn open(brokers: &str, name: &str) -> Result<Self> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
@@ -40,7 +43,10 @@ impl Topic {
         Ok(Self { consumer, name: name.to_owned(), partitions: partitions as i32 })
     }
 
-    /// For each partition the offset after the last record, markers of transactions included.
+    /// The offset after the last record of each partition, transaction markers included.
+    ///
+    /// # Errors
+    /// If Kafka does not answer within 30 s.
     pub fn ends(&self) -> Result<Vec<i64>> {
         (0..self.partitions)
             .map(|p| Ok(self.consumer.fetch_watermarks(&self.name, p, TIMEOUT).context("ask for offsets")?.1))
@@ -48,11 +54,17 @@ impl Topic {
     }
 
     /// Reads every committed record.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
     pub fn read_all(&self, each: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
         self.read(&vec![0; self.partitions as usize], each)
     }
 
-    /// Waits until nothing has come for some time.
+    /// Waits until no record has arrived for `time`.
+    ///
+    /// # Errors
+    /// As for [`Self::ends`].
     pub async fn quiet(&self, time: Duration) -> Result<()> {
         let (mut ends, mut since) = (self.ends()?, Instant::now());
         while since.elapsed() < time {
@@ -65,7 +77,10 @@ impl Topic {
         Ok(())
     }
 
-    /// Reads every committed record from these offsets on to the end, partition by partition mixed.
+    /// Reads every committed record from these offsets to the end. The partitions are interleaved.
+    ///
+    /// # Errors
+    /// If `each` fails, reading fails, or the end is not reached in time.
     pub fn read(&self, from: &[i64], mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
         let mut places = TopicPartitionList::new();
         for (partition, &offset) in from.iter().enumerate() {

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-/// Migrates a live database from MySQL to Cassandra, from the first row to the read switch: clients speak
-/// to two gateways, old jobs write MySQL beside them, processes are killed, rows are corrupted. Ends with
-/// `equal` or a list of differences, and with what a checker says of the clients' journals.
+/// Migrates a live database from MySQL to Cassandra, from the first row to the read switch. Clients use two
+/// gateways, old jobs write to MySQL directly, processes are killed, rows are corrupted. Ends with `equal` or
+/// a list of differences, and with a checker's verdict on the clients' journals.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "cargo xtask demo", bin_name = "cargo xtask demo")]
 pub(crate) struct DemoArgs {
@@ -29,7 +29,7 @@ pub(crate) struct DemoArgs {
     /// Do not kill the process in the middle of the backfill
     #[arg(long)]
     pub(crate) no_kill: bool,
-    /// Leave servers that the demo started running, with their data
+    /// Leave the servers that the demo started running, with their data
     #[arg(long)]
     pub(crate) keep_data: bool,
     /// Use this tandem binary instead of the one that is built (also: TANDEM_BIN)

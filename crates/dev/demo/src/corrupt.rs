@@ -1,7 +1,7 @@
-//! Changes rows in Cassandra behind Tandem's back: a cell, a row that goes, a row that comes.
+//! Corrupts rows in Cassandra with out-of-band writes: a changed cell, a deleted row, an inserted row.
 //!
-//! Only quiet rows are taken, rows that the traffic leaves alone, so that nothing but verification
-//! and repair can fix them. The statements are plain CQL at the present time.
+//! Only quiet rows are used. The traffic leaves them alone, so only verification and repair can fix them. The
+//! statements are plain CQL with the current time as their timestamp.
 
 use anyhow::{Context, Result};
 use futures::TryStreamExt as _;
@@ -39,7 +39,7 @@ impl Quiet {
     }
 }
 
-/// One thing that was done to Cassandra.
+/// One change that was made to Cassandra.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Corruption {
     /// The table in Cassandra.
@@ -48,28 +48,29 @@ pub(crate) struct Corruption {
     pub(crate) what: String,
 }
 
-/// Corrupts rows of up to `tables` target tables: in each, as far as there are quiet rows, one cell,
-/// one deletion and one insertion.
+/// Corrupts rows of up to `tables` target tables. In each table it changes one cell, deletes one row and
+/// inserts one row, as far as there are quiet rows.
 pub(crate) async fn corrupt(config: &Config, quiet: &Quiet, tables: usize) -> Result<Vec<Corruption>> {
     let mut conn = schema::mysql(&config.mysql.url).await?;
     let session = schema::cassandra(&config.cassandra.nodes).await?;
     let mut done = Vec::new();
     let mut touched = 0;
-    for (source, target) in in_turn(config) {
+    for (source, target) in by_priority(config) {
         if touched == tables {
             break;
         }
-        let mut hand = Hand::new(&mut conn, &session, &config.cassandra.keyspace, source, target).await?;
+        let mut corruptor =
+            Corruptor::new(&mut conn, &session, &config.cassandra.keyspace, source, target).await?;
         let before = done.len();
-        hand.corrupt(quiet, &mut done).await.with_context(|| format!("corrupt {}", target.table))?;
+        corruptor.corrupt(quiet, &mut done).await.with_context(|| format!("corrupt {}", target.table))?;
         touched += usize::from(done.len() > before);
     }
     let _ = conn.disconnect().await;
     Ok(done)
 }
 
-/// The targets, those first that show most: the last target of each table before the others.
-fn in_turn(config: &Config) -> Vec<(&Source, &Target)> {
+/// The targets in the order of their use: the last target of each table before the others.
+fn by_priority(config: &Config) -> Vec<(&Source, &Target)> {
     let mut targets: Vec<(usize, &Source, &Target)> = Vec::new();
     for source in &config.tables {
         for (n, target) in source.targets.iter().rev().enumerate() {
@@ -82,8 +83,8 @@ fn in_turn(config: &Config) -> Vec<(&Source, &Target)> {
     targets.into_iter().map(|(_, source, target)| (source, target)).collect()
 }
 
-/// The hand that reaches into one table.
-struct Hand<'a> {
+/// Corrupts rows of one table.
+struct Corruptor<'a> {
     session: &'a Session,
     name: String,
     target: &'a Target,
@@ -96,7 +97,7 @@ struct Hand<'a> {
     source_key: Vec<usize>,
 }
 
-impl<'a> Hand<'a> {
+impl<'a> Corruptor<'a> {
     async fn new(
         conn: &mut Conn,
         session: &'a Session,
@@ -128,8 +129,8 @@ impl<'a> Hand<'a> {
         let mut say = |what| done.push(Corruption { table: self.target.table.clone(), what });
         if let Some(row) = rows.next() {
             say(self.add_row(&row).await?);
-            // A table may hold one quiet row only: then it is changed, and if it has no other
-            // columns than its key, deleted.
+            // If a table has only one quiet row, a cell of it is changed. If the row has only key columns, it
+            // is deleted.
             match self.change_cell(&row).await? {
                 Some(changed) => say(changed),
                 None => say(self.delete_row(&row).await?),
@@ -141,7 +142,7 @@ impl<'a> Hand<'a> {
         Ok(())
     }
 
-    /// At most two rows that the traffic leaves alone.
+    /// At most two quiet rows.
     async fn quiet_rows(&self, quiet: &Quiet) -> Result<Vec<Vec<Option<CqlValue>>>> {
         let cql = format!("SELECT {} FROM {}", list(&self.columns, quote), self.name);
         let prepared = self.session.prepare(Statement::new(cql).with_page_size(500)).await?;
@@ -163,9 +164,9 @@ impl<'a> Hand<'a> {
         Ok(found)
     }
 
-    /// Changes a cell that has a value; `None` if the row has none that can be changed.
+    /// Changes a cell that has a value; `None` if the row has no cell that can be changed.
     async fn change_cell(&self, row: &[Option<CqlValue>]) -> Result<Option<String>> {
-        // Texts and amounts tell a reader more than flags do.
+        // Texts and amounts are easier to recognise in the report than flags.
         let weight = |value: &CqlValue| match value {
             CqlValue::Decimal(_) => 0,
             CqlValue::Text(_) => 1,
@@ -196,7 +197,7 @@ impl<'a> Hand<'a> {
     /// Inserts a copy of a row under a key that MySQL does not have.
     async fn add_row(&self, row: &[Option<CqlValue>]) -> Result<String> {
         let mut copy = row.to_vec();
-        // The last column of the source's key, or another of it, gets a value nobody has.
+        // One column of the source's key, the last where possible, gets a value that no row has.
         for &at in self.source_key.iter().rev() {
             if let Some(unused) = copy[at].as_ref().and_then(unused) {
                 copy[at] = Some(unused);
@@ -223,7 +224,7 @@ impl<'a> Hand<'a> {
     }
 }
 
-/// Another value of the same type; `None` for types that are not touched.
+/// Another value of the same type; `None` for types that are left alone.
 fn other_than(value: &CqlValue) -> Option<CqlValue> {
     Some(match value {
         CqlValue::TinyInt(v) => CqlValue::TinyInt(v ^ 1),

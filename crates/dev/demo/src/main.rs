@@ -1,8 +1,8 @@
-//! `cargo xtask demo`: one command migrates a real, live database from MySQL to Cassandra and shows
-//! that both hold the same in the end. `cargo xtask compare` is its last step alone.
+//! `cargo xtask demo`: one command migrates a real, live database from MySQL to Cassandra and shows that both
+//! hold the same rows in the end. `cargo xtask compare` is its last phase alone.
 //!
-//! Tandem is a black box here: a binary with a command line, a configuration file and `/metrics`.
-//! Nothing in this program uses a crate of the product.
+//! Tandem is a black box here: a binary with a command line, a configuration file and `/metrics`. This
+//! program uses no crate of the product.
 
 mod args;
 mod clients;

@@ -1,8 +1,7 @@
 //! The names of one run of the demo in the stores, and its folder.
 //!
-//! Every run has names of its own. What a run creates is written into the table `tandem_demo.runs`
-//! first, and a later run drops exactly what stands there: no database that the demo did not create
-//! is ever dropped.
+//! The demo drops only databases that it created. Every run has names of its own and writes them into the
+//! table `tandem_demo.runs` before it creates anything. A later run drops exactly what this table lists.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -31,7 +30,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Names for a new run; `database` is given with a dump.
+    /// Names for a new run. `database` is given with a dump.
     pub(crate) fn new(database: Option<&str>) -> Result<Self> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let id = format!("{seconds:x}{:x}", std::process::id());
@@ -56,7 +55,7 @@ impl Names {
         self.folder.join("tandem.log")
     }
 
-    /// The sections of `tandem.toml` that say where the servers are.
+    /// The sections of `tandem.toml` with the servers' addresses.
     pub(crate) fn head(&self, servers: &Endpoints) -> Result<String> {
         let table = |pairs: Vec<(&str, toml::Value)>| -> toml::Value {
             toml::Value::Table(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
@@ -89,8 +88,8 @@ impl Names {
         toml::to_string(&config).context("write tandem.toml")
     }
 
-    /// Drops what earlier runs created, and registers this one. The returned connection holds the
-    /// lock that says that a demo is running: another run must not drop what this one uses.
+    /// Drops what earlier runs created, and registers this one. The returned connection holds a lock. While
+    /// it is held, other runs do not drop anything.
     pub(crate) async fn claim(&self, servers: &Endpoints, note: impl Fn(&str)) -> Result<Conn> {
         let mut conn = schema::mysql(&servers.mysql_url).await?;
         let locked: Option<i64> = conn.query_first("SELECT GET_LOCK('tandem_demo', 0)").await?;
@@ -157,7 +156,7 @@ pub(crate) fn nodes(servers: &Endpoints) -> Vec<String> {
     servers.cassandra_nodes.split(',').map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).collect()
 }
 
-/// Letters, digits and underscores, short enough for a keyspace's 48 characters with an id behind it.
+/// Letters, digits and underscores. With an id behind it, the name fits into a keyspace's 48 characters.
 fn keyspace_base(database: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let base: String = database.chars().map(plain).take(24).collect();

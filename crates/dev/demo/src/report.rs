@@ -1,4 +1,4 @@
-//! The report at the end: for a person on stdout, for a program as JSON.
+//! The report at the end: for people on stdout, for programs as JSON.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,39 +16,39 @@ use crate::processes::{Metrics, Mismatches};
 use crate::rollout::Stay;
 use crate::traffic::Counts;
 
-/// The kill.
+/// The kill of `tandem run` during the backfill.
 #[derive(Debug, Clone)]
 pub(crate) struct Kill {
     pub(crate) pid: u32,
-    /// Rows backfilled then, and in all.
+    /// Rows backfilled at that time, and the total.
     pub(crate) at: (u64, u64),
-    /// From the start of the new process until it answered that it was ready.
+    /// From the start of the new process until it was ready.
     pub(crate) ready_after: Duration,
 }
 
-/// Everything the demo saw.
+/// Everything that the demo measured.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) comparison: Comparison,
-    /// Over all lives of the process.
+    /// Over all processes of `tandem run`.
     pub(crate) metrics: Metrics,
-    /// After the backfill, until the traffic ended.
+    /// From the end of the backfill to the end of the traffic.
     pub(crate) steady: Metrics,
     pub(crate) traffic: Counts,
     pub(crate) corruptions: Vec<Corruption>,
     pub(crate) mismatches: Mismatches,
     pub(crate) kill: Option<Kill>,
-    /// What else was killed.
+    /// The other killed processes.
     pub(crate) killed: Vec<String>,
-    /// The phases that the migration walked through.
-    pub(crate) walked: Vec<Stay>,
-    /// What the gateways' clients saw.
+    /// The phases of the migration, in order.
+    pub(crate) phases: Vec<Stay>,
+    /// What the gateways' clients observed.
     pub(crate) seen: Seen,
-    /// Reads that Cassandra served them, by phase.
+    /// Reads that Cassandra served, by phase.
     pub(crate) reads_by_cassandra: BTreeMap<String, u64>,
     /// What the checker found in their journals.
     pub(crate) verdict: Verdict,
-    /// The demo's own parts, and how long they took.
+    /// The demo's own phases and how long they took.
     pub(crate) seconds: Vec<(&'static str, Duration)>,
     pub(crate) folder: PathBuf,
 }
@@ -66,7 +66,7 @@ impl Report {
             .collect();
         json!({
             "equal": self.comparison.equal(),
-            "phases": self.walked.iter().map(Stay::json).collect::<Vec<_>>(),
+            "phases": self.phases.iter().map(Stay::json).collect::<Vec<_>>(),
             "lost_writes": self.verdict.0["lost_writes"],
             "stale_reads": self.verdict.0["stale_reads"],
             "fallbacks": self.seen.fallbacks,
@@ -113,16 +113,16 @@ impl Report {
             facts.add_row([name, value]);
         }
         println!("{facts}");
-        let mut walked = Table::new();
-        walked.load_preset(presets::UTF8_FULL_CONDENSED);
-        walked.set_header(["phase", "reason"]);
-        for stay in &self.walked {
-            walked.add_row([stay.text(), stay.reason().to_owned()]);
+        let mut phases = Table::new();
+        phases.load_preset(presets::UTF8_FULL_CONDENSED);
+        phases.set_header(["phase", "reason"]);
+        for stay in &self.phases {
+            phases.add_row([stay.text(), stay.reason().to_owned()]);
         }
-        println!("{walked}");
+        println!("{phases}");
         let mut traffic = Table::new();
         traffic.load_preset(presets::UTF8_FULL_CONDENSED);
-        traffic.set_header(["old jobs, on MySQL beside the gateways", "times"]);
+        traffic.set_header(["old jobs, directly on MySQL", "times"]);
         for (kind, times) in &self.traffic.by_kind {
             traffic.add_row([(*kind).to_owned(), thousands(*times)]);
         }
@@ -134,13 +134,13 @@ impl Report {
         }
         println!("{traffic}");
         if !self.corruptions.is_empty() {
-            println!("Changed in Cassandra behind Tandem's back, found by verification, repaired:");
+            println!("Changed out-of-band in Cassandra, found by verification and repaired:");
             for corruption in &self.corruptions {
                 println!("  {}: {}", corruption.table, corruption.what);
             }
         }
         println!(
-            "Latency is from the commit in MySQL to Cassandra's acknowledgement, as Tandem's own histogram has it \
+            "Latency is from the commit in MySQL to Cassandra's acknowledgement, by Tandem's own histogram \
              (looked at shortly before the kill and at the end, interpolated within a bucket)."
         );
         println!("Configuration and log: {}", self.folder.display());
@@ -221,7 +221,7 @@ fn latency_text(metrics: &Metrics) -> String {
     }
 }
 
-/// To a thousandth.
+/// Rounds to a thousandth.
 fn round(value: Option<f64>) -> Option<f64> {
     value.map(|v| (v * 1000.0).round() / 1000.0)
 }
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_has_what_was_promised() {
+    fn json_has_the_documented_fields() {
         let metrics = Metrics::parse(
             "tandem_apply_latency_seconds_bucket{le=\"0.1\"} 2\ntandem_capture_rows_total 7\n",
         );
@@ -244,7 +244,7 @@ mod tests {
             mismatches: Mismatches { found: 2, resolved: 2, ..Mismatches::default() },
             kill: None,
             killed: vec![],
-            walked: vec![],
+            phases: vec![],
             seen: Seen::default(),
             reads_by_cassandra: BTreeMap::from([("canary".to_owned(), 3)]),
             verdict: Verdict(json!({ "lost_writes": 0, "stale_reads": 0, "impossible": 0 })),

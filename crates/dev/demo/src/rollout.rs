@@ -1,5 +1,5 @@
-//! The way through the phases, as a migration of weeks goes: forth by itself, back from a corruption,
-//! through the death of a gateway and of the controller, and once back on an operator's order.
+//! The rollout through the phases, in minutes instead of weeks: automatic advances, a rollback because of a
+//! corruption, the death of a gateway and of the controller, and a rollback by an operator's order.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,12 +15,12 @@ use crate::processes::{Fleet, Watch};
 use crate::traffic::Traffic;
 use crate::ui::Ui;
 
-/// A phase that does not come within so long does not come.
-const PATIENCE: Duration = Duration::from_mins(3);
-/// Reads that Cassandra must have served, in the canary and after the switch, before the rollout goes on.
+/// How long a phase or another condition may take to come.
+const TIMEOUT: Duration = Duration::from_mins(3);
+/// Reads that Cassandra must serve in the canary and after the switch before the rollout continues.
 const READS: u64 = 100;
 
-/// The actors.
+/// The parts that the rollout works with.
 pub(crate) struct Rollout<'a, 'w> {
     pub(crate) ui: &'a Ui,
     pub(crate) fleet: &'a mut Fleet,
@@ -28,17 +28,17 @@ pub(crate) struct Rollout<'a, 'w> {
     pub(crate) traffic: &'a Traffic,
     pub(crate) watch: &'a mut Watch<'w>,
     pub(crate) config: &'a Config,
-    /// Rows in MySQL, for how long a verification may take.
+    /// Rows in MySQL. The deadline of a verification depends on it.
     pub(crate) rows: u64,
-    /// What was killed.
+    /// The killed processes.
     pub(crate) killed: Vec<String>,
 }
 
-/// A phase that a migration was in.
+/// A phase with the time that the migration spent in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stay {
     name: String,
-    /// Of the canary.
+    /// The percentage of the canary.
     percent: Json,
     /// The generation with which it began.
     generation: u64,
@@ -55,7 +55,7 @@ impl Stay {
         })
     }
 
-    /// As people say it.
+    /// The phase's name for people.
     pub(crate) fn text(&self) -> String {
         let of = if self.name == "canary" { format!(" at {} %", self.percent) } else { String::new() };
         format!("{}{of}", self.name)
@@ -66,8 +66,7 @@ impl Stay {
     }
 }
 
-/// The phases that an audit trail speaks of, in their order, after the one that holds before all records,
-/// since `begun`.
+/// The phases in an audit trail, in order. The first is the phase before all records, since `begun`.
 pub(crate) fn stays(begun: &str, history: &[Json]) -> Vec<Stay> {
     let text = |json: &Json| json.as_str().unwrap_or_default().to_owned();
     let mut stays = vec![Stay {
@@ -99,7 +98,7 @@ pub(crate) fn stays(begun: &str, history: &[Json]) -> Vec<Stay> {
     stays
 }
 
-/// Reads that Cassandra served, by the name of the phase that the gateway acted on.
+/// Reads that Cassandra served, by the phase in which the gateway served them.
 pub(crate) fn reads_by_cassandra(stays: &[Stay], seen: &Seen) -> BTreeMap<String, u64> {
     let mut reads = BTreeMap::from([("canary".to_owned(), 0), ("read-switch".to_owned(), 0)]);
     for ((generation, _), count) in seen.reads.iter().filter(|((_, by), _)| by == "cassandra") {
@@ -111,11 +110,11 @@ pub(crate) fn reads_by_cassandra(stays: &[Stay], seen: &Seen) -> BTreeMap<String
 }
 
 impl Rollout<'_, '_> {
-    /// Waits for a phase to which the controller goes by itself.
+    /// Waits for a phase that the controller enters by itself.
     pub(crate) async fn until_phase(&mut self, phases: &[&str]) -> Result<Json> {
         self.until(&format!("the phase {}", phases.join(" or ")), async |this: &mut Self| {
-            let standing = this.fleet.standing().await?;
-            Ok(phases.iter().any(|phase| standing["phase"] == **phase).then_some(standing))
+            let status = this.fleet.status().await?;
+            Ok(phases.iter().any(|phase| status["phase"] == **phase).then_some(status))
         })
         .await
     }
@@ -133,15 +132,15 @@ impl Rollout<'_, '_> {
             if let Some(found) = so(self).await? {
                 return Ok(found);
             }
-            if begun.elapsed() > PATIENCE {
-                let standing = self.fleet.standing().await?;
-                bail!("waited {} s for {what}; the controller says {standing:#}", PATIENCE.as_secs());
+            if begun.elapsed() > TIMEOUT {
+                let status = self.fleet.status().await?;
+                bail!("waited {} s for {what}; the controller's status is {status:#}", TIMEOUT.as_secs());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Verifies everything until nothing differs: what the gate before the canary asks for.
+    /// Verifies everything until nothing differs, as the gate before the canary requires.
     pub(crate) async fn until_clean(&mut self) -> Result<()> {
         for _ in 0..5 {
             let report = self.watch.verify(self.rows).await?;
@@ -151,16 +150,16 @@ impl Rollout<'_, '_> {
             }
             self.watch.until_repaired(1, self.traffic).await?;
         }
-        bail!("five verifications in a row found something");
+        bail!("five verifications in a row found mismatches");
     }
 
-    /// The canary: a gateway and the controller die, a row is corrupted, the controller steps back, what
-    /// is wrong is found and repaired, and it goes on.
+    /// The canary. A gateway and the controller are killed, and a row is corrupted. The controller rolls
+    /// back, the row is found and repaired, and the rollout continues.
     pub(crate) async fn canary(&mut self) -> Result<()> {
-        let standing = self.until_phase(&["canary"]).await?;
-        self.ui.phase(&format!("the canary: {} % of the rows are read from Cassandra", standing["percent"]));
+        let status = self.until_phase(&["canary"]).await?;
+        self.ui.phase(&format!("the canary: {} % of the rows are read from Cassandra", status["percent"]));
         let killed = self.fleet.kill_two().await?;
-        self.ui.note(&format!("kill -9 of {}, in the middle of the step", killed.join(" and ")));
+        self.ui.note(&format!("kill -9 of {}, during the transition", killed.join(" and ")));
         self.killed.extend(killed);
 
         self.clients.forget_served();
@@ -171,15 +170,15 @@ impl Rollout<'_, '_> {
             .await?;
         let before = self.fleet.history().await?.len();
         corrupt(self.config, self.clients.entity(), id).await.context("corrupting a row in the canary")?;
-        self.ui.note(&format!("row {id} was changed in Cassandra behind Tandem's back: who sees it?"));
+        self.ui.note(&format!("row {id} was changed out-of-band in Cassandra"));
         let reason = self
-            .until("the canary to step back", async |this: &mut Self| {
+            .until("the rollback of the canary", async |this: &mut Self| {
                 let history = this.fleet.history().await?;
                 let back = history[before.min(history.len())..].iter().find(|e| e["action"] == "back");
                 Ok(back.map(|entry| entry["reason"].as_str().unwrap_or_default().to_owned()))
             })
             .await?;
-        self.ui.note(&format!("the controller stepped back: {reason}"));
+        self.ui.note(&format!("the controller rolled back: {reason}"));
         self.fleet.phase(&["pause", "--reason", "a row is corrupt: verifying"]).await?;
         self.ui.phase("verifying and repairing");
         self.until_clean().await?;
@@ -187,22 +186,22 @@ impl Rollout<'_, '_> {
         Ok(())
     }
 
-    /// The read switch, back by an operator's order, and forth again.
+    /// The read switch, a rollback by an operator's order, and the read switch again.
     pub(crate) async fn read_switch(&mut self) -> Result<()> {
         let switched = self.until_phase(&["read-switch"]).await?;
         self.ui.phase("the read switch: Cassandra serves every read");
         self.until_read(&switched).await?;
         self.fleet.phase(&["back", "--reason", "to show that it can be"]).await?;
         let back = self.until_phase(&["canary"]).await?;
-        self.ui.note(&format!("taken back at once: the canary at {} %", back["percent"]));
+        self.ui.note(&format!("rolled back at once: the canary at {} %", back["percent"]));
         let again = self.until_phase(&["read-switch"]).await?;
-        self.ui.note("and forth again by itself");
+        self.ui.note("the controller advances again by itself");
         self.until_read(&again).await
     }
 
-    /// Waits until Cassandra has served some reads under the generation of `standing`, or a later one.
-    async fn until_read(&mut self, standing: &Json) -> Result<()> {
-        let since = standing["generation"].as_u64().unwrap_or_default();
+    /// Waits until Cassandra has served enough reads in the generation of `status` or later ones.
+    async fn until_read(&mut self, status: &Json) -> Result<()> {
+        let since = status["generation"].as_u64().unwrap_or_default();
         self.until("Cassandra to serve", async |this: &mut Self| {
             let seen = this.clients.seen();
             let of =

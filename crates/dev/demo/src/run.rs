@@ -56,13 +56,13 @@ pub(crate) fn command(args: &DemoArgs) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is run.
+/// The programs that the demo runs.
 struct Programs {
     tandem: std::path::PathBuf,
     checker: std::path::PathBuf,
 }
 
-/// What is there when the report is made.
+/// The parts of the demo that still run when the report is made.
 struct End<'a> {
     report: Report,
     watch: Watch<'a>,
@@ -72,8 +72,8 @@ struct End<'a> {
     _lock: Conn,
 }
 
-/// Prints the report, stays if asked to, and stops tandem. Returns whether both stores are equal and the
-/// checker found nothing.
+/// Prints the report, keeps running with `--stay`, and stops Tandem. Returns whether both stores are equal
+/// and the checker found nothing.
 async fn finish(args: &DemoArgs, ui: &Ui, servers: &Endpoints, mut end: End<'_>) -> Result<bool> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&end.report.to_json()).context("write the report as JSON")?;
@@ -83,7 +83,7 @@ async fn finish(args: &DemoArgs, ui: &Ui, servers: &Endpoints, mut end: End<'_>)
     if args.stay {
         let traffic = Traffic::start(&servers.mysql_url, &end.database, end.workload, STAY_RATE);
         ui.phase("staying: traffic goes on; Ctrl-C ends it");
-        // Addresses of other people's servers may hold a password.
+        // The address of a server that the demo did not start may contain a password.
         for (name, value) in servers.env().into_iter().filter(|_| servers.stack.is_some()) {
             ui.note(&format!("{name}={value}"));
         }
@@ -109,7 +109,7 @@ async fn finish(args: &DemoArgs, ui: &Ui, servers: &Endpoints, mut end: End<'_>)
     Ok(end.report.comparison.equal() && end.report.verdict.clean())
 }
 
-/// Servers that the demo started go with it; after a failure their data stays on the disk.
+/// Stops the servers that the demo started. After a failure their data stays on the disk.
 fn stop_servers(args: &DemoArgs, ui: &Ui, servers: Endpoints, success: bool) -> Result<()> {
     let Some(stack) = servers.stack else { return Ok(()) };
     let name = stack.name().to_owned();
@@ -142,7 +142,7 @@ struct Demo<'a> {
 struct Source {
     workload: Workload,
     quiet: Quiet,
-    /// What the gateways' clients work on.
+    /// The entity that the gateways' clients use.
     entity: Entity,
     rows: u64,
 }
@@ -197,7 +197,7 @@ impl<'a> Demo<'a> {
             drop(bar);
             self.ui.note(&format!("{} statements run", thousands(statements)));
             let (traffic, reserved) = DumpTraffic::prepare(&mut conn, database).await?;
-            // The traffic does not know it: it is the clients'.
+            // The clients use this table. The traffic does not.
             clients_table::create(&mut conn, database).await?;
             let rows = schema::count_rows(&mut conn, database).await?;
             let entity = clients_table::entity();
@@ -214,7 +214,7 @@ impl<'a> Demo<'a> {
         Ok(source)
     }
 
-    /// Writes `tandem.toml`, has it checked, and creates the target tables.
+    /// Writes `tandem.toml`, checks it, and creates the target tables.
     async fn map(&self, tandem: &Tandem) -> Result<()> {
         let minute = Duration::from_mins(1);
         let path = self.names.config();
@@ -233,7 +233,7 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// `tandem init`: a target of the same shape for every table.
+    /// Runs `tandem init`: a target of the same shape for every table.
     async fn init(&self, tandem: &Tandem) -> Result<()> {
         let (nodes, out) = (nodes(self.servers).join(","), self.names.config());
         let mut command = tandem.command();
@@ -250,7 +250,7 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// From the first row to the report.
+    /// The migration, from the start of the traffic to the report.
     async fn migrate(
         mut self,
         source: Source,
@@ -261,7 +261,7 @@ impl<'a> Demo<'a> {
         let Source { workload, quiet, entity, rows } = source;
         let (args, ui) = (self.args, self.ui);
         let traffic = Traffic::start(&self.servers.mysql_url, &self.names.database, workload, args.rate);
-        self.phase("gateways", "two gateways, a controller, and clients that speak to the gateways alone");
+        self.phase("gateways", "two gateways, a controller, and clients that use only the gateways");
         let mut fleet =
             Fleet::start(&self.programs.tandem, &self.names).await.context("starting the gateways")?;
         let clients = Clients::start(entity, fleet.ports(), &self.names.folder).await?;
@@ -292,13 +292,10 @@ impl<'a> Demo<'a> {
         };
         rollout.until_phase(&["verify"]).await?;
 
-        self.phase(
-            "verification",
-            "changing rows in Cassandra behind Tandem's back, and verifying everything",
-        );
+        self.phase("verification", "changing rows out-of-band in Cassandra, and verifying everything");
         let corruptions = corrupt(&config, &quiet, CORRUPTED_TABLES).await.context("corrupting rows")?;
         if corruptions.is_empty() {
-            ui.note("no row could be set aside to be corrupted: the tables are too small");
+            ui.note("no row could be reserved for a corruption: the tables are too small");
         }
         for corruption in &corruptions {
             ui.note(&format!("{}: {}", corruption.table, corruption.what));
@@ -335,11 +332,11 @@ impl<'a> Demo<'a> {
         let comparison =
             compare(&config, |table| bar.message(table)).await.context("comparing both stores")?;
         drop(bar);
-        self.phase("judgement", "the clients' journals, judged by a program of its own");
+        self.phase("judgement", "checking the clients' journals");
         let (program, folder) = (&self.programs.checker, &self.names.folder);
         let verdict =
             checker::check(program, folder, &self.names.database, &config, &entity, &journals).await?;
-        let walked = stays(&fleet.begun, &fleet.history().await?);
+        let phases = stays(&fleet.begun, &fleet.history().await?);
         watch.look().await?;
         self.close_phase();
         let report = Report {
@@ -351,15 +348,15 @@ impl<'a> Demo<'a> {
             mismatches,
             kill,
             killed,
-            reads_by_cassandra: reads_by_cassandra(&walked, &seen),
-            walked,
+            reads_by_cassandra: reads_by_cassandra(&phases, &seen),
+            phases,
             seen,
             verdict,
             seconds: self.phases,
             folder: self.names.folder.clone(),
         };
         if report.traffic.rows == 0 && args.rate > 0 {
-            bail!("the traffic changed no row: the demo would show nothing");
+            bail!("the traffic changed no row: the demo would prove nothing");
         }
         Ok(End { report, watch, fleet, database: self.names.database, workload, _lock: lock })
     }

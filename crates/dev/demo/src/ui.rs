@@ -1,4 +1,4 @@
-//! What the demo shows while it runs: phases, bars on a terminal, plain lines elsewhere.
+//! What the demo shows while it runs: phases, with bars on a terminal and plain lines elsewhere.
 
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use tandem_compare::stores::thousands;
 
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// The screen. All of it goes to stderr; stdout has the report.
+/// Progress on stderr. The report is on stdout.
 #[derive(Debug)]
 pub(crate) struct Ui {
     terminal: bool,
@@ -22,18 +22,18 @@ impl Ui {
         Self { terminal: std::io::stderr().is_terminal(), started: Instant::now() }
     }
 
-    /// A phase begins.
+    /// Announces a phase.
     pub(crate) fn phase(&self, title: &str) {
         eprintln!("[{:>5.1} s] {title}", self.started.elapsed().as_secs_f64());
     }
 
-    /// Something worth telling within a phase.
+    /// Prints a detail of the current phase.
     pub(crate) fn note(&self, text: &str) {
         let (dim, normal) = if self.terminal { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
         eprintln!("          {dim}{text}{normal}");
     }
 
-    /// A bar over `total` things; 0: it is not known how many.
+    /// A bar over `total` items; 0: the number is unknown.
     pub(crate) fn bar(&self, total: u64) -> Bar {
         let target = if self.terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
@@ -52,7 +52,7 @@ impl Ui {
     }
 }
 
-/// A bar; it goes when it is dropped.
+/// A progress bar. It disappears when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Bar {
     bar: ProgressBar,
@@ -60,7 +60,7 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
-    /// So far, of how many, and what.
+    /// Sets the position, the total and the message.
     pub(crate) fn set(&self, position: u64, total: u64, message: &str) {
         self.bar.set_length(total.max(position));
         self.bar.set_position(position);
@@ -68,7 +68,7 @@ impl Bar {
         self.plain(|| format!("{}/{} {message}", thousands(position), thousands(total.max(position))));
     }
 
-    /// What is going on.
+    /// Sets the message only.
     pub(crate) fn message(&self, message: &str) {
         self.say(message);
         self.plain(|| message.to_owned());

@@ -1,4 +1,4 @@
-//! Apicurio Registry: the schema registry, of Confluent's API, that Tandem's client is tried against.
+//! Apicurio Registry: a schema registry with Confluent's API, to test Tandem's client against.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use crate::{maven, ownership, tools};
 
 const VERSION: &str = "3.3.3";
 const DEADLINE: Duration = Duration::from_mins(2);
-/// Where it speaks Confluent's API.
+/// The path of Confluent's API.
 const API: &str = "/apis/ccompat/v7";
 
 /// How an Apicurio is started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApicurioOptions {
-    /// Whether its schemas are still there after a restart; they are in memory otherwise.
+    /// Whether schemas survive a restart. Otherwise they are in memory.
     pub lasting: bool,
-    /// The files of a certificate and its key: it speaks TLS as well, see [`Apicurio::tls_url`].
+    /// The files of a certificate and its key. With them it also serves TLS, see [`Apicurio::tls_url`].
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
@@ -41,18 +41,27 @@ impl Deref for Apicurio {
 }
 
 impl Apicurio {
-    /// Starts the Apicurio in `dir` (made if missing), or finds it running there.
+    /// Starts the Apicurio in `dir`, or finds it running there. A missing folder is created.
+    ///
+    /// # Errors
+    /// If Apicurio cannot be downloaded, configured or started, or does not answer within 2 minutes.
     pub fn start(dir: &Path, options: &ApicurioOptions) -> Result<Self> {
         let recipe = ApicurioRecipe::new(&Cache::from_env()?, options)?;
         Ok(Self { server: Server::start(Box::new(recipe), dir)? })
     }
 
-    /// Starts an Apicurio of its own, killed and removed on drop.
+    /// Starts a new Apicurio that is killed and removed on drop.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
     pub fn ephemeral(options: &ApicurioOptions) -> Result<Self> {
         ownership::ephemeral("apicurio", |dir| Self::start(dir, options), |this| &mut this.server)
     }
 
     /// The Apicurio whose state is in `dir`, running or not; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the state file cannot be read, or Apicurio cannot be downloaded.
     pub fn attach(dir: &Path) -> Result<Option<Self>> {
         let recipe = ApicurioRecipe::new(&Cache::from_env()?, &ApicurioOptions::default())?;
         Ok(Server::attach(Box::new(recipe), dir)?.map(|server| Self { server }))
@@ -63,7 +72,7 @@ impl Apicurio {
         format!("http://127.0.0.1:{}{API}", self.port())
     }
 
-    /// The same over TLS, where it has a certificate.
+    /// The address of Confluent's API over TLS, if it has a certificate.
     pub fn tls_url(&self) -> Option<String> {
         self.ports().get(2).map(|port| format!("https://127.0.0.1:{port}{API}"))
     }
@@ -85,7 +94,7 @@ struct ApicurioRecipe {
     home: PathBuf,
     java: PathBuf,
     options: ApicurioOptions,
-    /// The options in the form of arguments, for the state.
+    /// The options as arguments, for the state file.
     args: Vec<String>,
 }
 

@@ -1,8 +1,8 @@
 //! MySQL from Debian's `sid` suite, without adding that suite to the system.
 //!
-//! apt works with lists, a cache and an (empty) status file of its own, so it resolves the full
-//! closure down to the C library and never looks at what the machine has installed. The archive's
-//! address is the one the machine's own apt configuration uses for Debian.
+//! apt works with lists, a cache and an empty status file of its own. So it resolves all dependencies down to
+//! the C library, whatever is installed on the machine. The archive's address is the one that the machine's
+//! apt configuration uses for Debian.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ const DEBIAN_SUITES: [&str; 11] = [
     "unstable",
 ];
 
-/// Puts MySQL's server and client with everything they need into `root`.
+/// Puts MySQL's server and client with all their dependencies into `root`.
 pub(crate) fn fetch_mysql(root: &Path) -> Result<()> {
     tools::require("apt-get", None)?;
     tools::require("dpkg-deb", Some("dpkg"))?;
@@ -89,7 +89,7 @@ fn fetch_from(archive: &str, work: &Path, root: &Path) -> Result<()> {
     fs::write(root.join("packages.txt"), list.join("\n") + "\n").context("write the list of packages")
 }
 
-/// apt with a world of its own.
+/// apt with lists, cache and status of its own.
 struct PrivateApt {
     options: Vec<String>,
 }
@@ -147,7 +147,7 @@ fn total_size(uris: &str) -> u64 {
     uris.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<u64>().ok()).sum()
 }
 
-/// One source of packages as apt's configuration names it.
+/// One source of packages from apt's configuration.
 #[derive(Debug, PartialEq, Eq)]
 struct Source {
     uri: String,
@@ -166,7 +166,7 @@ impl Source {
     }
 }
 
-/// Addresses of Debian archives the machine is configured for, the likeliest first.
+/// Addresses of Debian archives in the machine's configuration, the likeliest first.
 fn machine_archives() -> Vec<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(dir) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -191,7 +191,7 @@ fn machine_archives() -> Vec<String> {
 
 fn debian_archives(mut sources: Vec<Source>) -> Vec<String> {
     sources.retain(Source::is_debian);
-    sources.sort_by_key(|s| !s.named_debian()); // stable: the configuration's order within each half
+    sources.sort_by_key(|s| !s.named_debian()); // a stable sort keeps the configuration's order
     let mut uris: Vec<String> = Vec::new();
     for source in sources {
         if !uris.contains(&source.uri) {
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_under_another_name_is_known_by_its_suite_and_comes_last() {
+    fn an_archive_under_another_name_is_recognised_by_its_suite_and_comes_last() {
         let text = "deb mirror+file:/etc/apt/mirrors/debian.list bookworm main\n\
             deb http://a.example/debian bookworm main\n\
             deb http://b.example/node nodistro main\n\

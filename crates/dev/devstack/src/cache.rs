@@ -1,7 +1,7 @@
-//! The cache folder: downloaded servers under `servers/`, data of running ones under `instances/`.
+//! The cache folder: downloaded servers under `servers/`, the data of instances under `instances/`.
 //!
-//! Invariant: a folder under `servers/` is complete. It is filled under another name and renamed at
-//! the end, and a file lock keeps two processes from filling it at the same time.
+//! A folder under `servers/` is complete. It is filled under another name and renamed at the end. A file lock
+//! keeps two processes from filling it at the same time.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache folder named by the environment.
+    /// The cache folder that the environment names.
+    ///
+    /// # Errors
+    /// If neither `TANDEM_CACHE` nor `HOME` is set, or a relative path cannot be resolved.
     pub fn from_env() -> Result<Self> {
         let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let root = match (set("TANDEM_CACHE"), set("HOME")) {
@@ -33,12 +36,15 @@ impl Cache {
         Self { root: root.into() }
     }
 
-    /// Folder of the instances, one folder each.
+    /// The folder that holds one folder per instance.
     pub fn instances(&self) -> PathBuf {
         self.root.join("instances")
     }
 
-    /// The folder of instance `name`; the name must be a plain file name.
+    /// The folder of instance `name`.
+    ///
+    /// # Errors
+    /// If the name is not a plain file name.
     pub fn instance(&self, name: &str) -> Result<PathBuf> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
@@ -47,8 +53,8 @@ impl Cache {
         Ok(self.instances().join(name))
     }
 
-    /// `servers/<name>`, filled by `fill` if it is not there yet. Once there it is never touched
-    /// again, so nothing is asked from the network a second time.
+    /// `servers/<name>`. `fill` fills it if it is missing. It is never touched again, so nothing is
+    /// downloaded twice.
     pub(crate) fn ensure(&self, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let servers = self.root.join("servers");
         let complete = servers.join(name);
@@ -61,7 +67,7 @@ impl Cache {
                 return Ok(());
             }
             let partial = servers.join(format!(".{name}.partial"));
-            remove_dir(&partial)?; // left by a process that was killed: we hold the lock
+            remove_dir(&partial)?; // a killed process left it, as this one holds the lock
             make_dir(&partial)?;
             fill(&partial)?;
             fs::rename(&partial, &complete)
@@ -71,7 +77,7 @@ impl Cache {
         Ok(complete)
     }
 
-    /// Runs `work` while holding the lock of instance `name`.
+    /// Runs `work` under the lock of instance `name`.
     pub(crate) fn with_instance_lock<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let locks = self.instances().join(".locks");
         make_dir(&locks)?;
@@ -79,7 +85,7 @@ impl Cache {
     }
 }
 
-/// Runs `work` while holding an exclusive lock on `path` (created if missing).
+/// Runs `work` under an exclusive lock on `path`. A missing file is created.
 pub(crate) fn with_lock<T>(path: &Path, doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let file: File = OpenOptions::new()
         .create(true)
@@ -88,11 +94,11 @@ pub(crate) fn with_lock<T>(path: &Path, doing: &str, work: impl FnOnce() -> Resu
         .open(path)
         .with_context(|| format!("open lock file {}", path.display()))?;
     if file.try_lock().is_err() {
-        say(&format!("somebody else is {doing}: waiting"));
+        say(&format!("another process is {doing}: waiting"));
         file.lock().with_context(|| format!("lock {}", path.display()))?;
     }
     let result = work();
-    drop(file); // and with it the lock
+    drop(file); // releases the lock
     result
 }
 
@@ -101,7 +107,7 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("create folder {}", path.display()))
 }
 
-/// `remove_dir_all` that does not mind a missing folder.
+/// `remove_dir_all`, for which a missing folder is no error.
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

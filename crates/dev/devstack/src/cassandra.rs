@@ -1,8 +1,8 @@
 //! Cassandra: one node, 16 tokens.
 //!
-//! Invariant: readiness means that the native protocol answers; the node opens it last. The commit
-//! log is synced periodically, as Cassandra ships: a killed process loses nothing it acknowledged
-//! (the operating system has it), a machine without power may.
+//! Ready means that the native protocol answers. The node opens it last. The commit log is synced
+//! periodically, as Cassandra ships. A killed process loses no acknowledged write, because the operating
+//! system has it. A power failure may lose some.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -41,19 +41,28 @@ impl Deref for Cassandra {
 }
 
 impl Cassandra {
-    /// Starts the Cassandra in `dir` (made if missing), or finds it running there.
+    /// Starts the Cassandra in `dir`, or finds it running there. A missing folder is created.
+    ///
+    /// # Errors
+    /// If Cassandra cannot be downloaded, configured or started, or does not answer within 4 minutes.
     pub fn start(dir: &Path) -> Result<Self> {
         let home = ensure(&Cache::from_env()?)?;
         let server = Server::start(Box::new(CassandraRecipe { home: home.clone() }), dir)?;
         Ok(Self { server, home })
     }
 
-    /// Starts a Cassandra of its own, killed and removed on drop.
+    /// Starts a new Cassandra that is killed and removed on drop.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
     pub fn ephemeral() -> Result<Self> {
         ownership::ephemeral("cassandra", Self::start, |this| &mut this.server)
     }
 
     /// The Cassandra whose state is in `dir`, running or not; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the state file cannot be read, or Cassandra cannot be downloaded.
     pub fn attach(dir: &Path) -> Result<Option<Self>> {
         let home = ensure(&Cache::from_env()?)?;
         let attached = Server::attach(Box::new(CassandraRecipe { home: home.clone() }), dir)?;
@@ -66,6 +75,9 @@ impl Cassandra {
     }
 
     /// A command that runs `nodetool` against this node, such as `flush` or `compact`.
+    ///
+    /// # Errors
+    /// If Cassandra or Java 17 is missing and cannot be installed.
     pub fn nodetool(&self, args: &[&str]) -> Result<Command> {
         let jmx = self.ports().get(2).copied().unwrap_or_default().to_string();
         let mut command = java(&self.home, self.dir())?;
@@ -92,7 +104,7 @@ fn java(home: &Path, dir: &Path) -> Result<Command> {
     tools::java_command(&home.join("libs"), &dir.join("tmp"))
 }
 
-/// Cassandra wants its configuration's address as a URL.
+/// The property that names the configuration. Cassandra expects a URL.
 fn yaml_property(dir: &Path) -> String {
     let mut property = "-Dcassandra.config=file://".to_owned();
     for &byte in dir.join("cassandra.yaml").as_os_str().as_bytes() {

@@ -1,7 +1,6 @@
-//! Debezium's MySQL connector in a standalone Kafka Connect: the peer that capture is measured by.
+//! Debezium's MySQL connector in a standalone Kafka Connect, as the peer for comparisons with capture.
 //!
-//! Invariant: its offsets and its memory of schemas are files in its folder, so that it goes on where
-//! it was stopped.
+//! Its offsets and its schema history are files in its folder, so it resumes where it was stopped.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -23,21 +22,20 @@ const DEADLINE: Duration = Duration::from_mins(2);
 /// The connector's name, and that of its MBeans and threads.
 const NAME: &str = "debezium";
 
-/// What a Debezium is to do.
+/// The configuration of a Debezium.
 #[derive(Debug, Clone, Default)]
 pub struct DebeziumOptions {
     /// `bootstrap.servers`.
     pub brokers: String,
     /// Java's heap, as `-Xmx` takes it.
     pub heap: String,
-    /// Properties of the connector, beyond its class and where it keeps its memory of schemas.
+    /// Properties of the connector, beyond its class and its schema history.
     pub connector: Vec<(String, String)>,
     /// Properties of the Connect worker, beyond its addresses, converters and offsets.
     pub worker: Vec<(String, String)>,
 }
 
-/// A Kafka Connect with one connector; see [`Server`] for its life. Stopped by SIGTERM it commits its
-/// offsets.
+/// A Kafka Connect with one connector; see [`Server`] for its life. It commits its offsets on SIGTERM.
 #[derive(Debug)]
 pub struct Debezium {
     server: Server,
@@ -55,8 +53,11 @@ impl Debezium {
     /// The release, as Maven names it.
     pub const VERSION: &str = VERSION;
 
-    /// Starts the Debezium in `dir` (made if missing) with these options, and returns when its task
-    /// runs.
+    /// Starts the Debezium in `dir` with these options, and returns once its task runs. A missing folder is
+    /// created.
+    ///
+    /// # Errors
+    /// If Debezium cannot be downloaded or started, or its task does not run within 2 minutes.
     pub fn start(dir: &Path, options: &DebeziumOptions) -> Result<Self> {
         let home = ensure(&Cache::from_env()?)?;
         make_dir(dir)?;
@@ -65,12 +66,18 @@ impl Debezium {
         Ok(Self { server: Server::start(Box::new(DebeziumRecipe { home }), &dir)? })
     }
 
-    /// Starts a Debezium of its own, killed and removed on drop.
+    /// Starts a new Debezium that is killed and removed on drop.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
     pub fn ephemeral(options: &DebeziumOptions) -> Result<Self> {
         ownership::ephemeral("debezium", |dir| Self::start(dir, options), |this| &mut this.server)
     }
 
     /// The Debezium whose state is in `dir`, running or not; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the state file cannot be read, or Debezium cannot be downloaded.
     pub fn attach(dir: &Path) -> Result<Option<Self>> {
         let home = ensure(&Cache::from_env()?)?;
         Ok(Server::attach(Box::new(DebeziumRecipe { home }), dir)?.map(|server| Self { server }))
@@ -111,7 +118,7 @@ fn write_properties(dir: &Path, options: &DebeziumOptions) -> Result<()> {
         ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),
         ("key.converter.schemas.enable", "false"),
         ("value.converter.schemas.enable", "false"),
-        // Else it writes a column's default in place of NULL.
+        // Otherwise the converter writes a column's default in place of NULL.
         ("key.converter.replace.null.with.default", "false"),
         ("value.converter.replace.null.with.default", "false"),
         ("offset.storage.file.filename", &at("offsets.dat")),

@@ -1,4 +1,4 @@
-//! Where the three servers are: given by the environment, or started here.
+//! The addresses of the three servers: from the environment, or of servers started here.
 
 use anyhow::{Result, bail};
 
@@ -20,13 +20,15 @@ pub struct Endpoints {
     pub kafka_brokers: String,
     /// `host:port`, several separated by commas.
     pub cassandra_nodes: String,
-    /// The instance, if the addresses are those of one of ours.
+    /// The instance, if this crate started the servers.
     pub stack: Option<Stack>,
 }
 
 impl Endpoints {
-    /// The servers the environment names if it names all three; if it names none, instance `name`,
-    /// started if need be.
+    /// The servers that the environment names. If it names none, starts instance `name` if it is not running.
+    ///
+    /// # Errors
+    /// If the environment names some of the three but not all, or the instance does not start.
     pub fn from_env_or_up(name: &str) -> Result<Self> {
         match Self::from_env()? {
             Some(given) => Ok(given),
@@ -34,7 +36,10 @@ impl Endpoints {
         }
     }
 
-    /// The servers the environment names; `None` if it names none, an error if only some.
+    /// The servers that the environment names; `None` if it names none.
+    ///
+    /// # Errors
+    /// If it names some of the three but not all.
     pub fn from_env() -> Result<Option<Self>> {
         Self::from_lookup(|name| std::env::var(name).ok())
     }

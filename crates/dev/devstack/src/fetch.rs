@@ -1,11 +1,11 @@
-//! Downloads servers before anybody starts them, so that it happens beside a build.
+//! Downloads servers ahead of their start, for example during a build.
 
 use anyhow::Result;
 
 use crate::ownership::at_once;
 use crate::{Cache, apicurio, cassandra, debezium, kafka, mysql, tools};
 
-/// A server that is downloaded once and then kept in the cache folder.
+/// A server that is downloaded once and kept in the cache folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Package {
     /// From Debian packages.
@@ -20,12 +20,12 @@ pub enum Package {
     Apicurio,
 }
 
-/// Makes sure that the cache folder has these, and the machine the Java that they need. Several downloads run at a
-/// time.
+/// Makes sure that these are in the cache folder, and that the machine has the Java that they need. Downloads
+/// run in parallel.
 ///
 /// # Errors
-///
-/// If a download fails, or a tool is missing that this process cannot install. Errors of all packages are in one.
+/// If a download fails, or a tool is missing and this process cannot install it. One error lists all
+/// failures.
 pub fn fetch(packages: &[Package]) -> Result<()> {
     let cache = Cache::from_env()?;
     at_once(packages.iter().map(|package| || package.ensure(&cache)))

@@ -1,4 +1,4 @@
-//! Instances on disk, whole or partial: listing, stopping, removing.
+//! Instances on disk, complete or not: listing, stopping, removing.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,6 +28,9 @@ pub struct ServerStatus {
 }
 
 /// All servers of all instances.
+///
+/// # Errors
+/// If the instances cannot be listed, or a state file cannot be read.
 pub fn list() -> Result<Vec<ServerStatus>> {
     let cache = Cache::from_env()?;
     let mut rows = Vec::new();
@@ -46,7 +49,10 @@ pub fn list() -> Result<Vec<ServerStatus>> {
     Ok(rows)
 }
 
-/// Stops whatever servers instance `name` has; an instance that does not exist is an error.
+/// Stops all servers of instance `name`.
+///
+/// # Errors
+/// If the instance does not exist, or a server cannot be stopped.
 pub fn down_instance(name: &str) -> Result<()> {
     let cache = Cache::from_env()?;
     let dir = existing(&cache, name)?;
@@ -56,7 +62,10 @@ pub fn down_instance(name: &str) -> Result<()> {
     })
 }
 
-/// Kills whatever servers instance `name` has and deletes its data; false if there is none.
+/// Kills all servers of instance `name` and deletes its data; false if there is none.
+///
+/// # Errors
+/// If a server cannot be killed, or the data cannot be deleted.
 pub fn remove_instance(name: &str) -> Result<bool> {
     let cache = Cache::from_env()?;
     let dir = cache.instance(name)?;
@@ -71,7 +80,7 @@ fn servers(dir: &Path) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
     for member in MEMBERS {
         let dir = dir.join(member);
-        // Only what was started once: attaching makes sure of the download.
+        // Only servers that were started once: attaching downloads a missing server.
         if !state::file(&dir).exists() {
             continue;
         }

@@ -1,7 +1,7 @@
 //! Kafka: one KRaft node, broker and controller in one process.
 //!
-//! Invariant: the storage is formatted once, before the first start, and readiness means that the
-//! broker registered itself, not only that its socket is open: topics can be made at once.
+//! The storage is formatted once, before the first start. Ready means that the broker is registered, not only
+//! that its socket is open. So topics can be created at once.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,12 +28,12 @@ pub(crate) const LOG4J: &str = include_str!("../resources/kafka-log4j2.xml");
 /// How a Kafka is started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KafkaOptions {
-    /// Listeners beside the open one, each of the security protocol that it is named by, such as
-    /// `SASL_SSL`; see [`Kafka::listener`].
+    /// Listeners besides the plaintext one. Each is named by its security protocol, such as `SASL_SSL`; see
+    /// [`Kafka::listener`].
     pub listeners: Vec<String>,
-    /// Lines of `server.properties` after the built-in ones, which they override.
+    /// Lines of `server.properties`. They follow the built-in ones and override them.
     pub properties: Vec<String>,
-    /// Accounts made with the storage, such as `SCRAM-SHA-512=[name=a,password=b]`.
+    /// Accounts created with the storage, such as `SCRAM-SHA-512=[name=a,password=b]`.
     pub scram: Vec<String>,
 }
 
@@ -53,7 +53,10 @@ impl Deref for Kafka {
 }
 
 impl Kafka {
-    /// Starts the Kafka in `dir` (made if missing), or finds it running there.
+    /// Starts the Kafka in `dir`, or finds it running there. A missing folder is created.
+    ///
+    /// # Errors
+    /// If Kafka cannot be downloaded, formatted or started, or does not answer within 2 minutes.
     pub fn start(dir: &Path) -> Result<Self> {
         Self::start_with(dir, &KafkaOptions::default())
     }
@@ -64,17 +67,26 @@ impl Kafka {
         Ok(Self { server, home })
     }
 
-    /// Starts a Kafka of its own, killed and removed on drop.
+    /// Starts a new Kafka that is killed and removed on drop.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
     pub fn ephemeral() -> Result<Self> {
         Self::ephemeral_with(&KafkaOptions::default())
     }
 
-    /// The same with options.
+    /// [`Self::ephemeral`], with options.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
     pub fn ephemeral_with(options: &KafkaOptions) -> Result<Self> {
         ownership::ephemeral("kafka", |dir| Self::start_with(dir, options), |this| &mut this.server)
     }
 
     /// The Kafka whose state is in `dir`, running or not; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the state file cannot be read, or Kafka cannot be downloaded.
     pub fn attach(dir: &Path) -> Result<Option<Self>> {
         let home = ensure(&Cache::from_env()?)?;
         let attached = Server::attach(Box::new(KafkaRecipe::new(&home, &KafkaOptions::default())), dir)?;
@@ -92,8 +104,11 @@ impl Kafka {
     }
 
     /// A command that runs a class of Kafka's own tools, such as
-    /// `org.apache.kafka.tools.consumer.group.ConsumerGroupCommand`, with `--bootstrap-server` of
-    /// this broker before `args`.
+    /// `org.apache.kafka.tools.consumer.group.ConsumerGroupCommand`. It passes `--bootstrap-server` with this
+    /// broker before `args`.
+    ///
+    /// # Errors
+    /// If Kafka or Java 17 is missing and cannot be installed.
     pub fn tool(&self, class: &str, args: &[&str]) -> Result<Command> {
         let mut command = java(&self.home, self.dir())?;
         command.args(["-Xmx256m", class, "--bootstrap-server", &self.brokers()]).args(args);
@@ -110,7 +125,7 @@ pub(crate) fn ensure(cache: &Cache) -> Result<PathBuf> {
         let artifacts = [
             ("org.apache.kafka", "kafka_2.13", VERSION),
             ("org.apache.kafka", "kafka-tools", VERSION),
-            // Without it Kafka logs nothing; the version is that of the log4j Kafka depends on.
+            // Without it Kafka logs nothing. The version is that of the log4j that Kafka depends on.
             ("org.apache.logging.log4j", "log4j-slf4j-impl", LOG4J_VERSION),
         ];
         maven::fetch_jars(dir, &format!("Kafka {VERSION} (54 MB)"), &artifacts)
@@ -124,7 +139,7 @@ fn java(home: &Path, dir: &Path) -> Result<Command> {
 struct KafkaRecipe {
     home: PathBuf,
     options: KafkaOptions,
-    /// The options in the form of arguments, for the state.
+    /// The options as arguments, for the state file.
     args: Vec<String>,
 }
 
@@ -183,7 +198,7 @@ impl Recipe for KafkaRecipe {
         );
         for (key, value) in [
             ("auto.create.topics.enable", "false"),
-            // A killed broker may come back only when its old registration has expired (9 s by default).
+            // A killed broker may register again only when its old registration has expired (9 s by default).
             ("broker.heartbeat.interval.ms", "500"),
             ("broker.session.timeout.ms", "3000"),
             ("default.replication.factor", "1"),
@@ -259,13 +274,13 @@ fn ask(socket: &mut TcpStream, api: i16, version: i16, body: &[u8]) -> Result<Ve
     socket.read_exact(&mut answer).context("half an answer")?;
     let rest = answer.split_off(4);
     if answer != CORRELATION.to_be_bytes() {
-        bail!("this is no Kafka: an answer to another request");
+        bail!("this is no Kafka: it answered another request");
     }
     Ok(rest)
 }
 
-/// A random cluster id as Kafka writes them: 16 bytes in base64 for URLs, without padding. One
-/// that starts with '-' would pass for an option of the tool.
+/// A random cluster id in Kafka's form: 16 bytes in base64 for URLs, without padding. It does not start with
+/// '-', which the tool would take for an option.
 fn cluster_id() -> String {
     loop {
         let id = base64_url(uuid::Uuid::new_v4().as_bytes());

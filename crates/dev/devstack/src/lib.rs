@@ -1,20 +1,21 @@
-//! Starts, stops and kills real MySQL, Kafka and Cassandra for demo, tests and benches; Debezium, to
-//! be compared with; and Apicurio, a schema registry.
+//! Starts, stops and kills real servers for the demo, the tests and the benches: MySQL, Kafka and Cassandra;
+//! Debezium, as a peer to compare with; and Apicurio, a schema registry.
 //!
-//! No container engine is involved: MySQL comes from Debian packages, Kafka and Cassandra from
-//! Maven artifacts, all of them unpacked once into a cache folder ([`Cache`]) and run from there as
-//! ordinary processes of the calling user.
+//! No container engine is involved. MySQL comes from Debian packages, the others from Maven artifacts. All
+//! are unpacked once into a cache folder ([`Cache`]) and run from there as ordinary processes of the calling
+//! user.
 //!
 //! What holds everywhere in this crate:
 //!
-//! - A server is *ready* only when it answered its own protocol **and** the listening socket belongs
-//!   to the very process that was started; another server on the same port never passes for it.
-//! - A process is named by its id *and* its start time, so a reused id is never signalled.
-//! - Every server's state (ports, process, arguments) is in `state.json` beside its data, written
-//!   atomically; a later process finds it again with [`Stack::load`], and a restart keeps the ports.
-//! - Servers outlive the process that started them, except those made by an `ephemeral` function:
-//!   these are killed and removed on drop, and swept by a later run if the owner died before.
-//! - Waiting is polling with a deadline. An error names the cause, what to do, and the end of the
+//! - A server is *ready* only if it has answered its own protocol **and** the listening socket belongs to the
+//!   process that was started. Another server on the same port is never mistaken for it.
+//! - A process is identified by its id *and* its start time, so a reused id is never signalled.
+//! - The state of a server (ports, process, arguments) is in `state.json` beside its data, written
+//!   atomically. A later process finds the server again with [`Stack::load`]. A restart keeps the ports.
+//! - Servers outlive the process that started them, except those made by an `ephemeral` function. These are
+//!   killed and removed on drop, or by a later run if the owner died first.
+//! - Waiting is polling with a deadline. An error names the cause, the remedy, and the end of the server's
+//!   log.
 //!   server's log.
 
 mod apicurio;
@@ -54,9 +55,9 @@ pub use process::ProcessId;
 pub use server::{Condition, Server};
 pub use stack::Stack;
 
-/// Tells the user on stderr what is going on, so that nobody looks at a silent screen.
+/// Reports progress on stderr.
 pub(crate) fn say(message: &str) {
-    // On a terminal cargo may have drawn its progress bar on this line: that is cleared, and cargo draws it again.
+    // On a terminal, cargo may have drawn its progress bar on this line. Clear it; cargo draws it again.
     let clear = if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
     eprintln!("{clear}devstack: {message}");
 }

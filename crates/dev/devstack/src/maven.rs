@@ -1,4 +1,4 @@
-//! Jars and archives by Maven's dependency plugin, with the machine's own Maven settings (mirror,
+//! Fetches jars and archives with Maven's dependency plugin and the machine's own Maven settings (mirror,
 //! proxy).
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::{say, tools};
 /// A Maven artifact: group, name and version.
 pub(crate) type Artifact = (&'static str, &'static str, &'static str);
 
-/// Puts the artifacts and all they depend on into `dir/libs`.
+/// Puts the artifacts and all their dependencies into `dir/libs`.
 pub(crate) fn fetch_jars(dir: &Path, what: &str, artifacts: &[Artifact]) -> Result<()> {
     fs::write(dir.join("pom.xml"), pom(artifacts)).context("write a pom.xml")?;
     let goal = ["dependency:copy-dependencies", "-DoutputDirectory=libs", "-DincludeScope=runtime"];
@@ -39,9 +39,9 @@ pub(crate) fn fetch_archive(
 /// Runs a goal in `dir`.
 fn fetch(dir: &Path, what: &str, goal: &[&str]) -> Result<()> {
     const ATTEMPTS: u32 = 3;
-    tools::java17()?; // before Maven, which would bring a Java of its own choice
+    tools::java17()?; // before Maven, whose package would install a Java of its own choice
     tools::maven()?;
-    // Two Mavens at once may trip over each other in the local repository.
+    // Two Mavens at the same time may corrupt each other's downloads in the local repository.
     let lock = dir.with_file_name(".maven.lock");
     with_lock(&lock, "using Maven", || {
         say(&format!("fetching {what} with Maven ..."));

@@ -1,9 +1,9 @@
-//! MySQL, run through the loader and libraries it was downloaded with.
+//! MySQL, run with the dynamic loader and the libraries that were downloaded with it.
 //!
-//! Invariants: the data folder appears by a rename once it is whole (initialised, or copied from one
-//! that was, which takes a tenth of the time), and no two servers share a UUID; the server
-//! logs every row change in full (`ROW`, `FULL` images and metadata) with GTIDs, and keeps MySQL's
-//! durable defaults, so what was acknowledged survives [`Server::kill`](crate::Server::kill).
+//! - The data folder appears by a rename once it is complete. It is copied from a template, which takes a
+//!   tenth of the time of initialising one. No two servers share a UUID.
+//! - The server logs every row change in full (`ROW`, `FULL` images and metadata) with GTIDs.
+//! - It keeps MySQL's durable defaults, so acknowledged writes survive [`Server::kill`](crate::Server::kill).
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,14 +20,14 @@ use crate::server::{Recipe, Server};
 use crate::{apt, ownership, say, socket};
 
 const DEADLINE: Duration = Duration::from_mins(2);
-/// Arguments that must be given when the data folder is made, not only later.
+/// Arguments that take effect only when the data folder is made.
 const INIT_ARGS: [&str; 3] = ["--lower-case-table-names", "--innodb-page-size", "--innodb-data-file-path"];
 
 /// How a MySQL is started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MysqlOptions {
-    /// Arguments for `mysqld` after the built-in ones, which they override, such as
-    /// `--binlog-row-metadata=MINIMAL`.
+    /// Arguments for `mysqld`, such as `--binlog-row-metadata=MINIMAL`. They follow the built-in ones and
+    /// override them.
     pub extra_args: Vec<String>,
 }
 
@@ -47,19 +47,28 @@ impl Deref for Mysql {
 }
 
 impl Mysql {
-    /// Starts the MySQL in `dir` (made if missing), or finds it running there.
+    /// Starts the MySQL in `dir`, or finds it running there. A missing folder is created.
+    ///
+    /// # Errors
+    /// If MySQL cannot be downloaded, initialised or started, or does not answer within 2 minutes.
     pub fn start(dir: &Path, options: &MysqlOptions) -> Result<Self> {
         let install = Install::ensure(&Cache::from_env()?)?;
         let recipe = MysqlRecipe { install: install.clone(), extra_args: options.extra_args.clone() };
         Ok(Self { server: Server::start(Box::new(recipe), dir)?, install })
     }
 
-    /// Starts a MySQL of its own, killed and removed on drop.
+    /// Starts a new MySQL that is killed and removed on drop.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
     pub fn ephemeral(options: &MysqlOptions) -> Result<Self> {
         ownership::ephemeral("mysql", |dir| Self::start(dir, options), |this| &mut this.server)
     }
 
     /// The MySQL whose state is in `dir`, running or not; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the state file cannot be read, or MySQL cannot be downloaded.
     pub fn attach(dir: &Path) -> Result<Option<Self>> {
         let install = Install::ensure(&Cache::from_env()?)?;
         let attached = Server::attach(MysqlRecipe::attach(&install, dir)?, dir)?;
@@ -71,14 +80,16 @@ impl Mysql {
         format!("mysql://root@127.0.0.1:{}", self.port())
     }
 
-    /// The bundled `mysql` client, connected to this server as root; add `-e` and a statement, or
-    /// feed stdin.
+    /// The bundled `mysql` client, connected to this server as root. Add `-e` and a statement, or write to
+    /// stdin.
     pub fn client(&self) -> Command {
         self.install.client(self.port())
     }
 
-    /// Runs statements with the bundled client and returns what it prints (tab-separated, no
-    /// column names).
+    /// Runs statements with the bundled client and returns its output (tab-separated, no column names).
+    ///
+    /// # Errors
+    /// If MySQL refuses a statement, or does not answer within 2 minutes.
     pub fn query(&self, sql: &str) -> Result<String> {
         run_within(self.client().args(["-N", "-B", "-e", sql]), DEADLINE)
             .with_context(|| format!("MySQL refused or did not answer: {sql}"))
@@ -117,7 +128,7 @@ impl Install {
         Ok(Self { root, lib, loader })
     }
 
-    /// A program of the packages, run with their own C library.
+    /// A program of the packages, run with the C library of the packages.
     fn program(&self, path: &str) -> Command {
         let mut command = Command::new(&self.loader);
         command.arg("--library-path").arg(&self.lib).arg(self.root.join(path)).arg("--no-defaults");
@@ -131,7 +142,7 @@ impl Install {
         command
     }
 
-    /// A fresh data folder of this very version, to be copied.
+    /// A fresh data folder of this MySQL version, as a template.
     fn template(&self, cache: &Cache) -> Result<PathBuf> {
         let packages = fs::read_to_string(self.root.join("packages.txt")).context("read packages.txt")?;
         let version = packages
@@ -202,10 +213,10 @@ impl MysqlRecipe {
         Ok(Box::new(Self { install: install.clone(), extra_args }))
     }
 
-    /// Makes the data folder `data`: by copying one made before, unless the arguments matter for it.
+    /// Makes the data folder: a copy of the template, unless an argument takes effect only on initialising.
     fn make_data(&self, dir: &Path, data: &Path) -> Result<()> {
         let new = dir.join("data.new");
-        remove_dir(&new)?; // of an attempt that was interrupted
+        remove_dir(&new)?; // left by an interrupted attempt
         let args: Vec<&String> = self
             .extra_args
             .iter()
@@ -217,7 +228,7 @@ impl MysqlRecipe {
         if args.is_empty() {
             let template = self.install.template(&Cache::from_env()?)?;
             copy_dir(&template, &new)?;
-            // The server's UUID, which names its transactions; every server makes its own.
+            // The copied UUID would make two servers use the same GTIDs. The server makes a new one.
             fs::remove_file(new.join("auto.cnf")).context("remove the copied auto.cnf")?;
         } else {
             self.install.initialise(&new, &dir.join("initialize.log"), &args)?;

@@ -1,8 +1,7 @@
-//! Instances that belong to a process, and taking an instance away whatever servers it has.
+//! Instances that belong to a process, and the removal of an instance with all its servers.
 //!
-//! Invariant: a folder with an `owner.json` belongs to a process; once that process is dead, its
-//! servers are nobody's and [`sweep_orphans`] kills and removes them. Killing needs nothing but the state
-//! files, so nothing is downloaded for it.
+//! A folder with an `owner.json` belongs to a process. Once that process is dead, [`sweep_orphans`] kills the
+//! servers and removes the folder. Killing needs only the state files, so nothing is downloaded for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,11 +15,14 @@ use crate::server::{KILL_DEADLINE, Server};
 use crate::state::State;
 use crate::{say, socket};
 
-/// Folder names of the servers within an instance, in the order they are shown.
+/// Folder names of the servers of an instance, in the order of their listing.
 pub(crate) const MEMBERS: [&str; 5] = ["mysql", "kafka", "cassandra", "debezium", "apicurio"];
 const OWNER: &str = "owner.json";
 
-/// Kills and removes the ephemeral instances whose owner is dead; returns their names.
+/// Kills and removes the ephemeral instances whose owner is dead. Returns their names.
+///
+/// # Errors
+/// If the instances cannot be listed, or a server of one cannot be killed or removed.
 pub fn sweep_orphans() -> Result<Vec<String>> {
     let cache = Cache::from_env()?;
     let mut swept = Vec::new();
@@ -37,8 +39,8 @@ pub fn sweep_orphans() -> Result<Vec<String>> {
     Ok(swept)
 }
 
-/// Makes an instance that belongs to this process and holds one server, starts that server in it,
-/// and ties the instance's life to it.
+/// Makes an instance that belongs to this process, and starts one server in it. The instance ends with the
+/// server.
 pub(crate) fn ephemeral<T>(
     member: &str,
     start: impl FnOnce(&Path) -> Result<T>,
@@ -86,7 +88,7 @@ fn kill(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs tasks in threads of their own; all of them end before the errors are reported.
+/// Runs tasks in threads of their own. Waits for all of them before it reports errors.
 pub(crate) fn at_once<F>(tasks: impl Iterator<Item = F>) -> Result<()>
 where
     F: FnOnce() -> Result<()> + Send,
@@ -104,7 +106,7 @@ where
     if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("\n")) }
 }
 
-/// The instances that there are, sorted.
+/// The names of all instances, sorted.
 pub(crate) fn names(cache: &Cache) -> Result<Vec<String>> {
     let dir = cache.instances();
     if !dir.is_dir() {

@@ -1,8 +1,8 @@
-//! Free TCP ports on the loopback address, and who listens on one.
+//! Free TCP ports on the loopback address, and which process listens on one.
 //!
-//! Ports are taken from below the kernel's range for outgoing connections where that is possible:
-//! a server that is killed and restarted on its old port must not find it taken by some client's
-//! outgoing connection. What is found is free *now*; the caller retries if it was lost meanwhile.
+//! Ports are taken from below the kernel's range for outgoing connections where possible. Otherwise an
+//! outgoing connection of some client could take the port of a server between its kill and its restart. A
+//! port that is found is free *now*. The caller retries if another process took it meanwhile.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 const LOWEST: u16 = 12_000;
 
-/// Whether nobody listens on `127.0.0.1:port`.
+/// Whether no process listens on `127.0.0.1:port`.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
@@ -31,12 +31,12 @@ pub(crate) fn find_free(n: usize) -> Result<Vec<u16>> {
             Some(listener) => listener,
             None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port on 127.0.0.1")?,
         };
-        held.push(listener); // held until all are found, so that they differ
+        held.push(listener); // held until all are found, so that all differ
     }
     held.iter().map(|l| Ok(l.local_addr().context("read the address of a socket")?.port())).collect()
 }
 
-/// Whether process `pid` is the one that listens on TCP `port`.
+/// Whether process `pid` listens on TCP `port`.
 pub(crate) fn listens(pid: u32, port: u16) -> bool {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -67,7 +67,7 @@ fn listening_inodes(table: &str, port: u16) -> Vec<u64> {
         .collect()
 }
 
-/// Start of the kernel's range for outgoing connections, if it leaves room below.
+/// Start of the kernel's range for outgoing connections, if there is room for ports below it.
 fn outgoing_range_start() -> Option<u16> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
     let start: u16 = range.split_whitespace().next()?.parse().ok()?;
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_ascribed_to_its_process() {
+    fn a_listening_port_belongs_to_its_process() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         assert!(!is_free(port));

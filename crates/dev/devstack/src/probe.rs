@@ -1,4 +1,4 @@
-//! What the servers' probes have in common.
+//! What the servers' probes share.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// Connects to a port of this machine; nothing on the socket waits longer than some seconds.
+/// Connects to a port of this machine. Reads and writes on the socket time out after 5 s.
 pub(crate) fn connect(port: u16) -> Result<TcpStream> {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -16,7 +16,7 @@ pub(crate) fn connect(port: u16) -> Result<TcpStream> {
     Ok(socket)
 }
 
-/// The body of HTTP's answer to a GET.
+/// The body of the response to an HTTP GET.
 pub(crate) fn get(port: u16, path: &str) -> Result<String> {
     let mut socket = connect(port)?;
     write!(socket, "GET {path} HTTP/1.0\r\n\r\n").context("send a request")?;

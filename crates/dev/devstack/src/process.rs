@@ -1,7 +1,7 @@
 //! Processes by id and start time, signals, and commands with a deadline.
 //!
-//! Invariant: a signal is sent only after the start time was compared, so that a process which got
-//! the id of one of ours after its death is left alone.
+//! A signal is sent only after the start time was compared. A process that was given the id of a dead one is
+//! left alone.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -16,10 +16,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-/// How often anything is polled.
+/// The pause between two polls.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
-/// A process, beyond doubt: its id and the moment it started (in clock ticks since boot).
+/// A process: its id and the moment it started, in clock ticks since boot. Unique until the machine restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
     /// The process id.
@@ -28,7 +28,7 @@ pub struct ProcessId {
     pub start_ticks: u64,
 }
 
-/// What the kernel says of a process.
+/// The state of a process, from the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
     Running,
@@ -55,7 +55,7 @@ impl ProcessId {
     pub(crate) fn life(self) -> Life {
         match read_stat(self.pid) {
             Some(stat) if stat.start_ticks == self.start_ticks => match stat.state {
-                // While other threads are still going, the process holds its ports and files.
+                // While other threads run, the process holds its ports and files.
                 'Z' | 'X' if stat.threads <= 1 => Life::Gone,
                 'T' => Life::Stopped,
                 _ => Life::Running,
@@ -88,7 +88,7 @@ impl ProcessId {
     }
 }
 
-/// What is used of `/proc/<pid>/stat`.
+/// The fields of `/proc/<pid>/stat` that this module uses.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     state: char,
@@ -101,7 +101,7 @@ fn read_stat(pid: u32) -> Option<Stat> {
 }
 
 fn parse_stat(stat: &str) -> Option<Stat> {
-    // The command's name stands in parentheses and may hold anything, parentheses as well.
+    // The command's name is in parentheses and may itself contain parentheses.
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
     Some(Stat {
         state: fields.first()?.chars().next()?,
@@ -110,8 +110,8 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     })
 }
 
-/// Starts a server: in a process group of its own (a Ctrl-C in the terminal does not reach it), no
-/// stdin, both outputs appended to `log`.
+/// Starts a server in a process group of its own, so that a Ctrl-C in the terminal does not reach it. It has
+/// no stdin. Both outputs are appended to `log`.
 pub(crate) fn spawn_daemon(mut command: Command, log: &Path) -> Result<(Child, ProcessId)> {
     let out = OpenOptions::new()
         .create(true)
@@ -126,7 +126,7 @@ pub(crate) fn spawn_daemon(mut command: Command, log: &Path) -> Result<(Child, P
     Ok((child, id))
 }
 
-/// Runs a command to its end and returns stdout; failure carries the end of its output.
+/// Runs a command to its end and returns stdout. An error has the end of its output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{program}`"))?;
@@ -138,7 +138,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
     bail!("`{program}` failed ({}):\n{}", output.status, last_lines(&format!("{stdout}{stderr}"), 30))
 }
 
-/// Like [`run`], for short answers: the command is killed at the deadline.
+/// Like [`run`], but kills the command at the deadline. Only for short outputs.
 pub(crate) fn run_within(command: &mut Command, deadline: Duration) -> Result<String> {
     let program = command.get_program().display().to_string();
     let mut child = command

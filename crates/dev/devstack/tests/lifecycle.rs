@@ -1,4 +1,4 @@
-//! A real MySQL through its life: readiness, crash, pause, restart, and what an error tells.
+//! A real MySQL through its life: readiness, crash, pause, restart, and the contents of errors.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn a_mysql_survives_kill_pause_and_restart() -> Result<()> {
     ensure!(variables.trim() == "ON\tFULL\tMINIMAL\t1", "{variables}");
     ensure!(list()?.iter().any(|row| row.port == mysql.port() && row.condition == Condition::Ready));
 
-    // A crash loses nothing that was committed, and ports stay.
+    // A crash loses no committed change, and the ports stay.
     mysql.query("CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY); INSERT INTO d.t VALUES (7)")?;
     let (port, first) = (mysql.port(), mysql.pid().context("no process")?);
     mysql.kill()?;
@@ -26,7 +26,7 @@ fn a_mysql_survives_kill_pause_and_restart() -> Result<()> {
     ensure!(mysql.port() == port && mysql.pid().is_some_and(|pid| pid != first) && mysql.is_ready());
     ensure!(mysql.query("SELECT id FROM d.t")?.trim() == "7");
 
-    // A paused one keeps its process and answers again after.
+    // A paused one keeps its process, and answers again after it is resumed.
     mysql.pause()?;
     ensure!(mysql.condition() == Condition::Paused && mysql.pid().is_some());
     std::thread::scope(|scope| {
@@ -36,7 +36,7 @@ fn a_mysql_survives_kill_pause_and_restart() -> Result<()> {
     })?;
     ensure!(mysql.is_ready());
 
-    // Another handle on the same folder finds it, and what that one does is seen here.
+    // Another handle on the same folder finds the server. What it does is visible in the first handle.
     let other = Mysql::attach(mysql.dir())?.context("no state file")?;
     ensure!(other.pid() == mysql.pid());
     other.stop()?;

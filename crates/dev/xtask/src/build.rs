@@ -1,6 +1,6 @@
-//! One cargo command that builds all that is wanted, while servers are downloaded.
+//! One cargo command that builds everything a command needs, while servers are downloaded.
 //!
-//! Cargo's progress stays on the terminal. Servers come over the network meanwhile, so a first run waits for the
+//! Cargo's progress stays on the terminal. A first run takes as long as the longer of the two, not as both.
 //! longer of the two and not for both.
 
 use std::ffi::OsString;
@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tandem_devstack::{Package, fetch};
 
-/// How often cargo and the downloads are looked at.
+/// The pause between two polls of cargo and the downloads.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// The executables that a build made.
+/// The executables of a build.
 #[derive(Debug)]
 pub(crate) struct Executables(Vec<(String, PathBuf)>);
 
@@ -35,13 +35,13 @@ pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.."))
 }
 
-/// Cargo, as it was called by.
+/// The cargo that started this program.
 pub(crate) fn cargo() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.current_dir(root());
-    // `cargo run` has described this package in the environment. Some build scripts look there, and would run again
-    // after each change between this and a plain `cargo build`.
+    // `cargo run` describes this package in the environment. Some build scripts read that, and would run
+    // again whenever the next build is a plain `cargo build`.
     for (name, _) in std::env::vars_os() {
         let described = |text: &str| text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_");
         if name.to_str().is_some_and(described) {
@@ -51,9 +51,9 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Runs `cargo build` with these arguments and downloads these servers meanwhile.
+/// Runs `cargo build` with these arguments while these servers are downloaded.
 ///
-/// A download that fails ends the build: nothing that is built would have servers to run on.
+/// A failed download ends the build, because the programs could not run without the servers.
 pub(crate) fn build(arguments: &[&str], packages: &[Package]) -> Result<Executables> {
     std::thread::scope(|scope| {
         let fetching = scope.spawn(|| fetch(packages));
@@ -81,7 +81,7 @@ pub(crate) fn build(arguments: &[&str], packages: &[Package]) -> Result<Executab
     })
 }
 
-/// Waits for cargo. Gives the downloads back if they still run.
+/// Waits for cargo. Returns the downloads if they still run.
 fn wait<'scope>(
     child: &mut Child,
     fetching: ScopedJoinHandle<'scope, Result<()>>,
@@ -104,7 +104,7 @@ fn joined(fetching: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
     fetching.join().ok().context("a download panicked")?.context("download the servers")
 }
 
-/// The executables in cargo's JSON messages; those of unit tests are left out.
+/// The executables in cargo's JSON messages, except unit tests.
 fn executables(messages: &str) -> Executables {
     let artifact = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;

@@ -1,7 +1,8 @@
-//! `cargo xtask`: everything a developer runs around Tandem.
+//! `cargo xtask`: the commands for developers of Tandem.
 //!
-//! It is small on purpose. What needs drivers (the demo, the benches, the comparisons, the fixtures) is a program of
-//! its own, built by one cargo command when it is wanted and then started with the rest of the command line.
+//! It compiles no driver. What needs drivers (the demo, the benches, the comparisons, the fixtures) is a
+//! separate program. One cargo command builds it on demand; it is then started with the rest of the command
+//! line.
 
 mod build;
 mod mutants;
@@ -15,7 +16,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use programs::{PassedOn, Program};
 
-/// Runs real MySQL, Kafka and Cassandra, and everything that is tried on them.
+/// Runs real MySQL, Kafka and Cassandra, and everything that is tested on them.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -31,7 +32,7 @@ enum Command {
     Down(servers::DownArgs),
     /// Show the servers of all instances
     Status(servers::StatusArgs),
-    /// Migrate a live database before your eyes
+    /// Migrate a live database, with faults and a report at the end
     Demo(PassedOn),
     /// Compare MySQL with Cassandra, or Tandem's events with Debezium's
     Compare(PassedOn),
@@ -39,7 +40,7 @@ enum Command {
     Test(test_cmd::TestArgs),
     /// Measure parts of Tandem
     Bench(PassedOn),
-    /// Write down what MySQL's character sets mean, as MySQL converts them
+    /// Write tables of MySQL's character sets, as MySQL converts them
     Charsets(PassedOn),
     /// Record transactions for the tests with damaged events and for fuzzing
     Seeds(PassedOn),

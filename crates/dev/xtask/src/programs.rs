@@ -1,4 +1,4 @@
-//! The programs that are built when they are wanted, and started with the rest of the command line.
+//! The programs that are built on demand and started with the rest of the command line.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -18,7 +18,7 @@ pub(crate) struct PassedOn {
     args: Vec<OsString>,
 }
 
-/// A program beside this one.
+/// A program that `cargo xtask` builds and starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
     Demo,
@@ -28,12 +28,12 @@ pub(crate) enum Program {
     Seeds,
 }
 
-/// What a command line needs.
+/// What a program needs for its command line.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Needs {
     /// Arguments of `cargo build`.
     build: Vec<&'static str>,
-    /// Servers that are started on the way.
+    /// Servers that are downloaded during the build.
     servers: Vec<Package>,
     /// The executable to be started.
     start: &'static str,
@@ -45,12 +45,13 @@ const TANDEM: [&str; 2] = ["--bin", "tandem"];
 /// The bench of the decoder, in its own crate.
 const DECODE: [&str; 2] = ["--bench", "decode"];
 
-/// Builds a program with all that it runs, downloads the servers meanwhile, and becomes it.
+/// Builds a program with everything that it runs, while the servers are downloaded. Then replaces this
+/// process by the program.
 pub(crate) fn start(program: Program, passed_on: &PassedOn) -> Result<ExitCode> {
     let args = &passed_on.args;
     let words: Vec<&str> = args.iter().filter_map(|a| a.to_str()).collect();
     let mut needs = program.needs(&words);
-    // What the environment names is neither built nor downloaded.
+    // A binary that the environment names is not built.
     if std::env::var_os("TANDEM_BIN").is_some_and(|v| !v.is_empty()) {
         needs.without_tandem();
     }
@@ -73,10 +74,10 @@ pub(crate) fn start(program: Program, passed_on: &PassedOn) -> Result<ExitCode> 
 }
 
 impl Program {
-    /// What it needs, given its arguments. One that only prints its help needs nothing but itself.
+    /// What the program needs for these arguments. With `--help` it needs only itself.
     fn needs(self, args: &[&str]) -> Needs {
-        // Cargo chooses features for all packages that are selected at once. The whole workspace is, always, so that
-        // no command compiles a dependency again with other features than the one before.
+        // Cargo chooses features for all selected packages at once. With the whole workspace selected, no
+        // command compiles a dependency again with other features than the one before.
         let mut needs = Needs { build: vec!["--workspace"], ..Needs::default() };
         let mut also = |build: &[&'static str], servers: &[Package]| {
             needs.build.extend(build);

@@ -1,6 +1,6 @@
 //! `up`, `down` and `status`.
 //!
-//! stdout carries only what a program reads (exports, the table, JSON); all talk goes to stderr.
+//! stdout has only what a program reads (exports, the table, JSON). Messages go to stderr.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(crate) fn up(args: &UpArgs) -> Result<ExitCode> {
 pub(crate) fn down(args: &DownArgs) -> Result<ExitCode> {
     if args.remove {
         let was_there = remove_instance(&args.name)?;
-        let what = if was_there { "stopped and removed" } else { "was not there" };
+        let what = if was_there { "stopped and removed" } else { "did not exist" };
         eprintln!("instance {:?} {what}", args.name);
     } else {
         down_instance(&args.name)?;
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn times_for_people() {
+    fn durations_are_short() {
         let texts = [42, 425, 11_520, 187_200].map(|s| human(Duration::from_secs(s)));
         assert_eq!(texts, ["42s", "7m05s", "3h12m", "2d04h"]);
     }

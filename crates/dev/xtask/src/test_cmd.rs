@@ -1,8 +1,8 @@
-//! `test`: the whole workspace's tests, the end-to-end tests among them, against fresh servers.
+//! `test`: runs all tests of the workspace, end-to-end tests included, against fresh servers.
 //!
-//! Invariant: the servers started here are stopped at the end, whatever the tests did. Ctrl-C
-//! reaches cargo as well (it is in the terminal's process group), SIGTERM and SIGHUP are passed on
-//! to it; this process outlives it to clean up.
+//! The servers started here are stopped at the end, whatever the outcome. Ctrl-C reaches cargo as well,
+//! because cargo is in the terminal's process group. SIGTERM and SIGHUP are forwarded to cargo. This process
+//! outlives cargo to clean up.
 
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -16,10 +16,11 @@ use crate::build::{Executables, build, cargo};
 
 const INSTANCE: &str = "test";
 
-/// The tests that need servers are built with this feature only: the end-to-end tests, and those of tandem-devstack.
+/// Tests that need servers are built only with this feature: the end-to-end tests, and those of
+/// tandem-devstack.
 pub(crate) const END_TO_END: [&str; 2] = ["--features", "tandem-tests/e2e"];
 
-/// What the tests start, beside the three servers of [`INSTANCE`], they start themselves.
+/// All servers of the tests: the three of [`INSTANCE`], and those that tests start themselves.
 const PACKAGES: [Package; 5] =
     [Package::Mysql, Package::Kafka, Package::Cassandra, Package::Debezium, Package::Apicurio];
 
@@ -67,12 +68,12 @@ fn run_tests(args: &TestArgs, endpoints: &Endpoints, built: &Executables) -> Res
         cargo.env("TANDEM_TEST_FULL", "1");
     }
     let status = wait_whatever_happens(cargo)?;
-    // Without a code it died of a signal.
+    // A process that a signal ended has no code.
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX);
     Ok(ExitCode::from(code))
 }
 
-/// What is passed on to `cargo test`, the filter behind its `--`.
+/// The arguments of `cargo test`, with the filter after its `--`.
 fn cargo_arguments(args: &TestArgs) -> Vec<&str> {
     let mut all: Vec<&str> = args.cargo_args.iter().map(String::as_str).collect();
     if let Some(only) = &args.only {
@@ -84,14 +85,14 @@ fn cargo_arguments(args: &TestArgs) -> Vec<&str> {
     all
 }
 
-/// Runs a command to its end. Signals that would end this process do not, from here on.
+/// Runs a command to its end. From here on, signals that would end this process do not.
 fn wait_whatever_happens(mut command: Command) -> Result<ExitStatus> {
-    // The child is started first: it would inherit the blocked signals.
+    // The child is started first. Otherwise it would inherit the blocked signals.
     let mut child = command.spawn().context("run cargo test")?;
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().context("block signals")?;
     let pid = Pid::from_raw(child.id().cast_signed());
-    // It inherits the blocked signals from this thread, and there are no others.
+    // This thread inherits the blocked signals. The process has no other threads.
     std::thread::spawn(move || {
         while let Ok(signal) = signals.wait() {
             // The terminal sends SIGINT to cargo as well.

@@ -1,7 +1,7 @@
-//! Licences, sources and bans of all dependencies, as `deny.toml` has them.
+//! Checks licences, sources and bans of all dependencies against `deny.toml`.
 //!
-//! `cargo deny check` says the same and knows advisories too, but takes minutes to build. This needs nothing but the
-//! manifests that cargo has already.
+//! `cargo deny check` checks the same and advisories too, but takes minutes to build. This test needs only
+//! the manifests that cargo already has.
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -25,7 +25,7 @@ fn texts(list: &toml::Value) -> BTreeSet<&str> {
     list.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
 }
 
-/// The workspace and all it depends on, on this platform.
+/// The workspace and its dependencies on this platform.
 fn metadata(platform: &str) -> Metadata {
     MetadataCommand::new()
         .manifest_path(format!("{ROOT}/Cargo.toml"))
@@ -70,7 +70,7 @@ fn dependencies_keep_the_rules() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// Whether an SPDX expression can be met with these licences.
+/// Whether these licences satisfy an SPDX expression.
 fn permitted(expression: &str, allowed: &BTreeSet<&str>) -> bool {
     // Old manifests write `/` for OR.
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");

@@ -1,5 +1,5 @@
-//! Avro records as JSON, by their schema, with no crate of Tandem and no crate of Avro: what any
-//! reader finds in them (Avro specification, "Binary Encoding").
+//! Decodes Avro records to JSON by their schema, without a crate of Tandem or of Avro. So it finds what any
+//! reader would find (Avro specification, "Binary Encoding").
 
 use std::collections::HashMap;
 
@@ -8,14 +8,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value as Json};
 
-/// A schema, with the records that it names.
+/// A schema, with the records that it defines.
 #[derive(Debug)]
 pub(super) struct Schema {
     root: Json,
     named: HashMap<String, Json>,
 }
 
-/// A column, as the fields of a row's record say.
+/// A column, from the fields of a row's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Column {
     /// Its name in MySQL.
@@ -53,7 +53,7 @@ impl Schema {
             .collect()
     }
 
-    /// Reads a record without its frame. Bytes become base64, as Kafka's JSON converter writes them.
+    /// Decodes a record without its frame. Bytes become base64, as in Kafka's JSON converter.
     pub(super) fn read(&self, mut bytes: &[u8]) -> Result<Json> {
         let value = self.value(&self.root, &mut bytes)?;
         ensure!(bytes.is_empty(), "{} bytes follow the record", bytes.len());
@@ -96,7 +96,7 @@ impl Schema {
     }
 }
 
-/// Finds the records within a schema, by their full names.
+/// Collects the records inside a schema by their full names.
 fn name_records(schema: &Json, namespace: &str, named: &mut HashMap<String, Json>) {
     match schema {
         Json::Array(branches) => branches.iter().for_each(|branch| name_records(branch, namespace, named)),

@@ -1,4 +1,4 @@
-//! Where the binlog's events begin and end, as MySQL itself tells.
+//! Where the binlog's events begin and end, according to MySQL.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-/// For each event, by its file and the offset of its first byte, the offset after its last.
+/// The offset after each event, by its file and the offset of its first byte.
 pub(super) type Ends = HashMap<(String, u64), u64>;
 
-/// All events of all files.
+/// The events of all files.
 pub(super) async fn ends(conn: &mut Conn) -> Result<Ends> {
     let files: Vec<(String, u64, String)> =
         conn.query("SHOW BINARY LOGS").await.context("list the binlog's files")?;

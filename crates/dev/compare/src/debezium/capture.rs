@@ -1,7 +1,7 @@
-//! Runs the statements once, and has both capture them.
+//! Runs the statements once while both captures run.
 //!
-//! Both are started before there is anything, so that the binlog is theirs from its first event. A
-//! table of the tool's own shows that they read, and later that they have read everything.
+//! Both are started before the statements, so that they read the binlog from its first event. A marker table
+//! shows that they read, and later that they have read everything.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ use crate::process::Tandem;
 use crate::stores::schema;
 use crate::topic::Topic;
 
-/// The table of the tool's own.
+/// The marker table: database and name.
 const MARKS: (&str, &str) = ("tandem_marks", "marks");
 
 /// How long either may take to publish everything.
-const PATIENCE: Duration = Duration::from_mins(5);
+const TIMEOUT: Duration = Duration::from_mins(5);
 
-/// How long nothing may come until all has come.
+/// After this time without new records, everything counts as captured.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// A table and what either says of it.
+/// A table and its events of both captures.
 pub(super) struct TableEvents {
     /// `database.table`.
     pub(super) name: String,
@@ -73,7 +73,7 @@ pub(super) async fn both(binary: PathBuf, sql: &str) -> Result<Captured> {
     for prefix in [TANDEM, DEBEZIUM] {
         first_mark(&mut conn, &kafka, prefix, &mut tandem).await?;
     }
-    // It goes on from here once it is known which tables there are.
+    // It is started again below, once the tables are known.
     tandem.terminate().await?;
 
     run(&mysql, sql)?;
@@ -102,14 +102,14 @@ pub(super) async fn both(binary: PathBuf, sql: &str) -> Result<Captured> {
     Ok(Captured { tables: found, ends: binlog::ends(&mut conn).await? })
 }
 
-/// Runs the statements by MySQL's own client.
+/// Runs the statements with MySQL's own client.
 fn run(mysql: &Mysql, sql: &str) -> Result<()> {
     let mut client = mysql.client();
     client.args(["--default-character-set=utf8mb4", "compare"]);
     let mut child =
         client.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("run the mysql client")?;
     let mut stdin = child.stdin.take().context("the mysql client takes no input")?;
-    // A client that stops at an error reads no further: its status says so.
+    // A client that stops at an error reads no further. Its exit status reports the error.
     let _ = stdin.write_all(sql.as_bytes());
     drop(stdin);
     if !child.wait().context("wait for the mysql client")?.success() {
@@ -118,7 +118,7 @@ fn run(mysql: &Mysql, sql: &str) -> Result<()> {
     Ok(())
 }
 
-/// The tables that there are, those of MySQL and the tool's own left out.
+/// All tables except MySQL's own and the marker table.
 async fn tables(conn: &mut Conn) -> Result<Vec<Mapped>> {
     let found: Vec<(String, String)> = conn
         .query(format!(
@@ -147,14 +147,14 @@ async fn mark(conn: &mut Conn) -> Result<()> {
     conn.query_drop(format!("INSERT INTO {}.{} VALUES ()", MARKS.0, MARKS.1)).await.context("insert a mark")
 }
 
-/// Makes marks until one has come.
+/// Writes marks until one has arrived.
 async fn first_mark(conn: &mut Conn, kafka: &Kafka, prefix: &str, tandem: &mut Tandem) -> Result<()> {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         mark(conn).await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         tandem.check()?;
-        // A topic that is just being made has no leaders yet.
+        // A topic that is being created has no leaders yet.
         let topic = format!("{prefix}.{}.{}", MARKS.0, MARKS.1);
         match Topic::open(&kafka.brokers(), &topic).and_then(|topic| topic.ends()) {
             Ok(ends) if ends.iter().any(|end| *end > 0) => return Ok(()),
@@ -164,7 +164,7 @@ async fn first_mark(conn: &mut Conn, kafka: &Kafka, prefix: &str, tandem: &mut T
     }
 }
 
-/// Makes a last mark and waits until both have published it.
+/// Writes a last mark and waits until both have published it.
 async fn all_there(conn: &mut Conn, kafka: &Kafka, tandem: &mut Tandem, debezium: &Debezium) -> Result<()> {
     let topics = [DEBEZIUM, TANDEM]
         .map(|prefix| Topic::open(&kafka.brokers(), &format!("{prefix}.{}.{}", MARKS.0, MARKS.1)));
@@ -176,13 +176,13 @@ async fn all_there(conn: &mut Conn, kafka: &Kafka, tandem: &mut Tandem, debezium
     }
     let before = sums()?;
     mark(conn).await?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while sums()?.iter().zip(&before).any(|(now, before)| now <= before) {
         tandem.check()?;
         if Instant::now() > deadline {
             bail!(
                 "not all was captured within {} s. {}\nDebezium:\n{}",
-                PATIENCE.as_secs(),
+                TIMEOUT.as_secs(),
                 tandem.tail(),
                 debezium.log_tail(20)
             );

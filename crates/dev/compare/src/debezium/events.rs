@@ -1,4 +1,4 @@
-//! What either has published, as JSON, in the binlog's order.
+//! The published events of both captures, as JSON, in the binlog's order.
 
 use std::collections::HashMap;
 
@@ -14,11 +14,11 @@ use crate::topic::Topic;
 pub(super) struct Event {
     pub(super) key: Json,
     pub(super) envelope: Json,
-    /// The columns, which only Tandem's schemas name with their types: of the key, of the row.
+    /// The columns of the key and of the row. Only Tandem's schemas name them with their types.
     pub(super) columns: (Vec<Column>, Vec<Column>),
 }
 
-/// The events of Debezium's topic; none where there is no such topic.
+/// The events of Debezium's topic; none if the topic does not exist.
 pub(super) fn of_debezium(brokers: &str, topic: &str) -> Result<Vec<Event>> {
     let Ok(topic) = Topic::open(brokers, topic) else { return Ok(Vec::new()) };
     let mut events = Vec::new();
@@ -33,7 +33,7 @@ pub(super) fn of_debezium(brokers: &str, topic: &str) -> Result<Vec<Event>> {
         });
         Ok(())
     })?;
-    // A changed key is a delete and a create at one place.
+    // A changed primary key is a delete and a create at the same position.
     events.sort_by_cached_key(|event| {
         let source = &event.envelope["source"];
         let file = source["file"].as_str().unwrap_or_default().to_owned();
@@ -43,7 +43,7 @@ pub(super) fn of_debezium(brokers: &str, topic: &str) -> Result<Vec<Event>> {
     Ok(events)
 }
 
-/// The events of Tandem's topic. Schemas are asked for by their ids, as any consumer would.
+/// The events of Tandem's topic. Schemas are fetched by their ids, as any consumer would.
 pub(super) fn of_tandem(brokers: &str, topic: &str, schemas: &mut Schemas) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     Topic::open(brokers, topic)?.read_all(|message| {
@@ -68,7 +68,7 @@ impl Schemas {
         Self { url, known: HashMap::new() }
     }
 
-    /// Reads a framed record; gives its columns as well.
+    /// Decodes a framed record, and returns its columns as well.
     fn read(&mut self, bytes: &[u8]) -> Result<(Json, Vec<Column>)> {
         let ([zero, id @ ..], record) = bytes.split_first_chunk::<5>().context("a record has no frame")?;
         ensure!(*zero == 0, "a record's frame begins with {zero}");

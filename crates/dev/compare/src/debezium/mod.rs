@@ -1,5 +1,5 @@
-//! `compare debezium`: the same binlog, captured by Debezium and by Tandem, event by event and field by
-//! field. What is meant to differ is a rule with a name and a reason; anything else is a difference.
+//! `compare debezium`: compares Debezium's and Tandem's events for the same binlog, field by field. An
+//! intended difference is a rule with a name and a reason. Any other difference is an error.
 
 mod avro;
 mod binlog;
@@ -16,7 +16,7 @@ use clap::Args;
 
 use crate::process;
 
-/// The statements that are run when no file is named.
+/// The statements that run if no file is given.
 const STATEMENTS: &str = include_str!("statements.sql");
 
 /// The arguments of `cargo xtask compare debezium`.
@@ -34,6 +34,9 @@ pub struct DebeziumArgs {
 }
 
 /// `cargo xtask compare debezium`.
+///
+/// # Errors
+/// If a file cannot be read or written, a server does not start, or a capture does not publish everything.
 pub fn command(args: &DebeziumArgs) -> Result<ExitCode> {
     let sql = match &args.sql {
         None => STATEMENTS.to_owned(),
@@ -54,8 +57,8 @@ pub fn command(args: &DebeziumArgs) -> Result<ExitCode> {
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The statements without those lines that make room for what follows, as dumps begin: MySQL is empty
-/// here, but would log them, and Tandem stops where a table that it maps is dropped.
+/// The statements without `DROP … IF EXISTS`, with which dumps begin. MySQL is empty here, but would log the
+/// statements. Tandem stops when a table that it maps is dropped.
 fn without_drops(sql: &str) -> (String, usize) {
     let drops = |line: &str| {
         let mut words = line.split_ascii_whitespace().map(str::to_ascii_lowercase);

@@ -1,4 +1,4 @@
-//! What the comparison comes to.
+//! The result of the comparison.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use super::capture::Captured;
 use super::rules::{self, Rule, Verdict};
 
-/// Differences that are kept and shown; all are counted.
+/// Differences that are kept and shown. All are counted.
 const SHOWN: usize = 40;
 
 /// What was compared and what was found.
@@ -62,7 +62,7 @@ impl Report {
         }
     }
 
-    /// Whether there was something to compare, and nothing differs but by rule.
+    /// Whether anything was compared, and every difference is intended.
     pub(super) fn holds(&self) -> bool {
         self.events > 0 && self.differing == 0
     }

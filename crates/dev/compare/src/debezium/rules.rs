@@ -1,4 +1,4 @@
-//! What is meant to differ, and how exactly: a rule holds only where one value follows from the other.
+//! The intended differences. A rule applies only if one value follows exactly from the other.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(super) type Rule = (&'static str, &'static str);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Same,
-    /// They differ, and by this rule they must.
+    /// They differ, as this rule requires.
     Meant(Rule),
     Differs,
 }
@@ -64,7 +64,7 @@ const GEOMETRY: Rule =
     ("geometry-as-bytes", "Debezium: a record of WKB and SRID. Tandem: bytes, SRID then WKB");
 const VECTOR: Rule = ("vector-as-bytes", "Debezium: an array of numbers. Tandem: FLOATs of four bytes");
 
-/// Something that was compared: where in the event, both values, the verdict.
+/// One comparison: the place in the event, both values, the verdict.
 pub(super) type Compared<'a> = (String, &'a Json, &'a Json, Verdict);
 
 /// Compares two events of a table, field by field.
@@ -106,12 +106,12 @@ pub(super) fn compare<'a>(theirs: &'a Event, ours: &'a Event, ends: &Ends) -> Ve
     all
 }
 
-/// The names of the fields of either.
+/// The names of the fields of both.
 fn fields<'a>(theirs: &'a Json, ours: &'a Json) -> BTreeSet<&'a str> {
     [theirs, ours].into_iter().filter_map(Json::as_object).flatten().map(|(name, _)| name.as_str()).collect()
 }
 
-/// Fields of `source` and `transaction` that are not the same.
+/// Compares a field of `source` or `transaction`.
 fn meta(record: &str, field: &str, theirs: &Json, ours: &Json, ends: &Ends) -> Verdict {
     let (t, u) = (&theirs[record][field], &ours[record][field]);
     let (rule, holds) = match (record, field) {
@@ -135,7 +135,7 @@ fn meta(record: &str, field: &str, theirs: &Json, ours: &Json, ends: &Ends) -> V
     if holds { Verdict::Meant(rule) } else { Verdict::Differs }
 }
 
-/// A row, or a key.
+/// Compares a row, or a key.
 fn row<'a>(place: &str, theirs: &'a Json, ours: &'a Json, columns: &[Column], all: &mut Vec<Compared<'a>>) {
     if theirs.is_null() || ours.is_null() {
         let verdict = if theirs == ours { Verdict::Same } else { Verdict::Differs };
@@ -155,11 +155,11 @@ fn row<'a>(place: &str, theirs: &'a Json, ours: &'a Json, columns: &[Column], al
     }
 }
 
-/// A column's values.
+/// Compares a column's values.
 fn cell(ty: &str, theirs: &Json, ours: &Json) -> Verdict {
     let name = ty.split(['(', ' ']).next().unwrap_or_default();
     let same = match name {
-        // A float's decimal digits are those of a float, not of the double that JSON makes of it.
+        // A FLOAT's decimal digits are those of a 32-bit number, not of the double in the JSON.
         "float" => theirs.as_f64().map(|v| v as f32) == ours.as_f64().map(|v| v as f32),
         "double" => theirs.as_f64() == ours.as_f64() && theirs.is_null() == ours.is_null(),
         _ => theirs == ours,
@@ -189,7 +189,7 @@ fn bytes(value: &Json) -> Option<Vec<u8>> {
 }
 
 fn bit(ty: &str, theirs: &Json, ours: &Json) -> bool {
-    // BIT(64) is a decimal here: bytes, highest first.
+    // In JSON, BIT(64) is a decimal: bytes, highest first.
     let ours = match ours {
         Json::String(_) => {
             bytes(ours).and_then(|b| b.iter().try_fold(0_u128, |v, b| Some(v << 8 | u128::from(*b))))
@@ -205,7 +205,7 @@ fn bit(ty: &str, theirs: &Json, ours: &Json) -> bool {
     theirs.is_some() && theirs == ours
 }
 
-/// Whether Tandem's text is a date with a month or day that is zero.
+/// Whether Tandem's text is a date whose month or day is zero.
 fn no_date(theirs: &Json, ours: &Json) -> bool {
     let text = ours.as_str().unwrap_or_default();
     let zero = text.get(4..10).is_some_and(|rest| rest.starts_with("-00-") || rest.ends_with("-00"));
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Each rule lets through what it is for, and nothing that is off by a little.
+    /// Each rule accepts the difference that it is for, and nothing close to it.
     #[test]
     fn rules_are_narrow() {
         for (ty, theirs, ours, wrong) in [

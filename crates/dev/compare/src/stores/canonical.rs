@@ -1,9 +1,9 @@
 //! One spelling for a value, whichever store it came from.
 //!
-//! The comparison must not trust the mapping, so nothing of Tandem is used here: a MySQL value and
-//! a Cassandra value are each turned into text by rules of their own, and texts are compared. What a
-//! CQL type cannot hold decides the spelling: a `timestamp` has milliseconds, so a MySQL fraction is
-//! cut to three digits for it; a `decimal` has a value and no display width, so trailing zeros go.
+//! The comparison must not trust the mapping, so it uses nothing of Tandem. A MySQL value and a Cassandra
+//! value are each turned into text by separate rules, and the texts are compared. The limits of the CQL type
+//! decide the spelling. Example: a `timestamp` has milliseconds, so a MySQL fraction is cut to three digits.
+//! A `decimal` has no display width, so trailing zeros are removed.
 
 use anyhow::{Context, Result, bail};
 use mysql_async::Value;
@@ -37,6 +37,9 @@ pub enum Form {
 
 impl Form {
     /// The form for a CQL type.
+    ///
+    /// # Errors
+    /// If the comparison does not support the type.
     pub fn of(ty: &ColumnType<'_>) -> Result<Self> {
         let ColumnType::Native(native) = ty else { bail!("no plain column type: {ty:?}") };
         Ok(match native {
@@ -59,6 +62,9 @@ impl Form {
 }
 
 /// Spells a cell that Cassandra returned; `None` is null.
+///
+/// # Errors
+/// If the comparison does not support the value.
 pub fn of_cassandra(value: Option<&CqlValue>) -> Result<Option<String>> {
     let Some(value) = value else { return Ok(None) };
     Ok(Some(match value {
@@ -84,8 +90,11 @@ pub fn of_cassandra(value: Option<&CqlValue>) -> Result<Option<String>> {
     }))
 }
 
-/// Spells a value that MySQL's binary protocol returned, in the form of the CQL type it is compared
-/// with; `data_type` is `information_schema.COLUMNS.DATA_TYPE`, `None` is NULL.
+/// Spells a value that MySQL's binary protocol returned, in the form of the CQL type that it is compared
+/// with. `data_type` is `information_schema.COLUMNS.DATA_TYPE`. `None` is NULL.
+///
+/// # Errors
+/// If the value is no valid date, or text that is not UTF-8.
 pub fn of_mysql(value: &Value, data_type: &str, form: Form) -> Result<Option<String>> {
     Ok(Some(match value {
         Value::NULL => return Ok(None),
@@ -159,7 +168,7 @@ fn point(digits: &str, scale: i32) -> Result<String> {
     Ok(format!("{sign}{whole}.{fraction}"))
 }
 
-/// The one spelling of a decimal number's value.
+/// The canonical spelling of a decimal number.
 fn normal_decimal(text: &str) -> String {
     let (sign, rest) = text.strip_prefix('-').map_or(("", text), |r| ("-", r));
     let (whole, fraction) = rest.split_once('.').unwrap_or((rest, ""));

@@ -1,7 +1,7 @@
-//! The comparison's own reader of `tandem.toml`: what goes where, as the comparison needs to know it.
+//! The comparison's own reader of `tandem.toml`.
 //!
-//! Tandem's reader is deliberately not used: the comparison must not share a misunderstanding with
-//! what it checks. Keys that do not matter here are passed over; Tandem refuses unknown ones itself.
+//! It deliberately does not use Tandem's reader: the comparison must not share a misunderstanding with the
+//! code that it checks. It ignores keys that it does not need. Tandem itself refuses unknown ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-/// What the comparison takes from `tandem.toml`.
+/// The parts of `tandem.toml` that the comparison needs.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
     /// `[mysql]`.
@@ -21,14 +21,14 @@ pub struct Config {
     pub tables: Vec<Source>,
 }
 
-/// Where MySQL is.
+/// `[mysql]`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Mysql {
     /// `mysql://user:password@host:port`.
     pub url: String,
 }
 
-/// Where Cassandra is.
+/// `[cassandra]`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Cassandra {
     /// Contact points.
@@ -37,7 +37,7 @@ pub struct Cassandra {
     pub keyspace: String,
 }
 
-/// A MySQL table and where its rows go.
+/// A MySQL table and its targets.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Source {
     /// `database.table`.
@@ -55,13 +55,13 @@ pub struct Target {
     /// Column names.
     #[serde(default)]
     pub partition_key: Vec<String>,
-    /// Column names, each perhaps followed by `asc` or `desc`.
+    /// Column names, each optionally followed by `asc` or `desc`.
     #[serde(default)]
     pub clustering_key: Vec<String>,
     /// MySQL's name → Cassandra's name.
     #[serde(default)]
     pub rename: BTreeMap<String, String>,
-    /// MySQL's names of columns that are left out.
+    /// MySQL's names of excluded columns.
     #[serde(default)]
     pub exclude_from_target: Vec<String>,
     #[serde(default, rename = "where")]
@@ -70,22 +70,28 @@ pub struct Target {
 
 impl Config {
     /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or parsed.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("understand {}", path.display()))
     }
 
-    /// Reads the text of such a file.
+    /// Parses the text of such a file.
+    ///
+    /// # Errors
+    /// If it is no valid TOML, a target is missing, or a target has a filter.
     pub fn parse(text: &str) -> Result<Self> {
         let config: Self = toml::from_str(text)?;
         for source in &config.tables {
             source.parts()?;
             if source.targets.is_empty() {
-                bail!("{}: the comparison wants its targets written out ([[table.target]])", source.source);
+                bail!("{}: the comparison needs explicit targets ([[table.target]])", source.source);
             }
             for target in &source.targets {
                 if target.filter.is_some() {
-                    bail!("{}: the comparison does not know `where`", target.table);
+                    bail!("{}: the comparison does not support `where`", target.table);
                 }
             }
         }
@@ -95,6 +101,9 @@ impl Config {
 
 impl Source {
     /// Database and table.
+    ///
+    /// # Errors
+    /// If the name is not of the form `database.table`.
     pub fn parts(&self) -> Result<(&str, &str)> {
         self.source
             .split_once('.')
@@ -103,7 +112,7 @@ impl Source {
 }
 
 impl Target {
-    /// The name that a column of MySQL has in this table; `None` if it is left out.
+    /// The name of a MySQL column in this table; `None` if it is excluded.
     pub fn name_of(&self, mysql_column: &str) -> Option<String> {
         if self.exclude_from_target.iter().any(|o| o == mysql_column) {
             return None;
@@ -111,7 +120,7 @@ impl Target {
         Some(self.rename.get(mysql_column).cloned().unwrap_or_else(|| mysql_column.to_owned()))
     }
 
-    /// The partition key and the clustering columns as the file names them.
+    /// The partition key and the clustering columns, as the file names them.
     pub fn key(&self) -> Vec<&str> {
         let clustering = self.clustering_key.iter().map(|c| c.split_whitespace().next().unwrap_or(c));
         self.partition_key.iter().map(String::as_str).chain(clustering).collect()

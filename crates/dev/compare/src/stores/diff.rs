@@ -1,4 +1,4 @@
-//! What differs between two sets of rows: cells, missing rows, extra rows.
+//! The differences between two sets of rows: cells, missing rows, extra rows.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,16 +6,16 @@ use std::fmt;
 /// The cells of a row in their canonical spelling; `None` is null.
 pub(crate) type Cells = Vec<Option<String>>;
 
-/// One thing that is not the same in both stores.
+/// One difference between the stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Difference {
     /// In MySQL, not in Cassandra.
     Missing { key: String },
     /// In Cassandra, not in MySQL.
     Extra { key: String },
-    /// Two rows of MySQL that share one target key.
+    /// Two rows of MySQL with the same target key.
     Collision { key: String },
-    /// In both, with another value.
+    /// In both, with different values.
     Cell { key: String, column: String, mysql: Option<String>, cassandra: Option<String> },
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares one target table: all rows of MySQL go in first, then Cassandra's are held against them.
+/// Compares one target table. All rows of MySQL are added first, then Cassandra's are compared with them.
 #[derive(Debug)]
 pub(crate) struct TableDiff {
     key_columns: Vec<String>,
@@ -48,14 +48,14 @@ pub(crate) struct TableDiff {
     limit: usize,
     /// Rows that differ in any way.
     pub(crate) differing: u64,
-    /// The first of them, at most `limit` entries.
+    /// The first differences, at most `limit`.
     pub(crate) differences: Vec<Difference>,
     pub(crate) mysql_rows: u64,
     pub(crate) cassandra_rows: u64,
 }
 
 impl TableDiff {
-    /// `limit` bounds the differences that are kept; all are counted.
+    /// `limit` bounds the differences that are kept. All are counted.
     pub(crate) fn new(key_columns: Vec<String>, other_columns: Vec<String>, limit: usize) -> Self {
         Self {
             key_columns,
@@ -74,7 +74,7 @@ impl TableDiff {
         self.other_columns.len()
     }
 
-    /// Takes a row of MySQL.
+    /// Adds a row of MySQL.
     pub(crate) fn expect(&mut self, key: &Cells, others: &Cells) {
         self.mysql_rows += 1;
         if self.unseen.insert(encode(key).into(), encode(others).into()).is_some() {
@@ -83,7 +83,7 @@ impl TableDiff {
         }
     }
 
-    /// Takes a row of Cassandra, after all rows of MySQL.
+    /// Compares a row of Cassandra, after all rows of MySQL.
     pub(crate) fn find(&mut self, key: &Cells, others: &Cells) {
         self.cassandra_rows += 1;
         let found = encode(others);
@@ -112,7 +112,7 @@ impl TableDiff {
         self.note(cells);
     }
 
-    /// Whatever MySQL has and Cassandra did not show is missing.
+    /// Reports the rows of MySQL that Cassandra does not have as missing.
     pub(crate) fn finish(&mut self) {
         let mut left: Vec<Cells> = self.unseen.drain().map(|(key, _)| decode(&key)).collect();
         left.sort();
@@ -135,7 +135,7 @@ impl TableDiff {
     }
 }
 
-/// One text for a row, so that a table of rows is small in memory. No two rows share one.
+/// One text for a row, which keeps a table small in memory. Different rows have different texts.
 fn encode(cells: &Cells) -> String {
     let mut out = String::new();
     for cell in cells {
@@ -151,7 +151,7 @@ fn encode(cells: &Cells) -> String {
     out
 }
 
-/// The inverse of [`encode`]; stops at what it did not write.
+/// The inverse of [`encode`]. Stops at text that `encode` does not produce.
 fn decode(mut text: &str) -> Cells {
     let mut cells = Vec::new();
     while !text.is_empty() {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_mysql_that_meet_in_one_key_are_no_silence() {
+    fn rows_of_mysql_with_one_target_key_are_reported() {
         let diff = diff(&[("1", &["x", "1"]), ("1", &["x", "1"])], &[("1", &["x", "1"])]);
         assert_eq!(diff.differences, [Difference::Collision { key: "id=1".into() }]);
     }

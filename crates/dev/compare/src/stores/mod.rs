@@ -1,7 +1,7 @@
-//! Compares both stores by a path of its own: plain SELECT, plain CQL, no crate of Tandem.
+//! Compares both stores independently of Tandem: plain SELECT, plain CQL, no crate of the product.
 //!
-//! All rows of MySQL are held in memory in a packed spelling while Cassandra's are streamed past
-//! them, so a table needs roughly its own size in memory.
+//! All rows of a MySQL table are held in memory in a packed spelling, while Cassandra's rows are streamed. So
+//! a table needs roughly its own size in memory.
 
 pub mod canonical;
 pub mod config;
@@ -26,7 +26,7 @@ use config::{Config, Source, Target};
 use diff::{Cells, Difference, TableDiff};
 use schema::{TableInfo, list, quote, tick};
 
-/// Differences kept and printed for each table; all are counted.
+/// Differences kept and printed for each table. All are counted.
 const SHOWN: usize = 20;
 
 /// The arguments of `cargo xtask compare`.
@@ -40,7 +40,7 @@ pub struct StoresArgs {
     json: Option<PathBuf>,
 }
 
-/// How one target table compares with its source.
+/// The comparison of one target table with its source.
 #[derive(Debug)]
 struct TableResult {
     /// The table in Cassandra.
@@ -54,13 +54,16 @@ struct TableResult {
     differences: Vec<Difference>,
 }
 
-/// How both stores compare.
+/// The comparison of both stores.
 #[derive(Debug, Default)]
 pub struct Comparison {
     tables: Vec<TableResult>,
 }
 
 /// `cargo xtask compare`.
+///
+/// # Errors
+/// As for [`compare`], or if the configuration cannot be read or the result cannot be written.
 pub fn command(args: &StoresArgs) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let comparison = crate::runtime()?.block_on(compare(&config, |_| ()))?;
@@ -72,7 +75,10 @@ pub fn command(args: &StoresArgs) -> Result<ExitCode> {
     Ok(if comparison.equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Compares every target of `config`; `about_to` hears each table's name before its turn.
+/// Compares every table of `config`. `about_to` is called with a table's name before its comparison.
+///
+/// # Errors
+/// If a store does not answer, or a table, a column or a type cannot be compared.
 pub async fn compare(config: &Config, mut about_to: impl FnMut(&str)) -> Result<Comparison> {
     let mut conn = schema::mysql(&config.mysql.url).await?;
     let session = schema::cassandra(&config.cassandra.nodes).await?;
@@ -132,7 +138,7 @@ async fn table_result(
     if named != key {
         bail!("its key is ({}), but tandem.toml says ({})", key.join(", "), named.join(", "));
     }
-    // Key columns first, in the key's order, then the rest.
+    // Key columns first, in the key's order, then the others.
     pairs.sort_by_key(|p| key.iter().position(|k| *k == p.cassandra).unwrap_or(usize::MAX));
     let others = pairs[key.len()..].iter().map(|p| p.cassandra.clone()).collect();
     let mut diff = TableDiff::new(key, others, SHOWN);
@@ -202,7 +208,7 @@ impl Comparison {
         self.tables.iter().all(|t| t.differing == 0 && t.mysql_rows == t.cassandra_rows)
     }
 
-    /// Rows on both sides for every table, and the differences (the first few of each).
+    /// Prints the rows of both sides for every table, and the first differences of each.
     pub fn print(&self) {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED);
@@ -272,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_for_people() {
+    fn thousands_are_separated() {
         for (n, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(thousands(n), text);
         }

@@ -1,4 +1,4 @@
-//! Plain connections to both stores and what they say about their own tables.
+//! Plain connections to both stores, and the definitions of their tables.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use scylla::cluster::metadata::Table;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Connects to MySQL: utf8mb4, TIMESTAMPs in UTC.
+///
+/// # Errors
+/// If the URL is malformed, or MySQL refuses the connection or does not answer within 20 s.
 pub async fn mysql(url: &str) -> Result<Conn> {
     let opts =
         Opts::from_url(url).context("MySQL's URL is not of the form mysql://user:password@host:port")?;
@@ -27,12 +30,15 @@ pub async fn mysql(url: &str) -> Result<Conn> {
 }
 
 /// Connects to Cassandra.
+///
+/// # Errors
+/// If no node accepts the connection.
 pub async fn cassandra(nodes: &[String]) -> Result<Session> {
     let session = SessionBuilder::new().known_nodes(nodes).connection_timeout(CONNECT_DEADLINE).build().await;
     session.with_context(|| format!("cannot connect to Cassandra at {}", nodes.join(", ")))
 }
 
-/// A MySQL column, as `information_schema` tells it.
+/// A MySQL column, from `information_schema`.
 #[derive(Debug, Clone, Default)]
 pub struct Column {
     /// Its name.
@@ -41,7 +47,7 @@ pub struct Column {
     pub data_type: String,
     /// `COLUMN_TYPE`: with widths, `unsigned`, members.
     pub full_type: String,
-    /// Whether it takes NULL.
+    /// Whether it accepts NULL.
     pub nullable: bool,
     /// `CHARACTER_MAXIMUM_LENGTH`.
     pub max_chars: Option<u64>,
@@ -55,21 +61,21 @@ pub struct Column {
     pub generated: bool,
 }
 
-/// A foreign key: columns of a table, and the columns of another that they repeat.
+/// A foreign key: columns of a table that reference columns of another.
 #[derive(Debug, Clone, Default)]
 pub struct ForeignKey {
-    /// The columns that repeat others.
+    /// The referencing columns.
     pub columns: Vec<String>,
-    /// The table that they repeat.
+    /// The referenced table.
     pub parent: String,
-    /// The columns there, in the same order.
+    /// The referenced columns, in the same order.
     pub parent_columns: Vec<String>,
 }
 
 /// A MySQL table.
 #[derive(Debug, Clone, Default)]
 pub struct TableInfo {
-    /// The database that it is in.
+    /// Its database.
     pub database: String,
     /// Its name.
     pub name: String,
@@ -109,6 +115,9 @@ pub fn list<'a>(names: impl IntoIterator<Item = &'a String>, how: fn(&str) -> St
 }
 
 /// All base tables of a database, by name.
+///
+/// # Errors
+/// If MySQL refuses a query.
 pub async fn mysql_tables(conn: &mut Conn, database: &str) -> Result<Vec<TableInfo>> {
     let names: Vec<String> = conn
         .exec(
@@ -125,7 +134,10 @@ pub async fn mysql_tables(conn: &mut Conn, database: &str) -> Result<Vec<TableIn
     Ok(tables)
 }
 
-/// How many rows a database has, over all its tables.
+/// The number of rows in all tables of a database.
+///
+/// # Errors
+/// If MySQL refuses a query.
 pub async fn count_rows(conn: &mut Conn, database: &str) -> Result<u64> {
     let mut rows = 0;
     for table in mysql_tables(conn, database).await? {
@@ -136,6 +148,9 @@ pub async fn count_rows(conn: &mut Conn, database: &str) -> Result<u64> {
 }
 
 /// One table's definition.
+///
+/// # Errors
+/// If there is no such table, or MySQL refuses a query.
 pub async fn mysql_table(conn: &mut Conn, database: &str, table: &str) -> Result<TableInfo> {
     let asking = || format!("read the definition of {database}.{table}");
     let rows: Vec<mysql_async::Row> = conn
@@ -197,7 +212,10 @@ pub async fn mysql_table(conn: &mut Conn, database: &str, table: &str) -> Result
     Ok(info)
 }
 
-/// What Cassandra says of one of its tables.
+/// The definition of a Cassandra table.
+///
+/// # Errors
+/// If there is no such table, or Cassandra does not answer.
 pub async fn cassandra_table(session: &Session, keyspace: &str, table: &str) -> Result<Table> {
     let find =
         || session.get_cluster_state().get_keyspace(keyspace).and_then(|k| k.tables.get(table).cloned());

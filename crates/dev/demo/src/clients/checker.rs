@@ -1,4 +1,4 @@
-//! The clients' verdict: their journals, given to the checker, a program of its own.
+//! The verdict of the checker, a separate program, on the clients' journals.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::entity::Entity;
 pub(crate) struct Verdict(pub(crate) Json);
 
 impl Verdict {
-    /// Whether no acknowledged write was lost, no read was stale, and nothing impossible was seen.
+    /// Whether the checker found no lost write, no stale read and no impossible value.
     pub(crate) fn clean(&self) -> bool {
         ["lost_writes", "stale_reads", "impossible"].iter().all(|what| self.0[*what] == 0)
     }
@@ -52,6 +52,6 @@ pub(crate) async fn check(
             let text = std::fs::read_to_string(&verdict).context("read the checker's verdict")?;
             Ok(Verdict(serde_json::from_str(&text).context("understand the checker's verdict")?))
         }
-        _ => bail!("the checker came to no verdict: {}", String::from_utf8_lossy(&done.stderr).trim()),
+        _ => bail!("the checker failed: {}", String::from_utf8_lossy(&done.stderr).trim()),
     }
 }

@@ -1,7 +1,7 @@
-//! Applications that speak to the gateways and keep a journal of what they did and saw, for the checker.
+//! Applications that use the gateways. Each keeps a journal of its operations for the checker.
 //!
-//! Each client has rows of its own: it writes a unique value, reads it back under the token that it got,
-//! and goes on. All of them read some rows that were written once, at the beginning.
+//! Each client has rows of its own. It writes a unique value, reads it back with the token of the write, and
+//! starts over. All of them also read some rows that were written once, at the beginning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -16,20 +16,20 @@ use serde_json::{Value as Json, json};
 
 use super::entity::Entity;
 
-/// Clients at once.
+/// The number of clients.
 const CLIENTS: u64 = 6;
-/// Rows of each.
+/// Rows of each client.
 const ROWS: u64 = 5;
 /// Rows that are written once.
 const SETTLED: u64 = 12;
-/// Between two requests of a client.
+/// The pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(25);
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The ids of the clients' rows begin above this: nobody else comes so far.
+/// The ids of the clients' rows begin above this. Nothing else uses ids so high.
 const FIRST: u64 = 4_000_000_000;
 
-/// What the clients saw.
+/// What the clients observed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     /// Reads, by the generation of the phase and the store that answered.
@@ -39,7 +39,7 @@ pub(crate) struct Seen {
     pub(crate) fallbacks: BTreeMap<String, u64>,
     /// Requests without a good answer.
     pub(crate) errors: u64,
-    /// Settled rows that Cassandra has served lately.
+    /// Settled rows that Cassandra has served since the last reset.
     pub(crate) served: BTreeSet<u64>,
 }
 
@@ -55,7 +55,7 @@ struct Shared {
     failure: Mutex<Option<String>>,
 }
 
-/// Clients at work.
+/// The running clients.
 #[derive(Debug)]
 pub(crate) struct Clients {
     shared: Arc<Shared>,
@@ -63,7 +63,7 @@ pub(crate) struct Clients {
     journals: Vec<PathBuf>,
 }
 
-/// An answer, as far as it matters.
+/// The parts of a response that a client uses.
 struct Answer {
     status: u16,
     token: Option<String>,
@@ -103,7 +103,7 @@ impl Clients {
             shared.settled = settled;
             Ok::<_, anyhow::Error>(shared)
         });
-        let shared = Arc::new(shared.await.context("the first client")??);
+        let shared = Arc::new(shared.await.context("write the clients' first rows")??);
         let mut threads = Vec::new();
         for (n, path) in (0..=CLIENTS).zip(&journals).skip(1) {
             let client = Client::new(Arc::clone(&shared), n, path)?;
@@ -117,7 +117,7 @@ impl Clients {
         Ok(Self { shared, threads, journals })
     }
 
-    /// An error if a client gave up.
+    /// Returns an error if a client has stopped because of an error.
     pub(crate) fn check(&self) -> Result<()> {
         match &*lock(&self.shared.failure) {
             Some(failure) => bail!("a client of the gateways stopped by itself: {failure}"),
@@ -133,12 +133,12 @@ impl Clients {
         &self.shared.entity
     }
 
-    /// Forgets which settled rows Cassandra has served.
+    /// Resets the set of settled rows that Cassandra has served.
     pub(crate) fn forget_served(&self) {
         lock(&self.shared.seen).served.clear();
     }
 
-    /// Stops them, each after the request it is at. Returns what they saw, and their journals.
+    /// Stops the clients, each after its current request. Returns what they observed, and their journals.
     pub(crate) async fn stop(self) -> Result<(Seen, Vec<PathBuf>)> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let Self { shared, threads, journals } = self;
@@ -181,8 +181,8 @@ impl Client {
         while !stopped() {
             counter += 1;
             let id = FIRST + self.number * 1000 + counter % ROWS;
-            // Whole rows first, and now and then again; otherwise the value alone. A write of which
-            // nothing is known is made again, with another value.
+            // Whole rows first and now and then; otherwise only the value. A write with an unknown outcome is
+            // repeated with another value.
             let mut token = None;
             let mut whole = counter <= ROWS || counter.is_multiple_of(7);
             while token.is_none() && !stopped() {
@@ -207,7 +207,7 @@ impl Client {
         self.journal.flush().context("write the journal")
     }
 
-    /// One request to the gateways by turns. An error is told from a request that was never sent.
+    /// Sends one request, to the gateways in turn. The error says whether the request may have been sent.
     fn ask(&mut self, method: &str, id: u64, token: Option<&str>, body: &Json) -> Result<Answer, bool> {
         self.turn += 1;
         let port = self.shared.ports[self.turn % self.shared.ports.len()];
@@ -232,7 +232,7 @@ impl Client {
         Ok(Answer { status: answer.status().as_u16(), token, served_by, fallback, generation, body })
     }
 
-    /// Gives the token, if it was acknowledged.
+    /// Returns the token if the write was acknowledged.
     fn write(&mut self, id: u64, value: &str, whole: bool) -> Result<Option<String>> {
         let mut body = if whole { (self.shared.entity.row)(id) } else { json!({}) };
         body[self.shared.entity.value] = value.into();
@@ -241,7 +241,7 @@ impl Client {
         let (outcome, token) = match answer {
             Ok(Answer { status: 200..300, token, .. }) => ("ok", token),
             Ok(Answer { status: 500 | 502, .. }) | Err(true) => ("unknown", None),
-            // Everything else promises that nothing was changed.
+            // Every other status promises that the write changed nothing.
             Ok(_) | Err(false) => ("failed", None),
         };
         let mut seen = lock(&self.shared.seen);
@@ -279,7 +279,7 @@ impl Client {
         self.shared.clock.elapsed().as_micros() as i64
     }
 
-    #[allow(clippy::too_many_arguments)] // the fields of a line
+    #[allow(clippy::too_many_arguments)] // the fields of a journal line
     fn note(
         &mut self,
         began: i64,

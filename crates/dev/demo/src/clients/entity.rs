@@ -1,8 +1,8 @@
-//! What the clients work on.
+//! The entity that the clients use.
 
 use serde_json::Value as Json;
 
-/// The entity that the clients use.
+/// An entity of the gateway, with its table in each store.
 #[derive(Debug, Clone)]
 pub(crate) struct Entity {
     /// Its name in the gateway.
@@ -13,6 +13,6 @@ pub(crate) struct Entity {
     pub(crate) target: &'static str,
     /// The column in which the clients write their values.
     pub(crate) value: &'static str,
-    /// A whole row, but for its value.
+    /// A whole row, except its value.
     pub(crate) row: fn(u64) -> Json,
 }

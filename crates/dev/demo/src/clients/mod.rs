@@ -1,4 +1,4 @@
-//! The applications that speak to the gateways, and the checker that judges what they saw.
+//! The applications that use the gateways, and the checker that judges their journals.
 
 pub(crate) mod checker;
 mod client;

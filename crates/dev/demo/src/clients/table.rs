@@ -1,5 +1,5 @@
-//! The table of the gateways' clients, in the database of somebody else's dump: there, nobody knows which
-//! rows an application may write.
+//! The table of the gateways' clients in the database of a given dump. The demo cannot know which rows of the
+//! dump's own tables an application may write.
 
 use anyhow::{Context, Result};
 use mysql_async::Conn;
@@ -21,7 +21,7 @@ pub(crate) async fn create(conn: &mut Conn, database: &str) -> Result<()> {
     conn.query_drop(sql).await.with_context(|| format!("create the table {TABLE} for the gateways' clients"))
 }
 
-/// It, in the gateway.
+/// The table as an entity of the gateway.
 pub(crate) fn entity() -> Entity {
     Entity {
         name: TABLE,

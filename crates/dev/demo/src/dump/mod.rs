@@ -1,4 +1,4 @@
-//! Somebody's SQL dump: loading it, and traffic on tables that nobody has described.
+//! A given SQL dump: loading it, and traffic on its tables.
 
 mod load;
 mod plausible;

@@ -13,7 +13,7 @@ const WORDS: [&str; 16] = [
     "lemon", "音楽", "north", "ocean", "piano",
 ];
 
-/// A random value that the column takes; never NULL. `None` for types that are not made here.
+/// A random value that the column accepts, never NULL. `None` for types that this module does not generate.
 pub(crate) fn value(column: &Column, g: &mut Generator) -> Option<Value> {
     let unsigned = column.full_type.contains("unsigned");
     Some(match column.data_type.as_str() {
@@ -27,7 +27,7 @@ pub(crate) fn value(column: &Column, g: &mut Generator) -> Option<Value> {
         "float" => g.rng().random_range(0.0..1000.0_f32).into(),
         "double" => g.rng().random_range(0.0..1000.0_f64).into(),
         "date" => g.date(),
-        // Within what a TIMESTAMP holds.
+        // Within the range of a TIMESTAMP.
         "datetime" | "timestamp" => with_fsp(g.moment(), column.fsp),
         "time" => {
             let rng = g.rng();
@@ -67,7 +67,7 @@ fn decimal(column: &Column, g: &mut Generator) -> String {
     if scale == 0 { whole.to_owned() } else { format!("{whole}.{fraction}") }
 }
 
-/// Cuts the fraction to what the column keeps, lest MySQL rounds.
+/// Cuts the fraction to the column's precision, so that MySQL does not round.
 fn with_fsp(mut value: Value, fsp: Option<u64>) -> Value {
     if let Value::Date(.., micros) = &mut value {
         *micros -= *micros % 10_u32.pow(6 - fsp.unwrap_or(0).min(6) as u32);
@@ -83,7 +83,7 @@ fn text(g: &mut Generator, most: u64) -> String {
         text.push(' ');
     }
     text.push_str(&g.rng().random_range(0..10_000).to_string());
-    // No blank at the end: CHAR drops it, which is right but confuses a reader.
+    // No blank at the end: CHAR drops it, which is correct but confuses a reader.
     text.chars().take(most as usize).collect::<String>().trim_end().to_owned()
 }
 

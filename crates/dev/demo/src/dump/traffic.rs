@@ -1,9 +1,8 @@
-//! Random traffic on the tables of anybody's database: updates, deletes and inserts of rows that its
-//! schema accepts.
+//! Random traffic on the tables of any database: updates, deletes and inserts that its schema accepts.
 //!
-//! Foreign keys stay switched on, as an application has them: columns of a foreign key get values
-//! that some parent row holds, and where MySQL refuses a statement all the same (a parent that still
-//! has children, a duplicate), it is counted and the traffic goes on.
+//! Foreign keys stay enabled, as for an application. Columns of a foreign key get values of existing parent
+//! rows. MySQL may still refuse a statement, for example because a parent has children or a key is a
+//! duplicate. The refusal is counted, and the traffic continues.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -21,25 +20,25 @@ use super::plausible;
 use crate::sample::{Generator, insert};
 use crate::traffic::{Step, execute};
 
-/// Keys held for each table; the rest of a larger table is left alone.
+/// Keys kept in memory for each table. The other rows of a larger table are left alone.
 const KEYS_HELD: usize = 50_000;
 /// Rows of each table that are reserved for the corruptions.
 const RESERVED: usize = 3;
 
 type Key = Vec<Value>;
 
-/// Reserved rows: for each `table`, the keys in a spelling of their own.
+/// Reserved rows: the keys by table, in canonical spelling.
 pub(crate) type Reserved = HashMap<String, HashSet<Vec<String>>>;
 
 #[derive(Debug)]
 struct Target {
     info: TableInfo,
     keys: Mutex<Vec<Key>>,
-    /// The next number for a key of one whole number.
+    /// The next value of the key, if the key is one integer.
     next: Mutex<Option<i64>>,
 }
 
-/// The tables and the keys of their rows, kept up to date as the traffic goes on.
+/// The tables and the keys of their rows, kept up to date by the traffic.
 #[derive(Debug)]
 pub(crate) struct DumpTraffic {
     tables: Vec<Target>,
@@ -48,7 +47,7 @@ pub(crate) struct DumpTraffic {
 }
 
 impl DumpTraffic {
-    /// Reads the tables of a database, sets some rows aside and holds the keys of the others.
+    /// Reads the tables of a database. Reserves some rows of each and keeps the keys of the others.
     pub(crate) async fn prepare(conn: &mut Conn, database: &str) -> Result<(Self, Reserved)> {
         let tables = schema::mysql_tables(conn, database).await?;
         if tables.is_empty() {
@@ -75,7 +74,7 @@ impl DumpTraffic {
             }
             let mut keys = rows(conn, &info, &info.primary_key).await?;
             keys.shuffle(order.rng());
-            // At least half of a small table is left to the traffic.
+            // At least half of a small table's rows stay for the traffic.
             let aside = keys.split_off(keys.len() - RESERVED.min(keys.len() / 2));
             let names = aside.iter().map(|key| spell(&info, key)).collect::<Result<_>>()?;
             reserved.insert(info.name.clone(), names);
@@ -85,14 +84,14 @@ impl DumpTraffic {
         Ok((Self { tables: targets, parents }, reserved))
     }
 
-    /// Does one small thing to one table.
+    /// Performs one random step on one table.
     pub(crate) async fn step(&self, conn: &mut Conn, g: &mut Generator) -> Result<Step, Error> {
         let Some(table) = self.tables.choose(g.rng()) else { return Ok(Step { kind: "none", rows: 0 }) };
         match g.rng().random_range(0..100) {
             0..30 => self.insert(conn, g, table).await,
             30..70 => self.update(conn, g, table).await,
             70..78 => self.many(conn, g).await,
-            78..87 => again(conn, g, table).await,
+            78..87 => delete_and_insert(conn, g, table).await,
             87..90 => change_key(conn, g, table).await,
             90..95 => self.replace(conn, g, table).await,
             _ => delete(conn, g, table).await,
@@ -176,7 +175,7 @@ impl DumpTraffic {
         Ok(Step { rows, ..nothing })
     }
 
-    /// A value for each column that can be written; foreign keys repeat a parent's values.
+    /// A value for each column that can be written. Foreign keys get the values of a parent row.
     fn new_values(&self, g: &mut Generator, info: &TableInfo) -> HashMap<String, Value> {
         let mut row = HashMap::new();
         for column in info.columns.iter().filter(|c| !c.generated) {
@@ -196,7 +195,7 @@ impl DumpTraffic {
     }
 }
 
-/// The row's key changes, where it is one whole number.
+/// Changes a row's key if the key is one integer.
 async fn change_key(conn: &mut Conn, g: &mut Generator, table: &Target) -> Result<Step, Error> {
     let nothing = Step { kind: "change of the primary key", rows: 0 };
     let new: Value = match (table.info.primary_key.as_slice(), lock(&table.next).as_mut()) {
@@ -222,8 +221,8 @@ async fn change_key(conn: &mut Conn, g: &mut Generator, table: &Target) -> Resul
     Ok(Step { rows, ..nothing })
 }
 
-/// A row is deleted and inserted again as it was, in one transaction.
-async fn again(conn: &mut Conn, g: &mut Generator, table: &Target) -> Result<Step, Error> {
+/// Deletes a row and inserts it again unchanged, in one transaction.
+async fn delete_and_insert(conn: &mut Conn, g: &mut Generator, table: &Target) -> Result<Step, Error> {
     let nothing = Step { kind: "delete and insert again", rows: 0 };
     let Some(key) = some_key(g, table) else { return Ok(nothing) };
     let columns: Vec<String> = writable(&table.info).cloned().collect();
@@ -273,7 +272,7 @@ async fn rows(conn: &mut Conn, info: &TableInfo, columns: &[String]) -> Result<V
     Ok(rows.into_iter().map(mysql_async::Row::unwrap).collect())
 }
 
-/// The highest key, if the key is one whole number.
+/// The highest key, if the key is one integer.
 async fn highest(conn: &mut Conn, info: &TableInfo) -> Result<Option<i64>> {
     let [only] = info.primary_key.as_slice() else { return Ok(None) };
     if !info.column(only).is_some_and(|c| c.data_type.ends_with("int")) {
@@ -283,7 +282,7 @@ async fn highest(conn: &mut Conn, info: &TableInfo) -> Result<Option<i64>> {
     conn.query_first(sql).await.with_context(|| format!("read the highest key of {}", info.name))
 }
 
-/// A key as the corruptions will find it in Cassandra.
+/// A key in the spelling in which it is read from Cassandra.
 fn spell(info: &TableInfo, key: &[Value]) -> Result<Vec<String>> {
     let cell = |(name, value): (&String, &Value)| {
         let data_type = info.column(name).map_or("", |c| c.data_type.as_str());

@@ -1,4 +1,4 @@
-//! The processes beside `tandem run`: two gateways and the controller, each a process of its own.
+//! The processes besides `tandem run`: two gateways and the controller.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,18 +13,17 @@ use super::metrics;
 use crate::names::{Names, free_port};
 
 const READY: Duration = Duration::from_mins(1);
-/// A standing that no controller gives for so long is an error. A killed one's seat is free after some
-/// seconds.
-const SILENCE: Duration = Duration::from_mins(1);
+/// How long the controller may give no status. After a kill, its leadership is free after some seconds.
+const STATUS_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Short times, so that a migration of weeks is one of minutes.
+/// Short times, so that a migration that takes weeks takes minutes here.
 const CONTROLLER: &str = "auto = true\ninterval_ms = 300\ncanary_percents = [50, 100]\n\
     soak_seconds = { dual-write = 2, verify = 1, canary = 4 }\n";
-/// A machine that runs all servers, both stores' readers and a release build beside them is slow at
-/// times; that alone is no reason to fall back.
+/// Generous timeouts. A machine that runs all servers and a release build is slow at times, and that alone
+/// must not cause a fallback.
 const GATEWAY: &str = "cassandra_read_ms = 2000\ncassandra_write_ms = 5000\n";
 
-/// A process and where it answers.
+/// A process and its port.
 struct Member {
     tandem: Tandem,
     port: u16,
@@ -45,7 +44,7 @@ impl Member {
         Ok(())
     }
 
-    /// SIGKILL, and starts it again. Returns the process id that it had.
+    /// Kills it with SIGKILL and starts it again. Returns the old process id.
     async fn kill(&mut self) -> Result<u32> {
         let pid = self.tandem.pid().unwrap_or_default();
         self.tandem.kill9().await?;
@@ -63,7 +62,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Writes their configurations (the migration's own and a section each) and starts them.
+    /// Writes their configurations (the common one and a section each) and starts them.
     pub(crate) async fn start(binary: &Path, names: &Names) -> Result<Self> {
         let common = std::fs::read_to_string(names.config()).context("read tandem.toml again")?;
         let member = |role: &'static str, name: &str, port: u16, listen: u16, section: &str| {
@@ -90,18 +89,18 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Where the gateways serve.
+    /// The ports of the gateways.
     pub(crate) fn ports(&self) -> Vec<u16> {
         self.gateways.iter().map(|gateway| gateway.port).collect()
     }
 
-    /// An error if one of them ended by itself.
+    /// Returns an error if one of them ended by itself.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.gateways.iter_mut().chain([&mut self.controller]).try_for_each(|member| member.tandem.check())
     }
 
-    /// SIGKILL of the first gateway, and of the controller; both are started again. Returns what to tell
-    /// of it.
+    /// Kills the first gateway and the controller with SIGKILL and starts both again. Returns their
+    /// descriptions for the report.
     pub(crate) async fn kill_two(&mut self) -> Result<Vec<String>> {
         let gateway = self.gateways[0].kill().await.context("the killed gateway")?;
         let controller = self.controller.kill().await.context("the killed controller")?;
@@ -113,14 +112,14 @@ impl Fleet {
         self.controller.tandem.cli(&[&["phase"], arguments].concat(), Duration::from_secs(40)).await
     }
 
-    /// How things stand. Waits while no controller is active.
-    pub(crate) async fn standing(&mut self) -> Result<Json> {
+    /// The rollout's status. Waits while no controller is active.
+    pub(crate) async fn status(&mut self) -> Result<Json> {
         let begun = Instant::now();
         loop {
             self.check()?;
             match self.phase(&["status", "--json"]).await {
                 Ok(text) => return serde_json::from_str(&text).context("understand `tandem phase status`"),
-                Err(error) if begun.elapsed() > SILENCE => {
+                Err(error) if begun.elapsed() > STATUS_TIMEOUT => {
                     return Err(
                         error.context(format!("no controller is active. {}", self.controller.tandem.tail()))
                     );
@@ -137,7 +136,7 @@ impl Fleet {
         Ok(history["history"].as_array().cloned().unwrap_or_default())
     }
 
-    /// SIGTERM to all of them.
+    /// Sends SIGTERM to all of them.
     pub(crate) async fn terminate(&mut self) -> Result<()> {
         for member in self.gateways.iter_mut().chain([&mut self.controller]) {
             member.tandem.terminate().await?;

@@ -1,4 +1,4 @@
-//! What the running process says in Prometheus' text format, added up over its lives.
+//! The metrics of the running process, parsed from Prometheus' text format and summed over restarts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 const DEADLINE: Duration = Duration::from_secs(3);
 const LATENCY: &str = "tandem_apply_latency_seconds";
 
-/// One look at `/metrics`, or the sum of several.
+/// One sample of `/metrics`, or the sum of several.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Metrics {
     /// Sums over all labels, by name.
@@ -54,7 +54,7 @@ impl Metrics {
         self.counters.get(name).map_or(0, |v| *v as u64)
     }
 
-    /// Adds what another life counted.
+    /// Adds the counts of another process.
     pub(crate) fn plus(mut self, other: &Self) -> Self {
         for (name, value) in &other.counters {
             *self.counters.entry(name.clone()).or_default() += value;
@@ -65,7 +65,7 @@ impl Metrics {
         self
     }
 
-    /// What was measured after `earlier`, a look at the same process.
+    /// The counts since `earlier`, a sample of the same process.
     pub(crate) fn since(mut self, earlier: &Self) -> Self {
         for (name, value) in &earlier.counters {
             *self.counters.entry(name.clone()).or_default() -= value;
@@ -81,8 +81,8 @@ impl Metrics {
         self.latency.last().map_or(0, |(_, n)| n.max(0.0) as u64)
     }
 
-    /// The latency in milliseconds below which this share (0 to 1) of the measurements lies,
-    /// interpolated within its bucket; the last bound where it lies beyond. `None` without any.
+    /// The latency in milliseconds below which this share (0 to 1) of the measurements lies, interpolated
+    /// within its bucket. The highest finite bound if it lies above that. `None` without measurements.
     pub(crate) fn latency_ms(&self, share: f64) -> Option<f64> {
         let total = self.latency.last().map(|(_, n)| *n).filter(|n| *n > 0.0)?;
         let wanted = total * share;
@@ -99,7 +99,7 @@ impl Metrics {
     }
 }
 
-/// GETs a path of the process; `Ok(None)` if it answered with another status than 200.
+/// GETs a path of the process; `Ok(None)` if the status is not 200.
 pub(crate) async fn get(port: u16, path: &str) -> Result<Option<String>> {
     let url = format!("http://127.0.0.1:{port}{path}");
     let request = move || -> Result<Option<String>> {
@@ -111,7 +111,7 @@ pub(crate) async fn get(port: u16, path: &str) -> Result<Option<String>> {
     tokio::task::spawn_blocking(request).await.context("ask over HTTP")?
 }
 
-/// One look at `/metrics`.
+/// Takes one sample of `/metrics`.
 pub(crate) async fn scrape(port: u16) -> Result<Metrics> {
     let text = get(port, "/metrics").await?.context("/metrics answered with an error")?;
     Ok(Metrics::parse(&text))
@@ -147,12 +147,12 @@ mod tests {
         assert!((metrics.latency_ms(0.25).unwrap() - 10.0).abs() < 1e-9);
         assert!((metrics.latency_ms(0.125).unwrap() - 5.0).abs() < 1e-9);
         assert!((metrics.latency_ms(0.62).unwrap() - 55.0).abs() < 1e-6);
-        assert!((metrics.latency_ms(1.0).unwrap() - 100.0).abs() < 1e-9); // beyond: the last bound
+        assert!((metrics.latency_ms(1.0).unwrap() - 100.0).abs() < 1e-9); // above the last bound
         assert_eq!(Metrics::default().latency_ms(0.5), None);
     }
 
     #[test]
-    fn lives_add_up_and_subtract() {
+    fn processes_add_up_and_subtract() {
         let one = Metrics::parse(TEXT);
         let two = one.clone().plus(&one);
         assert_eq!(two.measured(), 400);

@@ -1,4 +1,4 @@
-//! The processes of Tandem that the demo runs, and what they say about themselves.
+//! The processes of Tandem that the demo runs, with their status and metrics.
 
 mod fleet;
 mod metrics;

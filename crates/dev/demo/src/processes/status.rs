@@ -1,4 +1,4 @@
-//! What `tandem status --json` says, as far as the demo looks at it.
+//! The parts of `tandem status --json` that the demo uses.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(crate) struct Status {
     pub(crate) ready: bool,
 }
 
-/// How far MySQL's changes are on the log.
+/// How far the log is behind MySQL.
 #[derive(Debug, Clone, Default, serde::Deserialize)]
 #[serde(default)]
 pub(crate) struct Source {
@@ -62,7 +62,7 @@ pub(crate) struct Mismatches {
 }
 
 impl Status {
-    /// Rows backfilled so far and in all.
+    /// Rows backfilled so far, and the total.
     pub(crate) fn backfill(&self) -> (u64, u64) {
         let rows =
             |t: &TableStatus| if t.backfill.done { t.backfill.rows } else { t.backfill.estimated_rows };
@@ -77,13 +77,13 @@ impl Status {
         !self.tables.is_empty() && self.tables.iter().all(|t| t.backfill.done)
     }
 
-    /// Records not applied yet; unknown is not zero.
+    /// Records not applied yet. Unknown is not zero.
     pub(crate) fn lag(&self) -> Option<u64> {
         let tables: u64 = self.tables.iter().map(|t| t.lag_records).sum();
         self.lag.records.map(|lag| lag.max(tables))
     }
 
-    /// The tables still being backfilled.
+    /// The names of the tables still being backfilled.
     pub(crate) fn unfinished(&self) -> String {
         let names = self.tables.iter().filter(|t| !t.backfill.done).map(|t| t.name.as_str());
         names.collect::<Vec<_>>().join(", ")

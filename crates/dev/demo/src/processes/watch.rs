@@ -1,7 +1,7 @@
-//! Waiting for the running process: until it is ready, has backfilled, has caught up, has repaired.
+//! Waits for the running process: until it is ready, has backfilled, has caught up, has repaired.
 //!
-//! Every wait has a deadline, notices when the process or the traffic ends, and says in its error
-//! what was last seen.
+//! Every wait has a deadline and ends early if the process or the traffic ends. Its error has the last
+//! status.
 
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,19 @@ use super::status::{Mismatches, Status, status};
 use crate::traffic::Traffic;
 use crate::ui::Ui;
 
-/// Waiting for readiness after a start.
+/// How long a start may take.
 const READY: Duration = Duration::from_mins(3);
-/// Databases with fewer rows are copied in no time: the kill comes after the first rows applied.
+/// A database with fewer rows is copied so fast that the kill comes after the first applied rows.
 const TINY: u64 = 20_000;
 
-/// The process under watch, with what its earlier lives counted.
+/// The watched process, with the metrics of its predecessors.
 pub(crate) struct Watch<'a> {
     pub(crate) ui: &'a Ui,
     pub(crate) tandem: Tandem,
     pub(crate) port: u16,
-    /// The sum over lives that have ended.
+    /// The sum over processes that have ended.
     ended: Metrics,
-    /// The newest look at the present life.
+    /// The last sample of the current process.
     current: Metrics,
 }
 
@@ -37,17 +37,17 @@ impl<'a> Watch<'a> {
         Self { ui, tandem, port, ended: Metrics::default(), current: Metrics::default() }
     }
 
-    /// Everything counted so far, over all lives.
+    /// All counts so far, over all processes.
     pub(crate) fn metrics(&self) -> Metrics {
         self.current.clone().plus(&self.ended)
     }
 
-    /// The present life alone.
+    /// The counts of the current process.
     pub(crate) fn present(&self) -> &Metrics {
         &self.current
     }
 
-    /// Takes a look at `/metrics`; keeps the last one if there is no answer.
+    /// Takes a sample of `/metrics`. Keeps the last one if there is no answer.
     pub(crate) async fn look(&mut self) -> Result<()> {
         self.tandem.check()?;
         if let Ok(seen) = metrics::scrape(self.port).await {
@@ -56,7 +56,7 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Starts the process and waits until it says that it is ready; returns how long that took.
+    /// Starts the process and waits until it is ready. Returns how long that took.
     pub(crate) async fn start(&mut self) -> Result<Duration> {
         let begun = Instant::now();
         self.tandem.start()?;
@@ -77,8 +77,8 @@ impl<'a> Watch<'a> {
         bail!("tandem was not ready within {} s ({last}). {}", READY.as_secs(), self.tandem.tail())
     }
 
-    /// Starts the process and kills it in the middle of the backfill. Returns its process id and the
-    /// rows backfilled by then, and in all.
+    /// Starts the process and kills it in the middle of the backfill. Returns its process id, the rows
+    /// backfilled by then, and the total.
     pub(crate) async fn start_and_kill(&mut self, rows: u64, traffic: &Traffic) -> Result<(u32, (u64, u64))> {
         let deadline = Instant::now() + READY + backfill_deadline(rows);
         let begun = Instant::now();
@@ -101,7 +101,7 @@ impl<'a> Watch<'a> {
             }
             if Instant::now() > deadline {
                 bail!(
-                    "the backfill did not begin, or not get on, within {} s. {}",
+                    "the backfill did not begin or made no progress within {} s. {}",
                     begun.elapsed().as_secs(),
                     self.tandem.tail()
                 );
@@ -114,7 +114,7 @@ impl<'a> Watch<'a> {
         self.ended = self.metrics();
         self.current = Metrics::default();
         if rows < TINY {
-            // Asked of the stores, not of the dead process.
+            // The status comes from Kafka and the stores, so it is available while the process is dead.
             seen = status(&self.tandem).await.map_or(seen, |s| s.backfill());
         }
         Ok((pid, seen))
@@ -139,12 +139,12 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// Waits until `wanted` mismatches are found and none is open; tells each change of the counts.
+    /// Waits until `wanted` mismatches are found and none is open. Reports each change of the counts.
     pub(crate) async fn until_repaired(&mut self, wanted: u64, traffic: &Traffic) -> Result<Mismatches> {
-        let (ui, mut told) = (self.ui, String::new());
+        let (ui, mut last) = (self.ui, String::new());
         let status = self
             .until("the repair of all mismatches", Duration::from_mins(3), Some(traffic), |status| {
-                tell(ui, &status.mismatches, &mut told);
+                report(ui, &status.mismatches, &mut last);
                 let m = &status.mismatches;
                 m.found >= wanted && m.open == 0
             })
@@ -159,27 +159,27 @@ impl<'a> Watch<'a> {
         Ok(status.mismatches)
     }
 
-    /// Runs `tandem verify --full` and tells of mismatches as they are found. Returns what it printed.
+    /// Runs `tandem verify --full` and reports mismatches as they are found. Returns its output.
     pub(crate) async fn verify(&mut self, rows: u64) -> Result<String> {
         let ui = self.ui;
         let bar = ui.bar(0);
         bar.message("every row of every table is checked");
         let verify = self.tandem.cli(&["verify", "--full", "--json"], backfill_deadline(rows));
         tokio::pin!(verify);
-        let mut told = String::new();
+        let mut last = String::new();
         loop {
             tokio::select! {
                 done = &mut verify => return done.context("the full verification"),
                 () = tokio::time::sleep(Duration::from_secs(1)) => {
                     if let Ok(status) = status(&self.tandem).await {
-                        bar.line_if(tell_text(&status.mismatches, &mut told));
+                        bar.line_if(changed_counts(&status.mismatches, &mut last));
                     }
                 }
             }
         }
     }
 
-    /// Waits until everything that MySQL has committed by now is captured and applied.
+    /// Waits until everything that MySQL has committed so far is captured and applied.
     pub(crate) async fn until_drained(&mut self, rows: u64, mysql: &mut Conn) -> Result<()> {
         let bar = self.ui.bar(0);
         let begun = Instant::now();
@@ -240,7 +240,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Generous: 500 rows a second, and two minutes on top.
+/// A generous deadline: 500 rows a second, plus two minutes.
 fn backfill_deadline(rows: u64) -> Duration {
     Duration::from_secs(180 + rows / 500)
 }
@@ -254,20 +254,20 @@ fn describe(status: &Status) -> String {
     )
 }
 
-fn tell(ui: &Ui, mismatches: &Mismatches, told: &mut String) {
-    if let Some(text) = tell_text(mismatches, told) {
+fn report(ui: &Ui, mismatches: &Mismatches, last: &mut String) {
+    if let Some(text) = changed_counts(mismatches, last) {
         ui.note(&text);
     }
 }
 
-/// The counts as a sentence, if they are not what was told last.
-fn tell_text(m: &Mismatches, told: &mut String) -> Option<String> {
+/// The counts as a sentence, if they changed since the last one.
+fn changed_counts(m: &Mismatches, last: &mut String) -> Option<String> {
     if m.found == 0 {
         return None;
     }
     let text = format!("mismatches: {} found, {} repaired, {} open", m.found, m.resolved, m.open);
-    (text != *told).then(|| {
-        told.clone_from(&text);
+    (text != *last).then(|| {
+        last.clone_from(&text);
         text
     })
 }
@@ -278,11 +278,11 @@ mod tests {
 
     #[test]
     fn counts_are_reported_once() {
-        let mut told = String::new();
-        assert_eq!(tell_text(&Mismatches::default(), &mut told), None);
+        let mut last = String::new();
+        assert_eq!(changed_counts(&Mismatches::default(), &mut last), None);
         let found = Mismatches { found: 2, open: 2, ..Mismatches::default() };
         let text = "mismatches: 2 found, 0 repaired, 2 open";
-        assert_eq!(tell_text(&found, &mut told).as_deref(), Some(text));
-        assert_eq!(tell_text(&found, &mut told), None);
+        assert_eq!(changed_counts(&found, &mut last).as_deref(), Some(text));
+        assert_eq!(changed_counts(&found, &mut last), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The sample database: its tables, its rows, and what its traffic does.
+//! The sample database: its tables, its rows and its traffic.
 
 mod rows;
 mod schema;

@@ -1,5 +1,5 @@
-//! The sample billing database: accounts, invoices, invoice lines, payments. The same seed makes the
-//! same database, row by row.
+//! The sample billing database: accounts, invoices, invoice lines, payments. The same seed makes the same
+//! database, row by row.
 
 use anyhow::{Context, Result};
 use mysql_async::prelude::Queryable;
@@ -12,8 +12,8 @@ use tandem_compare::stores::schema::tick;
 
 use super::schema::{ACCOUNT, INVOICE, LINE, PAYMENT, SCHEMA};
 
-/// Rows whose id is a multiple of this are never touched by the traffic, so that they can be
-/// corrupted in Cassandra without anybody mending them by accident.
+/// The traffic never touches rows whose id is a multiple of this. A corruption of such a row in Cassandra
+/// stays until verification finds it.
 pub(crate) const QUIET: u64 = 97;
 
 const SEED: u64 = 0x7A4D_E301;
@@ -74,7 +74,7 @@ const ITEMS: [&str; 10] = [
     "Onboarding",
 ];
 
-/// How many rows of each table there are at first.
+/// The initial number of rows of each table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) accounts: u64,
@@ -83,21 +83,21 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// The size for so many invoices.
+    /// The size for this number of invoices.
     pub(crate) fn of(invoices: u64) -> Self {
         let invoices = invoices.max(1);
         Self { accounts: (invoices / 20).max(12), invoices, payments: (invoices * 7 / 10).max(1) }
     }
 }
 
-/// Makes rows; the traffic uses it as well.
+/// Makes rows, for the first fill and for the traffic.
 #[derive(Debug)]
 pub(crate) struct Generator {
     rng: StdRng,
 }
 
 impl Generator {
-    /// A generator of its own sequence for each `stream`.
+    /// A generator with a separate sequence for each `stream`.
     pub(crate) fn new(stream: u64) -> Self {
         Self { rng: StdRng::seed_from_u64(SEED.wrapping_add(stream)) }
     }
@@ -118,21 +118,21 @@ impl Generator {
         if self.chance(null_percent) { Value::NULL } else { value(self) }
     }
 
-    /// An amount with so many digits after the point.
+    /// An amount with this number of digits after the point.
     pub(crate) fn money(&mut self, below: u32, digits: usize) -> Value {
         let whole = self.rng.random_range(0..below);
         let fraction = self.rng.random_range(0..10_u32.pow(digits as u32));
         format!("{whole}.{fraction:0digits$}").into()
     }
 
-    /// A date of the last years.
+    /// A date of recent years.
     pub(crate) fn date(&mut self) -> Value {
         let (y, m, d) =
             (self.rng.random_range(2018..2026), self.rng.random_range(1..=12), self.rng.random_range(1..=28));
         Value::Date(y, m, d, 0, 0, 0, 0)
     }
 
-    /// A moment of the last years, to the millisecond.
+    /// A moment of recent years, to the millisecond.
     pub(crate) fn moment(&mut self) -> Value {
         let mut moment = self.date();
         if let Value::Date(_, _, _, hour, minute, second, micros) = &mut moment {
@@ -231,8 +231,8 @@ impl Generator {
     }
 }
 
-/// Creates and fills the database; `progress` hears the number of rows written so far and which
-/// table is being filled.
+/// Creates and fills the database. `progress` is called with the number of rows written so far and the table
+/// that is being filled.
 pub(crate) async fn create(
     conn: &mut Conn,
     database: &str,
@@ -284,13 +284,13 @@ pub(crate) async fn create(
     Ok(total)
 }
 
-/// `INSERT INTO … VALUES (?, …), …` for so many rows of so many columns.
+/// `INSERT INTO … VALUES (?, …), …` with this number of rows and columns.
 pub(crate) fn insert(verb: &str, into: &str, columns: usize, rows: usize) -> String {
     let row = format!("({})", vec!["?"; columns].join(", "));
     format!("{verb} INTO {into} VALUES {}", vec![row.as_str(); rows].join(", "))
 }
 
-/// Rows on their way into one table.
+/// Rows waiting to be inserted into one table.
 struct Batch {
     into: &'static str,
     values: Vec<Value>,
@@ -302,7 +302,7 @@ impl Batch {
         Self { into, values: Vec::new(), rows: 0 }
     }
 
-    /// Adds a row; returns how many rows were written to MySQL by this call.
+    /// Adds a row. Returns how many rows this call wrote to MySQL.
     async fn add(&mut self, conn: &mut Conn, row: Vec<Value>) -> Result<u64> {
         self.values.extend(row);
         self.rows += 1;

@@ -1,4 +1,4 @@
-//! The sample billing database's tables, and where they go in Cassandra.
+//! The sample billing database's tables, and their targets in Cassandra.
 
 use serde_json::json;
 
@@ -65,7 +65,7 @@ pub(crate) const SCHEMA: [&str; 4] = [
     ) DEFAULT CHARSET=utf8mb4",
 ];
 
-/// The mapping's part of `tandem.toml`: query-first, each question an application asks has a table.
+/// The mapping part of `tandem.toml`. It is query-first: each query of the application has a table.
 /// `{db}` stands for the database.
 pub(crate) const MAPPING: &str = r#"
 [[table]]
@@ -127,7 +127,7 @@ source = "{db}.payments"
   exclude_from_target = ["reference", "risk"]
 "#;
 
-/// What the gateways' clients work on: invoices of two accounts, which change hands between them.
+/// The clients' entity: invoices of two accounts. A write may move an invoice to the other account.
 pub(crate) fn entity() -> Entity {
     Entity {
         name: "invoice",

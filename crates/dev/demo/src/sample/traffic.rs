@@ -1,5 +1,5 @@
-//! Traffic on the sample database: everything that an application does to rows, and some things that
-//! migrations stumble over.
+//! Traffic on the sample database: every kind of change that an application makes, and some that are
+//! difficult for migrations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,10 +11,10 @@ use super::rows::{Generator, QUIET, Size, insert};
 use super::schema::{ACCOUNT, INVOICE, LINE, PAYMENT};
 use crate::traffic::{Step, execute};
 
-/// The keys that are in use and those handed out next.
+/// The keys in use and the next keys.
 #[derive(Debug)]
 pub(crate) struct SampleTraffic {
-    /// Accounts up to here are never deleted, so that new invoices find one.
+    /// Accounts up to this id are never deleted, so that a new invoice always finds one.
     first_accounts: u64,
     accounts: AtomicU64,
     invoices: AtomicU64,
@@ -33,7 +33,7 @@ impl SampleTraffic {
         }
     }
 
-    /// Does one small thing.
+    /// Performs one random step.
     pub(crate) async fn step(&self, conn: &mut Conn, g: &mut Generator) -> Outcome {
         match g.rng().random_range(0..100) {
             0..20 => self.new_invoice(conn, g).await,
@@ -50,7 +50,7 @@ impl SampleTraffic {
         }
     }
 
-    /// A key that was handed out already and is not quiet; its row may be gone.
+    /// A key that was used already and is not quiet. Its row may be deleted.
     fn some(g: &mut Generator, last: &AtomicU64) -> u64 {
         let id = g.rng().random_range(1..=last.load(Ordering::Relaxed));
         if !id.is_multiple_of(QUIET) {
@@ -62,7 +62,7 @@ impl SampleTraffic {
         }
     }
 
-    /// A key that nobody had.
+    /// A key that no row has had.
     fn next(last: &AtomicU64) -> u64 {
         loop {
             let id = last.fetch_add(1, Ordering::Relaxed) + 1;
@@ -112,7 +112,7 @@ impl SampleTraffic {
         Ok(Step { kind: "update", rows })
     }
 
-    /// Columns become NULL, or get a value again.
+    /// Sets columns to NULL, or from NULL to a value.
     async fn null_and_back(&self, conn: &mut Conn, g: &mut Generator) -> Outcome {
         let invoice = Self::some(g, &self.invoices);
         let rows = match g.rng().random_range(0..3) {
@@ -138,7 +138,7 @@ impl SampleTraffic {
         Ok(Step { kind: "update to or from NULL", rows })
     }
 
-    /// Columns change that are clustering or partition columns of a target: the target row moves.
+    /// Changes clustering or partition columns of a target, so that the target row moves.
     async fn move_row(&self, conn: &mut Conn, g: &mut Generator) -> Outcome {
         let rows = match g.rng().random_range(0..4) {
             0 => {
@@ -166,7 +166,7 @@ impl SampleTraffic {
         let kind = "delete";
         match g.rng().random_range(0..4) {
             0 => {
-                // A whole invoice, children first. Its payments may be quiet: then it stays.
+                // A whole invoice, children first. If a payment of it is quiet, the invoice stays.
                 let id = Self::some(g, &self.invoices);
                 let quiet =
                     format!("SELECT 1 FROM payments WHERE invoice_id = {id} AND id % {QUIET} = 0 LIMIT 1");
@@ -192,7 +192,7 @@ impl SampleTraffic {
         }
     }
 
-    /// The same key dies and comes back, within one transaction or in two.
+    /// Deletes a row and inserts the same key again, in one transaction or in two.
     async fn delete_and_insert(&self, conn: &mut Conn, g: &mut Generator) -> Outcome {
         let kind = "delete and insert again";
         let Some(invoice) = self.living_invoice(conn, g).await? else { return Ok(Step { kind, rows: 0 }) };
@@ -245,7 +245,7 @@ impl SampleTraffic {
         Ok(Step { kind: "update of many rows", rows: execute(conn, &sql, values).await? })
     }
 
-    /// Rows whose primary key changes.
+    /// Changes primary keys.
     async fn change_key(&self, conn: &mut Conn, g: &mut Generator) -> Outcome {
         let rows = if g.rng().random_range(0..2) == 0 {
             let old = Self::some(g, &self.payments);
@@ -272,7 +272,7 @@ impl SampleTraffic {
         commit(conn, "swap of two keys", rows).await
     }
 
-    /// Accounts come, and those without invoices go.
+    /// Inserts an account, or deletes one that has no invoices.
     async fn accounts(&self, conn: &mut Conn, g: &mut Generator) -> Outcome {
         if g.rng().random_range(0..3) > 0 {
             let account = g.account(Self::next(&self.accounts));

@@ -1,4 +1,4 @@
-//! Live traffic on MySQL, beside the gateways.
+//! Live traffic on MySQL that bypasses the gateways.
 
 mod run;
 mod step;

@@ -1,4 +1,4 @@
-//! Live traffic on MySQL: several connections, each doing one small thing after another at a rate.
+//! Live traffic on MySQL: several connections, each with one small step after another at a given rate.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,19 +18,19 @@ use crate::dump::DumpTraffic;
 use crate::sample::{Generator, SampleTraffic};
 
 const CONNECTIONS: u64 = 4;
-/// A connection that fell behind makes up for at most so much.
+/// A connection that is late catches up on at most this much time.
 const CATCH_UP: Duration = Duration::from_secs(1);
 const FAILURES_IN_A_ROW: u32 = 30;
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What the traffic does; each variant knows its tables.
+/// The kind of traffic. Each variant knows its tables.
 #[derive(Debug)]
 pub(crate) enum Workload {
     Sample(SampleTraffic),
     Dump(DumpTraffic),
 }
 
-/// What was done so far.
+/// The counts so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     /// Steps by kind.
@@ -52,7 +52,7 @@ struct Shared {
     failure: Mutex<Option<String>>,
 }
 
-/// Traffic that is running.
+/// The running traffic.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     shared: Arc<Shared>,
@@ -78,7 +78,7 @@ impl Traffic {
         Self { shared, tasks }
     }
 
-    /// An error if a connection gave up.
+    /// Returns an error if a connection has stopped because of an error.
     pub(crate) fn check(&self) -> Result<()> {
         match &*lock(&self.shared.failure) {
             Some(failure) => bail!("the traffic stopped by itself: {failure}"),
@@ -86,8 +86,8 @@ impl Traffic {
         }
     }
 
-    /// Stops it, each connection after the step it is at, and returns what was done, with the
-    /// workload, which knows the keys in use.
+    /// Stops the traffic, each connection after its current step. Returns the counts and the workload, which
+    /// knows the keys in use.
     pub(crate) async fn stop(mut self) -> Result<(Counts, Workload)> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let all = async { while self.tasks.join_next().await.is_some() {} };
@@ -110,7 +110,7 @@ impl Shared {
         while !self.stop.load(Ordering::Relaxed) {
             tokio::time::sleep_until(due.min(Instant::now() + Duration::from_millis(200))).await;
             if Instant::now() < due {
-                continue; // look at `stop` again
+                continue; // check `stop` again
             }
             let outcome = self.step(&mut conn, &mut generator).await;
             let rows = match outcome {
@@ -160,14 +160,14 @@ impl Shared {
             Workload::Dump(dump) => dump.step(open, generator).await,
         };
         if done.is_err() {
-            // Whatever part of a transaction there was.
+            // Drop the rest of a failed transaction.
             open.query_drop("ROLLBACK").await?;
         }
         Ok(done?)
     }
 }
 
-/// The reason, if MySQL refused a statement as it may under concurrent random traffic.
+/// The reason, if MySQL refused a statement for a cause that concurrent random traffic can have.
 fn refusal(error: &anyhow::Error) -> Option<&'static str> {
     let Some(mysql_async::Error::Server(server)) = error.downcast_ref() else { return None };
     Some(match server.code {
@@ -188,13 +188,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_told_from_failures() {
+    fn refusals_are_distinguished_from_failures() {
         let server = |code| {
             let error = mysql_async::ServerError { code, message: "m".into(), state: "HY000".into() };
             anyhow::Error::from(mysql_async::Error::Server(error))
         };
         assert_eq!(refusal(&server(1213)), Some("deadlock"));
-        assert_eq!(refusal(&server(1146)), None); // no such table: the traffic's own fault
+        assert_eq!(refusal(&server(1146)), None); // no such table: a bug of the traffic
         assert_eq!(refusal(&anyhow::anyhow!("other")), None);
     }
 }

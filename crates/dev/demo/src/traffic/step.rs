@@ -1,4 +1,4 @@
-//! One small thing that a connection does.
+//! One step of the traffic.
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -12,7 +12,7 @@ pub(crate) struct Step {
     pub(crate) rows: u64,
 }
 
-/// Runs one statement and says how many rows it changed.
+/// Runs one statement and returns how many rows it changed.
 pub(crate) async fn execute(
     conn: &mut Conn,
     sql: &str,

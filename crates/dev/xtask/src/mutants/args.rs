@@ -1,4 +1,4 @@
-//! What both kinds of mutants have in common: the arguments, and where they are built.
+//! The arguments of both kinds of mutants, and the folder where they are built.
 
 use std::path::{Path, PathBuf};
 
@@ -6,26 +6,26 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct MutantsArgs {
-    /// Only those whose file name contains this
+    /// Only mutants whose file name contains this
     #[arg(long)]
     pub(super) only: Option<String>,
-    /// Leave out those whose test needs MySQL, Kafka or Cassandra
+    /// Leave out mutants whose test needs MySQL, Kafka or Cassandra
     #[arg(long)]
     pub(super) without_servers: bool,
-    /// Instead, let cargo-mutants change the pure crates by itself, and hold its survivors against
+    /// Instead, let cargo-mutants change the pure crates, and compare its survivors with
     /// tests/mutants/survivors.txt; --only is then a regular expression over the changes
     #[arg(long, conflicts_with = "without_servers")]
     pub(super) generated: bool,
     /// With --generated: this package only (may be given again)
     #[arg(long, requires = "generated")]
     pub(super) package: Vec<String>,
-    /// With --generated: mutants tested at a time
+    /// With --generated: the number of mutants tested in parallel
     #[arg(long, requires = "generated", default_value_t = 1)]
     pub(super) jobs: u8,
 }
 
-/// A folder of the mutants' own, under the one where this workspace builds: their artefacts must not
-/// pass for those of the working tree.
+/// A separate folder below the workspace's build folder. So the mutants' artefacts are never taken for those
+/// of the working tree.
 pub(super) fn folder(root: &Path) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     target.join("mutants")

@@ -1,7 +1,7 @@
-//! `mutants --generated`: the changes that `cargo-mutants` makes by itself to the pure crates, beside the
+//! `mutants --generated`: the changes that `cargo-mutants` makes to the pure crates, in addition to the
 //! patches that break a rule on purpose.
 //!
-//! Each change must make a test of its own crate fail. Those that none notices are looked at and listed in
+//! Each change must make a test of its own crate fail. A change that no test notices is listed in
 //! `tests/mutants/survivors.txt` with the reason, by file and change, without the line:
 //!
 //! ```text
@@ -9,7 +9,8 @@
 //! crates/core/mapping/src/fold.rs: replace < with <= in merge
 //! ```
 //!
-//! A survivor that is not listed is an error, and so is a listed one that is noticed now or does not exist.
+//! A survivor that is not listed is an error. So is a listed one that a test now notices, or that does not
+//! exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,10 +21,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::build::cargo;
 
-/// The survivors that somebody has looked at, from the workspace's root.
+/// The accepted survivors, from the workspace's root.
 const LISTED: &str = "tests/mutants/survivors.txt";
 
-/// What is mutated: a package, its folder, and those of its files that decide without I/O (all, if none is named).
+/// The mutated packages: name, folder, and the files that decide without I/O. No files means all of them.
 const PURE: &[(&str, &str, &[&str])] = &[
     ("tandem-model", "crates/core/model", &[]),
     ("tandem-wire", "crates/core/wire", &[]),
@@ -33,13 +34,14 @@ const PURE: &[(&str, &str, &[&str])] = &[
     ("tandem-controller", "crates/roles/controller", &["crates/roles/controller/src/measure/window.rs"]),
 ];
 
-/// Seconds that a test run may take before it counts as hanging, at least. Unmutated, all take less than 20.
+/// The least time in seconds after which a test run counts as hanging. Without mutants all take less than 20.
 const TIMEOUT_SECONDS: &str = "120";
 
-/// Of each property test. More find no survivor that is none, and cost time with each mutant.
+/// The cases of each property test. More cases find no further mutants, and cost time with each mutant.
 const CASES: &str = "60";
 
-/// Mutates the chosen packages (all pure ones, if none is), `only` the changes that match this expression.
+/// Mutates the chosen packages, or all pure ones. `only` restricts it to the changes that match the
+/// expression.
 pub(super) fn run(root: &Path, packages: &[String], only: Option<&str>, jobs: u8) -> Result<ExitCode> {
     let chosen: Vec<_> =
         PURE.iter().filter(|(p, ..)| packages.is_empty() || packages.iter().any(|n| names(n, p))).collect();
@@ -64,12 +66,12 @@ pub(super) fn run(root: &Path, packages: &[String], only: Option<&str>, jobs: u8
     Ok(ExitCode::FAILURE)
 }
 
-/// Whether a package is meant, with or without the prefix that all have.
+/// Whether `given` names the package, with or without the common prefix.
 fn names(given: &str, package: &str) -> bool {
     package == given || package.strip_prefix("tandem-") == Some(given)
 }
 
-/// What became of a package's mutants, each as `file: change`.
+/// The result of a package's mutants, each as `file: change`.
 #[derive(Debug, Default)]
 struct Outcome {
     noticed: BTreeSet<String>,
@@ -84,8 +86,8 @@ fn mutate(root: &Path, package: &str, files: &[&str], only: Option<&str>, jobs: 
         .args(["mutants", "--package", package, "--minimum-test-timeout", TIMEOUT_SECONDS])
         .args(["--cap-lints", "true", "--colors", "never", "--jobs", &jobs.to_string(), "--output"])
         .arg(&folder)
-        // For each mutant a crate is built: what makes that slow is left out, and so are most of the cases
-        // that property tests try.
+        // Each mutant builds a crate. Without debug information and optimisation, and with few cases per
+        // property test, this is faster.
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .args(["--cargo-arg", &format!("--config=profile.dev.package.{package}.opt-level=0")])
         .env("PROPTEST_CASES", CASES)
@@ -100,8 +102,8 @@ fn mutate(root: &Path, package: &str, files: &[&str], only: Option<&str>, jobs: 
     }
     let status = cargo.args(["--", "--locked"]).status().context("run cargo mutants")?;
     let results = folder.join("mutants.out");
-    // 2: some survived; 3: some ran out of time, which is noticed as well. What else there is, is not an outcome:
-    // no such command, tests that fail without any change.
+    // 2: some survived; 3: some timed out, which counts as noticed. Any other status means that nothing was
+    // measured: the command is missing, or tests fail without any change.
     if !matches!(status.code(), Some(0 | 2 | 3)) {
         bail!("cargo mutants did not run ({status}): `cargo install cargo-mutants --locked`, or see above");
     }
@@ -117,7 +119,7 @@ fn mutate(root: &Path, package: &str, files: &[&str], only: Option<&str>, jobs: 
     Ok(outcome)
 }
 
-/// `file:line:column: change` without the line and the column, which move.
+/// `file:line:column: change` without the line and the column, which change often.
 fn without_place(line: &str) -> String {
     let mut parts = line.splitn(4, ':');
     match (parts.next(), parts.nth(2)) {
@@ -126,7 +128,7 @@ fn without_place(line: &str) -> String {
     }
 }
 
-/// What is wrong with an outcome, given the survivors listed.
+/// The problems of an outcome, given the listed survivors.
 fn judge(
     outcome: &Outcome,
     listed: &BTreeSet<String>,
@@ -147,7 +149,7 @@ fn judge(
     problems
 }
 
-/// The survivors listed. Each stands below a comment that gives the reason.
+/// The listed survivors. Each needs a comment with the reason above it.
 fn read_list(text: &str) -> Result<BTreeSet<String>> {
     let mut reason = false;
     let mut listed = BTreeSet::new();

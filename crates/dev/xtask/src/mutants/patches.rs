@@ -1,7 +1,7 @@
 //! `mutants`: breaks one rule of the product at a time and requires that a named test notices.
 //!
-//! A mutant is a patch in `tests/mutants`, with a head that says which rule it breaks and which test
-//! must fail:
+//! A mutant is a patch in `tests/mutants`. Its head names the rule that it breaks and the test that must
+//! fail:
 //!
 //! ```text
 //! # rule: each row change has a version of its own
@@ -9,8 +9,8 @@
 //! # fails: assemble::assembler::tests::who_resumes_from_any_watermark_goes_on_as_if_nothing_had_happened
 //! ```
 //!
-//! Patches are applied to a scratch copy, never to the working tree. One that no longer applies, or no
-//! longer compiles, is an error: it breaks nothing any more.
+//! Patches are applied to a scratch copy, never to the working tree. A patch that no longer applies or
+//! compiles is an error, because it no longer breaks its rule.
 
 use std::collections::HashSet;
 use std::fs;
@@ -25,7 +25,7 @@ use super::args::{self, MutantsArgs};
 use crate::build::{build, cargo};
 use crate::test_cmd::END_TO_END;
 
-/// Where the patches are, from the workspace's root.
+/// The folder of the patches, from the workspace's root.
 const FOLDER: &str = "tests/mutants";
 /// The servers' instance.
 const INSTANCE: &str = "mutants";
@@ -35,7 +35,7 @@ const INSTANCE: &str = "mutants";
 struct Mutant {
     file: PathBuf,
     rule: String,
-    /// What follows `cargo`.
+    /// The arguments of `cargo`.
     cargo: Vec<String>,
     /// The test that must fail.
     fails: String,
@@ -43,7 +43,7 @@ struct Mutant {
     servers: bool,
 }
 
-/// Applies the chosen patches, one after the other, and runs the test that each names.
+/// Applies the chosen patches one after the other and runs the test of each.
 pub(super) fn run(root: &Path, args: &MutantsArgs) -> Result<ExitCode> {
     let mut all = read_all(&root.join(FOLDER))?;
     if let Some(only) = &args.only {
@@ -69,7 +69,7 @@ pub(super) fn run(root: &Path, args: &MutantsArgs) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// What the end-to-end tests need beside the mutant itself.
+/// What the end-to-end tests need besides the mutant.
 struct Servers {
     endpoints: Endpoints,
     /// The program that compares both stores. It shares no code with the product, so it is never a mutant.
@@ -93,7 +93,7 @@ impl Servers {
     }
 }
 
-/// Runs them all; the names of those that no test noticed.
+/// Runs all of them. Returns the names of those that no test noticed.
 fn run_all(root: &Path, all: &[Mutant], servers: Option<&Servers>) -> Result<Vec<String>> {
     let folder = args::folder(root);
     let copy = folder.join("src");
@@ -105,7 +105,7 @@ fn run_all(root: &Path, all: &[Mutant], servers: Option<&Servers>) -> Result<Vec
     let mut proven = HashSet::new();
     let mut survivors = Vec::new();
     for mutant in all {
-        // A test that fails anyway proves nothing.
+        // A test that fails without the mutant proves nothing.
         if proven.insert((&mutant.cargo, &mutant.fails)) && scratch.test(mutant)? != Outcome::Passed {
             bail!("{}: its test does not pass without it: {}", mutant.name(), mutant.fails);
         }
@@ -135,7 +135,7 @@ enum Outcome {
     NotRun(String),
 }
 
-/// The copy in which mutants live.
+/// The copy of the workspace to which mutants are applied.
 struct Scratch<'a> {
     root: &'a Path,
     target: PathBuf,
@@ -143,7 +143,7 @@ struct Scratch<'a> {
 }
 
 impl Scratch<'_> {
-    /// Applies a patch, or takes it back.
+    /// Applies a patch, or reverts it.
     fn patch(&self, file: &Path, back: bool) -> Result<()> {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         let changed: Vec<PathBuf> =
@@ -155,7 +155,7 @@ impl Scratch<'_> {
         if back {
             git.arg("--reverse");
         }
-        // Outside of any repository: within one, git passes over what it takes for another place.
+        // Outside of any repository: inside one, `git apply` skips paths outside of the current folder.
         git.env_remove("GIT_DIR").env("GIT_CEILING_DIRECTORIES", self.root.parent().unwrap_or(self.root));
         let done = git.arg(file).output().context("run git apply")?;
         if !done.status.success() {
@@ -207,10 +207,10 @@ impl Scratch<'_> {
     }
 }
 
-/// What became of a test, by what cargo printed.
+/// The outcome of a test, from cargo's output.
 fn outcome(text: &str, test: &str) -> Outcome {
     let failed = text.contains(&format!("test {test} ... FAILED"));
-    // A panic in another place of its output may stand between the name and the verdict.
+    // The output of a panic may come between the test's name and the verdict.
     let passed = text.contains(&format!("test {test} ... ok")) || text.contains("1 passed; 0 failed");
     if failed || text.contains("0 passed; 1 failed") {
         Outcome::Failed
@@ -222,7 +222,7 @@ fn outcome(text: &str, test: &str) -> Outcome {
     }
 }
 
-/// Copies what git tracks, as it is in the working tree.
+/// Copies the files that git tracks, as they are in the working tree.
 fn copy_tree(root: &Path, to: &Path) -> Result<()> {
     let listed = Command::new("git")
         .args(["ls-files", "-z"])
@@ -284,14 +284,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_patch_says_what_it_breaks_and_who_notices() {
+    fn every_patch_names_its_rule_and_its_test() {
         let all = read_all(&crate::build::root().join(FOLDER)).unwrap();
         assert!(all.len() > 10, "only {} mutants", all.len());
         let rules: HashSet<&str> = all.iter().map(|m| m.rule.as_str()).collect();
         assert_eq!(rules.len(), all.len(), "two mutants break one rule");
     }
 
-    /// Without this, a patch that a refactoring broke would be noticed in the next run of the mutants only.
+    /// Without this test, only the next run of the mutants would show that a refactoring broke a patch.
     #[test]
     fn every_patch_applies_and_names_a_test_that_exists() {
         let root = crate::build::root();
