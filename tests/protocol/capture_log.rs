@@ -5,9 +5,8 @@
 //! only. A rule of capture is broken at the border: the watermark that the assembler resumes from is altered
 //! ([`Resume`]), or the versions of what it returns (`renumbered`).
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use tandem_binlog::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
 use tandem_model::{
@@ -49,26 +48,50 @@ pub(crate) struct Published {
     pub(crate) version: i16,
 }
 
-/// An exploration asks for the same batches millions of times.
-type Known = HashMap<(Vec<Transaction>, Resume, End), Published>;
-
-thread_local! {
-    static KNOWN: RefCell<Known> = RefCell::new(Known::new());
+/// What a batch depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Question {
+    from: Resume,
+    /// MySQL's clock, as the watermark knows it.
+    clock: i16,
+    /// The transactions from the watermark on that the batch reads.
+    read: Vec<Transaction>,
+    end: End,
 }
 
-/// What capture publishes next.
+/// What capture publishes next. An exploration asks the same millions of times, so each answer is kept.
 pub(crate) fn publish(binlog: &[Transaction], from: Resume, end: End) -> Published {
-    KNOWN.with_borrow_mut(|known| {
-        let of = (binlog.to_vec(), from, end);
-        known.entry(of).or_insert_with_key(|(binlog, from, end)| assemble(binlog, *from, *end)).clone()
-    })
+    static KNOWN: OnceLock<RwLock<HashMap<Question, Published>>> = OnceLock::new();
+    let known = KNOWN.get_or_init(RwLock::default);
+    let (captured, later) = binlog.split_at(from.transactions as usize);
+    let clock = captured.iter().map(|t| t.commit_us).max().unwrap_or(0);
+    let question = Question { from, clock, read: later[..reads(later, from, end)].to_vec(), end };
+    if let Some(published) = known.read().unwrap().get(&question) {
+        return published.clone();
+    }
+    let published = assemble(&question);
+    known.write().unwrap().insert(question, published.clone());
+    published
 }
 
-fn assemble(binlog: &[Transaction], from: Resume, end: End) -> Published {
-    let mut assembler = Assembler::resume(config(), &watermark(binlog, from));
+/// How many transactions a batch reads, the one that it ends in included.
+fn reads(later: &[Transaction], from: Resume, end: End) -> usize {
+    let End::Rows { rows, .. } = end else { return 0 };
+    let mut published = from.partial.unwrap_or(0) as usize + rows;
+    let through = later.iter().take_while(|transaction| {
+        let through = published > 0;
+        published = published.saturating_sub(transaction.records());
+        through
+    });
+    through.count()
+}
+
+fn assemble(question: &Question) -> Published {
+    let &Question { from, clock, ref read, end } = question;
+    let mut assembler = Assembler::resume(config(), &watermark(from, clock));
     let clock = match end {
         End::Rows { rows, whole } => {
-            for event in events(binlog, from, rows, whole) {
+            for event in events(read, from, rows, whole) {
                 assembler.on_event(event, 0).expect("the assembler takes every event of this binlog");
             }
             None
@@ -76,7 +99,7 @@ fn assemble(binlog: &[Transaction], from: Resume, end: End) -> Published {
         End::Idle { clock } => clock.map(i64::from),
     };
     let (batch, watermark) = assembler.take(clock);
-    let transactions = (0..=binlog.len() as u8)
+    let transactions = (from.transactions..=from.transactions + read.len() as u8)
         .find(|&n| gtids(n) == watermark.gtid_set)
         .expect("capture publishes transactions in the binlog's order");
     let partial = watermark.partial.map(|partial| {
@@ -88,14 +111,10 @@ fn assemble(binlog: &[Transaction], from: Resume, end: End) -> Published {
 }
 
 /// The events from the watermark `from` on, up to the end of a batch. MySQL sends a partial transaction again as a whole.
-fn events(binlog: &[Transaction], from: Resume, mut rows: usize, whole: bool) -> Vec<BinlogEvent> {
+fn events(read: &[Transaction], from: Resume, mut rows: usize, whole: bool) -> Vec<BinlogEvent> {
     let mut events = Vec::new();
     let mut out = from.partial.unwrap_or(0) as usize;
-    for (number, transaction) in binlog.iter().enumerate().skip(from.transactions as usize) {
-        if rows == 0 && out == 0 {
-            break;
-        }
-        let number = number as u8 + 1;
+    for (number, transaction) in (from.transactions + 1..).zip(read) {
         let commit_us = transaction.commit_us.into();
         if transaction.ddl.is_some() {
             events.push(BinlogEvent::Statement {
@@ -210,8 +229,7 @@ fn config() -> AssemblerConfig {
     }
 }
 
-fn watermark(binlog: &[Transaction], from: Resume) -> Watermark {
-    let captured = &binlog[..from.transactions as usize];
+fn watermark(from: Resume, clock: i16) -> Watermark {
     let partial =
         from.partial.map(|rows| PartialTransaction { gtid: gtid(from.transactions + 1), rows: rows.into() });
     Watermark {
@@ -221,7 +239,7 @@ fn watermark(binlog: &[Transaction], from: Resume) -> Watermark {
         version: Version(from.version.into()),
         offsets: BTreeMap::new(),
         partial,
-        clock_us: captured.iter().map(|t| t.commit_us.into()).max().unwrap_or(0),
+        clock_us: clock.into(),
     }
 }
 
