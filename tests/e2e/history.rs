@@ -1,6 +1,6 @@
-//! Many clients, three gateways, phases that the controller takes forth and back, and a process killed
-//! at every step that its planner knows: no acknowledged write is lost, and whoever reads with a write's
-//! token reads that write, or one that came after it. The checker judges; nothing here does.
+//! Many clients, three gateways, phases that the controller changes in both directions, and a process killed
+//! at every transition of the rollout plan. No acknowledged write is lost, and a read with a write's token
+//! returns that write or a later one. The checker judges this, not the test.
 
 mod clients;
 
@@ -23,7 +23,7 @@ use crate::support::{
 use clients::Clients;
 
 const CLIENTS: u64 = 6;
-/// What is killed.
+/// The kinds of processes that are killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
     Apply,
@@ -36,14 +36,14 @@ impl Victim {
     const ALL: [Self; 4] = [Self::Apply, Self::Gateway, Self::Capture, Self::Controller];
 }
 
-/// Which victims are killed at the step of this number: with `all` each of them, one in each round;
-/// otherwise one, by turns.
+/// The victims at the transition with this number: with `all` every kind, one in each round; otherwise one
+/// kind, in turn.
 fn victims(number: usize, all: bool) -> impl Iterator<Item = Victim> {
     let rounds = if all { Victim::ALL.len() } else { 1 };
     (0..rounds).map(move |round| Victim::ALL[(number + round) % Victim::ALL.len()])
 }
 
-/// A process, the port at which it serves, and how it is started again.
+/// A process, its port, and how to start it again.
 struct Process {
     victim: Victim,
     port: u16,
@@ -103,7 +103,7 @@ impl Cluster {
         gateways.map(|process| process.port).collect()
     }
 
-    /// The phase, by the active controller.
+    /// The phase, from the active controller.
     async fn phase(&self) -> Option<Json> {
         for controller in self.processes.iter().filter(|process| process.victim == Victim::Controller) {
             match http(controller.port, "GET", "/v1/phase", &[], "").await {
@@ -123,8 +123,7 @@ impl Cluster {
         })
     }
 
-    /// Kills a process of this kind (the controller that is active, the gateways by turns) and starts it
-    /// again.
+    /// Kills a process of this kind (the active controller, or the gateways in turn) and starts it again.
     async fn kill(&mut self, victim: Victim, turn: usize) -> anyhow::Result<()> {
         let mut of: Vec<usize> = Vec::new();
         for (index, process) in self.processes.iter().enumerate().filter(|(_, p)| p.victim == victim) {
@@ -141,8 +140,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Has the controller take a step, kills a process meanwhile, and waits until every gateway acts on
-    /// it.
+    /// Has the controller make a transition, kills a process during it, and waits until every gateway acts on
+    /// the new phase.
     async fn step(&mut self, step: Transition, victim: Victim, turn: usize) -> anyhow::Result<()> {
         let from = eventually(&format!("an active controller before {step:?}"), MINUTE, async || {
             Ok(Probe::some(self.phase().await, "none"))
@@ -153,7 +152,7 @@ impl Cluster {
         let controllers: Vec<u16> =
             self.processes.iter().filter(|p| p.victim == Victim::Controller).map(|p| p.port).collect();
         let under_way = tokio::spawn(ordered(controllers.clone(), order));
-        // So that the kill falls before, within or after the transaction that writes the phase.
+        // Varied, so that the kill comes before, inside or after the transaction that writes the phase.
         tokio::time::sleep(Duration::from_millis([0, 4, 12, 30][turn % 4])).await;
         self.kill(victim, turn).await?;
         under_way.await?;
@@ -161,7 +160,7 @@ impl Cluster {
             match self.phase().await {
                 Some(found) if is_at(&found, step.to) => Ok(Probe::Done(found)),
                 Some(found) if is_at(&found, step.from) => {
-                    // The order was lost with the controller.
+                    // The order was lost with the killed controller.
                     ordered(controllers.clone(), order).await;
                     Ok(Probe::Pending(format!("{found:#}")))
                 }
@@ -178,7 +177,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the count has grown by so much.
+    /// Waits until the count has grown by this much.
     async fn grown(&self, what: &str, count: &AtomicU64, by: u64) -> anyhow::Result<()> {
         let before = count.load(Ordering::Relaxed);
         self.until(what, async || Ok(count.load(Ordering::Relaxed) >= before + by)).await
@@ -199,8 +198,7 @@ fn start(migration: &Migration, victim: Victim, name: &str, config: &Path) -> an
     migration.start_with(config, name, &[&format!("{victim:?}").to_lowercase()])
 }
 
-/// A controller that does what it is ordered at once: no gate stands before a step, nothing but an order
-/// makes it take one.
+/// A controller that executes every order at once: it has no gates, and makes no transition without an order.
 fn controller(port: u16, percents: &[f64]) -> anyhow::Result<String> {
     let mut text = format!(
         "[controller]\nlisten = \"127.0.0.1:{port}\"\ninterval_ms = 200\ncanary_percents = {percents:?}\n\
@@ -222,7 +220,7 @@ fn controller(port: u16, percents: &[f64]) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Gives an order to whichever controller takes it. What becomes of it shows in the phase.
+/// Gives an order to the controller that accepts it. Its result is visible in the phase.
 async fn ordered(controllers: Vec<u16>, order: &str) {
     let body = json!({ "reason": "a step of the test" }).to_string();
     for port in controllers {
@@ -237,7 +235,8 @@ fn is_at(found: &Json, place: Stage) -> bool {
     found["phase"] == place.phase.name() && found["percent"].as_f64() == Some(place.percent)
 }
 
-/// In CI at each step one victim, all of them by turns; under `test --full` at each step each victim.
+/// By default one victim at each transition, every kind in turn; with `test --full` every kind at each
+/// transition.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_whoever_is_killed_at_whichever_step() -> anyhow::Result<()> {
     let servers = Servers::from_env();

@@ -1,5 +1,4 @@
-//! Transactions that are larger than anything that capture may hold: killed in their midst, and its
-//! memory while they pass.
+//! Transactions that are larger than capture's buffers: a kill inside one, and capture's memory during one.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -16,8 +15,8 @@ use crate::support::{
 const DIGITS: &str = "CREATE TABLE digits (d INT PRIMARY KEY)";
 const FILL_DIGITS: &str = "INSERT INTO digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)";
 
-/// One statement, and so one transaction, that inserts so many rows in the order of their ids: nested
-/// loops over the digits, the first digit outermost, need no sort.
+/// One statement, and so one transaction, that inserts this many rows in the order of their ids. Nested loops
+/// over the digits, with the first digit outermost, need no sort.
 fn insert(rows: u32) -> String {
     let digits = (rows - 1).to_string().len();
     let tables: Vec<String> = (0..digits).rev().map(|i| format!("digits d{i}")).collect();
@@ -39,7 +38,7 @@ async fn newer(
 ) -> anyhow::Result<Watermark> {
     eventually("a newer watermark", deadline, async || {
         capture.check()?;
-        // Before the first there may be no topic yet.
+        // There may be no topic before the first watermark.
         let begun = than.is_some() || !migration.status().await?["source"].is_null();
         let last = if begun { replay::watermarks(migration).await?.pop() } else { None };
         let seen = format!("{:?}; {}", last.as_ref().map(|last| last.version), capture.tail());
@@ -49,8 +48,8 @@ async fn newer(
     .await
 }
 
-/// Waits until everything that MySQL has executed is on the log. Each watermark has `deadline`, all of them
-/// have ten times as much.
+/// Waits until everything that MySQL has executed is on the log. `deadline` is for each watermark. All of
+/// them together have ten times as much.
 async fn until_whole(
     migration: &mut Migration,
     capture: &mut Running,
@@ -79,9 +78,9 @@ async fn killed_inside_a_large_transaction_its_rows_are_out_once() -> anyhow::Re
     migration.mysql.query_drop(insert(rows)).await?;
     let mut inside = 0;
     for _ in 0..kills {
-        // Until some of what is left is out.
+        // Until a part of the rest is published.
         newer(&migration, &mut capture, Some(&last), MINUTE).await?;
-        // Anywhere within what is left.
+        // At any point within the rest.
         tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..60))).await;
         capture.kill()?;
         last = replay::watermarks(&migration).await?.pop().expect("there was one");
@@ -94,7 +93,7 @@ async fn killed_inside_a_large_transaction_its_rows_are_out_once() -> anyhow::Re
     let log = replay::changes(&migration).await?;
     let watermarks = replay::watermarks(&migration).await?;
     let cuts: Vec<usize> = (0..watermarks.len()).filter(|&i| watermarks[i].partial.is_some()).collect();
-    // Printed although the test passes: what was hit is part of the result.
+    // Printed even if the test passes: what the kills hit is part of the result.
     let _ = writeln!(
         std::io::stderr(),
         "{kills} kills, {inside} of them inside a transaction of {rows} rows, {} watermarks in it",
@@ -103,8 +102,8 @@ async fn killed_inside_a_large_transaction_its_rows_are_out_once() -> anyhow::Re
     assert_eq!(log.len(), rows as usize);
     assert!(log.windows(2).all(|pair| pair[0].version < pair[1].version), "a version is there twice");
     assert!(inside > 0 && cuts.len() > kills, "{inside} kills inside, {} cuts", cuts.len());
-    // Each key once, each with its own bytes, the same as without any kill: from the first watermark,
-    // and from within the transaction.
+    // Each key once, each with the same bytes as without a kill, from the first watermark and from inside the
+    // transaction.
     assert_eq!(replay::same_again(&migration, &watermarks, 0, &log).await?, rows as usize);
     let partial = cuts[cuts.len() / 2];
     let left =
@@ -134,7 +133,7 @@ async fn memory_stays_flat_under_a_large_transaction() -> anyhow::Result<()> {
     migration.drop().await
 }
 
-/// How many committed records the table's topic holds.
+/// The number of committed records in the table's topic.
 fn committed(migration: &Migration) -> anyhow::Result<usize> {
     let topic = migration.topics().changes(&migration.table("t"));
     let mut found = 0;

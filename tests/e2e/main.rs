@@ -1,7 +1,7 @@
 //! Tests against real servers, named by `TANDEM_MYSQL_URL`, `TANDEM_KAFKA_BROKERS` and
 //! `TANDEM_CASSANDRA_NODES`. `cargo xtask test` starts them; without them the tests fail.
 
-// A test fails by panicking, and builds its statements as it reads best.
+// A test fails by panicking. Its statements are built in the most readable way.
 #![allow(clippy::unwrap_used, clippy::format_collect)]
 
 mod capture;

@@ -1,4 +1,4 @@
-//! Whole migrations by the real binary.
+//! Complete migrations by the real binary.
 
 use std::process::Command;
 
@@ -28,7 +28,7 @@ const OUT_OF_BAND: [&str; 3] = [
     "INSERT INTO by_customer (customer, id, note, amount) VALUES (99, 100001, 'extra', 1.5)",
 ];
 
-/// A migration of `orders` whose every row is in Cassandra.
+/// A migration of `orders` with every row in Cassandra.
 async fn migrated(servers: Servers, test: &str) -> anyhow::Result<(Migration, Running)> {
     let mut migration = Migration::new(servers, test, &TABLES).await?;
     migration.configure("", MAPPING)?;
@@ -85,7 +85,7 @@ async fn out_of_band_writes_are_found_named_and_repaired() -> anyhow::Result<()>
     let (mut migration, mut running) = migrated(servers, "repair").await?;
     let verified = migration.json(&["verify", "--full", "--json", "--exit-code"]).await?;
     assert_eq!((&verified["mismatches"], &verified["undecided"]), (&0.into(), &0.into()));
-    // Both walks have seen every row: MySQL's once, Cassandra's in two tables.
+    // Both scans have covered every row: MySQL's once, Cassandra's in two tables.
     assert_eq!(verified["checked"], 1500);
 
     let cassandra = migration.cassandra().await?;
@@ -109,7 +109,7 @@ async fn out_of_band_writes_are_found_named_and_repaired() -> anyhow::Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_process_goes_on_where_it_was() -> anyhow::Result<()> {
+async fn a_killed_process_resumes_where_it_was() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let (mut migration, mut running) = migrated(servers, "killed").await?;
     running.kill()?;
@@ -125,7 +125,7 @@ async fn a_killed_process_goes_on_where_it_was() -> anyhow::Result<()> {
     let mut running = migration.start(&["run"])?;
     let after = migration.drained(&mut running).await?;
     assert!(after["source"]["version"].as_i64() > before["source"]["version"].as_i64());
-    // What was copied is not copied again.
+    // Copied rows are not copied again.
     assert_eq!(after["tables"][0]["backfill"]["rows"], 500);
     assert_eq!(after["mismatches"]["found"], 0, "{after:#}");
     running.terminate().await?;
@@ -149,7 +149,7 @@ async fn kafkas_own_tool_sees_the_lag_go_to_zero() -> anyhow::Result<()> {
         Ok::<_, anyhow::Error>(lag(&finish(tool).await?.stdout))
     };
 
-    // Changes without anybody who applies them: the group, which has once consumed, lags.
+    // Changes while apply does not run: the group has consumed before, so it lags.
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
     running.terminate().await?;
@@ -168,8 +168,8 @@ async fn kafkas_own_tool_sees_the_lag_go_to_zero() -> anyhow::Result<()> {
     migration.drop().await
 }
 
-/// Partitions, and the sum of their lag, in the tool's table: GROUP TOPIC PARTITION CURRENT-OFFSET
-/// LOG-END-OFFSET LAG …
+/// The number of partitions and the sum of their lag, from the tool's table: GROUP TOPIC PARTITION
+/// CURRENT-OFFSET LOG-END-OFFSET LAG …
 fn lag(table: &str) -> (usize, i64) {
     let lags: Vec<i64> = table
         .lines()
@@ -194,7 +194,7 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     assert_eq!(left_to_copy(&migration).await?, 0);
     migration.configure(&controller, &format!("{MAPPING}{note}"))?;
     migration.succeed(&["schema", "create"]).await?;
-    // The backfill of before is of other targets: it counts for nobody any more.
+    // The earlier backfill was for other targets, so it no longer counts.
     assert_eq!(left_to_copy(&migration).await?, 1);
     let status = migration.status().await?;
     assert!(status["tables"][0]["backfill"]["done"] == false && status["ready"] == false, "{status:#}");
@@ -206,7 +206,7 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     let (equal, report) = compare(&migration).await?;
     assert!(equal, "{report:#}");
 
-    // The same targets written in another way: nothing is copied again.
+    // The same targets in another notation: nothing is copied again.
     let renamed = note.replace("exclude_from_target", "rename = { note = \"note\" }\nexclude_from_target");
     migration.configure(&controller, &format!("{MAPPING}{renamed}"))?;
     assert_eq!(left_to_copy(&migration).await?, 1);
@@ -218,13 +218,13 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     migration.drop().await
 }
 
-/// How often a backfill began anew.
+/// How often a backfill started over.
 fn copied_anew(migration: &Migration) -> anyhow::Result<usize> {
     let log = std::fs::read_to_string(migration.path("tandem.log"))?;
     Ok(log.matches("it is copied anew").count())
 }
 
-/// How many tables a controller says are not copied, where nothing else runs.
+/// The number of tables that are not copied, according to a controller, while nothing else runs.
 async fn left_to_copy(migration: &Migration) -> anyhow::Result<i64> {
     let mut controller = migration.start_as("controller", &["controller"])?;
     let left = eventually("the controller to count the tables", MINUTE, async || {
@@ -247,14 +247,14 @@ async fn a_table_taken_out_and_put_back_is_refused() -> anyhow::Result<()> {
     migration.mysql.query_drop("CREATE TABLE other (id INT PRIMARY KEY)").await?;
     let other =
         "[[table]]\nsource = \"{db}.other\"\n[[table.target]]\ntable = \"other\"\npartition_key = [\"id\"]\n";
-    // A new table beside the old one is welcome.
+    // A new table besides the old one is accepted.
     migration.mysql.query_drop("UPDATE orders SET note = 'seen'").await?;
     migration.configure("", &format!("{MAPPING}{other}"))?;
     migration.succeed(&["schema", "create"]).await?;
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
     running.terminate().await?;
-    // Without `orders`, and then with it again: what changed meanwhile is on no log.
+    // Without `orders`, and then with it again: the changes in between are on no log.
     migration.configure("", other)?;
     let mut running = migration.start(&["run"])?;
     migration.mysql.query_drop("UPDATE orders SET note = 'unseen'").await?;
@@ -270,7 +270,7 @@ async fn a_table_taken_out_and_put_back_is_refused() -> anyhow::Result<()> {
     migration.drop().await
 }
 
-/// While Cassandra does not answer nothing counts as applied, and once it does nothing is missing.
+/// While Cassandra does not answer, nothing counts as applied. Once it does, nothing is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_applied_before_cassandra_has_answered() -> anyhow::Result<()> {
     let mut servers = Servers::from_env();
@@ -281,7 +281,7 @@ async fn nothing_is_applied_before_cassandra_has_answered() -> anyhow::Result<()
     migration.mysql.query_drop("UPDATE orders SET note = CONCAT('late ', id)").await?;
     let captured = migration.until_captured(&mut running).await?;
     let captured_at = captured["source"]["version"].as_i64();
-    // Some seconds' worth of watermarks later apply has long taken the changes in hand.
+    // Some seconds of watermarks later, apply has long started on the changes.
     migration
         .until(&mut running, "time to pass on the log", |s| {
             s["source"]["version"].as_i64() > captured_at.map(|v| v + 3_000_000)
@@ -308,7 +308,7 @@ const TYPES: [&str; 2] = [
      (NULL, 'other', 0, 0, NULL, NULL, 0, NULL, NULL)",
 ];
 
-/// Types that are more than numbers and texts, by backfill and by the binlog.
+/// Types beyond numbers and texts, by backfill and by the binlog.
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_bits_shapes_and_vectors_arrive() -> anyhow::Result<()> {
     let servers = Servers::from_env();
@@ -326,7 +326,7 @@ async fn documents_bits_shapes_and_vectors_arrive() -> anyhow::Result<()> {
         "INSERT INTO things (j, name, b1, b64, g, v, k, w, s) SELECT JSON_ARRAY(CAST('2024-02-29' AS DATE), x'00ff', \
          CAST('1.50' AS DECIMAL(5,2)), j), 'new', b1, b64 - 1, ST_GeomFromText('LINESTRING(0 0, 1 1)'), \
          STRING_TO_VECTOR('[7]'), 1, w, s FROM things WHERE k = 511",
-        // Only what follows the key's beginning changes: another row in Cassandra.
+        // Only the part after the key's prefix changes. In Cassandra this is another row.
         "UPDATE things SET name = CONCAT(name, ' than that'), j = JSON_OBJECT('moved', true) WHERE k = 511",
         "DELETE FROM things WHERE name = 'other'",
     ] {

@@ -1,5 +1,5 @@
-//! The MySQL source against a real server (`TANDEM_MYSQL_URL`): the binlog decoder and the reader
-//! give the same values, the stream knows where it is, and what cannot be carried is refused.
+//! The MySQL source against a real server (`TANDEM_MYSQL_URL`). The binlog decoder and the reader return the
+//! same values, the stream knows its position, and unsupported tables and settings are refused.
 
 mod clients;
 mod connections;
@@ -21,7 +21,7 @@ use tandem_wire::Image;
 
 use crate::support::{mysql_url, random_server_id, unique_id};
 
-/// A database of one test's own, a session for writing to it, and ours for reading.
+/// A database of one test, a session that writes to it, and the reader under test.
 struct Source {
     config: MysqlConfig,
     database: String,
@@ -35,7 +35,7 @@ impl Source {
         Self::at(mysql_url(), test).await
     }
 
-    /// On another server.
+    /// The same, on another server.
     async fn at(url: String, test: &str) -> anyhow::Result<Self> {
         let database = format!("source_{test}_{}", unique_id());
         let mut writer = mysql_async::Conn::from_url(&url).await?;
@@ -56,14 +56,14 @@ impl Source {
         Ok(self.writer.query_drop(sql).await?)
     }
 
-    /// The stream from now on, of one table's rows.
+    /// The stream from now on, with one table's rows.
     async fn stream(&mut self, wanted: &str) -> anyhow::Result<BinlogStream> {
         let wanted = self.table(wanted);
         let executed = self.reader.executed().await?;
         Ok(BinlogStream::open(&self.config, &executed, move |t| *t == wanted).await?)
     }
 
-    /// Everything up to the binlog's present end.
+    /// All events up to the binlog's current end.
     async fn upto_now(&mut self, stream: &mut BinlogStream) -> anyhow::Result<Vec<BinlogEvent>> {
         let end = self.reader.binlog_end().await?;
         let mut events = Vec::new();

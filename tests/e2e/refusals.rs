@@ -1,13 +1,12 @@
-//! What is wrong is said in one clear error, with its remedy, and ends the process with a status
-//! other than zero.
+//! A wrong setting is one clear error with its remedy, and ends the process with a non-zero status.
 
 use crate::support::{Finished, Migration, Servers, T, T_MAPPING, own_server};
 
-/// Both the roles and the check refuse, in the same words.
+/// Requires that the roles and the check refuse with the same words.
 pub(crate) async fn refused(migration: &Migration, words: &[&str]) -> anyhow::Result<()> {
     for command in ["run", "check"] {
         let Finished { success, stderr, .. } = migration.tandem(&[command]).await?;
-        assert!(!success, "{command} went on: {stderr}");
+        assert!(!success, "{command} did not refuse: {stderr}");
         let errors: Vec<&str> = stderr.lines().filter(|l| l.starts_with("error:")).collect();
         assert_eq!(errors.len(), 1, "{command}: not one error: {stderr}");
         for word in words {
@@ -44,7 +43,7 @@ async fn a_wrong_password() -> anyhow::Result<()> {
 async fn an_unreachable_kafka() -> anyhow::Result<()> {
     let mut migration = prepared("nokafka", &[T]).await?;
     migration.succeed(&["schema", "create"]).await?;
-    // The discard port: nobody listens there.
+    // The discard port, without a listener.
     migration.servers.brokers = "127.0.0.1:9".into();
     migration.configure("", T_MAPPING)?;
     refused(&migration, &["kafka:", "127.0.0.1:9", "is Kafka up", "kafka.brokers"]).await?;
@@ -55,7 +54,7 @@ async fn an_unreachable_kafka() -> anyhow::Result<()> {
 async fn a_table_without_a_primary_key() -> anyhow::Result<()> {
     let table = "CREATE TABLE t (id INT NOT NULL, v INT)";
     let migration = prepared("nokey", &[table]).await?;
-    // Its Cassandra table cannot be made either, so only the keyspace is there.
+    // Its Cassandra table cannot be created either, so only the keyspace exists.
     let applied = migration.tandem(&["schema", "create"]).await?;
     assert!(!applied.success && applied.stderr.contains("ADD PRIMARY KEY"), "{}", applied.stderr);
     migration.create_keyspace().await?;
@@ -72,7 +71,7 @@ async fn an_unknown_key() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_that_not_every_row_can_pass_or_fail() -> anyhow::Result<()> {
+async fn a_filter_without_a_result_for_every_row() -> anyhow::Result<()> {
     let migration = prepared("filter", &[T]).await?;
     migration.succeed(&["schema", "create"]).await?;
     for (filter, words) in [
@@ -109,7 +108,7 @@ async fn minimal_row_metadata() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn target_tables_that_are_not_there() -> anyhow::Result<()> {
+async fn missing_target_tables() -> anyhow::Result<()> {
     let migration = prepared("noschema", &[T]).await?;
     let said = migration.tandem(&["run"]).await?;
     assert!(!said.success && said.stderr.contains("tandem schema create"), "{}", said.stderr);

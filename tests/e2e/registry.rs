@@ -1,4 +1,4 @@
-//! Schemas in a registry: a real Apicurio, which others read the log by as well.
+//! Schemas in a registry: a real Apicurio, which other consumers use as well.
 
 mod loss;
 mod refusals;
@@ -37,7 +37,7 @@ async fn get(registry: &Apicurio, path: &str) -> anyhow::Result<Json> {
     request(registry, "GET", path, "").await
 }
 
-/// Sets a compatibility level, that of a subject or the one for all.
+/// Sets a compatibility level, of a subject or the global one.
 async fn set_level(registry: &Apicurio, subject: &str, level: &str) -> anyhow::Result<()> {
     let body = json!({ "compatibility": level }).to_string();
     request(registry, "PUT", &format!("/config{subject}"), &body).await.map(drop)
@@ -55,7 +55,7 @@ fn configure(migration: &Migration, url: &str) -> anyhow::Result<()> {
     migration.configure(&format!("[schema_registry]\nurl = {url:?}\n"), MAPPING)
 }
 
-/// Runs it until all is copied and a change of before any other has come through.
+/// Runs it until all rows are copied and a first change is applied.
 async fn running(migration: &mut Migration, arguments: &[&str]) -> anyhow::Result<Running> {
     let mut running = migration.start(arguments)?;
     migration.drained(&mut running).await?;
@@ -72,8 +72,8 @@ fn backfill(migration: &Migration) -> String {
     migration.topics().backfill(&migration.table("t"))
 }
 
-/// Reads records as any consumer of the registry would. Gives the registry's id and the datum of each
-/// value, keys decoded on the way.
+/// Decodes records as any consumer of the registry would. Returns the registry's id and the datum of each
+/// value. Keys are decoded as well.
 async fn decoded(registry: &Apicurio, records: &[InRecord]) -> anyhow::Result<Vec<(u32, Avro)>> {
     let mut schemas = BTreeMap::new();
     let mut values = Vec::new();
@@ -108,7 +108,7 @@ fn after(envelope: &Avro, column: &str) -> Option<Avro> {
     field(&unwrapped(field(envelope, "after")?), column).map(unwrapped)
 }
 
-/// The first change that left a row of this name.
+/// The first change after which the row has this name.
 fn named<'a>(values: &'a [(u32, Avro)], name: &str) -> &'a (u32, Avro) {
     let found = values.iter().find(|(_, value)| after(value, "name") == Some(Avro::String(name.into())));
     found.unwrap_or_else(|| panic!("no {name} in {values:?}"))
@@ -127,7 +127,7 @@ async fn a_migration_that_any_consumer_can_read_by_its_registry() -> anyhow::Res
 
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
-    // What the level allows: columns that may be NULL come, and one goes.
+    // Changes that the level allows: nullable columns are added, and one is dropped.
     for statement in [
         "UPDATE t SET name = 'uno' WHERE id = 1",
         "ALTER TABLE t ADD COLUMN note VARCHAR(10), ADD COLUMN extra INT",
@@ -163,7 +163,7 @@ async fn a_migration_that_any_consumer_can_read_by_its_registry() -> anyhow::Res
     assert!(uno.0 < three.0 && three.0 < five.0, "{first:?}");
     assert!(matches!(after(&three.1, "price"), Some(Avro::Decimal(_))), "{three:?}");
 
-    // Another process goes on under the ids that the registry gave.
+    // Another process continues with the ids that the registry assigned.
     migration.cassandra().await?.query_unpaged("ALTER TABLE t ADD note text", ()).await?;
     let mut running = migration.start(&["run"])?;
     for statement in [
@@ -179,7 +179,7 @@ async fn a_migration_that_any_consumer_can_read_by_its_registry() -> anyhow::Res
 
     migration.succeed(&["verify", "--full", "--exit-code"]).await?;
     let tail = migration.succeed(&["tail", "--from", "beginning", "--count", "7"]).await?;
-    // In the order of the log within each partition only.
+    // The log is in order only within each partition.
     let mut events: Vec<Json> = tail.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     events.sort_by_key(|event| event["version"].as_i64());
     let ops: String = events.iter().filter_map(|event| event["op"].as_str()).collect();

@@ -1,4 +1,4 @@
-//! Assembles a stretch of the binlog again, undisturbed, and compares it with what is on the log.
+//! Assembles a part of the binlog again, undisturbed, and compares it with the log.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tandem_wire::log::InRecord;
 
 use crate::support::Migration;
 
-/// What a migration's assembler knows, with the one table `t` on three partitions.
+/// The assembler config of a migration with the one table `t` on three partitions.
 pub(crate) fn outline(migration: &Migration) -> AssemblerConfig {
     let (topics, table) = (migration.topics(), migration.table("t"));
     AssemblerConfig {
@@ -41,9 +41,8 @@ pub(crate) async fn changes(migration: &Migration) -> anyhow::Result<Vec<InRecor
     Ok(records)
 }
 
-/// Requires that a capture which begins at the `from`th watermark, is never disturbed and publishes its
-/// watermarks at the same places, writes the very bytes and versions that are on the log. Gives how
-/// many changes were compared.
+/// Requires that an undisturbed capture that begins at the `from`th watermark, with its watermarks at the
+/// same positions, writes the same bytes and versions as on the log. Returns how many changes were compared.
 pub(crate) async fn same_again(
     migration: &Migration,
     watermarks: &[Watermark],

@@ -1,4 +1,4 @@
-//! A gap in the log: what capture could not read is given up, and both stores come together all the same.
+//! A log gap: the changes that capture could not read are given up, and both stores still become equal.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const MAPPING: &str = "[[table]]\nsource = \"{db}.orders\"\n\
     [[table.target]]\ntable = \"by_customer\"\npartition_key = [\"customer\"]\nclustering_key = [\"id\"]\n\
     [[table]]\nsource = \"{db}.emptied\"\n[[table.target]]\ntable = \"emptied\"\npartition_key = [\"id\"]\n";
 
-/// The target rows that MySQL's rows make now, by the printed keys of mismatches.
+/// The target rows of MySQL's current rows, by the printed keys of mismatches.
 async fn target_keys(migration: &mut Migration) -> anyhow::Result<BTreeSet<(String, Vec<String>)>> {
     let rows: Vec<(i64, i32)> = migration.mysql.query("SELECT id, customer FROM orders").await?;
     let keys = |(id, customer): (i64, i32)| {
@@ -50,7 +50,7 @@ async fn go_to(migration: &Migration, generation: u64, phase: Phase) -> anyhow::
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
+async fn the_log_continues_after_purged_binlogs() -> anyhow::Result<()> {
     let mut servers = Servers::from_env();
     let mysql = own_server(&[])?;
     servers.mysql_url = mysql.url();
@@ -107,8 +107,8 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
     assert!(after["source"]["version"].as_i64() > before["source"]["version"].as_i64());
     assert_eq!(after["tables"][0]["backfill"]["done"], false, "no copy of before the gap counts: {after:#}");
 
-    // What follows the gap tells of it only in part: an UPDATE says nothing of a column that was NULL by then,
-    // an INSERT nothing of a row that was there before.
+    // The changes after the gap do not show all of the gap's changes. An UPDATE does not write a column that
+    // became NULL in the gap, and an INSERT does not show that the row existed before.
     for statement in [
         "UPDATE orders SET n = n + 1 WHERE id % 10 = 0",
         "INSERT INTO orders VALUES (7, 7 % 7, NULL, 0)",
@@ -123,7 +123,7 @@ async fn the_log_goes_on_behind_purged_binlogs() -> anyhow::Result<()> {
     capture.check()?;
     drop(backfill);
 
-    // Each row of MySQL's is there as it is; what was deleted in the gap is there, too, and nothing else.
+    // Each row of MySQL is there as it is. So are the rows that were deleted in the gap, and no others.
     let now = target_keys(&mut migration).await?;
     let deleted: BTreeSet<_> = before_the_gap.difference(&now).cloned().collect();
     let mut expected = BTreeSet::new();

@@ -1,5 +1,4 @@
-//! Secure connections: TLS to MySQL, TLS and SASL to Kafka, and accounts that may do no more than
-//! they must.
+//! Secure connections: TLS to MySQL, TLS and SASL to Kafka, and accounts with the least privileges.
 
 mod accounts;
 mod kafka;

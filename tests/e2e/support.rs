@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: servers, a migration of a test's own, processes, requests, and one way
-//! to wait for an event.
+//! The shared parts of the end-to-end tests: servers, a migration for each test, processes, requests, and one
+//! way to wait for an event.
 
 mod certificates;
 mod eventually;

@@ -1,5 +1,5 @@
 //! Clients that keep a journal. Each has a row of its own, and all share one. Now and then a client writes
-//! MySQL beside the gateways, as old jobs do: only the log brings that to Cassandra.
+//! directly to MySQL, as old jobs do. Only the log brings that write to Cassandra.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -16,27 +16,27 @@ use crate::support::{Answer, Migration, executed, http};
 
 /// The row that every client writes.
 const SHARED: u64 = 1000;
-/// Between two reads: long enough for apply to come so far at times.
+/// The pause between two reads. Apply sometimes catches up within it.
 const PAUSE: Duration = Duration::from_millis(15);
 
-/// What the clients have come to, all together.
+/// The counts of all clients together.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) acknowledged: AtomicU64,
     pub(super) by_cassandra: AtomicU64,
     stop: AtomicBool,
-    /// The newest token that was given for a row: clients hand them to each other.
+    /// The newest token for each row. Clients share their tokens.
     tokens: Mutex<BTreeMap<u64, String>>,
 }
 
-/// Clients at work.
+/// The running clients.
 pub(super) struct Clients {
     pub(super) seen: Arc<Seen>,
     tasks: JoinSet<anyhow::Result<PathBuf>>,
 }
 
 impl Clients {
-    /// Starts so many, before these gateways, with journals in the migration's folder.
+    /// Starts this many clients of these gateways, with journals in the migration's folder.
     pub(super) async fn start(count: u64, ports: &[u16], migration: &Migration) -> anyhow::Result<Self> {
         let (seen, clock, mut tasks) = (Arc::new(Seen::default()), Instant::now(), JoinSet::new());
         for id in 1..=count {
@@ -55,7 +55,7 @@ impl Clients {
         Ok(Self { seen, tasks })
     }
 
-    /// Stops them, each after what it is at, and gives their journals.
+    /// Stops the clients, each after its current operation. Returns their journals.
     pub(super) async fn stop(mut self) -> anyhow::Result<Vec<PathBuf>> {
         self.seen.stop.store(true, Ordering::Relaxed);
         let mut journals = Vec::new();
@@ -77,14 +77,14 @@ struct Client {
     lines: Vec<String>,
 }
 
-/// What a request came to: its outcome and, where there was one, the answer.
+/// The outcome of a request.
 fn outcome(answer: &anyhow::Result<Answer>) -> &'static str {
     match answer {
         Ok(answer) => match answer.status {
             200..300 => "ok",
-            // `commit-outcome-unknown`, or nobody knows what.
+            // `commit-outcome-unknown`, or an error without a known outcome.
             500 | 502 => "unknown",
-            // Everything else promises that nothing was changed.
+            // Every other status promises that nothing changed.
             _ => "failed",
         },
         Err(error) => match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
@@ -100,7 +100,7 @@ impl Client {
         let mut number = 0;
         while !self.seen.stop.load(Ordering::Relaxed) {
             number += 1;
-            // The own row moves within `by_customer`, dies and comes back.
+            // The client's own row moves within `by_customer`, is deleted and inserted again.
             let customer = self.id * 10 + number / 3 % 3;
             let value = format!("{}-{number}", self.id);
             let note = json!({ "note": value }).to_string();
@@ -122,7 +122,7 @@ impl Client {
                 if let (true, Some(token)) = (moved, own) {
                     self.listed(customer, token).await;
                 }
-                // Whoever has somebody else's token sees what it stands for.
+                // A read with the token of another client returns what the token covers.
                 for row in [rand::random_range(1..=self.others), SHARED] {
                     let given = self.seen.tokens.lock().unwrap().get(&row).cloned();
                     self.read(row, given.as_deref()).await;
@@ -144,13 +144,13 @@ impl Client {
         let token = token.map(|token| ("Tandem-Token", token));
         let answer = http(port, method, path, token.as_slice(), body).await;
         if !answer.as_ref().is_ok_and(|answer| answer.status < 500) {
-            // Somebody was killed.
+            // A process was killed.
             tokio::time::sleep(PAUSE).await;
         }
         answer
     }
 
-    /// Gives the token, if it was acknowledged.
+    /// Returns the token if the write was acknowledged.
     async fn write(&mut self, row: u64, method: &str, value: Option<&str>, body: &str) -> Option<String> {
         let began = self.now_us();
         let answer = self.ask(method, &format!("/v1/order/{row}"), None, body).await;
@@ -165,7 +165,8 @@ impl Client {
         token
     }
 
-    /// Writes the own row in MySQL, if it is there. The token is everything that MySQL has executed then.
+    /// Writes the client's own row directly in MySQL, if it exists. The token is everything that MySQL has
+    /// executed by then.
     async fn write_beside(&mut self, value: &str) -> anyhow::Result<Option<String>> {
         let began = self.now_us();
         self.mysql.exec_drop("UPDATE orders SET note = ? WHERE id = ?", (value, self.id)).await?;
@@ -188,7 +189,7 @@ impl Client {
         self.saw(began, row, value.as_deref(), token, &answer);
     }
 
-    /// The own row, in the list that it was written to.
+    /// Reads the client's own row in the list of its customer.
     async fn listed(&mut self, customer: u64, token: &str) {
         let began = self.now_us();
         let path = format!("/v1/order?target=by_customer&customer={customer}");
@@ -210,7 +211,7 @@ impl Client {
         self.note(began, row, "read", value, "ok", token, Some(answer.served_by()));
     }
 
-    #[allow(clippy::too_many_arguments)] // the fields of a line
+    #[allow(clippy::too_many_arguments)] // the fields of a journal line
     fn note(
         &mut self,
         began: i64,

@@ -1,6 +1,6 @@
-//! Clients' transactions: which GTIDs they return, how the binlog shows them, and connections that are left
-//! in the middle of an answer. On a server of their own: GTIDs are taken by hand, and what the server
-//! records is switched off.
+//! Clients' transactions: which GTIDs they return, how the binlog shows them, and connections that are
+//! abandoned in the middle of a response. The tests use a server of their own, because they assign GTIDs by
+//! hand and switch off parts of the server's recording.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Own {
         Instant::now() + Duration::from_secs(20)
     }
 
-    /// Sets the row's value. Returns what the COMMIT said.
+    /// Sets the row's value. Returns the GTIDs of the COMMIT.
     async fn set(&self, v: i64) -> anyhow::Result<GtidSet> {
         let mut transaction = self.pool.begin(Self::soon()).await?;
         transaction.update(&self.table, &[Value::Int(1)], &[(1, Some(Value::Int(v)))]).await?;
@@ -57,9 +57,10 @@ impl Own {
     }
 }
 
-/// A transaction is visible before its GTID is executed; until then it is owned. Here it stays so.
+/// A transaction becomes visible before its GTID is executed. Until then the GTID is owned. In this test it
+/// stays owned.
 #[tokio::test]
-async fn what_may_be_visible_is_in_the_token_of_a_write_that_changes_nothing() -> anyhow::Result<()> {
+async fn the_token_of_a_write_without_changes_covers_visible_transactions() -> anyhow::Result<()> {
     let mut own = Own::new().await?;
     let uuid: String = own.sql.query_first("SELECT @@server_uuid").await?.unwrap_or_default();
     let owned: GtidSet = format!("{uuid}:1000").parse()?;
@@ -77,7 +78,8 @@ async fn what_may_be_visible_is_in_the_token_of_a_write_that_changes_nothing() -
     Ok(())
 }
 
-/// The server keeps a connection's last transactions; when it stops doing so the last one stays there.
+/// The server records each connection's last transactions. When the recording stops, the last one stays in
+/// the record.
 #[tokio::test]
 async fn an_old_gtid_is_never_taken_for_the_new_one() -> anyhow::Result<()> {
     let mut own = Own::new().await?;
@@ -90,7 +92,7 @@ async fn an_old_gtid_is_never_taken_for_the_new_one() -> anyhow::Result<()> {
     own.sql.query_drop(consumers.replace("{}", "NO")).await?;
     for v in [4, 5] {
         let gtids = own.set(v).await?;
-        // That of this write is among them.
+        // The GTID of this write is among them.
         assert!(own.executed().await?.is_subset(&gtids), "{gtids}");
     }
     own.sql.query_drop(consumers.replace("{}", "YES")).await?;
@@ -100,7 +102,7 @@ async fn an_old_gtid_is_never_taken_for_the_new_one() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Also where a trigger makes the first change, in a session that may set nothing special.
+/// The binlog shows it even if a trigger makes the first change, and the session has no special privileges.
 #[tokio::test]
 async fn the_binlog_shows_who_is_a_client_of_the_pool() -> anyhow::Result<()> {
     let mut own = Own::new().await?;
@@ -138,7 +140,7 @@ async fn the_binlog_shows_who_is_a_client_of_the_pool() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A connection is much dearer than what is asked over it.
+/// Opening a connection costs much more than a request over it.
 #[tokio::test]
 async fn connections_of_the_pool_are_kept() -> anyhow::Result<()> {
     const LIMIT: usize = 4;
@@ -161,7 +163,7 @@ async fn connections_of_the_pool_are_kept() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The driver would give it back to the pool, where the next one reads the answer to another's question.
+/// The driver would return it to the pool, and the next user would read the response to an earlier request.
 #[tokio::test]
 async fn a_connection_left_in_the_middle_of_an_answer_is_closed() -> anyhow::Result<()> {
     let mut own = Own::new().await?;
@@ -178,10 +180,10 @@ async fn a_connection_left_in_the_middle_of_an_answer_is_closed() -> anyhow::Res
     let alive = format!("SELECT COUNT(*) FROM performance_schema.processlist WHERE ID = {left}");
     eventually("the connection to be closed", Duration::from_secs(10), async || {
         let alive: Option<u64> = own.sql.query_first(&alive).await?;
-        Ok(Probe::when(alive == Some(0), "it lives on in the pool"))
+        Ok(Probe::when(alive == Some(0), "it is still in the pool"))
     })
     .await?;
-    // The others answer what they are asked.
+    // The others return the right responses.
     let mut readers = Vec::new();
     for _ in 0..4 {
         let mut reader = own.mysql.reader().await?;

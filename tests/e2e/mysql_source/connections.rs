@@ -1,4 +1,4 @@
-//! Connections that are refused, taken over, or dead.
+//! Connections that are refused, replaced, or dead.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn wrong_addresses_and_wrong_accounts_are_different_errors() -> anyhow::Re
     let host = host_of(&source.config.url);
     let denied =
         Mysql::connect(&MysqlConfig::new(format!("mysql://nobody:hush@{host}"), 1)).await.unwrap_err();
-    // For an account that does not exist the server makes up a method of authentication.
+    // For an account that does not exist, the server invents an authentication method.
     assert!(matches!(denied, MysqlError::AccessDenied { .. } | MysqlError::AuthPlugin { .. }), "{denied:?}");
     assert!(!format!("{denied} {denied:?}").contains("hush"));
     assert_eq!(denied.retry(), Disposition::Stop);
@@ -40,7 +40,7 @@ async fn wrong_addresses_and_wrong_accounts_are_different_errors() -> anyhow::Re
     source.drop().await
 }
 
-/// The stream logs in by itself: once with the password in full, once with what the server remembers.
+/// The stream logs in by itself, once with the full password, once with the server's cached one.
 #[tokio::test]
 async fn accounts_with_passwords() -> anyhow::Result<()> {
     let mut source = Source::new("accounts").await?;
@@ -56,7 +56,7 @@ async fn accounts_with_passwords() -> anyhow::Result<()> {
     source.config.password = Some("wrong".into());
     let denied = source.stream("t").await.unwrap_err().to_string();
     assert!(denied.contains(&name) && denied.contains("password") && !denied.contains("wrong"), "{denied}");
-    // Another method of authentication, which is not known here, is asked for by name.
+    // Another authentication method, which is not supported, is named in the error.
     let other = source.sql(&format!("ALTER USER {name} IDENTIFIED WITH sha256_password BY 'x'")).await;
     if other.is_ok() {
         let refused = source.stream("t").await.unwrap_err().to_string();
@@ -66,7 +66,7 @@ async fn accounts_with_passwords() -> anyhow::Result<()> {
     source.drop().await
 }
 
-/// A byte that was turned over on the way, within a row.
+/// A byte within a row that changed on the way.
 #[tokio::test]
 async fn a_flipped_byte_is_an_error_with_the_position() -> anyhow::Result<()> {
     let mut source = Source::new("flipped").await?;
@@ -95,7 +95,7 @@ async fn a_dead_connection_is_noticed() -> anyhow::Result<()> {
     }
     link.set(Fault::Hold);
     let asked = std::time::Instant::now();
-    // Asked again and again, as a loop with other things to do does.
+    // Polled repeatedly, as a loop with other tasks does.
     let error = eventually("an error of the stream", Duration::from_secs(10), async || {
         let next = tokio::time::timeout(Duration::from_millis(300), stream.next()).await;
         let seen = format!("{next:?}");
@@ -107,8 +107,8 @@ async fn a_dead_connection_is_noticed() -> anyhow::Result<()> {
     source.drop().await
 }
 
-/// With autocommit off by default the first SELECT of a connection would open a read view that
-/// never ends, and what is read after `gtid_executed` would be older than it.
+/// With autocommit off by default, the first SELECT of a connection would open a read view that never ends.
+/// Reads after `gtid_executed` would then return older rows than it promises.
 #[tokio::test]
 async fn every_read_is_of_now_whatever_the_servers_defaults() -> anyhow::Result<()> {
     let server = own_server(&["--autocommit=OFF", "--transaction-isolation=READ-UNCOMMITTED"])?;

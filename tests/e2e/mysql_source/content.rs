@@ -1,4 +1,4 @@
-//! What a binlog can hold besides plain transactions: compressed ones, XA, tagged GTIDs.
+//! What a binlog can contain besides plain transactions: compressed transactions, XA, tagged GTIDs.
 
 use tandem_binlog::{BinlogEvent, RowsEvent};
 use tandem_model::{GtidSet, Value};
@@ -7,7 +7,7 @@ use tandem_mysql::BinlogStream;
 use super::{Source, rows, values};
 use crate::support::{connect, own_server, unique_id};
 
-/// Inserts, updates, deletes, savepoints and JSON, on a table that has just been made.
+/// Inserts, updates, deletes, savepoints and JSON, on a new table.
 const STATEMENTS: &[&str] = &[
     "DROP TABLE IF EXISTS t",
     "CREATE TABLE t (id INT PRIMARY KEY, s VARCHAR(40), j JSON, d DECIMAL(10,2), b BLOB)",
@@ -47,12 +47,12 @@ async fn compressed_transactions_give_the_same_bytes() -> anyhow::Result<()> {
             (compressed.kind, &compressed.images, &compressed.table)
         );
     }
-    // It was compressed: all events of the large transaction end in one place, where it ends.
+    // It was compressed: all events of the large transaction have the same end, that of the transaction.
     let end = |events: &[RowsEvent]| events[1..].iter().filter(|e| e.end == events[1].end).count();
     assert_eq!(end(&plain), 1);
     assert!(end(&compressed) > 20, "{}", end(&compressed));
 
-    // From the transaction before: the stream begins with a compressed one.
+    // From the transaction before, so that the stream begins with a compressed one.
     let executed = source.reader.executed().await?;
     source.sql("DELETE FROM t WHERE id = 5001").await?;
     drop(stream);
@@ -64,10 +64,10 @@ async fn compressed_transactions_give_the_same_bytes() -> anyhow::Result<()> {
     source.drop().await
 }
 
-/// The same with checksums switched off, before and while the stream is read.
+/// The same without checksums, and with a change of the setting while the stream is read.
 #[tokio::test]
 async fn servers_without_checksums() -> anyhow::Result<()> {
-    // One of its own: the setting is the server's.
+    // A server of its own, because the setting is global.
     let server = own_server(&["--binlog-checksum=NONE"])?;
     let mut source = Source::at(server.url(), "unchecked").await?;
     source.sql("SET SESSION binlog_transaction_compression = ON").await?;
@@ -110,7 +110,7 @@ async fn tagged_gtids() -> anyhow::Result<()> {
         }
     }
     assert_eq!(tagged.len(), 2, "{events:?}");
-    // The server's own set, with its way of writing tags, holds what was seen, and nothing else of this tag.
+    // The server's own set, with its notation of tags, contains all seen GTIDs, and no others with this tag.
     let executed = source.reader.executed().await?;
     assert!(seen.is_subset(&executed), "{seen} {executed}");
     let text: Option<String> = mysql_async::prelude::Queryable::query_first(
@@ -118,9 +118,9 @@ async fn tagged_gtids() -> anyhow::Result<()> {
         format!("SELECT GTID_SUBSET('{seen}', @@GLOBAL.gtid_executed)"),
     )
     .await?;
-    assert_eq!(text.as_deref(), Some("1"), "MySQL reads the set as we write it");
+    assert_eq!(text.as_deref(), Some("1"), "MySQL can parse our notation of the set");
 
-    // Resumed after the first tagged one: the others come, and it does not.
+    // Resumed after the first tagged transaction: the others are read, and the first is not.
     let mut from = GtidSet::default();
     let until_first = events.iter().filter_map(|event| match event {
         BinlogEvent::Begin { gtid, .. } | BinlogEvent::Statement { gtid, .. } => Some(gtid),
@@ -152,11 +152,11 @@ fn union(a: &GtidSet, b: &GtidSet) -> anyhow::Result<GtidSet> {
     Ok(format!("{a},{b}").parse()?)
 }
 
-/// What borrowing needs of XA COMMIT: once its GTID is executed, its rows are seen. (Those of XA PREPARE are
-/// not, which is why they wait.)
+/// Borrowing relies on this property of XA COMMIT: once its GTID is executed, its rows are visible. (Those of
+/// XA PREPARE are not, so they wait for the COMMIT.)
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_an_executed_xa_commit_are_visible() -> anyhow::Result<()> {
-    // A server of its own: every transaction counts.
+    // A server of its own, because every transaction counts.
     let server = own_server(&[])?;
     let mut source = Source::at(server.url(), "visible").await?;
     source.sql("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT)").await?;
@@ -177,7 +177,7 @@ async fn rows_of_an_executed_xa_commit_are_visible() -> anyhow::Result<()> {
     });
     let (mut looks, mut between) = (0, 0);
     while !writer.is_finished() {
-        // Two transactions for each row.
+        // Each row takes two transactions.
         let executed = count(&source.reader.executed().await?) - base;
         let seen: u64 =
             mysql_async::prelude::Queryable::query_first(&mut source.writer, "SELECT COUNT(*) FROM t")

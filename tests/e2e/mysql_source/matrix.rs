@@ -1,5 +1,5 @@
-//! MySQL as the judge: for every type and edge value, what SELECT prints, what a chunk read comes to
-//! and what the binlog's decoder writes agree.
+//! MySQL as the judge. For every type and edge value, SELECT's text, a chunk read and the binlog decoder's
+//! output agree.
 
 use mysql_async::Value as Raw;
 use mysql_async::prelude::Queryable;
@@ -10,8 +10,7 @@ use super::types::same_bytes;
 use super::{Source, rows, text, values};
 use crate::support::random_server_id;
 
-/// Checks every row of a table that `statements` make and fill: the table is `m`. Says how many cells
-/// were compared.
+/// Checks every row of a table `m` that the statements create and fill. Returns how many cells were compared.
 async fn agree(name: &str, create: &[String], fill: &[String]) -> anyhow::Result<usize> {
     let mut source = Source::new(name).await?;
     for sql in create {
@@ -51,8 +50,8 @@ async fn agree(name: &str, create: &[String], fill: &[String]) -> anyhow::Result
     Ok(cells)
 }
 
-/// Where every other column is excluded, the same rows come without those: every type is stepped over by its
-/// length.
+/// With every other column excluded, the same rows are read without these columns. Every type is skipped by
+/// its length.
 async fn without_some(
     source: &mut Source,
     from: &GtidSet,
@@ -80,7 +79,7 @@ async fn without_some(
     Ok(())
 }
 
-/// Every row as SELECT prints it.
+/// Every row in the text of SELECT.
 async fn printed(source: &mut Source, table: &TableDef) -> anyhow::Result<Vec<Vec<Option<String>>>> {
     let columns: Vec<String> =
         table.columns.iter().map(|c| text::expression(&format!("`{}`", c.name), &c.ty)).collect();
@@ -109,7 +108,8 @@ async fn printed(source: &mut Source, table: &TableDef) -> anyhow::Result<Vec<Ve
         .collect()
 }
 
-/// A table with a key and a column of each type, and a row for each value: types with their values.
+/// A table with a key and a column of each type, and a row for each value. `types` has the types with their
+/// values.
 async fn types_agree(name: &str, types: &[(&str, &[&str])]) -> anyhow::Result<()> {
     let columns: Vec<String> = types.iter().enumerate().map(|(i, (ty, _))| format!("c{i} {ty}")).collect();
     let create = format!("CREATE TABLE m (id INT AUTO_INCREMENT PRIMARY KEY, {})", columns.join(", "));
@@ -317,7 +317,7 @@ async fn json_of_every_kind() -> anyhow::Result<()> {
     .await
 }
 
-/// What MySQL prints of random DOUBLEs, with few and with many digits.
+/// The text in which MySQL prints random DOUBLEs, with few and with many digits.
 #[tokio::test]
 async fn json_of_random_numbers() -> anyhow::Result<()> {
     let mut fill = Vec::new();
@@ -344,7 +344,7 @@ async fn json_of_random_numbers() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn columns_that_are_not_asked_for() -> anyhow::Result<()> {
+async fn invisible_and_generated_columns() -> anyhow::Result<()> {
     let create = [
         "SET SESSION sql_generate_invisible_primary_key = ON".to_owned(),
         "CREATE TABLE m (a INT, hidden VARCHAR(9) INVISIBLE, v INT AS (a + 1) VIRTUAL, s INT AS (a * 2) STORED,
@@ -406,7 +406,8 @@ async fn every_character_set() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The metadata of a table counts columns within classes: each type between others of every class.
+/// The metadata of a table count columns within classes. So each type is placed between others of every
+/// class.
 #[tokio::test]
 async fn every_type_between_others() -> anyhow::Result<()> {
     let types = [

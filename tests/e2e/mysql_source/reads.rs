@@ -9,7 +9,7 @@ use super::Source;
 #[tokio::test]
 async fn keys_are_read_exactly_and_by_the_index() -> anyhow::Result<()> {
     let mut source = Source::new("keys").await?;
-    // A key column of each type that may be one, with values in its own order.
+    // A key column of each type that allows it, with values in the type's order.
     let numbers: Vec<i64> = (0..300).collect();
     let of = |f: &dyn Fn(i64) -> String| numbers.iter().map(|&i| f(i)).collect::<Vec<_>>();
     let columns: Vec<(&str, &str, Vec<String>)> = vec![
@@ -60,7 +60,7 @@ async fn keys_are_read_exactly_and_by_the_index() -> anyhow::Result<()> {
             let keys: Vec<_> = all.iter().map(|row| def.key_of(row)).collect();
             let read = source.reader.read_keys(&def, &keys).await?;
             assert!(read.iter().zip(&all).all(|(read, row)| read.as_ref() == Some(row)), "{table}");
-            // Few keys and a small part must not examine the whole table.
+            // A read of few keys or of a small part must not examine the whole table.
             let before = examined(&mut source, &table).await?;
             let few = source.reader.read_keys(&def, &keys[50..66]).await?;
             assert!(few.iter().zip(&all[50..66]).all(|(read, row)| read.as_ref() == Some(row)), "{table}");
@@ -74,7 +74,7 @@ async fn keys_are_read_exactly_and_by_the_index() -> anyhow::Result<()> {
     }
     assert_eq!(problems, Vec::<String>::new());
 
-    // A key that is equal only to the collation is another key.
+    // A key that is equal only by the collation is another key.
     let def = source.mysql.table_def(&source.table("key_v_1")).await?;
     let text = |s: &str| vec![Value::Text(s.into())];
     let read = source
@@ -86,7 +86,7 @@ async fn keys_are_read_exactly_and_by_the_index() -> anyhow::Result<()> {
     assert_eq!(source.reader.read_keys(&def, &[]).await?, Vec::<Option<Row>>::new());
     assert!(source.reader.approximate_rows(&source.table("key_v_1")).await? > 100);
 
-    // The definition is checked against what comes.
+    // The definition is checked against the result's columns.
     source.sql("ALTER TABLE key_v_1 MODIFY v BIGINT").await?;
     let changed = source.reader.read_keys(&def, &[text("k007")]).await;
     assert!(matches!(changed, Err(MysqlError::TableChanged { .. })), "{changed:?}");
@@ -96,10 +96,10 @@ async fn keys_are_read_exactly_and_by_the_index() -> anyhow::Result<()> {
     source.drop().await
 }
 
-/// How many rows statements on a table have examined, by the server's own account.
+/// How many rows statements on a table have examined, according to the server.
 async fn examined(source: &mut Source, table: &str) -> anyhow::Result<u64> {
-    // The server accounts for a statement after it has sent its last packet, and before it takes the
-    // connection's next one: a round trip on the reader's connection settles what it has read.
+    // The server accounts for a statement after it has sent its last packet and before it takes the
+    // connection's next statement. So one round trip on the reader's connection makes the account complete.
     source.reader.clock_us().await?;
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(SUM_ROWS_EXAMINED), 0) AS UNSIGNED) FROM

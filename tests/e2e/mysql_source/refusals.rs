@@ -1,4 +1,4 @@
-//! What cannot be carried is refused.
+//! Unsupported tables and settings are refused.
 
 use tandem_binlog::DecodeError;
 use tandem_model::TableDef;
@@ -8,7 +8,7 @@ use super::Source;
 use crate::support::own_server;
 
 #[tokio::test]
-async fn what_cannot_be_carried_is_refused() -> anyhow::Result<()> {
+async fn unsupported_tables_are_refused() -> anyhow::Result<()> {
     let mut source = Source::new("refused").await?;
     let errors: Vec<_> =
         source.mysql.preflight().await?.into_iter().filter(|f| f.severity == Severity::Error).collect();
@@ -52,16 +52,16 @@ async fn what_cannot_be_carried_is_refused() -> anyhow::Result<()> {
         remedy.contains("binlog_row_image = FULL") && error.to_string().contains(".i "),
         "{error}: {remedy}"
     );
-    // The stream stays at the error.
+    // The stream does not pass the error.
     assert!(matches!(stream.next().await, Err(BinlogError::Decode(DecodeError::Table { .. }))));
     source.drop().await
 }
 
-/// Sessions may set what the server's settings forbid. Their changes stop the stream, with the position,
-/// before any of their rows.
+/// Sessions may choose settings that the server's configuration does not allow. Their changes stop the
+/// stream, with the position, before any of their rows.
 #[tokio::test]
-async fn what_a_session_logs_otherwise_stops_the_stream() -> anyhow::Result<()> {
-    // A server of its own: a statement may change any table, and so it stops everybody's capture.
+async fn unsupported_session_settings_stop_the_stream() -> anyhow::Result<()> {
+    // A server of its own: a statement may change any table, so it stops every capture.
     let server = own_server(&[])?;
     let mut source = Source::at(server.url(), "sessions").await?;
     source.sql("CREATE TABLE i (id INT PRIMARY KEY, a INT, j JSON)").await?;
@@ -93,9 +93,9 @@ async fn what_a_session_logs_otherwise_stops_the_stream() -> anyhow::Result<()> 
             remedy.contains(text) && error.to_string().contains("binlog."),
             "{setting}: {error}: {remedy}"
         );
-        assert!(stream.next().await.is_err(), "{setting}: it goes on");
+        assert!(stream.next().await.is_err(), "{setting}: it passed the error");
     }
-    // What is not carried may be logged as it likes, as long as it is rows.
+    // A table that is not captured may be logged with any of these settings, as long as it is logged in rows.
     let mut stream = source.stream("another").await?;
     source.sql("SET SESSION binlog_row_image = MINIMAL, binlog_row_value_options = PARTIAL_JSON").await?;
     source.sql("UPDATE i SET j = JSON_SET(j, '$.b', 8), a = 9").await?;

@@ -1,4 +1,4 @@
-//! The stream knows where it is, and what statements do.
+//! The stream's position, and the effects of statements.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ async fn the_stream_knows_where_it_is() -> anyhow::Result<()> {
     source.sql("COMMIT").await?;
     let events = source.upto_now(&mut stream).await?;
     let after = source.reader.clock_us().await?;
-    // Of all transactions on the server, the one with our rows.
+    // Of all transactions on the server, the one with this test's rows.
     let first_rows = events.iter().position(|e| matches!(e, BinlogEvent::Rows(_))).expect("there are rows");
     let [begin, one, two, commit] = &events[first_rows - 1..first_rows + 3] else { panic!("{events:?}") };
     let BinlogEvent::Begin { commit_us, .. } = begin else { panic!("{begin:?}") };
@@ -46,11 +46,11 @@ async fn the_stream_knows_where_it_is() -> anyhow::Result<()> {
     };
     assert!(Arc::ptr_eq(&one, &two), "the same definition comes as the same Arc");
 
-    // A new file, and nothing written into it: the stream arrives there all the same.
+    // A new file without any event of its own: the stream still reaches it.
     source.sql("FLUSH BINARY LOGS").await?;
     source.upto_now(&mut stream).await?;
 
-    // Another definition is another Arc, and the rows come with it.
+    // A new definition is another Arc, and the rows come with it.
     source.sql("ALTER TABLE t ADD COLUMN w INT NOT NULL DEFAULT 7 FIRST").await?;
     source.sql("INSERT INTO t VALUES (7, 5, 'd')").await?;
     let changed = rows(source.upto_now(&mut stream).await?).remove(0);
@@ -60,11 +60,11 @@ async fn the_stream_knows_where_it_is() -> anyhow::Result<()> {
         [(None, Some(vec![Value::Int(7), Value::Int(5), Value::Text("d".into())]))]
     );
 
-    // The stream opened from what has been executed begins after it.
+    // A stream that is opened at the executed GTIDs begins after them.
     let executed = source.reader.executed().await?;
     source.sql("DELETE FROM t WHERE id = 5").await?;
     drop(stream);
-    // Of this database: other tests have tables of this name.
+    // In this database only: other tests have tables with this name.
     let wanted = source.table("t");
     let mut stream = BinlogStream::open(&source.config, &executed, move |t| *t == wanted).await?;
     let deleted = rows(source.upto_now(&mut stream).await?);
@@ -122,7 +122,7 @@ async fn statements_name_their_tables() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each row comes as it was when it was written, with the definition that its table had then.
+/// Each row is read as it was written, with its table's definition at that time.
 #[tokio::test]
 async fn alters_in_the_middle_of_traffic() -> anyhow::Result<()> {
     let mut source = Source::new("alters").await?;
@@ -135,7 +135,7 @@ async fn alters_in_the_middle_of_traffic() -> anyhow::Result<()> {
         "ADD COLUMN b BIGINT DEFAULT 7, ALGORITHM = INSTANT",
         "ADD COLUMN f DECIMAL(5,1) NOT NULL DEFAULT 1.5 FIRST, ALGORITHM = INSTANT",
         "DROP COLUMN a, ALGORITHM = INSTANT",
-        // The count stays and the meaning moves.
+        // The number of columns stays, and their meaning changes.
         "DROP COLUMN b, ADD COLUMN c BIGINT DEFAULT 8, ALGORITHM = INSTANT",
         "MODIFY COLUMN s VARCHAR(40) CHARACTER SET latin1 FIRST",
         "MODIFY COLUMN c VARCHAR(30), MODIFY COLUMN id BIGINT UNSIGNED",
@@ -152,7 +152,7 @@ async fn alters_in_the_middle_of_traffic() -> anyhow::Result<()> {
         let table = source.mysql.table_def(&source.table("t")).await?;
         let upto = source.reader.max_key(&table).await?.expect("there are rows");
         expected.push((table.clone(), source.reader.read_chunk(&table, None, &upto, 100).await?.pop()));
-        // An image before and one after of every row, those written under older definitions too.
+        // An image before and one after for every row, rows written under older definitions included.
         source.sql("UPDATE t SET s = CONCAT(s, '!')").await?;
     }
     let events = rows(source.upto_now(&mut stream).await?);

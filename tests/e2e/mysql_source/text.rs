@@ -1,9 +1,9 @@
-//! Values as MySQL prints them, so that MySQL itself says what a value should be.
+//! Values in the text in which MySQL prints them, so that MySQL itself defines the expected values.
 
 use tandem_model::{ColumnType, Value};
 
-/// The expression whose text form says all of a column's value: bytes in hexadecimal, and numbers
-/// that MySQL would round.
+/// The expression whose text contains the whole value of a column: bytes in hexadecimal, and numbers that
+/// MySQL would otherwise round.
 pub(super) fn expression(column: &str, ty: &ColumnType) -> String {
     match ty {
         ColumnType::Float => format!("CAST({column} AS DOUBLE)"),
@@ -13,7 +13,7 @@ pub(super) fn expression(column: &str, ty: &ColumnType) -> String {
     }
 }
 
-/// The same of a value; none for NULL.
+/// The same text for a value; none for NULL.
 pub(super) fn of(value: &Value, ty: &ColumnType) -> Option<String> {
     Some(match (value, ty) {
         (Value::Null, _) => return None,
@@ -38,7 +38,7 @@ pub(super) fn of(value: &Value, ty: &ColumnType) -> Option<String> {
     })
 }
 
-/// What `normal` makes of what MySQL prints and of what [`of`] prints: the same number is the same text.
+/// Normalises MySQL's text and that of [`of`]: the same number has the same text.
 pub(super) fn double(x: f64) -> String {
     format!("{x:e}")
 }

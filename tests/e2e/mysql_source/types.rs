@@ -1,4 +1,4 @@
-//! Every type that is carried, with its edge values: the binlog and a read give the same.
+//! Every supported type, with its edge values: the binlog and a read return the same.
 
 use tandem_binlog::{RowsEvent, RowsKind};
 use tandem_model::{Decimal, Row, TableDef, Value};
@@ -14,7 +14,7 @@ fn all_bytes() -> String {
     (0..=255u8).map(|b| format!("{b:02x}")).collect::<Vec<_>>().concat()
 }
 
-/// Every type that is carried; the key's order is not the columns' order.
+/// Every supported type. The order of the key is not the order of the columns.
 fn matrix() -> String {
     let fractions = (0..=6)
         .map(|n| format!("t{n} TIME({n}), dt{n} DATETIME({n}), ts{n} TIMESTAMP({n}) NULL,"))
@@ -164,7 +164,7 @@ async fn the_binlog_and_a_read_give_the_same_values() -> anyhow::Result<()> {
     source.drop().await
 }
 
-/// Asserts that reads of an event's rows come to the bytes that the binlog's decoder has written.
+/// Asserts that reads of an event's rows have the same bytes as the binlog decoder's output.
 pub(super) async fn same_bytes(
     source: &mut Source,
     table: &TableDef,
@@ -181,7 +181,7 @@ pub(super) async fn same_bytes(
     Ok(())
 }
 
-/// Asserts that reads give these rows, by keys and by chunks.
+/// Asserts that reads return these rows, by keys and by chunks.
 async fn same_rows(source: &mut Source, table: &TableDef, expected: &[Row]) -> anyhow::Result<()> {
     let keys: Vec<_> = expected.iter().map(|row| table.key_of(row)).collect();
     let read = source.reader.read_keys(table, &keys).await?;
@@ -310,5 +310,5 @@ fn spot_values(table: &TableDef, rows: &[Row]) {
     expect(6, &[("e", text("back\\slash")), ("dt1", Value::DateTime(-100_000)), ("ts0", Value::Null)]);
 }
 
-/// What latin1's bytes 0x80 to 0x82 are, the second of which Windows-1252 does not define.
+/// The characters of latin1's bytes 0x80 to 0x82. Windows-1252 does not define the second.
 const LATIN1_SAMPLE: [char; 3] = ['€', '\u{81}', '‚'];

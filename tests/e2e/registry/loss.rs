@@ -1,4 +1,4 @@
-//! A registry that is down for a while, and one that comes back without its schemas.
+//! A registry that is down for a while, and one that has lost its schemas.
 
 use mysql_async::prelude::Queryable;
 use serde_json::json;
@@ -29,7 +29,7 @@ async fn only_a_new_schema_waits_for_a_registry_that_is_down() -> anyhow::Result
     migration.mysql.query_drop("ALTER TABLE t ADD COLUMN note VARCHAR(10)").await?;
     migration.mysql.query_drop("UPDATE t SET note = 'new' WHERE id = 1").await?;
     until_readyz(port, &format!("the schema registry at {} does not answer", registry.url())).await?;
-    assert_eq!(published(&migration).await?, before, "published under a schema that nobody can find");
+    assert_eq!(published(&migration).await?, before, "published under a schema that is not in the registry");
     registry.restart()?;
     migration.drained(&mut running).await?;
     until_readyz(port, "ready\n").await?;
@@ -48,7 +48,7 @@ async fn a_registry_that_lost_its_schemas_stops_capture() -> anyhow::Result<()> 
     let mut running = running(&mut migration, &["run"]).await?;
     let before = published(&migration).await?;
 
-    // It kept them in memory. Capture notices without having anything to publish.
+    // The schemas were in memory only. Capture notices the loss even without anything to publish.
     registry.kill()?;
     registry.restart()?;
     let said = running.until_ended().await?;
@@ -58,7 +58,7 @@ async fn a_registry_that_lost_its_schemas_stops_capture() -> anyhow::Result<()> 
         assert!(said.contains(words), "{words:?} is not in: {said}");
     }
 
-    // Nor does a new process go on: not while nobody has the ids, nor when others have been given them.
+    // A new process refuses as well: while the ids do not exist, and once they belong to other schemas.
     migration.mysql.query_drop("UPDATE t SET price = 3 WHERE id = 1").await?;
     let mut running = migration.start(&["run"])?;
     let said = running.until_ended().await?;

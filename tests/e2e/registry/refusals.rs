@@ -1,4 +1,4 @@
-//! A registry that cannot be reached, or refuses, is one clear error.
+//! A registry that is unreachable or refuses is one clear error.
 
 use mysql_async::prelude::Queryable;
 use tandem_devstack::{Apicurio, ApicurioOptions};
@@ -9,7 +9,7 @@ use super::{MAPPING, backfill, changes, configure, prepared, running, set_level}
 use crate::refusals::refused;
 use crate::support::{Authority, Servers};
 
-/// A reverse proxy that asks for an account, as they stand before registries. Gives its address.
+/// A reverse proxy that requires an account, as is common in front of registries. Returns its address.
 async fn guarded(server: String, authorization: &'static str) -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
@@ -50,7 +50,7 @@ async fn a_wrong_address_account_or_authority() -> anyhow::Result<()> {
     let migration = prepared(servers, "regno", &registry.url()).await?;
     migration.succeed(&["check"]).await?;
 
-    // The discard port: nobody listens there.
+    // The discard port, without a listener.
     configure(&migration, "http://127.0.0.1:9/apis/ccompat/v7")?;
     refused(&migration, &["schema_registry:", "127.0.0.1:9", "is it up", "schema_registry.url"]).await?;
     configure(&migration, &registry.url().replace("/apis/ccompat/v7", ""))?;
@@ -100,7 +100,7 @@ async fn a_schema_that_the_subjects_level_forbids() -> anyhow::Result<()> {
     for words in ["incompatible", subject.as_str(), &format!("PUT /config/{subject}"), "NONE"] {
         assert!(said.contains(words), "{words:?} is not in: {said}");
     }
-    // The copy is made anew with the column, under a subject of its own.
+    // The table is copied again with the column, under another subject.
     let backfill = backfill(&migration);
     for subject in [subject, format!("{backfill}-value")] {
         set_level(&registry, &format!("/{subject}"), "NONE").await?;

@@ -1,4 +1,4 @@
-//! A whole migration by accounts that may do no more than README says, over secure connections.
+//! A complete migration with the privileges in README only, over secure connections.
 
 use std::path::Path;
 
@@ -25,11 +25,11 @@ fn configure(migration: &Migration, mysql_tls: &str, kafka_ca: &Path) -> anyhow:
     Ok(std::fs::write(migration.config(), text.replace("[kafka]\n", &kafka).replace("[mysql]\n", &mysql))?)
 }
 
-/// What README says the principal needs, on what begins with the prefix.
+/// The ACLs that the principal needs according to README, on names that begin with the prefix.
 const ACLS: [(&str, &[&str]); 3] =
     [("topic", &["Create", "Read", "Write"]), ("group", &["Read"]), ("transactional-id", &["Write"])];
 
-/// Allows `alice` these operations (`--add`), or takes them away (`--remove`).
+/// Allows `alice` these operations (`--add`), or revokes them (`--remove`).
 fn acl(kafka: &Kafka, action: &str, prefix: &str, resource: &str, operations: &[&str]) -> anyhow::Result<()> {
     let (option, prefix) = (format!("--{resource}"), format!("{prefix}."));
     let mut arguments = vec![action, "--allow-principal", "User:alice", &option, &prefix];
@@ -40,7 +40,7 @@ fn acl(kafka: &Kafka, action: &str, prefix: &str, resource: &str, operations: &[
     Ok(())
 }
 
-/// Takes these away, waits until `tandem check` names each of them with its remedy, and gives them back.
+/// Revokes these ACLs, waits until `tandem check` names each of them with its remedy, and adds them again.
 async fn each_is_named(migration: &Migration, kafka: &Kafka, acls: &[(&str, &[&str])]) -> anyhow::Result<()> {
     let prefix = &migration.prefix;
     for (resource, operations) in acls {
@@ -52,7 +52,7 @@ async fn each_is_named(migration: &Migration, kafka: &Kafka, acls: &[(&str, &[&s
         })
     });
     let remedies: Vec<String> = remedies.collect();
-    // A broker learns of changed ACLs a little later.
+    // A broker applies changed ACLs with a delay.
     until_check(migration, |said| {
         !said.success
             && remedies.iter().all(|remedy| said.stderr.contains(remedy))
@@ -65,7 +65,7 @@ async fn each_is_named(migration: &Migration, kafka: &Kafka, acls: &[(&str, &[&s
     until_check(migration, |said| said.success).await
 }
 
-/// Runs `tandem check` until it says so.
+/// Runs `tandem check` until its output meets the condition.
 async fn until_check(migration: &Migration, so: impl Fn(&Finished) -> bool) -> anyhow::Result<()> {
     eventually("`tandem check` to say so", MINUTE, async || {
         let said = migration.tandem(&["check"]).await?;
@@ -126,7 +126,7 @@ async fn the_documented_grants_are_enough_and_each_is_needed() -> anyhow::Result
         assert!(!said.success && said.stderr.contains(&remedy), "{remedy} is not in: {}", said.stderr);
         migration.mysql.query_drop(&remedy).await?;
     }
-    // No topic is there yet.
+    // No topic exists yet.
     each_is_named(&migration, &kafka, &[("topic", &["Create", "Write"]), ("transactional-id", &["Write"])])
         .await?;
     each_is_named(&migration, &kafka, &[("group", &["Read"])]).await?;
@@ -140,7 +140,7 @@ async fn the_documented_grants_are_enough_and_each_is_needed() -> anyhow::Result
     migration.succeed(&["verify", "--full", "--exit-code"]).await?;
     until_readyz(port, "ready").await?;
 
-    // The broker comes back with a certificate that nobody trusts, and then with a right one.
+    // The broker comes back with a certificate of an unknown CA, and then with a valid one.
     let other = Authority::new(folder.path(), "other")?;
     options(&other, folder.path())?;
     kafka.restart()?;

@@ -11,12 +11,12 @@ use tandem_model::Disposition;
 
 use crate::support::{Authority, Identity, control_record};
 
-/// The numbers of the listeners.
+/// The indexes of the listeners.
 pub(super) const SSL: usize = 0;
 pub(super) const SASL_PLAINTEXT: usize = 1;
 pub(super) const SASL_SSL: usize = 2;
 
-/// A broker that speaks every security protocol, with the account `alice` for every mechanism.
+/// A broker with every security protocol and, for every mechanism, the account `alice`.
 pub(super) fn options(ca: &Authority, folder: &Path) -> anyhow::Result<KafkaOptions> {
     let broker = ca.sign("broker", &["127.0.0.1"])?;
     let store = folder.join("broker.pem");

@@ -1,4 +1,4 @@
-//! TLS to MySQL, with certificates that MySQL made for itself and with others.
+//! TLS to MySQL, with MySQL's own certificates and with others.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ fn tls(mode: TlsMode, ca: &Path) -> MysqlTls {
     MysqlTls { mode, ca: Some(ca.to_owned()), identity: None }
 }
 
-/// A user who must prove the password once more, since nobody has after the last of these.
+/// A user for whom the server has no cached password, so that the password must be sent again.
 fn create_user(server: &Server, user: &str, require: &str) -> anyhow::Result<()> {
     server.query(&format!(
         "CREATE USER {user} IDENTIFIED WITH caching_sha2_password BY 'correct horse' REQUIRE {require}; \
@@ -48,7 +48,7 @@ async fn every_kind_of_connection_is_encrypted_and_shows_its_certificate() -> an
     )?;
     assert_eq!(kinds.trim(), "SSL/TLS");
 
-    // The key alone is not enough, nor is TLS without the certificate, nor none at all.
+    // The password alone is not enough, nor is TLS without the certificate, nor a connection without TLS.
     let bare = MysqlTls { identity: None, ..whole.clone() };
     for lacking in [Some(bare), None] {
         let error = Mysql::connect(&config(&server, "certified", lacking)).await.unwrap_err();
@@ -78,7 +78,7 @@ async fn a_server_that_does_not_prove_who_it_is_is_refused() -> anyhow::Result<(
             assert!(error.to_string().contains(word), "{word:?} is not in: {error}");
         }
     };
-    // MySQL's own certificates name no host.
+    // MySQL's own certificates contain no host name.
     connect(TlsMode::VerifyCa, &own).await?;
     refused(connect(TlsMode::VerifyIdentity, &own).await.unwrap_err(), &["mysql.url", "verify_ca"]);
     refused(connect(TlsMode::VerifyCa, &ca.file()).await.unwrap_err(), &["tls.ca", "certificate"]);
@@ -97,7 +97,7 @@ async fn a_server_that_does_not_prove_who_it_is_is_refused() -> anyhow::Result<(
     ))?;
     connect(TlsMode::VerifyIdentity, &ca.file()).await?;
     refused(connect(TlsMode::VerifyCa, &own).await.unwrap_err(), &["tls.ca"]);
-    // The same certificate under a name that it does not have.
+    // The same certificate, with a host name that it does not contain.
     let mut named = config(&server, "careful", Some(tls(TlsMode::VerifyIdentity, &ca.file())));
     named.url = named.url.replace("127.0.0.1", "localhost");
     refused(Mysql::connect(&named).await.unwrap_err(), &["mysql.url"]);
@@ -113,7 +113,7 @@ async fn a_server_that_does_not_prove_who_it_is_is_refused() -> anyhow::Result<(
     Ok(())
 }
 
-/// The server has cached no account's password: without TLS the password goes under the server's RSA key.
+/// The server has cached no password. Without TLS the password is encrypted with the server's RSA key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_the_server_has_not_cached() -> anyhow::Result<()> {
     let server = own_server(&[])?;

@@ -1,4 +1,4 @@
-//! Certificates of a test's own.
+//! Certificates for one test.
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,7 @@ impl Authority {
         self.folder.join(format!("{}.pem", self.name))
     }
 
-    /// Signs a certificate for a name, which is also that of its files; `addresses` are those of a
+    /// Signs a certificate for a name, which is also the name of its files. `addresses` are those of a
     /// server.
     pub(crate) fn sign(&self, name: &str, addresses: &[&str]) -> anyhow::Result<Identity> {
         let key = PKey::from_rsa(Rsa::generate(2048)?)?;
@@ -72,7 +72,7 @@ fn builder_name(name: &str) -> anyhow::Result<openssl::x509::X509Name> {
     Ok(subject.build())
 }
 
-/// What all certificates have.
+/// The common parts of all certificates.
 fn builder(name: &str, key: &PKey<Private>) -> anyhow::Result<X509Builder> {
     let mut serial = BigNum::new()?;
     serial.rand(120, MsbOption::MAYBE_ZERO, false)?;

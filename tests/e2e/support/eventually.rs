@@ -9,11 +9,11 @@ pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 /// The time between two probes.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// What one probe saw.
+/// The result of one probe.
 pub(crate) enum Probe<T = ()> {
     /// The event has happened.
     Done(T),
-    /// It has not: the state that was seen, for the message if the deadline passes.
+    /// It has not happened yet. The observed state is for the message if the deadline passes.
     Pending(String),
 }
 
@@ -35,8 +35,8 @@ impl<T> Probe<T> {
 ///
 /// # Errors
 ///
-/// An error of the probe ends the wait at once. When the deadline has passed, the error says what was waited
-/// for, for how long, and what the last probe saw.
+/// An error of the probe ends the wait at once. Once the deadline has passed, the error has the event, the
+/// time and the state that the last probe saw.
 pub(crate) async fn eventually<T>(
     event: &str,
     deadline: Duration,
@@ -60,7 +60,7 @@ pub(crate) async fn eventually<T>(
 }
 
 #[tokio::test]
-async fn a_deadline_tells_the_event_the_time_and_what_was_seen() {
+async fn an_expired_deadline_reports_the_event_the_time_and_the_last_state() {
     let mut probes = 0;
     let never = eventually("a fourth wheel", Duration::from_millis(50), async || {
         probes += 1;

@@ -1,5 +1,5 @@
-//! Requests as clients send them, byte for byte: over a connection of their own, with whatever path, headers
-//! and body a test wants.
+//! Raw HTTP requests as clients send them, each over a new connection, with any path, headers and body that a
+//! test needs.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 
 use super::{MINUTE, Probe, eventually};
 
-/// Longer than any server here lets a client wait.
+/// Longer than the longest wait that a server here allows.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// What a request is answered with.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -22,7 +22,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// A header's value; empty if it is not there.
+    /// A header's value; empty if it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
@@ -36,7 +36,7 @@ impl Answer {
         self.header("tandem-served-by")
     }
 
-    /// Why MySQL served a read that Cassandra was to serve; empty if that is not so.
+    /// Why MySQL served a read that Cassandra should have served; empty otherwise.
     pub(crate) fn fallback(&self) -> &str {
         self.header("tandem-fallback")
     }
@@ -56,7 +56,8 @@ impl Answer {
     }
 }
 
-/// A body in chunks: each has its length, in hexadecimal, in a line before it; the last one is empty.
+/// Decodes a chunked body: each chunk has a line with its length in hexadecimal before it. The last chunk is
+/// empty.
 fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
@@ -72,7 +73,7 @@ fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// One request over a connection of its own.
+/// One request over a new connection.
 pub(crate) async fn http(
     port: u16,
     method: &str,
@@ -95,7 +96,7 @@ pub(crate) async fn http(
         .ok_or_else(|| anyhow::anyhow!("no HTTP answer: {:?}", String::from_utf8_lossy(&bytes)))
 }
 
-/// Waits until `/readyz` says so.
+/// Waits until `/readyz` contains these words.
 pub(crate) async fn until_readyz(port: u16, words: &str) -> anyhow::Result<()> {
     eventually(&format!("/readyz to say {words:?}"), MINUTE, async || {
         let answer = http(port, "GET", "/readyz", &[], "").await;
@@ -105,8 +106,8 @@ pub(crate) async fn until_readyz(port: u16, words: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// A port that was free a moment ago. Nobody else takes it until it is used, as a rule: the kernel gives out
-/// others first.
+/// A port that is currently free. Usually no other process takes it until it is used: the kernel assigns
+/// other ports first.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -1,4 +1,4 @@
-//! Records that tests publish, and a reader that takes the isolation level it is told.
+//! Records that tests publish, and a reader with a given isolation level.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tandem_model::PhaseRecord;
 use tandem_wire::control::{PHASE_KEY, encode_phase};
 use tandem_wire::log::{OutRecord, Topics};
 
-/// A record of a topic of one partition, without a version.
+/// A record without a version, for a topic with one partition.
 pub(crate) fn control_record(topic: &str, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> OutRecord {
     OutRecord {
         topic: topic.into(),
@@ -22,13 +22,12 @@ pub(crate) fn control_record(topic: &str, key: impl Into<Vec<u8>>, value: impl I
     }
 }
 
-/// What the controller publishes when it changes the phase.
+/// The record that the controller publishes when it changes the phase.
 pub(crate) fn phase_record(prefix: &str, record: &PhaseRecord) -> OutRecord {
     control_record(&Topics::new(prefix).control(), PHASE_KEY, encode_phase(record))
 }
 
-/// Reads a topic from its beginning to its end; with `uncommitted` also the records of aborted and of
-/// open transactions.
+/// Reads a topic from beginning to end; with `uncommitted` also the records of aborted and open transactions.
 pub(crate) fn read_to_end(
     brokers: &str,
     topic: &str,

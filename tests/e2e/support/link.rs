@@ -1,5 +1,5 @@
-//! A link to a server that can be made worse: it stops passing anything on, as a dead one does, cuts
-//! connections, turns a byte over, or leads elsewhere, as an address does that moves to another server.
+//! A link to a server with faults on demand. It stops forwarding, as a dead network does, closes connections,
+//! changes a byte, or leads to another server, as an address that moves does.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,26 +9,26 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::host_of;
 
-/// How often a connection looks at what is wrong with the link.
+/// How often a connection checks the fault of the link.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What is wrong with a link.
+/// The fault of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// It passes nothing on, on no connection, and closes none.
+    /// It forwards nothing on any connection, and closes none.
     Hold,
-    /// It closes every connection, new ones as well.
+    /// It closes every connection, new ones included.
     Close,
-    /// It closes a connection when a COMMIT comes, before it is passed on.
+    /// It closes a connection that sends a COMMIT, before it forwards the COMMIT.
     CloseBeforeCommit,
-    /// It passes a COMMIT on, and closes the connection before the answer.
+    /// It forwards a COMMIT, and closes the connection before the response.
     CloseAfterCommit,
 }
 
 pub(crate) struct Link {
-    /// Where it is to be reached.
+    /// The address of the link.
     pub(crate) address: String,
     state: Arc<Mutex<State>>,
 }
@@ -40,7 +40,7 @@ struct State {
 }
 
 impl Link {
-    /// To the server of a URL; also returns the URL that goes over the link.
+    /// A link to the server of a URL. Also returns the URL that leads over the link.
     pub(crate) async fn to_mysql(url: &str) -> anyhow::Result<(Self, String)> {
         let server = host_of(url);
         let link = Self::to(server).await?;
@@ -48,7 +48,7 @@ impl Link {
         Ok((link, over))
     }
 
-    /// To `host:port`.
+    /// A link to `host:port`.
     async fn to(server: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -67,18 +67,18 @@ impl Link {
         self.state.lock().unwrap().fault = fault;
     }
 
-    /// Turns over the first byte of the next occurrence of this text in what the server sends.
+    /// Flips the first byte of the next occurrence of this text in the data from the server.
     pub(crate) fn flip(&self, text: &[u8]) {
         self.state.lock().unwrap().flip = Some(text.to_vec());
     }
 
-    /// New connections lead there.
+    /// Leads new connections to this server.
     pub(crate) fn lead_to(&self, server: &str) {
         server.clone_into(&mut self.state.lock().unwrap().server);
     }
 }
 
-/// One connection. It ends when either side closes it, or the link does.
+/// Forwards one connection. It ends when either side or the link closes it.
 async fn pass(mut client: TcpStream, state: Arc<Mutex<State>>) -> std::io::Result<()> {
     let fault = || state.lock().unwrap().fault;
     let server = state.lock().unwrap().server.clone();
@@ -92,14 +92,14 @@ async fn pass(mut client: TcpStream, state: Arc<Mutex<State>>) -> std::io::Resul
                 while fault() == Fault::Hold {
                     tick.tick().await;
                 }
-                // COM_QUERY is the byte 3 after a packet's header of four.
+                // COM_QUERY is byte 3, after the packet's header of four bytes.
                 let commits = sent.get(4..).is_some_and(|rest| rest.starts_with(b"\x03COMMIT"));
                 match fault() {
                     Fault::Close => return Ok(()),
                     Fault::CloseBeforeCommit if commits => return Ok(()),
                     Fault::CloseAfterCommit if commits => {
                         server.write_all(sent).await?;
-                        // The answer says that it is done; the client does not get it.
+                        // The response confirms the commit. The client does not receive it.
                         let _ = server.read(&mut down).await?;
                         return Ok(());
                     }

@@ -1,4 +1,4 @@
-//! A migration of one test's own: a database, a keyspace, a prefix, a folder with a `tandem.toml`.
+//! A migration for one test: a database, a keyspace, a prefix, a folder with a `tandem.toml`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,7 +28,7 @@ pub(crate) struct Migration {
 }
 
 impl Migration {
-    /// Creates the database and fills it by `statements`, which run in it.
+    /// Creates the database and runs `statements` in it.
     pub(crate) async fn new(servers: Servers, test: &str, statements: &[&str]) -> anyhow::Result<Self> {
         let id = unique_id();
         let database = format!("{test}_{id}");
@@ -43,8 +43,8 @@ impl Migration {
         Ok(Self { servers, database, keyspace, prefix, mysql, folder: tempfile::tempdir()? })
     }
 
-    /// Writes `tandem.toml`: the servers, then `mapping`, in which `{db}` is the database. Anything in
-    /// `extra` comes first.
+    /// Writes `tandem.toml`: `extra`, then the servers, then `mapping`, in which `{db}` stands for the
+    /// database.
     pub(crate) fn configure(&self, extra: &str, mapping: &str) -> anyhow::Result<()> {
         let text = format!(
             "{extra}\n[mysql]\nurl = {:?}\n[kafka]\nbrokers = {:?}\nprefix = {:?}\npartitions = 3\n[cassandra]\nnodes = \
@@ -63,19 +63,19 @@ impl Migration {
         self.path("tandem.toml")
     }
 
-    /// A file in the folder.
+    /// The path of a file in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Writes a file in the folder, such as one that holds a secret.
+    /// Writes a file in the folder, for example a secret.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> anyhow::Result<PathBuf> {
         let path = self.path(name);
         std::fs::write(&path, text)?;
         Ok(path)
     }
 
-    /// Writes `<name>.toml`: `section`, and then everything that `tandem.toml` has, as `edit` changes it.
+    /// Writes `<name>.toml`: `section`, then the contents of `tandem.toml` after `edit`.
     pub(crate) fn configure_as(
         &self,
         name: &str,
@@ -102,12 +102,12 @@ impl Migration {
         TableName::new(&self.database, name)
     }
 
-    /// A command of the binary, with the configuration.
+    /// A command of the binary with the configuration.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         Self::command_with(&self.config(), arguments)
     }
 
-    /// The same with another configuration.
+    /// The same, with another configuration.
     pub(crate) fn command_with(config: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(required(TANDEM_BIN));
         command.args(arguments).arg("--config").arg(config).stdin(Stdio::null());
@@ -119,29 +119,29 @@ impl Migration {
         finish(self.command(arguments)).await
     }
 
-    /// The same, which must succeed.
+    /// Runs a command that must succeed.
     pub(crate) async fn succeed(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let done = self.tandem(arguments).await?;
         anyhow::ensure!(done.success, "tandem {arguments:?} failed: {}", done.stderr);
         Ok(done.stdout)
     }
 
-    /// The same of a command that prints JSON.
+    /// Runs a command that prints JSON and must succeed.
     pub(crate) async fn json(&self, arguments: &[&str]) -> anyhow::Result<Json> {
         Ok(serde_json::from_str(&self.succeed(arguments).await?)?)
     }
 
-    /// Starts a long-lived command, which logs to `tandem.log`.
+    /// Starts a long-running command, which logs to `tandem.log`.
     pub(crate) fn start(&self, arguments: &[&str]) -> anyhow::Result<Running> {
         Running::of(self.command(arguments), self.path("tandem.log"))
     }
 
-    /// Starts a long-lived command with a log of its own, `<name>.log`.
+    /// Starts a long-running command with a log of its own, `<name>.log`.
     pub(crate) fn start_as(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Running> {
         self.start_with(&self.config(), name, arguments)
     }
 
-    /// The same with another configuration.
+    /// The same, with another configuration.
     pub(crate) fn start_with(
         &self,
         config: &Path,
@@ -155,7 +155,7 @@ impl Migration {
         self.json(&["status", "--json"]).await
     }
 
-    /// Waits until the status is so. An error if the process ends.
+    /// Waits until the status meets the condition. An error if the process ends.
     pub(crate) async fn until(
         &self,
         running: &mut Running,
@@ -176,13 +176,13 @@ impl Migration {
         self.until(capture, "the first watermark", |status| status["source"].is_object()).await.map(drop)
     }
 
-    /// Waits until everything that MySQL has committed by now is on the log.
+    /// Waits until everything that MySQL has committed so far is on the log.
     pub(crate) async fn until_captured(&mut self, running: &mut Running) -> anyhow::Result<Json> {
         let executed = self.executed().await?;
         self.until(running, "everything to be captured", |status| captured(status, &executed)).await
     }
 
-    /// Waits until everything that MySQL has committed by now is in Cassandra, backfill included.
+    /// Waits until everything that MySQL has committed so far is in Cassandra, backfill included.
     pub(crate) async fn drained(&mut self, running: &mut Running) -> anyhow::Result<Json> {
         let executed = self.executed().await?;
         self.until(running, "everything to be applied", |status| {
@@ -194,7 +194,7 @@ impl Migration {
         .await
     }
 
-    /// What MySQL has executed.
+    /// The GTIDs that MySQL has executed.
     pub(crate) async fn executed(&mut self) -> anyhow::Result<GtidSet> {
         executed(&mut self.mysql).await
     }
@@ -211,7 +211,7 @@ impl Migration {
         Ok(session)
     }
 
-    /// Creates the keyspace, as `tandem schema create` does among other things, and gives a session in it.
+    /// Creates the keyspace, which `tandem schema create` otherwise does. Returns a session in it.
     pub(crate) async fn create_keyspace(&self) -> anyhow::Result<Session> {
         let create = format!(
             "CREATE KEYSPACE \"{}\" WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}",
@@ -233,7 +233,7 @@ impl Migration {
     }
 }
 
-/// Whether a status says that these transactions are on the log.
+/// Whether these transactions are on the log according to a status.
 pub(crate) fn captured(status: &Json, executed: &GtidSet) -> bool {
     let captured = status["source"]["gtid_set"].as_str().and_then(|set| set.parse::<GtidSet>().ok());
     captured.is_some_and(|captured| executed.is_subset(&captured))

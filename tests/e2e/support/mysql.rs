@@ -12,7 +12,7 @@ pub(crate) async fn connect(url: &str, database: &str) -> anyhow::Result<Conn> {
     Ok(conn)
 }
 
-/// What the server has executed.
+/// The GTIDs that the server has executed.
 pub(crate) async fn executed(conn: &mut Conn) -> anyhow::Result<GtidSet> {
     let text: Option<String> = conn.query_first("SELECT @@GLOBAL.gtid_executed").await?;
     text.unwrap_or_default().parse().map_err(|e| anyhow::anyhow!("gtid_executed: {e}"))
@@ -24,12 +24,12 @@ pub(crate) fn host_of(url: &str) -> &str {
     address.trim_start_matches("mysql://").split(['/', '?']).next().unwrap_or_default()
 }
 
-/// For a replica of one test's own: other replicas of the server have other ids.
+/// A server id for the replica of one test. Other replicas of the server have other ids.
 pub(crate) fn random_server_id() -> u32 {
     rand::random::<u32>() | 1
 }
 
-/// A server of one test's own, with these options besides the usual ones.
+/// A separate server for one test, with these options in addition to the usual ones.
 pub(crate) fn own_server(options: &[&str]) -> anyhow::Result<Mysql> {
     let extra_args = options.iter().map(|&option| option.to_owned()).collect();
     Mysql::ephemeral(&MysqlOptions { extra_args })

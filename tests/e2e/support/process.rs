@@ -1,4 +1,4 @@
-//! The `tandem` binary, and others, as real processes.
+//! The `tandem` binary and other programs, as real processes.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -44,7 +44,7 @@ impl Running {
         Ok(())
     }
 
-    /// An error with the end of its log if it has ended by itself.
+    /// Returns an error with the end of its log if it has ended by itself.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -52,7 +52,7 @@ impl Running {
         }
     }
 
-    /// SIGKILL.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.check()?;
         self.child.kill()?;
@@ -60,7 +60,7 @@ impl Running {
         Ok(())
     }
 
-    /// SIGTERM, and waits for its end, which must be a success.
+    /// Stops it with SIGTERM and waits for its end, which must be a success.
     pub(crate) async fn terminate(mut self) -> anyhow::Result<()> {
         self.signal("TERM")?;
         let status = eventually("the process to end after SIGTERM", Duration::from_secs(30), async || {
@@ -80,7 +80,7 @@ impl Running {
         Ok(self.log())
     }
 
-    /// Waits until its log has this text once more than `before` times. Returns how long that took.
+    /// Waits until this text is in its log more than `before` times. Returns how long that took.
     pub(crate) async fn until_logged(&mut self, text: &str, before: usize) -> anyhow::Result<Duration> {
         let began = Instant::now();
         eventually(&format!("the log to say {text:?}"), MINUTE, async || {
@@ -94,12 +94,12 @@ impl Running {
         Ok(began.elapsed())
     }
 
-    /// How often its log has this text.
+    /// How many times this text is in its log.
     pub(crate) fn logged(&self, text: &str) -> usize {
         self.log().matches(text).count()
     }
 
-    /// The most memory that it has had resident so far, in MiB.
+    /// The peak of its resident memory so far, in MiB.
     pub(crate) fn peak_rss_mb(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
@@ -117,7 +117,7 @@ impl Running {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// The ports at which it has served metrics, and all others whose log is the same file.
+    /// The ports of its metrics, and those of all other processes with the same log file.
     pub(crate) fn metrics_ports(&self) -> Vec<u16> {
         let log = self.log();
         let serving = log.lines().filter(|line| line.contains("serving /metrics"));

@@ -3,10 +3,10 @@
 /// A table of numbers.
 pub(crate) const T: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT)";
 
-/// The same with a column of text.
+/// The same, with a text column.
 pub(crate) const T_WITH_TEXT: &str = "CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, s VARCHAR(40))";
 
-/// `t` as it is.
+/// `t` with a target of the same shape.
 pub(crate) const T_MAPPING: &str =
     "[[table]]\nsource = \"{db}.t\"\n[[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n";
 

@@ -1,5 +1,5 @@
-//! Where the servers and the programs are. The variables are set by `cargo xtask test`; a test that lacks one
-//! fails.
+//! The addresses of the servers and the paths of the programs. `cargo xtask test` sets the variables. A test
+//! without a variable that it needs fails.
 
 /// The `tandem` binary under test.
 pub(crate) const TANDEM_BIN: &str = "TANDEM_BIN";
@@ -10,7 +10,7 @@ pub(crate) const COMPARE_BIN: &str = "TANDEM_COMPARE_BIN";
 ///
 /// # Panics
 ///
-/// Without it: a test whose servers are missing must not pass.
+/// If it is not set. A test without its servers must not pass.
 pub(crate) fn required(name: &str) -> String {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     value.unwrap_or_else(|| {
@@ -34,8 +34,8 @@ pub(crate) fn nodes() -> Vec<String> {
     required("TANDEM_CASSANDRA_NODES").split(',').map(str::to_owned).collect()
 }
 
-/// Whether the long tests were asked for; says so if not. The tests that depend on it do less then, and leave
-/// nothing out.
+/// Whether the long tests were requested. Prints a note if not. The tests that depend on it then do less, but
+/// skip no check.
 pub(crate) fn full() -> bool {
     let full = std::env::var_os("TANDEM_TEST_FULL").is_some();
     if !full {
@@ -44,12 +44,12 @@ pub(crate) fn full() -> bool {
     full
 }
 
-/// Tells this run's databases, keyspaces, topics and accounts from those of others.
+/// Distinguishes this run's databases, keyspaces, topics and accounts from those of other runs.
 pub(crate) fn unique_id() -> String {
     format!("{:08x}", rand::random::<u32>())
 }
 
-/// The servers of one migration. A test may put servers of its own in place of the shared ones.
+/// The servers of one migration. A test may replace a shared server by one of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Servers {
     pub(crate) mysql_url: String,
@@ -58,11 +58,11 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// The shared ones.
+    /// The shared servers.
     ///
     /// # Panics
     ///
-    /// Without servers or without a binary.
+    /// If a server or a binary is missing.
     pub(crate) fn from_env() -> Self {
         required(TANDEM_BIN);
         Self { mysql_url: mysql_url(), brokers: brokers(), nodes: nodes() }

@@ -16,7 +16,6 @@
 //!   killed and removed on drop, or by a later run if the owner died first.
 //! - Waiting is polling with a deadline. An error names the cause, the remedy, and the end of the server's
 //!   log.
-//!   server's log.
 
 mod apicurio;
 mod apt;

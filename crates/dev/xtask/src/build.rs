@@ -1,7 +1,6 @@
 //! One cargo command that builds everything a command needs, while servers are downloaded.
 //!
 //! Cargo's progress stays on the terminal. A first run takes as long as the longer of the two, not as both.
-//! longer of the two and not for both.
 
 use std::ffi::OsString;
 use std::io::Read as _;

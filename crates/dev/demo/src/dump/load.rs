@@ -236,8 +236,8 @@ mod tests {
         {
             assert_eq!(split(&format!("{text};y")), [text.trim(), "y"], "{text}");
         }
-        // A backslash is nothing special in a name.
         // A backslash has no special meaning in a name.
+        assert_eq!(split(r"x `a\`; y"), [r"x `a\`", "y"]);
     }
 
     #[test]
