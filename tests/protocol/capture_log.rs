@@ -1,9 +1,9 @@
 //! Capture's batches: the product's assembler reads the model's binlog.
 //!
 //! Each call is a capture that has just started: the assembler resumes from a watermark and reads the binlog from
-//! there. A capture that goes on publishes the same, because a batch depends on its last watermark and on the binlog
-//! only. A rule of capture is broken at the border: the watermark that the assembler resumes from is altered
-//! ([`Resume`]), or the versions of what it returns (`renumbered`).
+//! there. A running capture publishes the same, because a batch depends only on the last watermark and the binlog; the
+//! assembler's own tests show that. To break a rule of capture, the model alters the watermark that the assembler
+//! resumes from ([`Resume`]), or the versions that it returns (`renumbered`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, RwLock};
@@ -22,7 +22,7 @@ use crate::table::{Small, SmallChange, definition, row};
 const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 const PREFIX: &str = "p";
 
-/// The watermark that capture resumes from: so many transactions are out, and so many rows of the next one.
+/// The watermark that capture resumes from: how many transactions are published, and how many rows of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Resume {
     pub(crate) transactions: u8,
@@ -33,7 +33,7 @@ pub(crate) struct Resume {
 /// Where a batch ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum End {
-    /// After so many more rows, and after the end of the last row's transaction if `whole`.
+    /// After this number of further rows, and after the end of the last row's transaction if `whole`.
     Rows { rows: usize, whole: bool },
     /// Without any change, with MySQL's clock if the binlog was read to its end.
     Idle { clock: Option<i16> },
@@ -247,7 +247,7 @@ pub(crate) fn gtid(number: u8) -> Gtid {
     format!("{SERVER}:{number}").parse().expect("a GTID")
 }
 
-/// The first so many transactions.
+/// The set of the first transactions, as many as given.
 pub(crate) fn gtids(transactions: u8) -> GtidSet {
     match transactions {
         0 => GtidSet::default(),
@@ -255,7 +255,7 @@ pub(crate) fn gtids(transactions: u8) -> GtidSet {
     }
 }
 
-/// Where so many transactions end.
+/// Where the last of this number of transactions ends.
 pub(crate) fn position(transactions: u8) -> BinlogPosition {
     BinlogPosition { file: "binlog.000001".into(), pos: transactions.into() }
 }

@@ -48,7 +48,7 @@ impl<'a> RowsHead<'a> {
             if (0..width).any(|i| present[i / 8] >> (i % 8) & 1 == 0) {
                 return Err(Fault::unsupported(
                     "its row images lack columns",
-                    Remedy::new("SET GLOBAL binlog_row_image = FULL, let every session connect anew")
+                    Remedy::new("SET GLOBAL binlog_row_image = FULL, have every session reconnect")
                         .then(FollowUp::Resnapshot),
                 ));
             }

@@ -133,11 +133,9 @@ impl CaptureError {
             Self::Consume(error) => error.remedy(),
             Self::Assemble(error) => error.remedy(),
             Self::Lost { .. } => Some(
-                Remedy::new(
-                    "point mysql.url at a server that has them; if there is none, go on without them",
-                )
-                .then(FollowUp::Resnapshot)
-                .afterwards("verify every table"),
+                Remedy::from(FollowUp::Resnapshot)
+                    .afterwards("verify every table")
+                    .or("point mysql.url at a server that has them, which needs no new copy"),
             ),
             Self::LogGap { .. } => {
                 Some(Remedy::from(FollowUp::Resnapshot).or("take the table out of tandem.toml again"))

@@ -89,7 +89,7 @@ fn kind_name(kind: u8) -> String {
 
 /// For changes without row images.
 fn row_based() -> Remedy {
-    Remedy::new("SET GLOBAL binlog_format = ROW, let every session connect anew").then(FollowUp::Resnapshot)
+    Remedy::new("SET GLOBAL binlog_format = ROW, have every session reconnect").then(FollowUp::Resnapshot)
 }
 
 /// For transactions without a GTID.
@@ -454,7 +454,7 @@ impl EventParser {
             None => Ok(None),
             Some(plan) => Err(Fault::unsupported(
                 "they hold parts of JSON documents",
-                Remedy::new("SET GLOBAL binlog_row_value_options = '', let every session connect anew")
+                Remedy::new("SET GLOBAL binlog_row_value_options = '', have every session reconnect")
                     .then(FollowUp::Resnapshot),
             )
             .of_table(&plan.table.name)),
