@@ -277,6 +277,7 @@ async fn nothing_is_applied_before_cassandra_has_answered() -> anyhow::Result<()
     let cassandra = Cassandra::ephemeral()?;
     servers.nodes = vec![cassandra.node()];
     let (mut migration, mut running) = migrated(servers, "paused").await?;
+    let drained = migration.status().await?;
     cassandra.pause()?;
     migration.mysql.query_drop("UPDATE orders SET note = CONCAT('late ', id)").await?;
     let captured = migration.until_captured(&mut running).await?;
@@ -289,6 +290,11 @@ async fn nothing_is_applied_before_cassandra_has_answered() -> anyhow::Result<()
         .await?;
     let waiting = migration.status().await?;
     assert!(waiting["lag"]["records"].as_i64() >= Some(500), "{waiting:#}");
+    let applied = |status: &Json| status["tables"][0]["applied"].as_i64();
+    assert!(
+        applied(&waiting).is_some() && applied(&waiting) == applied(&drained),
+        "{drained:#}\n{waiting:#}"
+    );
     assert!(waiting["lag"]["seconds"].as_f64() >= Some(3.0), "{waiting:#}");
     cassandra.resume()?;
     migration.drained(&mut running).await?;

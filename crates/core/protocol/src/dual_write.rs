@@ -95,3 +95,57 @@ pub fn plan_secondary_writes(
     });
     writes.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_mapping::{TargetConfig, same_shape};
+    use tandem_model::{ColumnDef, TableDef, TableName, Write};
+
+    const BORROWED: Version = Version(9);
+
+    /// A table `(id, account)` with one target, whose rows move when `account` changes.
+    fn plan() -> Arc<TablePlan> {
+        let column =
+            |name: &str| ColumnDef { name: name.into(), ty: "int".parse().unwrap(), nullable: false };
+        let table = TableDef {
+            name: TableName::new("shop", "orders"),
+            columns: vec![column("id"), column("account")],
+            primary_key: vec![0],
+        };
+        let mut config = same_shape(&table);
+        config.target = vec![TargetConfig {
+            table: "by_account".into(),
+            partition_key: vec!["account".into()],
+            clustering_key: vec!["id".into()],
+            ..TargetConfig::default()
+        }];
+        Arc::new(TablePlan::compile(&config, &Arc::new(table)).unwrap())
+    }
+
+    #[test]
+    fn a_row_that_moved_leaves_a_tombstone_at_each_old_key() {
+        let plan = plan();
+        let row = |account| -> Row { vec![Value::Int(1), Value::Int(account)] };
+        let (key, rows) = ([Value::Int(1)], [row(1), row(2), row(3)]);
+        let change = |from: usize| RowChange {
+            plan: &plan,
+            key: &key,
+            before: Some(&rows[from]),
+            after: Some(&rows[from + 1]),
+        };
+        let writes = plan_secondary_writes(&[change(0), change(1)], |_| Some(BORROWED)).unwrap();
+        let [SecondaryWrite { change: 1, version: Some(BORROWED), mutations }] = &writes[..] else {
+            panic!("one write for the row, of its last change: {writes:?}");
+        };
+        let expected = plan.repair(Some(&rows[2]), &old_keys(&plan, &rows[..2]), BORROWED).unwrap();
+        assert_eq!(*mutations, expected);
+        let deleted = mutations.iter().filter(|m| m.write == Write::DeleteRow).count();
+        assert_eq!((deleted, mutations.len()), (2, 3));
+        assert!(mutations.iter().all(|m| m.version == BORROWED));
+    }
+
+    fn old_keys(plan: &TablePlan, rows: &[Row]) -> Vec<(usize, TargetKey)> {
+        rows.iter().flat_map(|row| plan.target_keys(row).unwrap()).collect()
+    }
+}
