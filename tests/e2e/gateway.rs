@@ -162,10 +162,7 @@ impl Stage {
 
     /// The counts of `tandem_gateway_<name>_total` for orders, by reason.
     async fn counted(&self, name: &str) -> anyhow::Result<HashMap<String, u64>> {
-        let label = format!("tandem_gateway_{name}_total{{entity=\"order\",reason=\"");
-        let metrics = self.metrics().await?;
-        let counts = metrics.lines().filter_map(|line| line.strip_prefix(&label)?.split_once("\"} "));
-        counts.map(|(reason, count)| Ok((reason.to_owned(), count.parse()?))).collect()
+        counts(&self.metrics().await?, name)
     }
 
     async fn sql(&mut self, statement: &str) -> anyhow::Result<()> {
@@ -178,6 +175,13 @@ impl Stage {
         }
         self.migration.drop().await
     }
+}
+
+/// The counts of `tandem_gateway_<name>_total` for orders in a metrics page, by reason.
+fn counts(page: &str, name: &str) -> anyhow::Result<HashMap<String, u64>> {
+    let label = format!("tandem_gateway_{name}_total{{entity=\"order\",reason=\"");
+    let counts = page.lines().filter_map(|line| line.strip_prefix(&label)?.split_once("\"} "));
+    counts.map(|(reason, count)| Ok((reason.to_owned(), count.parse()?))).collect()
 }
 
 /// Whether the gateway at this port is ready.
