@@ -6,6 +6,7 @@ mod xa;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -283,6 +284,7 @@ async fn a_restart_mints_the_same_versions_again() -> anyhow::Result<()> {
         gtid_set: migration.executed().await?,
         position: BinlogPosition::default(),
         version: Version(1),
+        tables: Arc::default(),
         offsets: BTreeMap::new(),
         partial: None,
         clock_us: 0,

@@ -43,6 +43,7 @@ fn plan(table: &Arc<TableDef>) -> TablePlan {
     let config = TableConfig {
         source: "d.t".into(),
         entity: None,
+        topic: tandem_mapping::TopicChoice::Shared,
         on_new_column: tandem_mapping::OnNewColumn::Halt,
         exclude_from_capture: Vec::new(),
         target: vec![

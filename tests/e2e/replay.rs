@@ -17,7 +17,6 @@ pub(crate) fn outline(migration: &Migration) -> AssemblerConfig {
     let (topics, table) = (migration.topics(), migration.table("t"));
     AssemblerConfig {
         tables: HashSet::from([table.clone()]),
-        prefix: migration.prefix.clone(),
         partitions: HashMap::from([(topics.changes(&table), 3)]),
         topics,
         max_clock_ahead_us: 60_000_000,

@@ -14,7 +14,7 @@ use tandem_model::{
 };
 use tandem_protocol::assemble::{Assembler, AssemblerConfig};
 use tandem_wire::log::{OutRecord, Topics};
-use tandem_wire::{Images, ReadSchema, TableSchema};
+use tandem_wire::{Images, ReadSchema};
 
 use crate::state::{Record, Transaction};
 use crate::table::{Small, SmallChange, definition, row};
@@ -189,7 +189,7 @@ fn row_events(mut changes: &[SmallChange], end: u64) -> Vec<BinlogEvent> {
 fn decoded(record: &OutRecord) -> Record {
     static SCHEMA: OnceLock<ReadSchema> = OnceLock::new();
     let schema = SCHEMA.get_or_init(|| {
-        let schema = TableSchema::new(Arc::clone(definition()), PREFIX);
+        let schema = Topics::new(PREFIX).schema(Arc::clone(definition()));
         ReadSchema::parse(schema.value_json()).expect("the schema is one of ours")
     });
     let version = record.version.expect("each record of capture has a version").0 as i16;
@@ -222,7 +222,6 @@ fn config() -> AssemblerConfig {
         tables: [definition().name.clone()].into(),
         partitions: [(topics.changes(&definition().name), 1)].into(),
         topics,
-        prefix: PREFIX.into(),
         max_clock_ahead_us: i64::MAX,
         prepared_bytes: 0,
         tombstones: false,
@@ -237,6 +236,7 @@ fn watermark(from: Resume, clock: i16) -> Watermark {
         gtid_set: gtids(from.transactions),
         position: position(from.transactions),
         version: Version(from.version.into()),
+        tables: Arc::default(),
         offsets: BTreeMap::new(),
         partial,
         clock_us: clock.into(),

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use tandem_mapping::{ExpectedRow, OnNewColumn, TableConfig, TablePlan, TargetConfig, differences};
+use tandem_mapping::{
+    ExpectedRow, OnNewColumn, TableConfig, TablePlan, TargetConfig, TopicChoice, differences,
+};
 use tandem_model::{
     Cell, Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName,
     TargetKey, Value, Version, Write as ProductWrite,
@@ -77,6 +79,7 @@ fn table() -> &'static Table {
         let config = TableConfig {
             source: "d.t".into(),
             entity: None,
+            topic: TopicChoice::Shared,
             on_new_column: OnNewColumn::Halt,
             exclude_from_capture: Vec::new(),
             target: vec![filtered, target("by_k", "k", &["id"])],

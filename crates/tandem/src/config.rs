@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +15,7 @@ use tandem_backfill::BackfillConfig;
 use tandem_capture::CaptureConfig;
 use tandem_cassandra::CassandraConfig;
 use tandem_kafka::{KafkaConfig, Refusals};
-use tandem_mapping::TableConfig;
+use tandem_mapping::{TableConfig, TopicChoice};
 use tandem_model::TableName;
 use tandem_mysql::MysqlConfig;
 
@@ -268,6 +269,9 @@ impl Config {
     pub(crate) fn kafka(&self) -> Result<KafkaConfig> {
         let section = &self.kafka;
         let mut config = KafkaConfig::new(&section.brokers, &section.prefix);
+        let own = self.tables()?.into_iter().zip(&self.table);
+        let own = own.filter(|(_, table)| table.topic == TopicChoice::Own).map(|(name, _)| name);
+        config.own_topics = Arc::new(own.collect());
         config.partitions = section.partitions.unwrap_or(config.partitions);
         config.replication_factor = section.replication_factor.unwrap_or(config.replication_factor);
         config.retention = section.retention_hours.map_or(config.retention, Duration::from_hours);

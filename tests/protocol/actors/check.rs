@@ -1,8 +1,9 @@
 //! Row checks, their verdict, and repair; and the corruptions that they are there to find.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
-use tandem_model::{PartialTransaction, Version, Watermark};
+use tandem_model::{CapturedTables, PartialTransaction, Version, Watermark};
 use tandem_protocol::row_check::{Verdict, judge};
 use tandem_protocol::watermark::{applied_in, covers, newest_borrowable};
 
@@ -11,7 +12,7 @@ use crate::capture_log::{gtid, gtids, position};
 use crate::cassandra::{Put, Write};
 use crate::protocol::{Protocol, Rule};
 use crate::state::{Action, Check, Copying, Corruption, Record, State, Wrong};
-use crate::table::{IDS, SmallChange, differing, placed, places_of, repair};
+use crate::table::{IDS, SmallChange, definition, differing, placed, places_of, repair};
 
 const TOPIC: &str = "t";
 
@@ -30,6 +31,16 @@ impl Check {
     }
 }
 
+/// The table of the model, captured from the beginning.
+fn captured() -> Arc<CapturedTables> {
+    static TABLES: OnceLock<Arc<CapturedTables>> = OnceLock::new();
+    let tables = TABLES.get_or_init(|| {
+        let captured = [(definition().name.clone(), TOPIC.into())].into();
+        Arc::new(CapturedTables { captured, ..CapturedTables::default() })
+    });
+    Arc::clone(tables)
+}
+
 impl Protocol {
     /// The watermark that may be borrowed now: its place in the log and its version.
     pub(crate) fn borrow(&self, state: &State) -> Option<(usize, i16)> {
@@ -39,8 +50,12 @@ impl Protocol {
             .marks()
             .map(|(place, t, partial, v)| (place, self.watermark(place, t, partial, v)))
             .collect();
-        let newest =
-            newest_borrowable(marks.iter().map(|(_, w)| w), &gtids(executed), TOPIC, Version(i64::MIN))?;
+        let newest = newest_borrowable(
+            marks.iter().map(|(_, w)| w),
+            &gtids(executed),
+            &definition().name,
+            Version(i64::MIN),
+        )?;
         let (place, w) = marks.iter().find(|(_, w)| std::ptr::eq(w, newest))?;
         Some((*place, w.version.0 as i16))
     }
@@ -52,6 +67,7 @@ impl Protocol {
             gtid_set: gtids(transactions),
             position: position(transactions),
             version: Version(version.into()),
+            tables: captured(),
             offsets: BTreeMap::from([(TOPIC.to_owned(), vec![place as i64])]),
             partial: partial
                 .map(|rows| PartialTransaction { gtid: gtid(transactions + 1), rows: rows.into() }),

@@ -14,6 +14,9 @@ pub struct TableConfig {
     /// Its name in the gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entity: Option<String>,
+    /// Which topics hold its changes and its copy.
+    #[serde(default, skip_serializing_if = "TopicChoice::is_default")]
+    pub topic: TopicChoice,
     /// What to do when MySQL gets a column that the plan does not know.
     #[serde(default)]
     pub on_new_column: OnNewColumn,
@@ -36,6 +39,25 @@ impl TableConfig {
             target.exclude_from_target.sort_unstable();
         }
         format!("{targets:?}")
+    }
+}
+
+/// Which topics hold a table's changes and its copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopicChoice {
+    /// The change topic and the backfill topic that tables share.
+    #[default]
+    Shared,
+    /// A change topic and a backfill topic of its own.
+    Own,
+}
+
+impl TopicChoice {
+    /// Whether this is the choice where none is written.
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -81,6 +103,7 @@ pub fn same_shape(table: &TableDef) -> TableConfig {
     TableConfig {
         source: table.name.to_string(),
         entity: None,
+        topic: TopicChoice::Shared,
         on_new_column: OnNewColumn::Halt,
         exclude_from_capture: Vec::new(),
         target: vec![TargetConfig {

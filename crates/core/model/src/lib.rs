@@ -43,4 +43,4 @@ pub use remedy::{FollowUp, Remedy};
 pub use table::{ColumnDef, TableDef, TableName};
 pub use value::{Row, Value};
 pub use version::Version;
-pub use watermark::{PartialTransaction, Watermark};
+pub use watermark::{CapturedTables, PartialTransaction, Watermark};

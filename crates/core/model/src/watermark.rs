@@ -1,8 +1,20 @@
 //! Watermarks: "everything up to this position has been published".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::{BinlogPosition, Gtid, GtidSet, Version};
+use crate::{BinlogPosition, Gtid, GtidSet, TableName, Version};
+
+/// The tables of a log at a watermark.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CapturedTables {
+    /// The captured tables with their change topics. All changes of such a table up to the watermark are on the log,
+    /// from the first watermark on that has the table.
+    pub captured: BTreeMap<TableName, Arc<str>>,
+    /// The tables that were captured earlier and are not any more. The log lacks changes of such a table, so capture
+    /// does not take it up again by itself.
+    pub retired: BTreeSet<TableName>,
+}
 
 /// A partially published MySQL transaction: one that is larger than one Kafka transaction and not complete
 /// yet.
@@ -26,6 +38,8 @@ pub struct Watermark {
     /// The version minted for this watermark. It is above every change before the watermark and below every
     /// change after it.
     pub version: Version,
+    /// The tables of the log.
+    pub tables: Arc<CapturedTables>,
     /// For every change topic and each of its partitions: the offset after the last published record.
     pub offsets: BTreeMap<String, Vec<i64>>,
     /// Set if a MySQL transaction is partially published. Such a partial watermark is only a checkpoint: it

@@ -6,6 +6,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`assemble`] | the records, versions and Kafka transactions that a binlog's transactions become |
+//! | [`captured_tables`] | which tables are captured from a watermark on |
 //! | [`mint`] | the version of each row change and each watermark |
 //! | [`watermark`] | which watermark a write may borrow, what a watermark covers, and when it is applied |
 //! | [`row_check`] | whether a difference between the stores is a mismatch, and what repairs it |
@@ -27,6 +28,7 @@
 //! ```
 
 pub mod assemble;
+pub mod captured_tables;
 pub mod dual_write;
 pub mod mint;
 pub mod rollout;

@@ -2,13 +2,19 @@
 
 use std::borrow::Borrow;
 
-use tandem_model::{BinlogPosition, GtidSet, Version, Watermark};
+use tandem_model::{BinlogPosition, GtidSet, TableName, Version, Watermark};
 
 /// Whether a write may borrow the watermark's version.
 ///
 /// `executed` is the set of transactions that the server had executed *before* the read view was opened.
 pub fn is_borrowable(watermark: &Watermark, executed: &GtidSet) -> bool {
     watermark.partial.is_none() && watermark.gtid_set.is_subset(executed)
+}
+
+/// Whether the table was captured at the watermark. Otherwise changes of the table up to the watermark may be missing
+/// from the log.
+pub fn knows(watermark: &Watermark, table: &TableName) -> bool {
+    watermark.tables.captured.contains_key(table)
 }
 
 /// Whether everything up to `end` of the binlog has been published. A row check needs this of its upper
@@ -33,10 +39,9 @@ pub fn reached(ends: &[i64], committed: impl Fn(usize) -> Option<i64>) -> bool {
 
 /// The newest watermark that a write may borrow for rows of one table.
 ///
-/// `topic` is the table's change topic. `watermarks` are in the order of the log.
+/// `watermarks` are in the order of the log.
 ///
-/// A watermark from before the table was captured is never borrowed for the table. Changes up to the first
-/// watermark that knows the table may be missing from the log.
+/// A watermark that does not [know](knows) the table is never borrowed for the table.
 ///
 /// A watermark below `least` is not borrowed either. Writes that must replace cells from before a log gap
 /// pass the version with which the log continues after the gap. Example: a dual write was in flight when the
@@ -44,23 +49,32 @@ pub fn reached(ends: &[i64], committed: impl Fn(usize) -> Option<i64>) -> bool {
 pub fn newest_borrowable<W: Borrow<Watermark>>(
     watermarks: impl DoubleEndedIterator<Item = W>,
     executed: &GtidSet,
-    topic: &str,
+    table: &TableName,
     least: Version,
 ) -> Option<W> {
-    let may =
-        |w: &Watermark| is_borrowable(w, executed) && w.offsets.contains_key(topic) && w.version >= least;
+    let may = |w: &Watermark| is_borrowable(w, executed) && knows(w, table) && w.version >= least;
     watermarks.rev().find(|w| may(w.borrow()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use super::*;
-    use tandem_model::PartialTransaction;
+    use tandem_model::{CapturedTables, PartialTransaction};
 
     const ANY: Version = Version(i64::MIN);
     const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn table(name: &str) -> TableName {
+        TableName::new("d", name)
+    }
+
+    fn captured(tables: &[&str]) -> Arc<CapturedTables> {
+        let captured = tables.iter().map(|name| (table(name), "t".into())).collect();
+        Arc::new(CapturedTables { captured, ..CapturedTables::default() })
+    }
 
     fn watermark(upto: u64, partial: bool) -> Watermark {
         Watermark {
@@ -68,6 +82,7 @@ mod tests {
             gtid_set: format!("{SERVER}:1-{upto}").parse().unwrap(),
             position: BinlogPosition { file: "binlog.000001".into(), pos: upto * 100 },
             version: Version(upto as i64),
+            tables: captured(&["known"]),
             offsets: BTreeMap::from([("t".to_owned(), vec![5, 0])]),
             partial: partial.then(|| PartialTransaction {
                 gtid: format!("{SERVER}:{}", upto + 1).parse().unwrap(),
@@ -81,7 +96,7 @@ mod tests {
     fn a_partial_watermark_is_never_borrowed_nor_an_upper_bound() {
         let log = [watermark(3, false), watermark(4, false), watermark(4, true)];
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, "t", ANY), Some(&log[1]));
+        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), ANY), Some(&log[1]));
         assert!(covers(&log[1], &BinlogPosition { file: "binlog.000001".into(), pos: 400 }));
         assert!(!covers(&log[2], &BinlogPosition { file: "binlog.000001".into(), pos: 400 }));
     }
@@ -90,25 +105,25 @@ mod tests {
     fn only_an_executed_watermark_is_borrowed() {
         let log = [watermark(3, false), watermark(4, false)];
         let executed: GtidSet = format!("{SERVER}:1-3").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, "t", ANY), Some(&log[0]));
-        assert_eq!(newest_borrowable(log.iter(), &GtidSet::default(), "t", ANY), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), ANY), Some(&log[0]));
+        assert_eq!(newest_borrowable(log.iter(), &GtidSet::default(), &table("known"), ANY), None);
     }
 
     #[test]
     fn what_does_not_know_a_table_is_not_borrowed_for_it() {
         let mut log = [watermark(3, false), watermark(4, false)];
-        log[1].offsets.insert("new".into(), vec![0]);
+        log[1].tables = captured(&["known", "new"]);
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, "new", ANY), Some(&log[1]));
-        assert_eq!(newest_borrowable(log[..1].iter(), &executed, "new", ANY), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, &table("new"), ANY), Some(&log[1]));
+        assert_eq!(newest_borrowable(log[..1].iter(), &executed, &table("new"), ANY), None);
     }
 
     #[test]
     fn what_lies_before_a_gap_is_not_borrowed_behind_it() {
         let log = [watermark(3, false), watermark(4, false)];
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, "t", Version(4)), Some(&log[1]));
-        assert_eq!(newest_borrowable(log[..1].iter(), &executed, "t", Version(4)), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), Version(4)), Some(&log[1]));
+        assert_eq!(newest_borrowable(log[..1].iter(), &executed, &table("known"), Version(4)), None);
     }
 
     #[test]

@@ -30,5 +30,5 @@ pub use envelope::EncodedChange;
 pub use error::WireError;
 pub use images::{Image, Images};
 pub use read_schema::{ReadKeySchema, ReadSchema};
-pub use schema::{TableSchema, key_subject, value_subject};
+pub use schema::{TABLE_IDENTIFIER, TableSchema};
 pub use schema_id::{fingerprint, id_of, normalise, schema_id};

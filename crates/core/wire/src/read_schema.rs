@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use tandem_model::{Change, ColumnDef, ColumnType, TableDef, TableName, Value};
 
-use crate::schema::{get_key, key_schema, value_schema};
+use crate::schema::{TABLE_IDENTIFIER, get_key, key_schema, value_schema};
 use crate::schema_id::{id_of, unframe};
 use crate::{WireError, envelope};
 
@@ -22,6 +22,8 @@ pub struct ReadSchema {
 pub struct ReadKeySchema {
     table: TableName,
     columns: Vec<ColumnDef>,
+    /// Whether the table's identifier follows the columns.
+    identified: bool,
     id: u32,
 }
 
@@ -89,13 +91,21 @@ impl ReadKeySchema {
     /// [`WireError::ForeignSchema`]: the text is not a key schema that this release writes.
     pub fn parse(json: &str) -> Result<Self, WireError> {
         let (schema, record) = parse(json)?;
-        let columns = columns(&schema["fields"])?;
+        let mut fields = schema["fields"].clone();
+        let identifier = match fields.as_array_mut() {
+            Some(fields) => fields
+                .pop_if(|field| field["name"] == TABLE_IDENTIFIER && field["tandem.type"].is_null())
+                .map(|field| field["tandem.identifier"].as_str().unwrap_or_default().to_owned()),
+            None => None,
+        };
+        let columns = columns(&fields)?;
         let all: Vec<&ColumnDef> = columns.iter().collect();
-        let ours = key_schema(&record.table, &record.prefix, &all, record.salt);
+        let ours = key_schema(&record.table, &record.prefix, &all, identifier.as_deref(), record.salt);
         if qualified(&ours) != qualified(&schema) {
             return Err(foreign("its fields differ"));
         }
-        Ok(Self { table: record.table, columns, id: id_of(&ours.to_string()) })
+        let id = id_of(&ours.to_string());
+        Ok(Self { table: record.table, columns, identified: identifier.is_some(), id })
     }
 
     /// The table.
@@ -125,7 +135,7 @@ impl ReadKeySchema {
     ///
     /// The key has another schema id, is truncated or is corrupt.
     pub fn decode(&self, key: &[u8]) -> Result<Vec<Value>, WireError> {
-        get_key(self.columns.iter(), unframe(key, self.id)?)
+        get_key(self.columns.iter(), self.identified, unframe(key, self.id)?)
     }
 }
 

@@ -8,21 +8,21 @@ use tandem_model::{Change, ColumnDef, TableDef, TableName, Value};
 
 use crate::envelope::EncodedChange;
 use crate::images::Images;
-use crate::primitive::Reader;
+use crate::primitive::{Reader, put_bytes};
 use crate::schema_id::{id_of, put_frame, unframe};
 use crate::{Image, WireError, column, envelope, names};
+
+/// The field by which the key of a record in a shared topic names its table. It is the name that Debezium's topic
+/// router (`ByLogicalTableRouter`) gives it, with the same content: the name of the topic that the table would have
+/// alone.
+pub const TABLE_IDENTIFIER: &str = "__dbz__physicalTableIdentifier";
 
 /// The version of the envelope's structure. Each schema holds it as `tandem.format`.
 pub(crate) const FORMAT: u32 = 1;
 
-/// The subject for the values of a topic, as Confluent's serializers name it.
-pub fn value_subject(topic: &str) -> String {
-    format!("{topic}-value")
-}
-
-/// The subject for the keys of a topic, as Confluent's serializers name it.
-pub fn key_subject(topic: &str) -> String {
-    format!("{topic}-key")
+/// The subject of a table's envelopes on a topic, which other tables share or not.
+pub(crate) fn value_subject(table: &TableName, prefix: &str, topic: &str, shared: bool) -> String {
+    if shared { format!("{topic}-{}.Envelope", namespace(table, prefix)) } else { format!("{topic}-value") }
 }
 
 /// The schemas of one table definition for keys and envelopes, with their ids and the encoder of records.
@@ -30,6 +30,8 @@ pub fn key_subject(topic: &str) -> String {
 pub struct TableSchema {
     table: Arc<TableDef>,
     prefix: String,
+    /// The table's identifier in the keys of a shared topic, and its Avro bytes.
+    identifier: Option<(String, Vec<u8>)>,
     salt: u32,
     key_json: String,
     value_json: String,
@@ -38,9 +40,17 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
-    /// Creates the schemas of a table on the log with this topic prefix.
+    /// Creates the schemas of a table with a topic of its own, on the log with this topic prefix.
     pub fn new(table: Arc<TableDef>, prefix: &str) -> Self {
-        Self::salted(table, prefix, 0)
+        Self::salted(table, prefix, None, 0)
+    }
+
+    /// Creates the schemas of a table in a shared topic, on the log with this topic prefix.
+    ///
+    /// The last field of a key is then `identifier`, in the field [`TABLE_IDENTIFIER`], so that keys of different
+    /// tables differ.
+    pub fn in_shared_topic(table: Arc<TableDef>, prefix: &str, identifier: &str) -> Self {
+        Self::salted(table, prefix, Some(identifier), 0)
     }
 
     /// The same schemas with a salt, a number that changes only their ids.
@@ -49,15 +59,21 @@ impl TableSchema {
     /// [`Self::new`].
     #[must_use]
     pub fn with_salt(&self, salt: u32) -> Self {
-        Self::salted(Arc::clone(&self.table), &self.prefix, salt)
+        let identifier = self.identifier.as_ref().map(|(identifier, _)| identifier.as_str());
+        Self::salted(Arc::clone(&self.table), &self.prefix, identifier, salt)
     }
 
-    fn salted(table: Arc<TableDef>, prefix: &str, salt: u32) -> Self {
+    fn salted(table: Arc<TableDef>, prefix: &str, identifier: Option<&str>, salt: u32) -> Self {
         let key_columns: Vec<&ColumnDef> = table.primary_key.iter().map(|&i| &table.columns[i]).collect();
-        let key_json = key_schema(&table.name, prefix, &key_columns, salt).to_string();
+        let key_json = key_schema(&table.name, prefix, &key_columns, identifier, salt).to_string();
         let value_json = value_schema(&table, prefix, salt).to_string();
         let (key_id, value_id) = (id_of(&key_json), id_of(&value_json));
-        Self { table, prefix: prefix.to_owned(), salt, key_json, value_json, key_id, value_id }
+        let identifier = identifier.map(|identifier| {
+            let mut bytes = Vec::new();
+            put_bytes(&mut bytes, identifier.as_bytes());
+            (identifier.to_owned(), bytes)
+        });
+        Self { table, prefix: prefix.to_owned(), identifier, salt, key_json, value_json, key_id, value_id }
     }
 
     /// The table.
@@ -90,20 +106,34 @@ impl TableSchema {
         &self.value_json
     }
 
-    /// The subject of this schema's envelopes on a topic.
+    /// The subject of this schema's envelopes on a topic, see [`Self::key_subject`].
     pub fn value_subject(&self, topic: &str) -> String {
-        value_subject(topic)
+        value_subject(&self.table.name, &self.prefix, topic, self.identifier.is_some())
     }
 
-    /// The subject of this schema's keys on a topic.
+    /// The subject of this schema's keys on a topic, as Confluent's serializers name it.
+    ///
+    /// A topic of its own follows the strategy `TopicNameStrategy`, for example `p.shop.orders-key`. A shared topic
+    /// follows `TopicRecordNameStrategy`, for example `p.changes-p.shop.orders.Key`, because it has many schemas.
     pub fn key_subject(&self, topic: &str) -> String {
-        key_subject(topic)
+        if self.identifier.is_some() {
+            format!("{topic}-{}.Key", namespace(&self.table.name, &self.prefix))
+        } else {
+            format!("{topic}-key")
+        }
     }
 
     /// Appends the framed record key of a row of this table.
     pub fn put_key(&self, image: Image<'_>, out: &mut Vec<u8>) {
         put_frame(out, self.key_id);
         out.extend_from_slice(image.key);
+        self.put_identifier(out);
+    }
+
+    fn put_identifier(&self, out: &mut Vec<u8>) {
+        if let Some((_, bytes)) = &self.identifier {
+            out.extend_from_slice(bytes);
+        }
     }
 
     /// Appends the framed envelope of a change of this table.
@@ -152,8 +182,9 @@ impl TableSchema {
         let start = out.len();
         put_frame(out, self.key_id);
         let result = self.key_columns().zip(key).try_for_each(|(c, value)| column::put(out, c, value));
-        if result.is_err() {
-            out.truncate(start);
+        match result {
+            Ok(()) => self.put_identifier(out),
+            Err(_) => out.truncate(start),
         }
         result
     }
@@ -164,7 +195,7 @@ impl TableSchema {
     ///
     /// The key has another schema id, is truncated or is corrupt.
     pub fn decode_key(&self, key: &[u8]) -> Result<Vec<Value>, WireError> {
-        get_key(self.key_columns(), unframe(key, self.key_id)?)
+        get_key(self.key_columns(), self.identifier.is_some(), unframe(key, self.key_id)?)
     }
 
     fn key_columns(&self) -> impl Iterator<Item = &ColumnDef> {
@@ -172,13 +203,17 @@ impl TableSchema {
     }
 }
 
-/// Reads a key without its frame.
+/// Reads a key without its frame, with or without a table's identifier at its end.
 pub(crate) fn get_key<'a>(
     columns: impl Iterator<Item = &'a ColumnDef>,
+    identified: bool,
     bytes: &[u8],
 ) -> Result<Vec<Value>, WireError> {
     let mut reader = Reader::new(bytes);
     let values = columns.map(|c| column::get(&mut reader, c)).collect::<Result<_, _>>()?;
+    if identified {
+        reader.bytes()?;
+    }
     reader.end()?;
     Ok(values)
 }
@@ -228,14 +263,25 @@ fn put_properties(record: &mut Map<String, Json>, name: &TableName, prefix: &str
     }
 }
 
-/// The schema of a record key: the primary key's columns in the key's order.
-pub(crate) fn key_schema(name: &TableName, prefix: &str, columns: &[&ColumnDef], salt: u32) -> Json {
+/// The schema of a record key: the primary key's columns in the key's order, and the table's identifier if the topic
+/// is shared.
+pub(crate) fn key_schema(
+    name: &TableName,
+    prefix: &str,
+    columns: &[&ColumnDef],
+    identifier: Option<&str>,
+    salt: u32,
+) -> Json {
     let mut record = Map::new();
     record.insert("type".into(), "record".into());
     record.insert("name".into(), "Key".into());
     record.insert("namespace".into(), namespace(name, prefix).into());
     put_properties(&mut record, name, prefix, salt);
-    record.insert("fields".into(), fields(columns));
+    let mut fields = fields(columns);
+    if let (Some(identifier), Json::Array(fields)) = (identifier, &mut fields) {
+        fields.push(json!({"name": TABLE_IDENTIFIER, "type": "string", "tandem.identifier": identifier}));
+    }
+    record.insert("fields".into(), fields);
     Json::Object(record)
 }
 

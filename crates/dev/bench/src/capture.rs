@@ -15,7 +15,7 @@ use mysql_async::prelude::Queryable;
 use serde_json::{Value as Json, json};
 use tandem_devstack::{Debezium, Kafka, Mysql, MysqlOptions};
 
-use tandem_compare::captures::{self, DEBEZIUM, Mapped, TANDEM};
+use tandem_compare::captures::{self, Layout, Mapped};
 use tandem_compare::process::{self, Tandem};
 use tandem_compare::topic::Topic;
 
@@ -47,6 +47,9 @@ pub(crate) struct CaptureArgs {
 /// The table, as both captures name it.
 const TABLE: &str = "bench.invoices";
 
+/// Each capture's default would differ. Both use one topic for the table, with the same keys.
+const LAYOUT: Layout = Layout::Own;
+
 pub(crate) fn capture(args: &CaptureArgs) -> Result<ExitCode> {
     let report = tandem_compare::runtime()?.block_on(run(args))?;
     if let Some(path) = &args.json {
@@ -71,7 +74,8 @@ async fn run(args: &CaptureArgs) -> Result<Json> {
 
     let table =
         Mapped { database: "bench".to_owned(), table: "invoices".to_owned(), key: vec!["id".to_owned()] };
-    let (mut tandem, _) = captures::tandem(binary, folder.path(), &mysql, &kafka, &[table])?;
+    let tables = std::slice::from_ref(&table);
+    let (mut tandem, _) = captures::tandem(binary, folder.path(), &mysql, &kafka, LAYOUT, tables)?;
     let debezium = if args.tandem_only {
         None
     } else {
@@ -80,6 +84,7 @@ async fn run(args: &CaptureArgs) -> Result<Json> {
             &mysql,
             &kafka,
             &args.heap,
+            LAYOUT,
             &[TABLE.to_owned()],
             &tuned,
         ))?)
@@ -87,8 +92,9 @@ async fn run(args: &CaptureArgs) -> Result<Json> {
     tandem.start()?;
     // Debezium misses changes from before it has read the binlog's position, without a message.
     let mut topics = Vec::new();
-    for prefix in [Some(TANDEM), debezium.as_ref().map(|_| DEBEZIUM)].into_iter().flatten() {
-        topics.push(first_record(&mut conn, &kafka, prefix, &mut tandem).await?);
+    let of_debezium = debezium.as_ref().map(|_| table.topic_of_debezium(LAYOUT));
+    for topic in [Some(table.topic_of_tandem(LAYOUT)), of_debezium].into_iter().flatten() {
+        topics.push(first_record(&mut conn, &kafka, &topic, &mut tandem).await?);
     }
     for topic in &topics {
         topic.quiet(Duration::from_secs(2)).await?;
@@ -137,7 +143,7 @@ async fn run(args: &CaptureArgs) -> Result<Json> {
 }
 
 /// Inserts rows until one of them is in the table's topic.
-async fn first_record(conn: &mut Conn, kafka: &Kafka, prefix: &str, tandem: &mut Tandem) -> Result<Topic> {
+async fn first_record(conn: &mut Conn, kafka: &Kafka, name: &str, tandem: &mut Tandem) -> Result<Topic> {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         conn.query_drop("INSERT INTO invoices SELECT NULL, a.* FROM row_of AS a")
@@ -146,12 +152,12 @@ async fn first_record(conn: &mut Conn, kafka: &Kafka, prefix: &str, tandem: &mut
         tokio::time::sleep(Duration::from_millis(300)).await;
         tandem.check()?;
         // A topic that is being created has no leaders yet.
-        let found = Topic::open(&kafka.brokers(), &format!("{prefix}.{TABLE}"))
-            .and_then(|topic| topic.ends().map(|ends| (topic, ends)));
+        let found =
+            Topic::open(&kafka.brokers(), name).and_then(|topic| topic.ends().map(|ends| (topic, ends)));
         match found {
             Ok((topic, ends)) if ends.iter().any(|end| *end > 0) => return Ok(topic),
             Err(error) if Instant::now() > deadline => return Err(error),
-            Ok(_) if Instant::now() > deadline => bail!("no row came to topic `{prefix}.{TABLE}`"),
+            Ok(_) if Instant::now() > deadline => bail!("no row came to topic `{name}`"),
             _ => {}
         }
     }

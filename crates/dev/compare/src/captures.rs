@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use tandem_devstack::{DebeziumOptions, Kafka, Mysql};
 
 use crate::process::Tandem;
@@ -15,8 +16,17 @@ pub const DEBEZIUM: &str = "debezium";
 /// The first part of the names of Tandem's topics.
 pub const TANDEM: &str = "tandem";
 
-/// Partitions of each table's topic, for both captures.
+/// Partitions of each change topic, for both captures.
 pub const PARTITIONS: i32 = 3;
+
+/// How the tables' changes are spread over topics, for both captures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Layout {
+    /// All tables share one topic: Tandem's default, and Debezium's with the transformation `ByLogicalTableRouter`.
+    Shared,
+    /// Each table has a topic of its own: Debezium's default, and Tandem's with `topic = "own"`.
+    Own,
+}
 
 /// A table that both capture.
 #[derive(Debug, Clone)]
@@ -36,14 +46,20 @@ impl Mapped {
     }
 
     /// The name of Debezium's topic. Debezium replaces characters that Kafka does not allow by `_`.
-    pub fn topic_of_debezium(&self) -> String {
+    pub fn topic_of_debezium(&self, layout: Layout) -> String {
+        if layout == Layout::Shared {
+            return format!("{DEBEZIUM}.changes");
+        }
         let legal = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' };
         format!("{DEBEZIUM}.{}", self.name()).chars().map(legal).collect()
     }
 
     /// The name of Tandem's topic. Tandem replaces each byte that is no letter, digit or `_` by `-` and two
     /// hexadecimal digits.
-    pub fn topic_of_tandem(&self) -> String {
+    pub fn topic_of_tandem(&self, layout: Layout) -> String {
+        if layout == Layout::Shared {
+            return format!("{TANDEM}.changes");
+        }
         let escape = |name: &str| -> String {
             let one = |byte: u8| match byte {
                 b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
@@ -61,6 +77,7 @@ pub fn debezium(
     mysql: &Mysql,
     kafka: &Kafka,
     heap: &str,
+    layout: Layout,
     tables: &[String],
     connector: &[(&str, &str)],
 ) -> DebeziumOptions {
@@ -83,6 +100,14 @@ pub fn debezium(
         // Debezium takes names as regular expressions, and a properties file has backslashes of its own.
         let included: Vec<String> = tables.iter().map(|t| t.replace('.', "\\\\.")).collect();
         all.push(("table.include.list".to_owned(), included.join(",")));
+    }
+    if layout == Layout::Shared {
+        all.extend(owned(&[
+            ("transforms", "route"),
+            ("transforms.route.type", "io.debezium.transforms.ByLogicalTableRouter"),
+            ("transforms.route.topic.regex", "[^.]+\\\\.[^.]+\\\\.[^.]+"),
+            ("transforms.route.topic.replacement", &format!("{DEBEZIUM}.changes")),
+        ]));
     }
     all.extend(owned(connector));
     DebeziumOptions {
@@ -111,6 +136,7 @@ pub fn tandem(
     folder: &Path,
     mysql: &Mysql,
     kafka: &Kafka,
+    layout: Layout,
     tables: &[Mapped],
 ) -> Result<(Tandem, String)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
@@ -122,12 +148,17 @@ pub fn tandem(
         mysql.url(),
         kafka.brokers(),
     );
+    let topic = match layout {
+        Layout::Shared => "shared",
+        Layout::Own => "own",
+    };
     for (i, table) in tables.iter().enumerate() {
         let (name, key) = (table.name(), &table.key);
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "[[table]]\nsource = {name:?}\nentity = \"e{i}\"\n[[table.target]]\ntable = \"t{i}\"\npartition_key = {key:?}\n"
+            "[[table]]\nsource = {name:?}\nentity = \"e{i}\"\ntopic = {topic:?}\n\
+             [[table.target]]\ntable = \"t{i}\"\npartition_key = {key:?}\n"
         );
     }
     let config = folder.join("tandem.toml");

@@ -26,8 +26,11 @@ pub enum ApplyError {
     /// The mapping cannot carry a row.
     #[error(transparent)]
     Row(#[from] RowError),
-    /// A record belongs to a table that is not in the mapping.
-    #[error("table {table} is not in tandem.toml")]
+    /// A record belongs to a table that capture publishes and that is not in this process's mapping.
+    #[error(
+        "capture publishes table {table}, which is not in this tandem.toml: start every role again with the same file, \
+         capture first"
+    )]
     NotMapped {
         /// The table.
         table: TableName,

@@ -8,7 +8,7 @@ use tandem_kafka::{GroupConsumer, KafkaConfig, SchemaStore};
 use tandem_mapping::{TablePlan, fold};
 use tandem_model::{Mutation, Op};
 use tandem_runtime::now_us;
-use tandem_wire::log::{InRecord, Topics};
+use tandem_wire::log::InRecord;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ApplyError;
@@ -53,13 +53,9 @@ impl Apply {
     ///
     /// Fails on a record that cannot be applied, and if Kafka cannot be read or Cassandra cannot be written.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), ApplyError> {
-        let topics = Topics::new(&self.kafka.prefix);
-        let names: Vec<String> = self
-            .plans
-            .iter()
-            .map(|p| &p.source().name)
-            .flat_map(|table| [topics.changes(table), topics.backfill(table)])
-            .collect();
+        let topics = self.kafka.topics();
+        let tables = self.plans.iter().map(|plan| &plan.source().name);
+        let names = topics.of_tables(tables);
         let mut consumer = GroupConsumer::start(&self.kafka, &topics.apply_group(), &names).await?;
         let outcome = self.consume(&mut consumer, &stop).await;
         consumer.close().await;
@@ -71,7 +67,7 @@ impl Apply {
         consumer: &mut GroupConsumer,
         stop: &CancellationToken,
     ) -> Result<(), ApplyError> {
-        let mut plans = Plans::new(self.schemas.clone(), self.plans.iter().cloned());
+        let mut plans = Plans::new(self.kafka.clone(), self.schemas.clone(), self.plans.iter().cloned());
         let mut next: Option<Mapped> = None;
         loop {
             // While one batch is being written, the next one is fetched and mapped.
@@ -139,7 +135,7 @@ async fn map_one(
 ) -> Result<(), ApplyError> {
     // A record without a value is a tombstone for other consumers. The delete itself came in the record before it.
     let Some(value) = &record.value else { return Ok(()) };
-    let (change, plan) = plans.decode(value).await?;
+    let Some((change, plan)) = plans.decode(value).await? else { return Ok(()) };
     plan.mutations(&change, mutations)?;
     if !matches!(change.op, Op::Snapshot | Op::Resnapshot) {
         commits_us.push(change.source.ts_us);

@@ -9,7 +9,7 @@ use tandem_wire::control::{
     BackfillProgress, RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control,
     encode_backfill_progress, is_progress_key, progress_key,
 };
-use tandem_wire::log::{OutRecord, Topics};
+use tandem_wire::log::OutRecord;
 
 /// Why progress could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ impl Copies {
     /// Reads the current state from the control topic.
     pub(crate) async fn read(config: &KafkaConfig) -> Result<Self, ProgressError> {
         let (mut resnapshot, mut newest) = (None, HashMap::new());
-        for record in read_all(config, &Topics::new(&config.prefix).control()).await? {
+        for record in read_all(config, &config.topics().control()).await? {
             let (Some(key), Some(value)) = (record.key, record.value) else { continue };
             if key == RESNAPSHOT_KEY {
                 resnapshot = Some(decode_control(&value)?);
@@ -86,5 +86,5 @@ pub(crate) fn progress_record(
     progress: &BackfillProgress,
 ) -> OutRecord {
     let key = progress_key(&progress.table, resnapshot);
-    OutRecord::control(Topics::new(&config.prefix).control(), key, encode_backfill_progress(progress))
+    OutRecord::control(config.topics().control(), key, encode_backfill_progress(progress))
 }

@@ -10,7 +10,7 @@ use tandem_runtime::{Backoff, now_us};
 use tandem_watermarks::{WatermarkError, Watermarks};
 use tandem_wire::control::{BackfillProgress, Resnapshot};
 use tandem_wire::fingerprint;
-use tandem_wire::log::{ChangeTopic, OutRecord, Topics};
+use tandem_wire::log::{ChangeTopic, OutRecord};
 use tandem_wire::{TableSchema, WireError};
 use tokio_util::sync::CancellationToken;
 
@@ -201,11 +201,11 @@ impl Backfill {
         if known.as_ref().is_some_and(|p| p.done) {
             return Ok(());
         }
-        let topics = Topics::new(&self.kafka.prefix);
+        let topics = self.kafka.topics();
         let topic_name = topics.backfill(&table.name);
         let admin = Admin::connect(&self.kafka).await?;
         let partitions = admin.partitions(&topic_name).await?;
-        let schema = TableSchema::new(Arc::clone(table), &self.kafka.prefix);
+        let schema = topics.schema(Arc::clone(table));
         let schema = Arc::new(self.schemas.register_table(&topic_name, &schema).await?);
         let topic = ChangeTopic::new(topic_name.clone(), partitions, Arc::clone(&schema));
         let mut reader = self.mysql.reader().await?;
@@ -226,11 +226,10 @@ impl Backfill {
         }
         let op = if resnapshot.is_some() { Op::Resnapshot } else { Op::Snapshot };
         let least = least(resnapshot);
-        let changes = topics.changes(&table.name);
         let mut limit = self.config.chunk_rows.min(FIRST_CHUNK);
         while let (false, Some(upto)) = (progress.done, &upto) {
             let began = Instant::now();
-            let watermark = self.watermarks.borrow_from(&mut reader, &changes, least).await?;
+            let watermark = self.watermarks.borrow_from(&mut reader, &table.name, least).await?;
             let rows = reader.read_chunk(table, after.as_deref(), upto, limit).await?;
             let (count, read_at) = (rows.len(), now_us());
             if let Some(last) = rows.last() {
@@ -301,8 +300,7 @@ impl Backfill {
     ) -> Result<BackfillProgress, BackfillError> {
         let table = schema.table();
         let name = table.name.to_string();
-        let changes = Topics::new(&self.kafka.prefix).changes(&table.name);
-        let watermark = self.watermarks.borrow_from(reader, &changes, least(resnapshot)).await?;
+        let watermark = self.watermarks.borrow_from(reader, &table.name, least(resnapshot)).await?;
         let upto_key = match reader.max_key(table).await? {
             None => None,
             Some(key) => {

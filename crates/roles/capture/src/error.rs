@@ -4,6 +4,7 @@ use tandem_kafka::{ConsumeError, PublishError};
 use tandem_model::{Disposition, FollowUp, GtidSet, Remedy};
 use tandem_mysql::{BinlogError, MysqlError};
 use tandem_protocol::assemble::AssembleError;
+use tandem_protocol::captured_tables::TablesError;
 use tandem_wire::WireError;
 
 /// Why capture stopped.
@@ -49,15 +50,12 @@ pub enum CaptureError {
         count: usize,
     },
     /// The list of tables changed while a MySQL transaction was partly published.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// A change topic is new to the log and is not empty.
     #[error(
-        "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
-         once with the former list until the transaction is published, then change it"
-    )]
-    TablesChangedInPartial,
-    /// A table was removed from the mapping and is mapped again.
-    #[error(
-        "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it: its table was \
-         taken out of tandem.toml and put back, and what changed in between is not on the log"
+        "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it, so changes in \
+         between are not on the log"
     )]
     LogGap {
         /// The change topic.
@@ -115,9 +113,9 @@ impl CaptureError {
             Self::Consume(error) => error.retry(),
             Self::Assemble(error) => error.retry(),
             Self::Checkpoint(error) => error.retry(),
+            Self::Tables(error) => error.retry(),
             Self::StreamEnded | Self::PreparedBefore { .. } => Disposition::Retry,
             Self::Lost { .. }
-            | Self::TablesChangedInPartial
             | Self::LogGap { .. }
             | Self::NoLog
             | Self::StillCaptured
@@ -137,7 +135,7 @@ impl CaptureError {
                     .afterwards("verify every table")
                     .or("point mysql.url at a server that has them, which needs no new copy"),
             ),
-            Self::LogGap { .. } => {
+            Self::LogGap { .. } | Self::Tables(TablesError::Retired { .. }) => {
                 Some(Remedy::from(FollowUp::Resnapshot).or("take the table out of tandem.toml again"))
             }
             Self::NoLog => Some(FollowUp::Run.into()),
@@ -146,7 +144,7 @@ impl CaptureError {
             | Self::Checkpoint(_)
             | Self::StreamEnded
             | Self::PreparedBefore { .. }
-            | Self::TablesChangedInPartial
+            | Self::Tables(TablesError::Moved { .. } | TablesError::ChangedInPartial)
             | Self::StillCaptured
             | Self::Repartitioned { .. }
             | Self::ClockAhead { .. } => None,
@@ -161,7 +159,7 @@ mod tests {
     #[test]
     fn each_error_says_what_follows() {
         use Disposition::{Refuse, Retry, Stop};
-        let cases: [(CaptureError, Disposition); 10] = [
+        let cases: [(CaptureError, Disposition); 11] = [
             (BinlogError::Silent { seconds: 9 }.into(), Retry),
             (BinlogError::Purged { message: String::new() }.into(), Stop),
             (MysqlError::Unreachable { address: "h".into(), cause: "refused".into() }.into(), Retry),
@@ -171,6 +169,7 @@ mod tests {
             (CaptureError::StreamEnded, Retry),
             (CaptureError::PreparedBefore { count: 1 }, Retry),
             (CaptureError::LogGap { topic: "t".into() }, Stop),
+            (TablesError::ChangedInPartial.into(), Stop),
             (CaptureError::ClockAhead { ahead_s: 99 }, Stop),
         ];
         for (error, expected) in cases {

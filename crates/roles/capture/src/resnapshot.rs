@@ -20,12 +20,13 @@
 //! - Work that was in progress borrowed a version from before the gap, so its versions are lower than the copy's.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tandem_kafka::{Admin, ConsumeError, TransactionalPublisher};
-use tandem_model::{BinlogPosition, GtidSet, Watermark};
+use tandem_model::{BinlogPosition, GtidSet, TableName, Watermark};
 use tandem_mysql::Reader;
+use tandem_protocol::captured_tables;
 use tandem_protocol::mint::Minter;
 use tandem_runtime::now_us;
 use tandem_wire::control::{RESNAPSHOT_KEY, Resnapshot, encode_control};
@@ -58,7 +59,7 @@ impl Capture {
     ///
     /// Fails if there is no log yet, or if Kafka or MySQL cannot be read.
     pub async fn gap(&self) -> Result<LogGap, CaptureError> {
-        let topics = Topics::new(&self.kafka.prefix);
+        let topics = self.kafka.topics();
         match Admin::connect(&self.kafka).await?.partitions(&topics.watermarks()).await {
             Err(ConsumeError::NoTopic(_)) => return Err(CaptureError::NoLog),
             there => there?,
@@ -76,7 +77,7 @@ impl Capture {
     /// would be on the log. The second check needs the privilege for XA RECOVER. Also fails if there is no log yet,
     /// or on an error of Kafka or MySQL.
     pub async fn resnapshot(&self, reason: &str) -> Result<Resnapshot, CaptureError> {
-        let topics = Topics::new(&self.kafka.prefix);
+        let topics = self.kafka.topics();
         if standby::publishes(&self.kafka, &Timeouts::of(self.config.idle)).await? {
             return Err(CaptureError::StillCaptured);
         }
@@ -87,6 +88,8 @@ impl Capture {
         let clock_us = self.clock(&mut reader).await?;
         let LogGap { last, executed, .. } = LogGap::of(last, &mut reader).await?;
         self.nothing_prepared(&mut reader).await?;
+        let mapped: BTreeMap<TableName, Arc<str>> =
+            self.config.tables.iter().map(|table| (table.clone(), topics.changes(table).into())).collect();
         let offsets = self.ends(&topics, &last).await?;
         let watermark = Watermark {
             source: last.source,
@@ -94,6 +97,7 @@ impl Capture {
             // It has no position until the stream has reached one.
             position: BinlogPosition::default(),
             version: Minter::after(last.version).watermark(clock_us),
+            tables: Arc::new(captured_tables::resnapshot(&last.tables, &mapped)),
             offsets: BTreeMap::new(),
             partial: None,
             clock_us: last.clock_us,

@@ -1,6 +1,6 @@
 //! The capture loop around the assembler.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tandem_kafka::{Admin, KafkaConfig, SchemaStore, TransactionalPublisher, read
 use tandem_model::{BinlogPosition, Disposition, Gtid, GtidSet, Op, TableName, Version, Watermark};
 use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_protocol::assemble::{Assembler, AssemblerConfig, Batch};
+use tandem_protocol::captured_tables::resumed;
 use tandem_protocol::mint::Minter;
 use tandem_runtime::{Backoff, now_us};
 use tandem_wire::control::{decode_watermark, encode_watermark};
@@ -149,21 +150,22 @@ impl Capture {
     /// Captures from the last watermark until something fails. If it is dropped, it leaves at most an open Kafka
     /// transaction, which the `init_transactions` of the next session aborts.
     async fn session(&self) -> Result<(), CaptureError> {
-        let topics = Topics::new(&self.kafka.prefix);
+        let topics = self.kafka.topics();
         // Fence any older capture before reading the last watermark. In the other order, the older one could still
         // commit another watermark.
         let publisher =
             TransactionalPublisher::start(&self.kafka, &topics.capture_transactional_id()).await?;
         let admin = Admin::connect(&self.kafka).await?;
         let mut partitions = BTreeMap::new();
-        for table in &self.config.tables {
-            let topic = topics.changes(table);
-            partitions.insert(topic.clone(), admin.partitions(&topic).await?);
+        let mapped: BTreeMap<TableName, Arc<str>> =
+            self.config.tables.iter().map(|table| (table.clone(), topics.changes(table).into())).collect();
+        for topic in mapped.values().collect::<BTreeSet<_>>() {
+            partitions.insert(topic.to_string(), admin.partitions(topic).await?);
         }
         // The timeout for queries is the time that the stream may be silent.
         let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
         let last = self.last_watermark(&topics).await?;
-        let resumed = last.is_some();
+        let continues = last.is_some();
         let last = match last {
             Some(last) => last,
             None => self.first_watermark(&mut reader).await?,
@@ -174,9 +176,7 @@ impl Capture {
             return Err(CaptureError::Lost { lost });
         }
         let mut ends = last.offsets.clone();
-        if last.partial.is_some() && ends.keys().ne(partitions.keys()) {
-            return Err(CaptureError::TablesChangedInPartial);
-        }
+        let last = Watermark { tables: Arc::new(resumed(&last, &mapped)?), ..last };
         ends.retain(|topic, _| partitions.contains_key(topic));
         for (topic, &count) in &partitions {
             if let Some(known) = ends.get(topic) {
@@ -196,7 +196,6 @@ impl Capture {
         let outline = AssemblerConfig {
             tables: wanted.clone(),
             topics: topics.clone(),
-            prefix: self.kafka.prefix.clone(),
             partitions: partitions.into_iter().collect(),
             max_clock_ahead_us: self.config.max_clock_ahead.as_micros() as i64,
             prepared_bytes: self.config.max_bytes,
@@ -212,7 +211,7 @@ impl Capture {
         let ends = Arc::new(Mutex::new(ends));
         let mut publication = None;
         // A new log begins with a watermark at once, because nothing can be borrowed before there is one.
-        let mut idle_at = Instant::now() + if resumed { self.config.idle } else { Duration::ZERO };
+        let mut idle_at = Instant::now() + if continues { self.config.idle } else { Duration::ZERO };
         let mut next_at = Instant::now();
 
         loop {
@@ -399,6 +398,7 @@ impl Capture {
             gtid_set,
             position: BinlogPosition::default(),
             version: Minter::after(Version(0)).watermark(clock_us),
+            tables: Arc::default(),
             offsets: BTreeMap::new(),
             partial: None,
             clock_us,

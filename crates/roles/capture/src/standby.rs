@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tandem_kafka::{KafkaConfig, TailReader, read_last};
 use tandem_wire::control::decode_watermark;
-use tandem_wire::log::Topics;
 use tokio::time::Instant;
 
 use crate::error::CaptureError;
@@ -51,7 +50,7 @@ pub(crate) enum Since {
 
 /// Whether another capture publishes.
 pub(crate) async fn publishes(kafka: &KafkaConfig, timeouts: &Timeouts) -> Result<bool, CaptureError> {
-    let topic = Topics::new(&kafka.prefix).watermarks();
+    let topic = kafka.topics().watermarks();
     let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
     let mut tail = TailReader::start(kafka, vec![(topic, 0, last.offset + 1)]).await?;
     let quiet_at = Instant::now() + timeouts.standby;
@@ -70,7 +69,7 @@ pub(crate) async fn wait(
     since: Since,
     metrics: &Metrics,
 ) -> Result<bool, CaptureError> {
-    let topic = Topics::new(&kafka.prefix).watermarks();
+    let topic = kafka.topics().watermarks();
     let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
     let (mut limit, age) = match since {
         Since::Now => (timeouts.displaced, Duration::ZERO),

@@ -15,7 +15,6 @@ use tandem_kafka::{GroupConsumer, TransactionalPublisher};
 use tandem_model::{Disposition, PhaseRecord};
 use tandem_protocol::rollout::Measurements;
 use tandem_runtime::{Backoff, now_us};
-use tandem_wire::log::Topics;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -96,7 +95,7 @@ impl Controller {
         views: &watch::Sender<View>,
         stop: &CancellationToken,
     ) -> Result<Ended, ControllerError> {
-        let topics = Topics::new(&self.kafka.prefix);
+        let topics = self.kafka.topics();
         let mut leadership = Leadership {
             consumer: GroupConsumer::start(&self.kafka, &topics.controller_group(), &[topics.audit()])
                 .await?,
@@ -132,7 +131,7 @@ impl Controller {
         views: &watch::Sender<View>,
         stop: &CancellationToken,
     ) -> Result<Ended, ControllerError> {
-        let topics = Topics::new(&self.kafka.prefix);
+        let topics = self.kafka.topics();
         let id = topics.controller_transactional_id();
         let begun = async {
             let publisher = TransactionalPublisher::start(&self.kafka, &id).await?;

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tandem_http_api::Problem;
 use tandem_mapping::TablePlan;
 use tandem_model::{Row, TableDef, Value};
+use tandem_wire::log::Topics;
 use tandem_wire::{TableSchema, WireError};
 
 use crate::body::Object;
@@ -45,9 +46,8 @@ impl Entity {
     pub(crate) fn new(
         name: Option<String>,
         plan: Arc<TablePlan>,
-        topic: String,
+        topics: &Topics,
         generated: Option<&str>,
-        prefix: &str,
     ) -> Self {
         let table = Arc::clone(plan.source());
         let by_key = plan.target_by_primary_key();
@@ -58,11 +58,11 @@ impl Entity {
         visible.sort_unstable();
         Self {
             name: name.unwrap_or_else(|| table.name.table.clone()),
-            topic,
+            topic: topics.changes(&table.name),
             by_key,
             generated: generated.and_then(|name| table.column(name)),
             visible,
-            schema: TableSchema::new(table, prefix),
+            schema: topics.schema(table),
             plan,
         }
     }
@@ -197,7 +197,7 @@ pub(crate) mod tests {
             ..TargetConfig::default()
         });
         let plan = TablePlan::compile(&config, &Arc::new(table)).unwrap();
-        Entity::new(None, Arc::new(plan), "t.shop.orders".into(), Some("id"), "t")
+        Entity::new(None, Arc::new(plan), &Topics::new("t"), Some("id"))
     }
 
     fn row(total: Value, legacy: i64) -> Row {

@@ -1,6 +1,6 @@
 //! Starting, serving and stopping the gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::serve::Listener;
 use tandem_http_api::AccessToken;
 use tandem_watermarks::{Applied, Watermarks};
-use tandem_wire::log::Topics;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,12 +44,11 @@ impl Gateway {
     /// names an entity that does not exist.
     pub async fn start(parts: GatewayParts, config: GatewayConfig) -> Result<Self, GatewayError> {
         let GatewayParts { pool, mysql, target, kafka, entities: plans, metrics, watermark_timeout } = parts;
-        let topics = Topics::new(&kafka.prefix);
+        let topics = kafka.topics();
         let mut entities = BTreeMap::new();
         for (name, plan) in plans {
             let generated = pool.auto_increment(&plan.source().name).await?;
-            let topic = topics.changes(&plan.source().name);
-            let entity = Entity::new(name, plan, topic, generated.as_deref(), &kafka.prefix);
+            let entity = Entity::new(name, plan, &topics, generated.as_deref());
             let entity = Arc::new(entity);
             if let Some(other) = entities.insert(entity.name.clone(), entity) {
                 return Err(GatewayError::SameName(other.name.clone()));
@@ -67,7 +65,8 @@ impl Gateway {
         let phases = Phases::follow(&kafka).await.map_err(GatewayError::Control)?;
         let watermarks = Watermarks::follow(&kafka, watermark_timeout).await?;
         let applied = Applied::of(&kafka).map_err(GatewayError::Consume)?;
-        let change_topics = entities.values().map(|entity| entity.topic.clone()).collect();
+        let change_topics: BTreeSet<String> = entities.values().map(|entity| entity.topic.clone()).collect();
+        let change_topics = change_topics.into_iter().collect();
         let tasks = TaskTracker::new();
         let secondary = SecondaryWriter::start(
             &kafka,

@@ -7,7 +7,7 @@ use tandem_kafka::{Admin, ConsumeError, KafkaConfig, TailReader};
 use tandem_model::PhaseRecord;
 use tandem_runtime::Backoff;
 use tandem_wire::control::{PHASE_KEY, decode_phase};
-use tandem_wire::log::{InRecord, Topics};
+use tandem_wire::log::InRecord;
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -28,7 +28,7 @@ impl Phases {
     /// `prepare`, of generation 0. Later, while the topic cannot be read, the last record known
     /// holds.
     pub async fn follow(config: &KafkaConfig) -> Result<Self, ConsumeError> {
-        let topic = Topics::new(&config.prefix).control();
+        let topic = config.topics().control();
         let admin = Admin::connect(config).await?;
         let first = admin.first_offsets(&topic, 1).await?[0];
         let end = admin.end_offsets(&topic, 1).await?[0];

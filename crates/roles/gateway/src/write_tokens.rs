@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tandem_http_api::Problem;
-use tandem_model::{GtidSet, Watermark};
-use tandem_protocol::watermark::applied_in;
+use tandem_model::{GtidSet, TableName, Watermark};
+use tandem_protocol::watermark::{applied_in, knows};
 use tandem_runtime::now_us;
 use tandem_watermarks::{Applied, Watermarks};
 use tokio::sync::watch;
+
+use crate::entity::Entity;
 
 /// The token of a write whose GTID is unknown. It counts as never applied.
 pub(crate) const UNKNOWN: &str = "unknown";
@@ -86,45 +88,53 @@ impl WriteTokens {
         self.asked_us.store(now_us(), Ordering::Relaxed);
     }
 
-    /// Whether Cassandra has the changes of `topic` that the token covers.
-    pub(crate) fn applied(&self, token: &WriteToken, topic: &str) -> bool {
+    /// Whether Cassandra has the entity's changes that the token covers.
+    pub(crate) fn applied(&self, token: &WriteToken, entity: &Entity) -> bool {
         self.note_request();
         let WriteToken::Gtids(gtids) = token else { return false };
         let Some(watermark) = self.watermarks.containing(gtids) else { return false };
         let committed = self.committed.borrow();
-        is_applied(&watermark, topic, |partition| {
-            committed.get(&(topic.to_owned(), partition as i32)).copied().flatten()
+        is_applied(&watermark, &entity.table().name, &entity.topic, |partition| {
+            committed.get(&(entity.topic.clone(), partition as i32)).copied().flatten()
         })
     }
 }
 
-/// Whether the changes of `topic` up to a watermark are applied.
+/// Whether a table's changes up to a watermark are applied. They are in `topic`.
 ///
-/// A watermark without the topic is older than the capture of its table. The write may not be on the log at all,
-/// so it does not count as applied.
-fn is_applied(watermark: &Watermark, topic: &str, committed: impl Fn(usize) -> Option<i64>) -> bool {
-    watermark.offsets.contains_key(topic) && applied_in(watermark, topic, committed)
+/// A watermark without the table is older than its capture. The write may not be on the log at all, so it does not
+/// count as applied.
+fn is_applied(
+    watermark: &Watermark,
+    table: &TableName,
+    topic: &str,
+    committed: impl Fn(usize) -> Option<i64>,
+) -> bool {
+    knows(watermark, table) && applied_in(watermark, topic, committed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tandem_model::{BinlogPosition, Version};
+    use tandem_model::{BinlogPosition, CapturedTables, Version};
 
     #[test]
-    fn a_watermark_without_the_topic_counts_as_not_applied() {
+    fn a_watermark_without_the_table_counts_as_not_applied() {
+        let (known, new) = (TableName::new("d", "known"), TableName::new("d", "new"));
+        let captured = [(known.clone(), "t".into())].into();
         let watermark = Watermark {
             source: "s".into(),
             gtid_set: GtidSet::default(),
             position: BinlogPosition { file: "binlog.000001".into(), pos: 4 },
             version: Version(1),
-            offsets: [("known".to_owned(), vec![5])].into(),
+            tables: Arc::new(CapturedTables { captured, ..CapturedTables::default() }),
+            offsets: [("t".to_owned(), vec![5])].into(),
             partial: None,
             clock_us: 0,
         };
-        assert!(is_applied(&watermark, "known", |_| Some(5)));
-        assert!(!is_applied(&watermark, "known", |_| Some(4)));
-        assert!(!is_applied(&watermark, "new", |_| Some(5)));
+        assert!(is_applied(&watermark, &known, "t", |_| Some(5)));
+        assert!(!is_applied(&watermark, &known, "t", |_| Some(4)));
+        assert!(!is_applied(&watermark, &new, "t", |_| Some(5)));
     }
 
     #[test]

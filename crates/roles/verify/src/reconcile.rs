@@ -10,7 +10,7 @@ use tandem_protocol::row_check::repair;
 use tandem_row_check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect, mismatch_record};
 use tandem_runtime::{Backoff, now_us};
 use tandem_wire::control::{DualWriteFailure, Mismatch, MismatchState, decode_control};
-use tandem_wire::log::{InRecord, Topics};
+use tandem_wire::log::InRecord;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
@@ -50,7 +50,7 @@ impl Reconciler {
     ///
     /// Fails on an error that a retry cannot fix, and if Kafka cannot be read or written.
     pub async fn run(&self, stop: CancellationToken) -> Result<(), CheckError> {
-        let topics = Topics::new(&self.kafka.prefix);
+        let topics = self.kafka.topics();
         let consumed = [topics.mismatches(), topics.dual_write_failures()];
         let mut consumer = GroupConsumer::start(&self.kafka, &topics.reconcile_group(), &consumed).await?;
         let outcome = tokio::select! {
@@ -65,7 +65,7 @@ impl Reconciler {
         let producer = Producer::start(&self.kafka).await?;
         let by_name: HashMap<String, &Arc<CheckedTable>> =
             self.tables.iter().map(|t| (t.source().name.to_string(), t)).collect();
-        let failures = Topics::new(&self.kafka.prefix).dual_write_failures();
+        let failures = self.kafka.topics().dual_write_failures();
         loop {
             let records = consumer.next_batch(BATCH, Duration::from_secs(1)).await?;
             let (failed, found): (Vec<&InRecord>, Vec<&InRecord>) =

@@ -75,7 +75,7 @@ impl Scan {
             self.checker.applied.wait_for(&backfill_topic(table), &done.end_offsets).await?;
             let mut reader = self.checker.mysql.reader().await?;
             // Also where MySQL has no row to read: older changes may still bring rows.
-            let lower = self.checker.watermarks.borrow(&mut reader, &table.topic).await?;
+            let lower = self.checker.watermarks.borrow(&mut reader, &table.source().name).await?;
             self.checker.applied.wait(&lower, &table.topic).await?;
             let mut counts = TableReport { name, ..TableReport::default() };
             self.walk_mysql(&mut reader, table, &producer, &mut counts, &mut report).await?;
@@ -102,7 +102,7 @@ impl Scan {
         let Some(upto) = reader.max_key(source).await? else { return Ok(()) };
         let mut after: Option<Vec<Value>> = None;
         loop {
-            let lower = self.checker.watermarks.borrow(reader, &table.topic).await?;
+            let lower = self.checker.watermarks.borrow(reader, &table.source().name).await?;
             let rows = reader.read_chunk(source, after.as_deref(), &upto, CHUNK).await?;
             let count = rows.len();
             after = rows.last().map(|row| source.key_of(row)).or(after);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tandem_kafka::{KafkaConfig, Producer, SchemaStore};
 use tandem_mapping::TablePlan;
-use tandem_model::{Disposition, TableDef};
+use tandem_model::{Disposition, TableDef, TableName};
 use tandem_mysql::Reader;
 use tandem_row_check::{CheckError, CheckedTable, Checker};
 use tandem_runtime::Backoff;
@@ -73,18 +73,15 @@ impl Stream {
         mut feed: mpsc::Receiver<Vec<InRecord>>,
         shared: &Shared,
     ) -> Result<(), CheckError> {
-        let by_topic: HashMap<&str, usize> =
-            self.tables.iter().enumerate().map(|(i, t)| (t.topic.as_str(), i)).collect();
+        let by_name: HashMap<&TableName, usize> =
+            self.tables.iter().enumerate().map(|(i, t)| (&t.source().name, i)).collect();
         let mut plans: HashMap<u32, Arc<TablePlan>> = HashMap::new();
         while let Some(records) = feed.recv().await {
             for record in records {
-                let (Some(&number), Some(key), Some(value)) =
-                    (by_topic.get(record.topic.as_ref()), &record.key, &record.value)
-                else {
-                    continue;
-                };
+                let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
                 let id = tandem_wire::schema_id(value)?;
                 let schema = self.schemas.get(id).await?;
+                let Some(&number) = by_name.get(&schema.table().name) else { continue };
                 let change = schema.decode(value)?;
                 let plan =
                     plans.entry(id).or_insert_with(|| plan_for(&self.tables[number].plan, schema.table()));

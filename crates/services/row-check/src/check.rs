@@ -10,6 +10,7 @@ use tandem_model::{Cell, Disposition, Remedy, Row, TableDef, TargetKey, Value, W
 use tandem_mysql::{Mysql, MysqlError, Reader};
 use tandem_protocol::row_check::{TargetDifference, Verdict, judge};
 use tandem_watermarks::{Applied, WatermarkError, Watermarks};
+use tandem_wire::log::Topics;
 use tandem_wire::{ReadKeySchema, TableSchema, WireError};
 
 use crate::metrics::CheckMetrics;
@@ -89,12 +90,13 @@ pub struct CheckedTable {
 }
 
 impl CheckedTable {
-    /// Prepares the check of a table with its changes in `topic`.
+    /// Prepares the check of a table on the log with these topics.
     ///
     /// # Errors
     /// The key schema of the table cannot be built.
-    pub fn new(plan: Arc<TablePlan>, topic: String, prefix: &str) -> Result<Self, WireError> {
-        let schema = TableSchema::new(Arc::clone(plan.source()), prefix);
+    pub fn new(plan: Arc<TablePlan>, topics: &Topics) -> Result<Self, WireError> {
+        let topic = topics.changes(&plan.source().name);
+        let schema = topics.schema(Arc::clone(plan.source()));
         let key_schema = ReadKeySchema::parse(schema.key_json())?;
         Ok(Self { plan, topic, schema, key_schema })
     }
@@ -193,7 +195,7 @@ impl Checker {
             if open.is_empty() {
                 break;
             }
-            let lower = self.watermarks.borrow(reader, &table.topic).await?;
+            let lower = self.watermarks.borrow(reader, &table.source().name).await?;
             let keys: Vec<Vec<Value>> = open.iter().map(|&i| suspects[i].key.clone()).collect();
             let rows = reader.read_keys(table.source(), &keys).await?;
             let read = open.iter().zip(rows).map(|(&i, row)| (&suspects[i], row)).collect();

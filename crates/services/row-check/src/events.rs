@@ -8,7 +8,7 @@ use tandem_model::Value;
 use tandem_runtime::now_us;
 use tandem_wire::WireError;
 use tandem_wire::control::{FoundBy, Mismatch, MismatchKind, MismatchState, decode_control, encode_control};
-use tandem_wire::log::{OutRecord, Topics};
+use tandem_wire::log::OutRecord;
 
 use crate::check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect};
 
@@ -81,7 +81,7 @@ fn found(
 /// The record of an event. All events of one target row have one key and one partition.
 pub fn mismatch_record(kafka: &KafkaConfig, event: &Mismatch) -> Result<OutRecord, CheckError> {
     let key = format!("{}/{}", event.target, event.target_key.join("/")).into_bytes();
-    Ok(OutRecord::control(Topics::new(&kafka.prefix).mismatches(), key, encode_control(event)?))
+    Ok(OutRecord::control(kafka.topics().mismatches(), key, encode_control(event)?))
 }
 
 /// How many mismatches the log holds, by what has become of them.
@@ -99,7 +99,7 @@ pub struct MismatchCounts {
 
 /// Counts the events of the whole mismatch topic.
 pub async fn count_mismatches(kafka: &KafkaConfig) -> Result<MismatchCounts, CheckError> {
-    let records = read_all(kafka, &Topics::new(&kafka.prefix).mismatches()).await?;
+    let records = read_all(kafka, &kafka.topics().mismatches()).await?;
     let mut counts = MismatchCounts::default();
     let mut open = HashMap::new();
     for record in records {

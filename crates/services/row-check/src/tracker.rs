@@ -1,6 +1,6 @@
 //! Tracks the latest change of each key.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl ChangeTracker {
     /// The topics cannot be read.
     pub async fn start(
         kafka: &KafkaConfig,
-        topics: &[String],
+        topics: &BTreeSet<String>,
         from: &Watermark,
         feed: Option<mpsc::Sender<Vec<InRecord>>>,
     ) -> Result<Self, ConsumeError> {

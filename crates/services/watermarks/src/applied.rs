@@ -8,7 +8,6 @@ use tandem_kafka::{ConsumeError, GroupOffsets, KafkaConfig};
 use tandem_model::Watermark;
 use tandem_protocol::watermark::reached;
 use tandem_runtime::Backoff;
-use tandem_wire::log::Topics;
 
 /// The first and the longest pause between two reads of the group's committed offsets.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
@@ -26,7 +25,7 @@ impl Applied {
     /// # Errors
     /// The Kafka configuration is wrong.
     pub fn of(config: &KafkaConfig) -> Result<Self, ConsumeError> {
-        let group = Topics::new(&config.prefix).apply_group();
+        let group = config.topics().apply_group();
         Ok(Self { offsets: Arc::new(GroupOffsets::new(config, &group)?) })
     }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, TailReader, read_last};
-use tandem_model::{BinlogPosition, Disposition, GtidSet, Remedy, Version, Watermark};
+use tandem_model::{BinlogPosition, Disposition, GtidSet, Remedy, TableName, Version, Watermark};
 use tandem_mysql::{MysqlError, Reader};
-use tandem_protocol::watermark::{covers, newest_borrowable};
-use tandem_wire::log::Topics;
+use tandem_protocol::watermark::{covers, knows, newest_borrowable};
 use tokio::sync::watch;
 
 /// How many watermarks are kept. A reader's server is at most a few transactions behind the newest watermark,
@@ -77,7 +76,7 @@ impl Watermarks {
     /// # Errors
     /// The topic cannot be read.
     pub async fn follow(config: &KafkaConfig, timeout: Duration) -> Result<Self, WatermarkError> {
-        let topic = Topics::new(&config.prefix).watermarks();
+        let topic = config.topics().watermarks();
         let start = read_last(config, &topic, 0).await?.map_or(0, |r| r.offset);
         let mut reader = TailReader::start(config, vec![(topic, 0, start)]).await?;
         let (sender, seen) = watch::channel(VecDeque::new());
@@ -128,12 +127,12 @@ impl Watermarks {
         self.seen.borrow().back().cloned()
     }
 
-    /// Returns the newest watermark that contains `topic`, partial or not.
+    /// Returns the newest watermark that knows the table, partial or not.
     ///
     /// A client's write may borrow it if the write takes it before its COMMIT and writes what it read under
     /// the row lock.
-    pub fn newest_knowing(&self, topic: &str) -> Option<Arc<Watermark>> {
-        self.seen.borrow().iter().rev().find(|w| w.offsets.contains_key(topic)).cloned()
+    pub fn newest_knowing(&self, table: &TableName) -> Option<Arc<Watermark>> {
+        self.seen.borrow().iter().rev().find(|w| knows(w, table)).cloned()
     }
 
     /// Returns the first kept watermark that contains all these transactions completely. Returns `None` while
@@ -145,15 +144,18 @@ impl Watermarks {
         seen.get(first).filter(|w| gtids.is_subset(&w.gtid_set)).cloned()
     }
 
-    /// Returns the newest watermark that the caller may borrow for its next reads of the table with the
-    /// changes in `topic`. Queries the server on the reader's own connection. The caller must read only after
-    /// this call.
+    /// Returns the newest watermark that the caller may borrow for its next reads of the table. Queries the
+    /// server on the reader's own connection. The caller must read only after this call.
     ///
     /// # Errors
     /// [`WatermarkError::Late`] if no such watermark arrives in time; otherwise the query fails or the topic
     /// is no longer followed.
-    pub async fn borrow(&self, reader: &mut Reader, topic: &str) -> Result<Arc<Watermark>, WatermarkError> {
-        self.borrow_from(reader, topic, Version(i64::MIN)).await
+    pub async fn borrow(
+        &self,
+        reader: &mut Reader,
+        table: &TableName,
+    ) -> Result<Arc<Watermark>, WatermarkError> {
+        self.borrow_from(reader, table, Version(i64::MIN)).await
     }
 
     /// The same, with `least` as the lowest version.
@@ -166,12 +168,12 @@ impl Watermarks {
     pub async fn borrow_from(
         &self,
         reader: &mut Reader,
-        topic: &str,
+        table: &TableName,
         least: Version,
     ) -> Result<Arc<Watermark>, WatermarkError> {
         let executed = reader.executed().await?;
-        self.wait(&format!("of {topic} that the server has executed"), |seen| {
-            newest_borrowable(seen.iter().cloned(), &executed, topic, least)
+        self.wait(&format!("of {table} that the server has executed"), |seen| {
+            newest_borrowable(seen.iter().cloned(), &executed, table, least)
         })
         .await
     }
@@ -194,14 +196,14 @@ impl Watermarks {
         self.wait(&format!("that covers {end}"), |seen| seen.iter().find(above).cloned()).await
     }
 
-    /// Returns the newest watermark that contains all these change topics. A follower of the topics may start
-    /// at it. A watermark from before a table was mapped does not contain the table's topic.
+    /// Returns the newest watermark that knows all these tables. A follower of their change topics may start
+    /// at it.
     ///
     /// # Errors
     /// As for [`Self::covering`].
-    pub async fn knowing(&self, topics: &[String]) -> Result<Arc<Watermark>, WatermarkError> {
-        let knows = |w: &&Arc<Watermark>| topics.iter().all(|t| w.offsets.contains_key(t));
-        self.wait("that knows every change topic", |seen| seen.iter().rev().find(knows).cloned()).await
+    pub async fn knowing(&self, tables: &[&TableName]) -> Result<Arc<Watermark>, WatermarkError> {
+        let all = |w: &&Arc<Watermark>| tables.iter().all(|table| knows(w, table));
+        self.wait("that knows every mapped table", |seen| seen.iter().rev().find(all).cloned()).await
     }
 
     async fn wait(

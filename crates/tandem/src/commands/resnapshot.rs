@@ -9,7 +9,6 @@ use tandem_capture::{Capture, LogGap};
 use tandem_kafka::{KafkaConfig, SchemaStore, read_all};
 use tandem_model::{GtidSet, Phase, PhaseRecord};
 use tandem_wire::control::{PHASE_KEY, Resnapshot, decode_phase};
-use tandem_wire::log::Topics;
 
 use crate::cli::ResnapshotArgs;
 use crate::config::Config;
@@ -66,7 +65,7 @@ fn serves_reads(phase: Phase) -> bool {
 /// The phase that the gateways follow.
 async fn phase(kafka: &KafkaConfig) -> Result<Phase> {
     let mut newest = PhaseRecord::default();
-    for record in read_all(kafka, &Topics::new(&kafka.prefix).control()).await? {
+    for record in read_all(kafka, &kafka.topics().control()).await? {
         if let (Some(PHASE_KEY), Some(value)) = (record.key.as_deref(), &record.value) {
             let found = decode_phase(value)?;
             if found.supersedes(&newest) {

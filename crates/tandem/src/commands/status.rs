@@ -15,7 +15,6 @@ use tandem_model::Watermark;
 use tandem_row_check::{MismatchCounts, count_mismatches};
 use tandem_wire::control::{BackfillProgress, decode_watermark};
 use tandem_wire::fingerprint;
-use tandem_wire::log::Topics;
 
 use crate::config::Config;
 
@@ -26,6 +25,7 @@ const FRESH: f64 = 10.0;
 struct Status {
     source: Option<Source>,
     tables: Vec<TableStatus>,
+    topics: Vec<TopicStatus>,
     lag: Lag,
     mismatches: Mismatches,
     ready: bool,
@@ -46,14 +46,21 @@ struct Source {
 #[derive(Serialize)]
 struct TableStatus {
     name: String,
+    /// The change topic, which other tables may share.
     topic: String,
-    /// The records of the change topic since its beginning, in total and applied. The markers of Kafka's transactions
-    /// count too.
+    backfill: Backfill,
+}
+
+/// The progress of apply in a change topic or a backfill topic.
+#[derive(Serialize)]
+struct TopicStatus {
+    name: String,
+    /// The records of the topic since its beginning, in total and applied. The markers of Kafka's transactions count
+    /// too.
     published: i64,
     applied: i64,
-    /// Records of the change topic and of the backfill topic that are not applied yet.
+    /// The records that are not applied yet.
     lag_records: i64,
-    backfill: Backfill,
 }
 
 #[derive(Serialize)]
@@ -100,7 +107,7 @@ pub(crate) async fn run(config: &Config, json: bool) -> Result<ExitCode> {
 
 async fn status(config: &Config) -> Result<Status> {
     let kafka = config.kafka()?;
-    let topics = Topics::new(&kafka.prefix);
+    let topics = kafka.topics();
     let admin = Admin::connect(&kafka).await?;
     let watermarks = topics.watermarks();
     let source = match admin.partitions(&watermarks).await {
@@ -114,26 +121,28 @@ async fn status(config: &Config) -> Result<Status> {
     let mismatches = if started { count_mismatches(&kafka).await? } else { MismatchCounts::default() };
     let group = GroupOffsets::new(&kafka, &topics.apply_group())?;
     let mut behind = Vec::new();
-    let mut tables = Vec::new();
-    for (name, table) in config.tables()?.into_iter().zip(&config.table) {
-        let mapping = fingerprint(&table.spelling());
-        let topic = topics.changes(&name);
-        let changes = partition_lags(&admin, &group, &topic).await?;
-        let backfill_topic = topics.backfill(&name);
-        let backfill = partition_lags(&admin, &group, &backfill_topic).await?;
-        for (topic, partitions) in [(&topic, &changes), (&backfill_topic, &backfill)] {
-            let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
-            behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied()..p.end)));
-        }
-        tables.push(TableStatus {
-            published: changes.iter().map(|p| p.end - p.first).sum(),
-            applied: changes.iter().map(|p| p.applied() - p.first).sum(),
-            lag_records: changes.iter().chain(&backfill).map(PartitionLag::records).sum(),
-            backfill: Backfill::of(progress.get(&name.to_string()).filter(|p| p.configured == mapping)),
-            name: name.to_string(),
-            topic,
+    let names = config.tables()?;
+    let mut topic_status = Vec::new();
+    for name in topics.of_tables(&names) {
+        let partitions = partition_lags(&admin, &group, &name).await?;
+        let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
+        behind.extend(lagging.map(|(number, p)| (name.clone(), number as i32, p.applied()..p.end)));
+        topic_status.push(TopicStatus {
+            published: partitions.iter().map(|p| p.end - p.first).sum(),
+            applied: partitions.iter().map(|p| p.applied() - p.first).sum(),
+            lag_records: partitions.iter().map(PartitionLag::records).sum(),
+            name,
         });
     }
+    let tables = names.iter().zip(&config.table).map(|(name, table)| {
+        let mapping = fingerprint(&table.spelling());
+        TableStatus {
+            topic: topics.changes(name),
+            backfill: Backfill::of(progress.get(&name.to_string()).filter(|p| p.configured == mapping)),
+            name: name.to_string(),
+        }
+    });
+    let tables: Vec<TableStatus> = tables.collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
     let age = |us: i64| (now - us).max(0) as f64 / 1e6;
     let seconds = match oldest_record(&kafka, behind).await {
@@ -145,10 +154,11 @@ async fn status(config: &Config) -> Result<Status> {
         Err(ConsumeError::Unreachable { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let lag = Lag { records: tables.iter().map(|t| t.lag_records).sum(), seconds };
+    let lag = Lag { records: topic_status.iter().map(|t| t.lag_records).sum(), seconds };
     let mut status = Status {
         source: source.map(|w| Source::of(&w, age(w.clock_us))),
         tables,
+        topics: topic_status,
         lag,
         mismatches: mismatches.into(),
         ready: false,
@@ -220,16 +230,22 @@ fn print(status: &Status) {
     }
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["table", "backfill", "published", "applied", "lag"]);
+    table.set_header(["table", "backfill", "change topic"]);
     for t in &status.tables {
         let backfill = match &t.backfill {
             b if b.done => format!("{} rows, done", b.rows),
             b if b.estimated_rows == 0 => "not begun".to_owned(),
             b => format!("{} of about {} rows", b.rows, b.estimated_rows.max(b.rows)),
         };
+        table.add_row([t.name.clone(), backfill, t.topic.clone()]);
+    }
+    println!("{table}");
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["topic", "published", "applied", "lag"]);
+    for t in &status.topics {
         table.add_row([
             t.name.clone(),
-            backfill,
             t.published.to_string(),
             t.applied.to_string(),
             t.lag_records.to_string(),

@@ -1,5 +1,6 @@
 //! `tandem tail`: prints the changes on the log as JSON, one object per line, until it is interrupted.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,6 @@ use serde_json::{Map, Value as Json, json};
 use tandem_gateway::to_json;
 use tandem_kafka::{Admin, SchemaStore, TailReader};
 use tandem_model::{Change, Row, TableName};
-use tandem_wire::log::Topics;
 
 use crate::cli::{TailArgs, TailStart};
 use crate::config::Config;
@@ -22,11 +22,11 @@ const WAIT: Duration = Duration::from_millis(500);
 /// Prints changes.
 pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
     let kafka = config.kafka()?;
-    let topics = Topics::new(&kafka.prefix);
+    let topics = kafka.topics();
     let admin = Admin::connect(&kafka).await?;
     let mut from = Vec::new();
-    for table in tables(config, &args.table)? {
-        let topic = topics.changes(&table);
+    let tables = tables(config, &args.table)?;
+    for topic in tables.iter().map(|table| topics.changes(table)).collect::<BTreeSet<_>>() {
         let count =
             admin.partitions(&topic).await.context("no change has been captured yet under this prefix")?;
         let offsets = match args.from {
@@ -45,7 +45,9 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
             // A tombstone, which follows a delete, has no value.
             let Some(value) = record.value else { continue };
             let schema = schemas.get(tandem_wire::schema_id(&value)?).await?;
-            changes.push(schema.decode(&value)?);
+            if tables.contains(&schema.table().name) {
+                changes.push(schema.decode(&value)?);
+            }
         }
         // The batch has records of several tables and partitions. Within a batch they are printed in binlog order.
         changes.sort_by_key(|change| change.version);

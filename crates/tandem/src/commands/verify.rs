@@ -12,7 +12,7 @@ use tandem_runtime::now_us;
 use tandem_verify::{Scan, ScanReport};
 use tandem_watermarks::Watermarks;
 use tandem_wire::control::{FULL_SCAN_KEY, FullScan, encode_control};
-use tandem_wire::log::{OutRecord, Topics};
+use tandem_wire::log::OutRecord;
 
 use crate::config::Config;
 use crate::connect::row_checker::checker;
@@ -43,7 +43,7 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
     let bar = ProgressBar::new(rows).with_style(ProgressStyle::with_template(
         "{bar:30} {human_pos}/{human_len} rows, {per_sec}, ETA {eta}  {msg}",
     )?);
-    let topics = Topics::new(&servers.kafka.prefix);
+    let topics = servers.kafka.topics();
     let (mut before, mut current, mut name) = (0, 0, String::new());
     let report = scan
         .run(
@@ -81,7 +81,7 @@ async fn record(kafka: &KafkaConfig, started_at_us: i64, report: &ScanReport) ->
         undecided: report.undecided as i64,
     };
     let record = OutRecord {
-        topic: Topics::new(&kafka.prefix).control().into(),
+        topic: kafka.topics().control().into(),
         partition: 0,
         key: FULL_SCAN_KEY.to_vec(),
         value: Some(encode_control(&scan)?),

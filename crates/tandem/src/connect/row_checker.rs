@@ -1,11 +1,13 @@
 //! The row checker that streaming verification, full verification and repair share.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tandem_model::TableName;
 use tandem_row_check::{ChangeTracker, CheckMetrics, CheckedTable, Checker};
 use tandem_watermarks::{Applied, Watermarks};
-use tandem_wire::log::{InRecord, Topics};
+use tandem_wire::log::InRecord;
 use tokio::sync::mpsc;
 
 use crate::connect::servers::Servers;
@@ -17,14 +19,14 @@ pub(crate) async fn checker(
     metrics: &CheckMetrics,
     feed: Option<mpsc::Sender<Vec<InRecord>>>,
 ) -> Result<(Checker, Vec<Arc<CheckedTable>>)> {
-    let names = Topics::new(&servers.kafka.prefix);
+    let names = servers.kafka.topics();
     let mut tables = Vec::with_capacity(servers.plans.len());
     for plan in &servers.plans {
-        let topic = names.changes(&plan.source().name);
-        tables.push(Arc::new(CheckedTable::new(Arc::clone(plan), topic, &servers.kafka.prefix)?));
+        tables.push(Arc::new(CheckedTable::new(Arc::clone(plan), &names)?));
     }
-    let topics: Vec<String> = tables.iter().map(|t| t.topic.clone()).collect();
-    let from = watermarks.knowing(&topics).await?;
+    let topics: BTreeSet<String> = tables.iter().map(|t| t.topic.clone()).collect();
+    let known: Vec<&TableName> = servers.plans.iter().map(|plan| &plan.source().name).collect();
+    let from = watermarks.knowing(&known).await?;
     let tracker = ChangeTracker::start(&servers.kafka, &topics, &from, feed).await?;
     let checker = Checker {
         mysql: servers.mysql.clone(),

@@ -13,7 +13,6 @@ use tandem_kafka::{Admin, KafkaConfig, MissingAcl, SchemaStore, missing_acls};
 use tandem_mapping::{TablePlan, compile_all};
 use tandem_model::TargetTable;
 use tandem_mysql::{Mysql, MysqlError, Severity, TableError};
-use tandem_wire::log::Topics;
 
 use crate::config::Config;
 use crate::connect::privileges::needs;
@@ -153,11 +152,10 @@ pub(crate) async fn inspect_acls(kafka: &KafkaConfig) -> Vec<CheckProblem> {
 /// The problem of the schema registry, if one is configured. It is not fatal: a compatibility level stops capture only
 /// at an ALTER TABLE that the level does not allow.
 async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option<CheckProblem>> {
-    let topics = Topics::new(&kafka.prefix);
-    let tables = config.tables()?;
-    let topics: Vec<String> =
-        tables.iter().flat_map(|table| [topics.changes(table), topics.backfill(table)]).collect();
-    let held = match SchemaStore::check(kafka, &topics).await {
+    let topics = kafka.topics();
+    let subjects: Vec<String> =
+        config.tables()?.iter().flat_map(|table| topics.value_subjects(table)).collect();
+    let held = match SchemaStore::check(kafka, &subjects).await {
         Ok(held) => held,
         Err(error) => return Ok(Some(CheckProblem::fatal("schema_registry", "", error))),
     };

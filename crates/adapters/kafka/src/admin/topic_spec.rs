@@ -31,7 +31,7 @@ pub struct TopicSpec {
 
 /// Returns every topic of a log with these tables.
 pub fn topic_specs(config: &KafkaConfig, tables: &[TableName]) -> Vec<TopicSpec> {
-    let topics = &Topics::new(&config.prefix);
+    let topics = &config.topics();
     let spec = |name, partitions, cleanup| TopicSpec { name, partitions, cleanup };
     let changes = Cleanup::DeleteAfter(config.retention);
     let mut all = vec![
@@ -47,10 +47,7 @@ pub fn topic_specs(config: &KafkaConfig, tables: &[TableName]) -> Vec<TopicSpec>
     if config.registry.is_none() {
         all.push(schemas_spec(topics));
     }
-    for table in tables {
-        all.push(spec(topics.changes(table), config.partitions, changes));
-        all.push(spec(topics.backfill(table), config.partitions, changes));
-    }
+    all.extend(topics.of_tables(tables).into_iter().map(|name| spec(name, config.partitions, changes)));
     all
 }
 

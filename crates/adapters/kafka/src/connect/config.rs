@@ -1,10 +1,13 @@
 //! The configuration of clients and of new topics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use tandem_model::TableName;
+use tandem_wire::log::Topics;
 
 use crate::connect::health::Refusals;
 use crate::connect::security::KafkaSecurity;
@@ -21,7 +24,9 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// The first part of every topic's name.
     pub prefix: String,
-    /// The number of partitions of a new change topic.
+    /// The tables with topics of their own. All others share topics.
+    pub own_topics: Arc<BTreeSet<TableName>>,
+    /// The number of partitions of a new change topic or backfill topic.
     pub partitions: i32,
     /// The replication factor of a new topic; −1 means the brokers' `default.replication.factor`.
     pub replication_factor: i32,
@@ -38,11 +43,12 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// A configuration with 6 partitions, the brokers' replication factor and 7 days of retention.
+    /// A configuration with shared topics, 6 partitions, the brokers' replication factor and 7 days of retention.
     pub fn new(brokers: impl Into<String>, prefix: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
             prefix: prefix.into(),
+            own_topics: Arc::default(),
             partitions: 6,
             replication_factor: -1,
             retention: Duration::from_hours(7 * 24),
@@ -51,6 +57,11 @@ impl KafkaConfig {
             refusals: Refusals::default(),
             properties: BTreeMap::new(),
         }
+    }
+
+    /// The names of the log's topics.
+    pub fn topics(&self) -> Topics {
+        Topics::with_own(&self.prefix, Arc::clone(&self.own_topics))
     }
 
     /// The properties that all clients share. `own` overrides them, and the configured properties override
@@ -130,6 +141,7 @@ impl fmt::Debug for KafkaConfig {
         f.debug_struct("KafkaConfig")
             .field("brokers", &self.brokers)
             .field("prefix", &self.prefix)
+            .field("own_topics", &self.own_topics)
             .field("partitions", &self.partitions)
             .field("replication_factor", &self.replication_factor)
             .field("retention", &self.retention)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tandem_wire::{ReadSchema, TableSchema, value_subject};
+use tandem_wire::{ReadSchema, TableSchema};
 
 use crate::connect::config::KafkaConfig;
 use crate::error::ConsumeError;
@@ -37,15 +37,14 @@ impl SchemaStore {
         Ok(Self { backend })
     }
 
-    /// Checks that the configured registry answers and accepts the account. Returns the value subjects of the
-    /// topics whose compatibility level lets the registry refuse a schema change.
+    /// Checks that the configured registry answers and accepts the account. Returns those of the subjects whose
+    /// compatibility level lets the registry refuse a schema change.
     ///
     /// # Errors
     /// The registry cannot be reached within 5 s, or refuses the account.
-    pub async fn check(config: &KafkaConfig, topics: &[String]) -> Result<Vec<HeldSubject>, ConsumeError> {
+    pub async fn check(config: &KafkaConfig, subjects: &[String]) -> Result<Vec<HeldSubject>, ConsumeError> {
         let Some(registry) = &config.registry else { return Ok(Vec::new()) };
-        let subjects: Vec<String> = topics.iter().map(|topic| value_subject(topic)).collect();
-        Registry::open(registry, config)?.check(&subjects).await
+        Registry::open(registry, config)?.check(subjects).await
     }
 
     /// Registers the key and envelope schemas of a table for a topic, unless they are registered already.

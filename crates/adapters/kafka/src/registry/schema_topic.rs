@@ -15,7 +15,7 @@ use crate::connect::config::KafkaConfig;
 use crate::consume::tail::TailReader;
 use crate::error::ConsumeError;
 use crate::produce::producer::Producer;
-use tandem_wire::log::{InRecord, OutRecord, Topics};
+use tandem_wire::log::{InRecord, OutRecord};
 
 /// How long a reader waits for an unknown id, and a writer for its own record.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ struct Key {
 impl SchemaTopic {
     /// Creates the topic if it does not exist, reads it to its end, and follows it from then on.
     pub(crate) async fn open(config: &KafkaConfig) -> Result<Self, ConsumeError> {
-        let spec = schemas_spec(&Topics::new(&config.prefix));
+        let spec = schemas_spec(&config.topics());
         let topic: Arc<str> = spec.name.as_str().into();
         let admin = Admin::connect(config).await?;
         admin.ensure_topics(&[spec]).await?;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tandem_binlog::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
 use tandem_model::{
-    BinlogPosition, Gtid, GtidSet, Op, PartialTransaction, SourceInfo, TableDef, TableName, Watermark,
+    BinlogPosition, CapturedTables, Gtid, GtidSet, Op, PartialTransaction, SourceInfo, TableDef, TableName,
+    Watermark,
 };
 use tandem_wire::control::{Ddl, encode_ddl};
 use tandem_wire::log::{ChangeTopic, OutRecord, Topics};
@@ -80,8 +81,6 @@ pub struct AssemblerConfig {
     pub tables: HashSet<TableName>,
     /// The names of the topics.
     pub topics: Topics,
-    /// The prefix of the schemas' names.
-    pub prefix: String,
     /// How many partitions each change topic has.
     pub partitions: HashMap<String, i32>,
     /// How far a commit time may lie ahead of this machine's clock, in microseconds.
@@ -96,6 +95,7 @@ pub struct AssemblerConfig {
 pub struct Assembler {
     config: AssemblerConfig,
     source: String,
+    tables: Arc<CapturedTables>,
     minter: Minter,
     gtid_set: GtidSet,
     position: BinlogPosition,
@@ -120,6 +120,7 @@ impl Assembler {
             replay: None,
             config,
             source: last.source.clone(),
+            tables: Arc::clone(&last.tables),
             minter: Minter::after(last.version),
             gtid_set: last.gtid_set.clone(),
             position: last.position.clone(),
@@ -254,7 +255,8 @@ impl Assembler {
     /// Ends the batch and mints its watermark.
     ///
     /// `clock_us` is MySQL's clock, if the caller just read it; callers do so only when the binlog is read to
-    /// its end. The watermark's offsets are empty: they are known only once the records are published.
+    /// its end. The watermark's offsets are empty: they are known only once the records are published. Its tables are
+    /// those of the watermark that this assembler resumed from.
     pub fn take(&mut self, clock_us: Option<i64>) -> (Batch, Watermark) {
         self.clock_us = self.clock_us.max(clock_us.unwrap_or(i64::MIN));
         let partial = match &self.open {
@@ -277,6 +279,7 @@ impl Assembler {
             gtid_set: self.gtid_set.clone(),
             position: self.position.clone(),
             version: self.minter.watermark(self.clock_us),
+            tables: Arc::clone(&self.tables),
             offsets: BTreeMap::new(),
             partial,
             clock_us: self.clock_us,
@@ -455,7 +458,7 @@ impl Assembler {
             if table.primary_key.is_empty() {
                 return Err(AssembleError::NoPrimaryKey { table: table.name.clone(), position: at.clone() });
             }
-            let schema = Arc::new(TableSchema::new(Arc::clone(table), &self.config.prefix));
+            let schema = Arc::new(self.config.topics.schema(Arc::clone(table)));
             let topic = self.config.topics.changes(&table.name);
             let partitions = self.config.partitions.get(&topic).copied().unwrap_or(1);
             self.batch.schemas.push(Arc::clone(&schema));

@@ -63,10 +63,11 @@ mod tests {
     use super::*;
     use crate::primitive::put_long;
     use crate::schema_id::{id_of, schema_id};
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
     use tandem_model::{
-        BinlogPosition, Cohort, CohortAttribute, DualWriteMode, PartialTransaction, Phase, PhaseRecord,
-        Version, Watermark,
+        BinlogPosition, CapturedTables, Cohort, CohortAttribute, DualWriteMode, PartialTransaction, Phase,
+        PhaseRecord, TableName, Version, Watermark,
     };
 
     const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
@@ -77,7 +78,14 @@ mod tests {
             gtid_set: format!("{SERVER}:1-7:9").parse().unwrap(),
             position: BinlogPosition { file: "binlog.000003".into(), pos: 1 << 40 },
             version: Version(1_700_000_000_000_000),
-            offsets: BTreeMap::from([("t.a.b".into(), vec![0, 17]), ("t.a.c".into(), vec![])]),
+            tables: Arc::new(CapturedTables {
+                captured: BTreeMap::from([
+                    (TableName::new("a", "b"), "t.a.b".into()),
+                    (TableName::new("a", "d.é"), "t.changes".into()),
+                ]),
+                retired: BTreeSet::from([TableName::new("a", "e")]),
+            }),
+            offsets: BTreeMap::from([("t.a.b".into(), vec![0, 17]), ("t.changes".into(), vec![])]),
             partial: None,
             clock_us: -3,
         }
@@ -228,7 +236,12 @@ mod tests {
         check(&watermark());
         let gtid = format!("{SERVER}:blue:8").parse().unwrap();
         check(&Watermark { partial: Some(PartialTransaction { gtid, rows: 12 }), ..watermark() });
-        check(&Watermark { gtid_set: "".parse().unwrap(), offsets: BTreeMap::new(), ..watermark() });
+        check(&Watermark {
+            gtid_set: "".parse().unwrap(),
+            tables: Arc::default(),
+            offsets: BTreeMap::new(),
+            ..watermark()
+        });
         check(&mismatch());
         check(&progress());
         check(&BackfillProgress { last_key: Some(vec![]), upto_key: None, ..progress() });
@@ -269,7 +282,7 @@ mod tests {
         assert_eq!(
             ids,
             [
-                ("Watermark", 535_442_178),
+                ("Watermark", 2_128_027_088),
                 ("Mismatch", 822_622_756),
                 ("BackfillProgress", 1_471_167_412),
                 ("Ddl", 752_239_750),

@@ -1,9 +1,10 @@
 //! The encoding of the model's watermark.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tandem_model::{BinlogPosition, PartialTransaction, Version, Watermark};
+use tandem_model::{BinlogPosition, CapturedTables, PartialTransaction, TableName, Version, Watermark};
 
 use super::record::sealed::Sealed;
 use super::record::{ControlRecord, ControlSchema};
@@ -16,10 +17,47 @@ pub struct WatermarkFields {
     file: String,
     pos: i64,
     version: i64,
+    tables: Vec<TableFields>,
     offsets: BTreeMap<String, Vec<i64>>,
     partial_gtid: Option<String>,
     partial_rows: i64,
     clock_us: i64,
+}
+
+/// A captured table, or a retired one without a topic.
+#[derive(Debug, Serialize, Deserialize)]
+struct TableFields {
+    database: String,
+    table: String,
+    topic: Option<String>,
+}
+
+impl TableFields {
+    fn all(tables: &CapturedTables) -> Vec<Self> {
+        let of = |name: &TableName, topic: Option<&Arc<str>>| Self {
+            database: name.database.clone(),
+            table: name.table.clone(),
+            topic: topic.map(|topic| topic.as_ref().to_owned()),
+        };
+        let captured = tables.captured.iter().map(|(name, topic)| of(name, Some(topic)));
+        captured.chain(tables.retired.iter().map(|name| of(name, None))).collect()
+    }
+
+    fn tables(all: Vec<Self>) -> CapturedTables {
+        let mut tables = CapturedTables::default();
+        for Self { database, table, topic } in all {
+            let name = TableName { database, table };
+            match topic {
+                Some(topic) => {
+                    tables.captured.insert(name, topic.into());
+                }
+                None => {
+                    tables.retired.insert(name);
+                }
+            }
+        }
+        tables
+    }
 }
 
 impl Sealed for Watermark {}
@@ -40,6 +78,7 @@ impl ControlRecord for Watermark {
             file: self.position.file.to_string(),
             pos: self.position.pos as i64,
             version: self.version.0,
+            tables: TableFields::all(&self.tables),
             offsets: self.offsets.clone(),
             partial_gtid: self.partial.as_ref().map(|partial| partial.gtid.to_string()),
             partial_rows: self.partial.as_ref().map_or(0, |partial| partial.rows as i64),
@@ -61,6 +100,7 @@ impl ControlRecord for Watermark {
             gtid_set: fields.gtid_set.parse().map_err(|_| "its GTID set is invalid".to_owned())?,
             position: BinlogPosition { file: fields.file.into(), pos: number(fields.pos)? },
             version: Version(fields.version),
+            tables: Arc::new(TableFields::tables(fields.tables)),
             offsets: fields.offsets,
             partial,
             clock_us: fields.clock_us,

@@ -53,7 +53,8 @@ impl ChangeTopic {
     /// The record of a change.
     ///
     /// A key stays in its partition when the table definition changes. The partition depends only on the
-    /// values of the primary key, not on the schema id before them, which changes with the definition.
+    /// values of the primary key and on the table's identifier in a shared topic. It does not depend on the schema id
+    /// before them, which changes with the definition.
     ///
     /// # Errors
     ///
@@ -63,11 +64,12 @@ impl ChangeTopic {
         let images = [change.before, change.after].into_iter().flatten().map(|i| i.row.len());
         let mut key = Vec::with_capacity(FRAME + image.key.len());
         self.schema.put_key(image, &mut key);
+        let partition = partition_of(&key[FRAME..], self.partitions);
         let mut value = Vec::with_capacity(images.sum::<usize>() + ENVELOPE);
         self.schema.put_value(change, &mut value)?;
         Ok(OutRecord {
             topic: Arc::clone(&self.topic),
-            partition: partition_of(image.key, self.partitions),
+            partition,
             key,
             value: Some(value),
             version: Some(change.version),

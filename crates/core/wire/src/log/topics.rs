@@ -1,8 +1,15 @@
 //! The names of topics, consumer groups and transactional ids.
+//!
+//! By default all tables share one change topic and one backfill topic, so the number of partitions does not grow
+//! with the number of tables. A table can have topics of its own instead.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use tandem_model::TableName;
+use tandem_model::{TableDef, TableName};
+
+use crate::schema::{TableSchema, value_subject};
 
 /// Kafka's limit for the length of a topic name.
 const MAX_NAME: usize = 249;
@@ -11,22 +18,57 @@ const MAX_NAME: usize = 249;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     prefix: String,
+    own: Arc<BTreeSet<TableName>>,
 }
 
 impl Topics {
-    /// Creates the names with `prefix`.
+    /// Creates the names with `prefix`. All tables share topics.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self::with_own(prefix, Arc::default())
     }
 
-    /// The change topic of a table.
+    /// Creates the names with `prefix`. The tables in `own` have topics of their own.
+    pub fn with_own(prefix: &str, own: Arc<BTreeSet<TableName>>) -> Self {
+        Self { prefix: prefix.to_owned(), own }
+    }
+
+    /// The prefix.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The topic of a table's changes: `<prefix>.changes`, or `<prefix>.<database>.<table>` if it is the table's own.
     pub fn changes(&self, table: &TableName) -> String {
-        self.of_table("", table)
+        if self.own.contains(table) { self.of_table("", table) } else { self.named("changes") }
     }
 
-    /// The backfill topic of a table.
+    /// The topic of a table's copy: `<prefix>.backfill`, or `<prefix>.backfill.<database>.<table>` if it is the
+    /// table's own.
     pub fn backfill(&self, table: &TableName) -> String {
-        self.of_table("backfill.", table)
+        if self.own.contains(table) { self.of_table("backfill.", table) } else { self.named("backfill") }
+    }
+
+    /// The change topics and backfill topics of these tables, each once.
+    pub fn of_tables<'a>(&self, tables: impl IntoIterator<Item = &'a TableName>) -> Vec<String> {
+        let names = tables.into_iter().flat_map(|table| [self.changes(table), self.backfill(table)]);
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The schemas of a table's records. In a shared topic, the record key also names the table.
+    pub fn schema(&self, table: Arc<TableDef>) -> TableSchema {
+        if self.own.contains(&table.name) {
+            TableSchema::new(table, &self.prefix)
+        } else {
+            let identifier = self.of_table("", &table.name);
+            TableSchema::in_shared_topic(table, &self.prefix, &identifier)
+        }
+    }
+
+    /// The registry's subjects for the envelopes of a table: on its change topic and on its backfill topic.
+    pub fn value_subjects(&self, table: &TableName) -> [String; 2] {
+        let shared = !self.own.contains(table);
+        [self.changes(table), self.backfill(table)]
+            .map(|topic| value_subject(table, &self.prefix, &topic, shared))
     }
 
     /// The topic of watermarks. It has one partition.
@@ -137,13 +179,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn own(prefix: &str, tables: impl IntoIterator<Item = TableName>) -> Topics {
+        Topics::with_own(prefix, Arc::new(tables.into_iter().collect()))
+    }
+
+    #[test]
+    fn tables_share_topics_unless_they_have_their_own() {
+        let (shared, alone) = (TableName::new("shop", "items"), TableName::new("shop", "orders"));
+        let topics = own("tandem", [alone.clone()]);
+        assert_eq!(topics.changes(&shared), "tandem.changes");
+        assert_eq!(topics.backfill(&shared), "tandem.backfill");
+        assert_eq!(topics.changes(&alone), "tandem.shop.orders");
+        assert_eq!(topics.backfill(&alone), "tandem.backfill.shop.orders");
+    }
+
     #[test]
     fn names_are_escaped() {
-        let topics = Topics::new("tandem");
-        assert_eq!(topics.changes(&TableName::new("shop", "order_items")), "tandem.shop.order_items");
-        assert_eq!(topics.backfill(&TableName::new("shop", "a-b.c")), "tandem.backfill.shop.a-2db-2ec");
+        let odd = TableName::new("shop", "a-b.c");
+        let accent = TableName::new("s", "é");
+        let topics = own("tandem", [odd.clone(), accent.clone()]);
+        assert_eq!(topics.backfill(&odd), "tandem.backfill.shop.a-2db-2ec");
         assert_eq!(topics.watermarks(), "tandem.watermarks");
-        assert_eq!(topics.changes(&TableName::new("s", "é")), "tandem.s.-c3-a9");
+        assert_eq!(topics.changes(&accent), "tandem.s.-c3-a9");
     }
 
     proptest! {
@@ -151,8 +208,8 @@ mod tests {
         fn topic_names_are_legal_and_distinct(
             a in "[a-c.é-]{1,64}", b in "[a-c.é-]{1,64}", c in "[a-c.é-]{1,64}", d in "[a-c.é-]{1,64}",
         ) {
-            let topics = Topics::new("p");
             let (x, y) = (TableName::new(a, b), TableName::new(c, d));
+            let topics = own("p", [x.clone(), y.clone()]);
             let name = topics.backfill(&x);
             prop_assert!(name.len() <= MAX_NAME);
             prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)));

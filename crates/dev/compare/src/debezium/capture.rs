@@ -3,6 +3,7 @@
 //! Both are started before the statements, so that they read the binlog from its first event. A marker table
 //! shows that they read, and later that they have read everything.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -14,8 +15,8 @@ use mysql_async::prelude::Queryable;
 use tandem_devstack::{Debezium, Kafka, Mysql, MysqlOptions};
 
 use super::binlog::{self, Ends};
-use super::events::{Event, Schemas, of_debezium, of_tandem};
-use crate::captures::{self, DEBEZIUM, Mapped, TANDEM};
+use super::events::{Event, Schemas, by_table, of_debezium, of_tandem};
+use crate::captures::{self, Layout, Mapped};
 use crate::process::Tandem;
 use crate::stores::schema;
 use crate::topic::Topic;
@@ -45,7 +46,7 @@ pub(super) struct Captured {
 }
 
 /// Runs the statements, on servers of its own.
-pub(super) async fn both(binary: PathBuf, sql: &str) -> Result<Captured> {
+pub(super) async fn both(binary: PathBuf, layout: Layout, sql: &str) -> Result<Captured> {
     let folder = tempfile::tempdir().context("make a temporary folder")?;
     let mysql = Mysql::ephemeral(&MysqlOptions::default())?;
     let kafka = Kafka::ephemeral()?;
@@ -60,18 +61,21 @@ pub(super) async fn both(binary: PathBuf, sql: &str) -> Result<Captured> {
     }
     let marks = Mapped { database: database.to_owned(), table: table.to_owned(), key: vec!["id".to_owned()] };
 
+    let only_marks = std::slice::from_ref(&marks);
     let (mut tandem, _) =
-        captures::tandem(binary.clone(), folder.path(), &mysql, &kafka, std::slice::from_ref(&marks))?;
+        captures::tandem(binary.clone(), folder.path(), &mysql, &kafka, layout, only_marks)?;
     let debezium = Debezium::ephemeral(&captures::debezium(
         &mysql,
         &kafka,
         "1g",
+        layout,
         &[],
         &[("provide.transaction.metadata", "true"), ("bigint.unsigned.handling.mode", "precise")],
     ))?;
     tandem.start()?;
-    for prefix in [TANDEM, DEBEZIUM] {
-        first_mark(&mut conn, &kafka, prefix, &mut tandem).await?;
+    let marks_in = [marks.topic_of_tandem(layout), marks.topic_of_debezium(layout)];
+    for topic in &marks_in {
+        first_mark(&mut conn, &kafka, topic, &mut tandem).await?;
     }
     // It is started again below, once the tables are known.
     tandem.terminate().await?;
@@ -82,21 +86,27 @@ pub(super) async fn both(binary: PathBuf, sql: &str) -> Result<Captured> {
     for table in tables(&mut conn).await? {
         if table.key.is_empty() { keyless.push(table) } else { mapped.push(table) }
     }
-    let (mut tandem, url) = captures::tandem(binary, folder.path(), &mysql, &kafka, &mapped)?;
+    let (mut tandem, url) = captures::tandem(binary, folder.path(), &mysql, &kafka, layout, &mapped)?;
     tandem.start()?;
-    all_there(&mut conn, &kafka, &mut tandem, &debezium).await?;
+    all_there(&mut conn, &kafka, &marks_in, &mut tandem, &debezium).await?;
 
     let mut schemas = Schemas::of(url);
+    let mapped = &mapped[1..];
+    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    let topics = mapped.iter().chain(&keyless).map(|table| table.topic_of_debezium(layout));
+    for topic in topics.collect::<BTreeSet<_>>() {
+        theirs.extend(of_debezium(&kafka.brokers(), &topic)?);
+    }
+    for topic in mapped.iter().map(|table| table.topic_of_tandem(layout)).collect::<BTreeSet<_>>() {
+        ours.extend(of_tandem(&kafka.brokers(), &topic, &mut schemas)?);
+    }
+    let (mut theirs, mut ours) = (by_table(theirs), by_table(ours));
     let mut found = Vec::new();
-    for (table, has_key) in mapped.iter().skip(1).map(|t| (t, true)).chain(keyless.iter().map(|t| (t, false)))
-    {
-        let theirs = of_debezium(&kafka.brokers(), &table.topic_of_debezium())?;
-        let ours = if has_key {
-            of_tandem(&kafka.brokers(), &table.topic_of_tandem(), &mut schemas)?
-        } else {
-            Vec::new()
-        };
-        found.push(TableEvents { name: table.name(), has_key, theirs, ours });
+    for (table, has_key) in mapped.iter().map(|t| (t, true)).chain(keyless.iter().map(|t| (t, false))) {
+        let name = table.name();
+        let (theirs, ours) =
+            (theirs.remove(&name).unwrap_or_default(), ours.remove(&name).unwrap_or_default());
+        found.push(TableEvents { name, has_key, theirs, ours });
     }
     tandem.terminate().await?;
     Ok(Captured { tables: found, ends: binlog::ends(&mut conn).await? })
@@ -148,15 +158,14 @@ async fn mark(conn: &mut Conn) -> Result<()> {
 }
 
 /// Writes marks until one has arrived.
-async fn first_mark(conn: &mut Conn, kafka: &Kafka, prefix: &str, tandem: &mut Tandem) -> Result<()> {
+async fn first_mark(conn: &mut Conn, kafka: &Kafka, topic: &str, tandem: &mut Tandem) -> Result<()> {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         mark(conn).await?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         tandem.check()?;
         // A topic that is being created has no leaders yet.
-        let topic = format!("{prefix}.{}.{}", MARKS.0, MARKS.1);
-        match Topic::open(&kafka.brokers(), &topic).and_then(|topic| topic.ends()) {
+        match Topic::open(&kafka.brokers(), topic).and_then(|topic| topic.ends()) {
             Ok(ends) if ends.iter().any(|end| *end > 0) => return Ok(()),
             _ if Instant::now() > deadline => bail!("nothing came to topic `{topic}`"),
             _ => {}
@@ -165,11 +174,15 @@ async fn first_mark(conn: &mut Conn, kafka: &Kafka, prefix: &str, tandem: &mut T
 }
 
 /// Writes a last mark and waits until both have published it.
-async fn all_there(conn: &mut Conn, kafka: &Kafka, tandem: &mut Tandem, debezium: &Debezium) -> Result<()> {
-    let topics = [DEBEZIUM, TANDEM]
-        .map(|prefix| Topic::open(&kafka.brokers(), &format!("{prefix}.{}.{}", MARKS.0, MARKS.1)));
-    let [theirs, ours] = topics;
-    let topics = [theirs?, ours?];
+async fn all_there(
+    conn: &mut Conn,
+    kafka: &Kafka,
+    marks_in: &[String; 2],
+    tandem: &mut Tandem,
+    debezium: &Debezium,
+) -> Result<()> {
+    let [ours, theirs] = marks_in;
+    let topics = [Topic::open(&kafka.brokers(), theirs)?, Topic::open(&kafka.brokers(), ours)?];
     let sums = || -> Result<Vec<i64>> { topics.iter().map(|t| Ok(t.ends()?.iter().sum())).collect() };
     for topic in &topics {
         topic.quiet(QUIET).await?;

@@ -1,6 +1,6 @@
 //! The published events of both captures, as JSON, in the binlog's order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::Message as _;
@@ -54,6 +54,16 @@ pub(super) fn of_tandem(brokers: &str, topic: &str, schemas: &mut Schemas) -> Re
     })?;
     events.sort_by_key(|event| event.envelope["source"]["tandem_version"].as_i64());
     Ok(events)
+}
+
+/// The events of each table (`database.table`), in the same order.
+pub(super) fn by_table(events: Vec<Event>) -> BTreeMap<String, Vec<Event>> {
+    let mut tables = BTreeMap::<_, Vec<_>>::new();
+    for event in events {
+        let source = |name: &str| event.envelope["source"][name].as_str().unwrap_or_default();
+        tables.entry(format!("{}.{}", source("db"), source("table"))).or_default().push(event);
+    }
+    tables
 }
 
 /// The schemas that a running Tandem serves.

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::captures::Layout;
 use crate::process;
 
 /// The statements that run if no file is given.
@@ -25,6 +26,9 @@ pub struct DebeziumArgs {
     /// Run the statements of this file, on an empty MySQL, instead of those built in
     #[arg(long, value_name = "FILE")]
     sql: Option<PathBuf>,
+    /// Whether the tables share a topic or have topics of their own
+    #[arg(long, value_enum, default_value_t = Layout::Shared)]
+    layout: Layout,
     /// Write the result as JSON to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -47,7 +51,7 @@ pub fn command(args: &DebeziumArgs) -> Result<ExitCode> {
         eprintln!("left out, since there is nothing to drop: {left_out} × DROP … IF EXISTS");
     }
     let binary = process::binary(args.bin.as_deref())?;
-    let captured = crate::runtime()?.block_on(capture::both(binary, &sql))?;
+    let captured = crate::runtime()?.block_on(capture::both(binary, args.layout, &sql))?;
     let report = report::Report::of(&captured);
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report.to_json())?;

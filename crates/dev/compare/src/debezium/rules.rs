@@ -13,6 +13,9 @@ use super::binlog::Ends;
 use super::events::Event;
 use crate::captures::{DEBEZIUM, TANDEM};
 
+/// The field that names the table in the keys of a shared topic.
+const TABLE_IDENTIFIER: &str = "__dbz__physicalTableIdentifier";
+
 /// A rule's name and reason.
 pub(super) type Rule = (&'static str, &'static str);
 
@@ -29,6 +32,10 @@ pub(super) const KEYLESS: Rule =
     ("table-without-key", "a table without a primary key has no place in Cassandra: it is not captured");
 const RELEASE: Rule = ("source-version", "each names its own release");
 const NAME: Rule = ("source-name", "each names its own topic prefix");
+const IDENTIFIER: Rule = (
+    "key-table-identifier",
+    "in a shared topic, the key names the table's topic with each one's own topic prefix",
+);
 const POSITION: Rule = (
     "source-pos",
     "Debezium tells where the rows' event begins, Tandem where it ends: as a checkpoint would",
@@ -72,6 +79,7 @@ pub(super) fn compare<'a>(theirs: &'a Event, ours: &'a Event, ends: &Ends) -> Ve
     let mut all = Vec::new();
     let (key_columns, columns) = &ours.columns;
     row("key", &theirs.key, &ours.key, key_columns, &mut all);
+    identifier(&theirs.key, &ours.key, &mut all);
     let (them, us) = (&theirs.envelope, &ours.envelope);
     for name in fields(them, us) {
         match name {
@@ -149,10 +157,22 @@ fn row<'a>(place: &str, theirs: &'a Json, ours: &'a Json, columns: &[Column], al
         all.push((format!("{place}.{}", column.name), t, u, verdict));
     }
     for (name, value) in theirs.as_object().into_iter().flatten() {
-        if !columns.iter().any(|column| column.name == *name) {
+        if name != TABLE_IDENTIFIER && !columns.iter().any(|column| column.name == *name) {
             all.push((format!("{place}.{name}"), value, &Json::Null, Verdict::Differs));
         }
     }
+}
+
+/// Compares the names of the tables' topics in the keys of a shared topic.
+fn identifier<'a>(theirs: &'a Json, ours: &'a Json, all: &mut Vec<Compared<'a>>) {
+    let (t, u) = (&theirs[TABLE_IDENTIFIER], &ours[TABLE_IDENTIFIER]);
+    if t.is_null() && u.is_null() {
+        return;
+    }
+    let table = |value: &'a Json, prefix: &str| value.as_str()?.strip_prefix(prefix)?.strip_prefix('.');
+    let meant = table(t, DEBEZIUM).is_some() && table(t, DEBEZIUM) == table(u, TANDEM);
+    let verdict = if meant { Verdict::Meant(IDENTIFIER) } else { Verdict::Differs };
+    all.push((format!("key.{TABLE_IDENTIFIER}"), t, u, verdict));
 }
 
 /// Compares a column's values.

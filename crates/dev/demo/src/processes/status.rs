@@ -33,7 +33,6 @@ pub(crate) struct Source {
 #[serde(default)]
 pub(crate) struct TableStatus {
     pub(crate) name: String,
-    pub(crate) lag_records: u64,
     pub(crate) backfill: Backfill,
 }
 
@@ -79,8 +78,7 @@ impl Status {
 
     /// Records not applied yet. Unknown is not zero.
     pub(crate) fn lag(&self) -> Option<u64> {
-        let tables: u64 = self.tables.iter().map(|t| t.lag_records).sum();
-        self.lag.records.map(|lag| lag.max(tables))
+        self.lag.records
     }
 
     /// The names of the tables still being backfilled.
@@ -97,9 +95,9 @@ mod tests {
     #[test]
     fn a_status_is_read() {
         let text = r#"{"source": {"gtid": "x"}, "tables": [
-            {"name": "a", "topic": "t", "published": 3, "applied": 1, "lag_records": 2,
+            {"name": "a", "topic": "t",
              "backfill": {"rows": 10, "estimated_rows": 7, "done": false}},
-            {"name": "b", "topic": "t", "published": 0, "applied": 0, "lag_records": 0,
+            {"name": "b", "topic": "t",
              "backfill": {"rows": 5, "estimated_rows": 900, "done": true}}],
             "lag": {"records": 2, "seconds": null}, "mismatches": {"found": 1, "open": 1}, "ready": true}"#;
         let status: Status = serde_json::from_str(text).unwrap();

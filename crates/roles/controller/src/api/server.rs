@@ -16,7 +16,6 @@ use serde_json::{Value as Json, json};
 use tandem_http_api::{AccessToken, Problem};
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
 use tandem_wire::control::{Audit, decode_control};
-use tandem_wire::log::Topics;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -155,7 +154,7 @@ async fn order(
 /// The whole audit trail, oldest first. Standbys serve it too.
 async fn history(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, Problem> {
     api.allow(&headers, Scope::Read)?;
-    let topic = Topics::new(&api.kafka.prefix).audit();
+    let topic = api.kafka.topics().audit();
     let unread =
         |error: ConsumeError| problem::unavailable(format!("the audit trail could not be read: {error}"));
     let records = tokio::time::timeout(DEADLINE, read_all(&api.kafka, &topic)).await;

@@ -5,7 +5,7 @@ use tandem_kafka::{PublishError, TransactionalPublisher};
 use tandem_model::{Disposition, PhaseRecord};
 use tandem_runtime::now_us;
 use tandem_wire::control::{PHASE_KEY, encode_control, encode_phase};
-use tandem_wire::log::{OutRecord, Topics};
+use tandem_wire::log::OutRecord;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -175,7 +175,7 @@ impl Active<'_> {
         let gates = outlook.gates.iter().chain(&outlook.rollback);
         let entry = audit(&self.record, &next, action, &self.measured, gates);
         let entry = encode_control(&entry).map_err(|error| PublishError::Finish(error.into()))?;
-        let topics = Topics::new(&controller.kafka.prefix);
+        let topics = controller.kafka.topics();
         let records = vec![
             OutRecord::control(topics.control(), PHASE_KEY.to_vec(), encode_phase(&next)),
             OutRecord::control(topics.audit(), next.generation.to_string().into_bytes(), entry),

@@ -1,5 +1,6 @@
 //! Measures from the log. Each round reads the followed topics up to their current ends.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tandem_kafka::{
@@ -71,7 +72,7 @@ pub(crate) struct LogWatch {
 impl LogWatch {
     /// Starts, and reads the followed topics to their ends.
     pub(crate) async fn start(kafka: &KafkaConfig, tables: &[MappedTable]) -> Result<Self, LogError> {
-        let topics = Topics::new(&kafka.prefix);
+        let topics = kafka.topics();
         let admin = Admin::connect(kafka).await?;
         let (control, mismatches, watermarks) = (topics.control(), topics.mismatches(), topics.watermarks());
         let mut state = LogState::default();
@@ -143,21 +144,21 @@ impl LogWatch {
     ) -> Result<(), LogError> {
         self.catch_up(true).await?;
         let mut behind = Vec::new();
-        let (mut records, mut unclaimed, mut not_copied) = (0, 0, 0);
-        for table in &self.tables {
-            let (changes, backfill) = (self.topics.changes(&table.name), self.topics.backfill(&table.name));
-            for topic in [&changes, &backfill] {
-                let partitions = partition_lags(&self.admin, &self.group, topic).await?;
-                records += partitions.iter().map(PartitionLag::records).sum::<i64>();
-                unclaimed += partitions.iter().filter(|p| p.committed.is_none()).count();
-                let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
-                behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied()..p.end)));
-                if topic == &backfill {
-                    let applied: Vec<i64> = partitions.iter().map(PartitionLag::applied).collect();
-                    not_copied += usize::from(!self.state.is_copied(table, &applied));
-                }
-            }
+        let (mut records, mut unclaimed) = (0, 0);
+        let mut applied: HashMap<String, Vec<i64>> = HashMap::new();
+        for topic in self.topics.of_tables(self.tables.iter().map(|table| &table.name)) {
+            let partitions = partition_lags(&self.admin, &self.group, &topic).await?;
+            records += partitions.iter().map(PartitionLag::records).sum::<i64>();
+            unclaimed += partitions.iter().filter(|p| p.committed.is_none()).count();
+            let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
+            behind.extend(lagging.map(|(number, p)| (topic.clone(), number as i32, p.applied()..p.end)));
+            applied.insert(topic, partitions.iter().map(PartitionLag::applied).collect());
         }
+        let copied = |table: &&MappedTable| {
+            let applied = applied.get(&self.topics.backfill(&table.name));
+            self.state.is_copied(table, applied.map_or(&[], Vec::as_slice))
+        };
+        let not_copied = self.tables.len() - self.tables.iter().filter(copied).count();
         let oldest = oldest_record(&self.kafka, behind).await?;
         let oldest = oldest.map_or(0.0, |ms| (now_us / 1000 - ms).max(0) as f64 / 1e3);
         self.state.measure(&self.tables, now_us, since, into);

@@ -215,6 +215,7 @@ mod tests {
     use std::sync::Arc;
     use tandem_mapping::{TablePlan, TargetConfig, same_shape};
     use tandem_model::{ColumnDef, TableDef, TableName};
+    use tandem_wire::log::Topics;
 
     /// `(a, b, c, d)`, all INT, in the target `t`: partition `a`, clustering `b desc, c, d`.
     fn entity() -> Entity {
@@ -238,7 +239,7 @@ mod tests {
             ..TargetConfig::default()
         }];
         let plan = TablePlan::compile(&config, &Arc::new(table)).unwrap();
-        Entity::new(None, Arc::new(plan), "t.d.t".into(), None, "t")
+        Entity::new(None, Arc::new(plan), &Topics::new("t"), None)
     }
 
     fn int(n: i32) -> Vec<u8> {

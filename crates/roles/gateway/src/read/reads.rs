@@ -137,7 +137,7 @@ impl Reads {
             });
         let sample = rand::random();
         let has_target = read.target().is_some();
-        let applied = read.token.as_ref().is_none_or(|t| self.write_tokens.applied(t, &read.entity.topic));
+        let applied = read.token.as_ref().is_none_or(|t| self.write_tokens.applied(t, &read.entity));
         // A request that will not ask Cassandra must not use up the one probe of an open circuit.
         let may_ask = has_target
             && applied

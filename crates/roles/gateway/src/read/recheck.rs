@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tandem_cassandra::Target;
 use tandem_kafka::{KafkaConfig, Producer};
-use tandem_model::Phase;
+use tandem_model::{Phase, TableName};
 use tandem_mysql::{Mysql, Reader};
 use tandem_protocol::route::Reason;
 use tandem_row_check::{ChangeTracker, CheckError, CheckMetrics, CheckedTable, Checker, Outcome, Suspect};
@@ -148,8 +148,9 @@ impl Rechecks {
         entities: impl Iterator<Item = &'a Arc<Entity>>,
         metrics: Metrics,
     ) -> Result<Self, WireError> {
+        let topics = log.0.topics();
         let tables = entities.map(|entity| {
-            let table = CheckedTable::new(Arc::clone(&entity.plan), entity.topic.clone(), &log.0.prefix)?;
+            let table = CheckedTable::new(Arc::clone(&entity.plan), &topics)?;
             Ok((entity.name.clone(), table))
         });
         let queue = Arc::new(Queue::default());
@@ -243,8 +244,9 @@ impl Rechecker {
 
     /// Follows the change topics while there are differences.
     async fn follow(&self, queue: &Queue) -> Result<(), CheckError> {
-        let topics: Vec<String> = self.tables.values().map(|table| table.topic.clone()).collect();
-        let from = self.watermarks.knowing(&topics).await?;
+        let topics = self.tables.values().map(|table| table.topic.clone()).collect();
+        let known: Vec<&TableName> = self.tables.values().map(|table| &table.source().name).collect();
+        let from = self.watermarks.knowing(&known).await?;
         let checker = Checker {
             mysql: self.mysql.clone(),
             target: self.target.clone(),

@@ -14,7 +14,7 @@ use tandem_model::{DualWriteMode, Value, Version};
 use tandem_protocol::dual_write::SecondaryWrite;
 use tandem_watermarks::Watermarks;
 use tandem_wire::control::{DualWriteFailure, encode_control};
-use tandem_wire::log::{OutRecord, Topics};
+use tandem_wire::log::OutRecord;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -74,7 +74,7 @@ impl SecondaryWriter {
             limit,
             behind: Arc::new(Semaphore::new(max_async)),
             producer: Producer::start(kafka).await?,
-            topic: Topics::new(&kafka.prefix).dual_write_failures().into(),
+            topic: kafka.topics().dual_write_failures().into(),
             recording: Arc::new(Semaphore::new(MAX_RECORDS)),
             tasks,
         })
@@ -88,9 +88,9 @@ impl SecondaryWriter {
         }
     }
 
-    /// The version of the newest watermark that covers the entity's topic. Call this before the COMMIT.
+    /// The version of the newest watermark that knows the entity's table. Call this before the COMMIT.
     pub(crate) fn borrow(&self, entity: &Entity) -> Option<Version> {
-        self.watermarks.newest_knowing(&entity.topic).map(|w| w.version)
+        self.watermarks.newest_knowing(&entity.table().name).map(|w| w.version)
     }
 
     /// Makes the writes of a committed transaction, before this returns or in the background, by `mode`.

@@ -43,15 +43,19 @@ fn table(table: &str) -> Arc<TableDef> {
     Arc::new(TableDef { name: name(table), columns, primary_key: vec![0] })
 }
 
+/// `d.u` has topics of its own.
+fn topics() -> Topics {
+    Topics::with_own(PREFIX, Arc::new([name("u")].into()))
+}
+
 /// `d.t` and `d.u` are mapped, `d.other` and `e.t` are not.
 fn config() -> AssemblerConfig {
-    let topics = Topics::new(PREFIX);
+    let topics = topics();
     let tables = HashSet::from([name("t"), name("u")]);
     AssemblerConfig {
         partitions: tables.iter().map(|t| (topics.changes(t), 4)).collect(),
         tables,
         topics,
-        prefix: PREFIX.into(),
         max_clock_ahead_us: AHEAD,
         prepared_bytes: 200,
         tombstones: false,
@@ -64,6 +68,7 @@ fn start() -> Watermark {
         gtid_set: upto(1),
         position: at(START as u64),
         version: Version(START),
+        tables: Arc::default(),
         offsets: BTreeMap::new(),
         partial: None,
         clock_us: START,
@@ -162,14 +167,14 @@ struct Decoder {
 
 impl Decoder {
     fn new() -> Self {
-        let schema = |table| ReadSchema::parse(TableSchema::new(table, PREFIX).value_json()).unwrap();
-        let topic = |table| Topics::new(PREFIX).changes(&name(table));
+        let schema = |table| ReadSchema::parse(topics().schema(table).value_json()).unwrap();
+        let topic = |table| topics().changes(&name(table));
         Self { schemas: ["t", "u"].map(|t| (topic(t), schema(table(t)))).into() }
     }
 
     fn content(&self, record: &OutRecord) -> Content {
         let value = record.value.as_deref().unwrap();
-        let (version, ts_us, content) = if *record.topic == Topics::new(PREFIX).ddl() {
+        let (version, ts_us, content) = if *record.topic == topics().ddl() {
             let ddl = decode_ddl(value).unwrap();
             (ddl.version, ddl.ts_us, Content::Ddl(Ddl { version: 0, ..ddl }))
         } else {
