@@ -1,13 +1,16 @@
 //! Assembles a part of the binlog again, undisturbed, and compares it with the log.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tandem_kafka::read_all;
 use tandem_model::Watermark;
 use tandem_mysql::BinlogStream;
 use tandem_protocol::assemble::{Assembler, AssemblerConfig};
-use tandem_wire::control::decode_watermark;
+use tandem_protocol::watermark_log::WatermarkReader;
+use tandem_watermarks::read_watermark;
 use tandem_wire::log::InRecord;
 
 use crate::support::Migration;
@@ -28,8 +31,12 @@ pub(crate) fn outline(migration: &Migration) -> AssemblerConfig {
 /// Every committed watermark, in order.
 pub(crate) async fn watermarks(migration: &Migration) -> anyhow::Result<Vec<Watermark>> {
     let topic = migration.topics().watermarks();
-    let records = read_all(&migration.kafka(), &topic).await?;
-    records.iter().map(|r| Ok(decode_watermark(r.value.as_deref().unwrap_or_default())?)).collect()
+    let (mut reader, mut watermarks) = (WatermarkReader::default(), Vec::new());
+    for record in read_all(&migration.kafka(), &topic).await? {
+        let watermark = read_watermark(&mut reader, &record)?;
+        watermarks.push(Arc::unwrap_or_clone(watermark.context("a delta's full record is not on the log")?));
+    }
+    Ok(watermarks)
 }
 
 /// Every committed change of the table, by version.

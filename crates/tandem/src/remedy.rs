@@ -9,7 +9,7 @@ use tandem_kafka::ConsumeError;
 use tandem_model::{FollowUp, Remedy};
 use tandem_mysql::BinlogError;
 use tandem_row_check::{CheckError, TrackerError};
-use tandem_watermarks::WatermarkError;
+use tandem_watermarks::{WatermarkError, WatermarkReadError};
 
 /// The command that follows a remedy, in backticks.
 pub(crate) fn command(follow_up: FollowUp) -> &'static str {
@@ -43,6 +43,7 @@ fn find(error: &anyhow::Error) -> Option<Remedy> {
             .or_else(|| of(error, GatewayError::remedy))
             .or_else(|| of(error, ControllerError::remedy))
             .or_else(|| of(error, WatermarkError::remedy))
+            .or_else(|| of(error, WatermarkReadError::remedy))
             .or_else(|| of(error, BinlogError::remedy))
             .or_else(|| of(error, ConsumeError::remedy))
     })
@@ -89,11 +90,11 @@ mod tests {
             CaptureError::from(lost()).into(),
             ApplyError::from(lost()).into(),
             BackfillError::from(ProgressError::from(lost())).into(),
-            CheckError::from(WatermarkError::from(lost())).into(),
+            CheckError::from(WatermarkError::from(WatermarkReadError::from(lost()))).into(),
             CheckError::from(TrackerError::from(lost())).into(),
             GatewayError::Control(lost()).into(),
             ControllerError::from(lost()).into(),
-            WatermarkError::from(lost()).into(),
+            WatermarkError::from(WatermarkReadError::from(lost())).into(),
         ];
         for error in errors {
             let remedy = of(&error).unwrap_or_default();

@@ -31,7 +31,7 @@ async fn until_captured_but(
             let captured = s["source"]["gtid_set"].as_str().and_then(|g| g.parse::<GtidSet>().ok());
             captured.is_some_and(|c| {
                 let missing = executed.minus(&c);
-                let runs = missing.origins().flat_map(|(_, _, runs)| runs);
+                let runs = missing.origins().flat_map(|(_, _, runs)| runs.iter());
                 runs.map(|(first, last)| last - first + 1).sum::<u64>() == open
             })
         })

@@ -134,7 +134,7 @@ async fn tagged_gtids() -> anyhow::Result<()> {
     }
     for (uuid, tag, runs) in before.origins() {
         let tag = if tag.is_empty() { String::new() } else { format!(":{tag}") };
-        for (first, last) in runs {
+        for (first, last) in runs.iter() {
             let part: GtidSet = format!("{uuid}{tag}:{first}-{last}").parse()?;
             from = union(&from, &part)?;
         }
@@ -161,7 +161,7 @@ async fn rows_of_an_executed_xa_commit_are_visible() -> anyhow::Result<()> {
     let mut source = Source::at(server.url(), "visible").await?;
     source.sql("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT)").await?;
     let count = |set: &GtidSet| {
-        set.origins().flat_map(|(_, _, runs)| runs).map(|(first, last)| last - first + 1).sum::<u64>()
+        set.origins().flat_map(|(_, _, runs)| runs.iter()).map(|(first, last)| last - first + 1).sum::<u64>()
     };
     let base = count(&source.reader.executed().await?);
     let mut conn = connect(&server.url(), &source.database).await?;

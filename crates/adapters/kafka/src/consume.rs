@@ -11,5 +11,5 @@ pub(crate) mod tail;
 pub use group::GroupConsumer;
 pub use group_offsets::GroupOffsets;
 pub use lag::{PartitionLag, oldest_record, partition_lags};
-pub use read::{read_all, read_last};
+pub use read::{read_all, read_at, read_last};
 pub use tail::TailReader;

@@ -3,11 +3,15 @@
 //! The text form is MySQL's, such as `uuid:1-5:7,uuid:tag:1-3`. Tags exist since MySQL 8.3; see "GTID Format
 //! and Storage" in the Reference Manual.
 
+mod runs;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use uuid::Uuid;
+
+pub use runs::Runs;
 
 use crate::Disposition;
 
@@ -26,10 +30,10 @@ pub struct Gtid {
     number: u64,
 }
 
-/// A set of transactions. It holds sorted, disjoint, non-adjacent, inclusive intervals for each origin.
+/// A set of transactions: the runs of their numbers for each origin. A copy shares memory with the set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GtidSet {
-    intervals: BTreeMap<Origin, Vec<(u64, u64)>>,
+    runs: BTreeMap<Origin, Runs>,
 }
 
 /// The text is not a GTID or GTID set.
@@ -65,105 +69,75 @@ impl FromStr for Gtid {
 
     fn from_str(s: &str) -> Result<Self, ParseGtidError> {
         let set: GtidSet = s.parse()?;
-        let mut origins = set.intervals.into_iter();
-        match (origins.next(), origins.next()) {
-            (Some((origin, runs)), None) if matches!(runs[..], [(a, b)] if a == b) => {
-                Ok(Self { origin, number: runs[0].0 })
-            }
+        let mut all = set
+            .runs
+            .into_iter()
+            .flat_map(|(origin, runs)| runs.iter().map(|run| (origin.clone(), run)).collect::<Vec<_>>());
+        match (all.next(), all.next()) {
+            (Some((origin, (number, last))), None) if number == last => Ok(Self { origin, number }),
             _ => Err(ParseGtidError(s.to_owned())),
         }
     }
 }
 
 impl GtidSet {
-    /// Adds one transaction.
+    /// Adds one transaction. It takes time logarithmic in the runs.
     pub fn insert(&mut self, gtid: &Gtid) {
-        // Nearly always, the number follows the last interval of a known origin.
-        if let Some(runs) = self.intervals.get_mut(&gtid.origin) {
-            if let Some(last) = runs.last_mut()
-                && last.1 + 1 == gtid.number
-            {
-                last.1 = gtid.number;
-                return;
-            }
-            insert_run(runs, gtid.number, gtid.number);
+        if let Some(runs) = self.runs.get_mut(&gtid.origin) {
+            runs.insert((gtid.number, gtid.number));
         } else {
-            self.intervals.insert(gtid.origin.clone(), vec![(gtid.number, gtid.number)]);
+            self.runs.insert(gtid.origin.clone(), [(gtid.number, gtid.number)].into_iter().collect());
         }
     }
 
-    /// Whether the transaction is in the set. It takes time logarithmic in the intervals.
+    /// Adds all transactions of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        for (origin, runs) in &other.runs {
+            match self.runs.get_mut(origin) {
+                Some(ours) => ours.extend(runs),
+                None => drop(self.runs.insert(origin.clone(), runs.clone())),
+            }
+        }
+    }
+
+    /// Whether the transaction is in the set. It takes time logarithmic in the runs.
     pub fn contains(&self, gtid: &Gtid) -> bool {
-        self.intervals.get(&gtid.origin).is_some_and(|runs| {
-            let at = runs.partition_point(|&(_, b)| b < gtid.number);
-            runs.get(at).is_some_and(|&(a, _)| a <= gtid.number)
-        })
+        self.runs.get(&gtid.origin).is_some_and(|runs| runs.contains(gtid.number))
     }
 
-    /// Whether every transaction of `self` is in `other`. It takes time linear in the intervals of both.
+    /// Whether every transaction of `self` is in `other`. It takes time linear in the runs that they do not share,
+    /// and less if `self` has few runs.
     pub fn is_subset(&self, other: &Self) -> bool {
-        self.intervals.iter().all(|(origin, runs)| {
-            let mut theirs = other.intervals.get(origin).map_or(&[][..], Vec::as_slice).iter().peekable();
-            runs.iter().all(|&(a, b)| {
-                while theirs.next_if(|&&(_, d)| d < b).is_some() {}
-                theirs.peek().is_some_and(|&&(c, _)| c <= a)
-            })
-        })
+        self.runs
+            .iter()
+            .all(|(origin, runs)| other.runs.get(origin).is_some_and(|theirs| runs.is_subset(theirs)))
     }
 
-    /// The transactions in `self` that are not in `other`. It takes time linear in the intervals of both.
+    /// The transactions in `self` that are not in `other`. It takes time linear in the runs that they do not share.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
-        let mut out = Self::default();
-        for (origin, runs) in &self.intervals {
-            let mut theirs = other.intervals.get(origin).map_or(&[][..], Vec::as_slice).iter().peekable();
-            let mut left = Vec::new();
-            for &(a, b) in runs {
-                let mut from = a;
-                while theirs.next_if(|&&(_, d)| d < from).is_some() {}
-                // An interval of theirs that reaches beyond `b` may cover more of the runs behind it.
-                while let Some(&&(c, d)) = theirs.peek().filter(|&&&(c, _)| c <= b) {
-                    if from < c {
-                        left.push((from, c - 1));
-                    }
-                    from = d.saturating_add(1);
-                    if d > b {
-                        break;
-                    }
-                    theirs.next();
-                }
-                if from <= b {
-                    left.push((from, b));
-                }
-            }
-            if !left.is_empty() {
-                out.intervals.insert(origin.clone(), left);
-            }
-        }
-        out
+        let left = self.runs.iter().map(|(origin, runs)| {
+            let left = other.runs.get(origin).map_or_else(|| runs.clone(), |theirs| runs.minus(theirs));
+            (origin.clone(), left)
+        });
+        Self { runs: left.filter(|(_, runs)| !runs.is_empty()).collect() }
     }
 
     /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
-        self.intervals.is_empty()
+        self.runs.is_empty()
     }
 
-    /// Each origin with its intervals: the server's UUID, the tag (empty: no tag), and the first and last
-    /// numbers, inclusive.
-    pub fn origins(&self) -> impl Iterator<Item = (Uuid, &str, &[(u64, u64)])> {
-        self.intervals.iter().map(|(o, runs)| (o.uuid, o.tag.as_str(), runs.as_slice()))
+    /// The number of runs of all origins.
+    pub fn run_count(&self) -> usize {
+        self.runs.values().map(Runs::len).sum()
     }
-}
 
-/// Merges `first..=last` into sorted, disjoint intervals.
-fn insert_run(runs: &mut Vec<(u64, u64)>, mut first: u64, mut last: u64) {
-    let start = runs.partition_point(|&(_, b)| b.saturating_add(1) < first);
-    let end = runs.partition_point(|&(a, _)| a <= last.saturating_add(1));
-    if start < end {
-        first = first.min(runs[start].0);
-        last = last.max(runs[end - 1].1);
+    /// Each origin with its runs: the server's UUID, the tag (empty: no tag), and the first and last numbers,
+    /// inclusive.
+    pub fn origins(&self) -> impl Iterator<Item = (Uuid, &str, &Runs)> {
+        self.runs.iter().map(|(o, runs)| (o.uuid, o.tag.as_str(), runs))
     }
-    runs.splice(start..end, [(first, last)]);
 }
 
 impl FromStr for GtidSet {
@@ -171,7 +145,7 @@ impl FromStr for GtidSet {
 
     fn from_str(s: &str) -> Result<Self, ParseGtidError> {
         let bad = || ParseGtidError(s.to_owned());
-        let mut set = Self::default();
+        let mut runs = BTreeMap::<Origin, Vec<(u64, u64)>>::new();
         for part in s.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let mut fields = part.split(':').map(str::trim);
             // A UUID's other text forms have other lengths.
@@ -189,22 +163,23 @@ impl FromStr for GtidSet {
                 if a == 0 || a > b {
                     return Err(bad());
                 }
-                let origin = Origin { uuid, tag: tag.clone() };
-                insert_run(set.intervals.entry(origin).or_default(), a, b);
+                runs.entry(Origin { uuid, tag: tag.clone() }).or_default().push((a, b));
                 any = true;
             }
             if !any {
                 return Err(bad());
             }
         }
-        Ok(set)
+        Ok(Self {
+            runs: runs.into_iter().map(|(origin, runs)| (origin, runs.into_iter().collect())).collect(),
+        })
     }
 }
 
 impl fmt::Display for GtidSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut last = None;
-        for (origin, runs) in &self.intervals {
+        for (origin, runs) in &self.runs {
             if last != Some(origin.uuid) {
                 write!(f, "{}{}", if last.is_none() { "" } else { "," }, origin.uuid)?;
                 last = Some(origin.uuid);
@@ -212,7 +187,7 @@ impl fmt::Display for GtidSet {
             if !origin.tag.is_empty() {
                 write!(f, ":{}", origin.tag)?;
             }
-            for &(a, b) in runs {
+            for (a, b) in runs.iter() {
                 if a == b { write!(f, ":{a}")? } else { write!(f, ":{a}-{b}")? }
             }
         }
@@ -254,10 +229,9 @@ mod tests {
         assert!(!tagged.is_subset(&plain) && !plain.is_subset(&tagged));
         let a = Uuid::try_parse(A).unwrap();
         let both: GtidSet = format!("{A}:1-2:blue:1:3").parse().unwrap();
-        assert_eq!(
-            both.origins().collect::<Vec<_>>(),
-            [(a, "", &[(1, 2)][..]), (a, "blue", &[(1, 1), (3, 3)])]
-        );
+        let origins: Vec<_> =
+            both.origins().map(|(uuid, tag, runs)| (uuid, tag, runs.iter().collect())).collect();
+        assert_eq!(origins, [(a, "", vec![(1, 2)]), (a, "blue", vec![(1, 1), (3, 3)])]);
     }
 
     fn set_of(numbers: &BTreeSet<u64>) -> GtidSet {

@@ -35,7 +35,7 @@ pub use column_type::{ColumnType, UnsupportedType};
 pub use cql::{ClusteringOrder, CqlColumn, CqlType, TargetTable};
 pub use decimal::{Decimal, ParseDecimalError};
 pub use disposition::Disposition;
-pub use gtid::{Gtid, GtidSet, ParseGtidError};
+pub use gtid::{Gtid, GtidSet, ParseGtidError, Runs};
 pub use mutation::{Cell, Mutation, StoredRow, TargetKey, Write};
 pub use phase::{DualWriteMode, Phase, PhaseRecord};
 pub use position::BinlogPosition;

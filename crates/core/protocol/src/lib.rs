@@ -35,3 +35,4 @@ pub mod rollout;
 pub mod route;
 pub mod row_check;
 pub mod watermark;
+pub mod watermark_log;

@@ -80,6 +80,19 @@ pub enum WireError {
         /// The newest known format.
         known: i64,
     },
+    /// A control record of an earlier release.
+    #[error(
+        "a {record} record has format {found} of an earlier release, but this release reads format {known}: finish the \
+         migration with the earlier release, or begin anew with another `kafka.prefix`"
+    )]
+    EarlierFormat {
+        /// The record's name.
+        record: &'static str,
+        /// Its format.
+        found: i64,
+        /// The known format.
+        known: i64,
+    },
     /// A control record that does not match its schema.
     #[error("a {record} record cannot be {action}: {cause}")]
     Control {
@@ -106,7 +119,9 @@ impl WireError {
             | Self::CorruptColumn { .. }
             | Self::Control { .. } => Disposition::Refuse,
             // Another release reads these.
-            Self::ForeignSchema(_) | Self::LaterFormat { .. } => Disposition::Stop,
+            Self::ForeignSchema(_) | Self::LaterFormat { .. } | Self::EarlierFormat { .. } => {
+                Disposition::Stop
+            }
         }
     }
 }

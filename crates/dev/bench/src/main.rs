@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: measures the decoder and capture, on binlogs from a real MySQL, and the gateway.
+//! `cargo xtask bench`: measures the decoder and capture, on binlogs from a real MySQL, the gateway, and a whole
+//! migration.
 //!
 //! Everything that is measured is built with optimisation, in one cargo command, before anything starts.
 
@@ -6,6 +7,7 @@ mod capture;
 mod decode;
 mod drain;
 mod gateway;
+mod growth;
 mod invoices;
 mod usage;
 
@@ -30,6 +32,8 @@ enum What {
     /// Measure the time that the gateway adds to the stores' own: gets and puts by phase, at half of its
     /// highest rate and with the machine's cores half busy
     Gateway(gateway::GatewayArgs),
+    /// Measure a whole migration under the same load with 1, 10, 100 and 500 tables
+    Growth(growth::GrowthArgs),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         What::Decode(args) => decode::decode(args),
         What::Capture(args) => capture::capture(args),
         What::Gateway(args) => gateway::gateway(args),
+        What::Growth(args) => growth::growth(args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -15,11 +15,20 @@ pub(crate) fn cpu_us(pid: u32) -> Result<u64> {
     Ok((ticks(11)? + ticks(12)?) * 10_000)
 }
 
-/// The peak of a process's resident memory so far, in MiB (`VmHWM`).
+/// The peak of a process's resident memory so far, in MiB.
 pub(crate) fn peak_rss_mb(pid: u32) -> Result<f64> {
+    memory_mb(pid, "VmHWM:")
+}
+
+/// A process's resident memory now, in MiB.
+pub(crate) fn rss_mb(pid: u32) -> Result<f64> {
+    memory_mb(pid, "VmRSS:")
+}
+
+fn memory_mb(pid: u32, field: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in status")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse().context("VmHWM is no number")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).context("no memory in status")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse().context("the memory is no number")?;
     Ok(kib / 1024.0)
 }
 

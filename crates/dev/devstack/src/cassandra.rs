@@ -25,6 +25,19 @@ const DEADLINE: Duration = Duration::from_mins(4);
 const JVM_OPTIONS: &str = include_str!("../resources/cassandra-java17.options");
 const LOGBACK: &str = include_str!("../resources/cassandra-logback.xml");
 
+/// Options of a Cassandra node.
+#[derive(Debug, Clone)]
+pub struct CassandraOptions {
+    /// Java's heap, as `-Xmx` takes it.
+    pub heap: String,
+}
+
+impl Default for CassandraOptions {
+    fn default() -> Self {
+        Self { heap: "1g".to_owned() }
+    }
+}
+
 /// A Cassandra node; see [`Server`] for its life.
 #[derive(Debug)]
 pub struct Cassandra {
@@ -46,9 +59,13 @@ impl Cassandra {
     /// # Errors
     /// If Cassandra cannot be downloaded, configured or started, or does not answer within 4 minutes.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, &CassandraOptions::default())
+    }
+
+    fn start_with(dir: &Path, options: &CassandraOptions) -> Result<Self> {
         let home = ensure(&Cache::from_env()?)?;
-        let server = Server::start(Box::new(CassandraRecipe { home: home.clone() }), dir)?;
-        Ok(Self { server, home })
+        let recipe = CassandraRecipe { home: home.clone(), heap: options.heap.clone() };
+        Ok(Self { server: Server::start(Box::new(recipe), dir)?, home })
     }
 
     /// Starts a new Cassandra that is killed and removed on drop.
@@ -56,7 +73,15 @@ impl Cassandra {
     /// # Errors
     /// As for [`Self::start`].
     pub fn ephemeral() -> Result<Self> {
-        ownership::ephemeral("cassandra", Self::start, |this| &mut this.server)
+        Self::ephemeral_with(&CassandraOptions::default())
+    }
+
+    /// The same, with these options.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn ephemeral_with(options: &CassandraOptions) -> Result<Self> {
+        ownership::ephemeral("cassandra", |dir| Self::start_with(dir, options), |this| &mut this.server)
     }
 
     /// The Cassandra whose state is in `dir`, running or not; `None` if there is none.
@@ -65,7 +90,8 @@ impl Cassandra {
     /// If the state file cannot be read, or Cassandra cannot be downloaded.
     pub fn attach(dir: &Path) -> Result<Option<Self>> {
         let home = ensure(&Cache::from_env()?)?;
-        let attached = Server::attach(Box::new(CassandraRecipe { home: home.clone() }), dir)?;
+        let recipe = CassandraRecipe { home: home.clone(), heap: CassandraOptions::default().heap };
+        let attached = Server::attach(Box::new(recipe), dir)?;
         Ok(attached.map(|server| Self { server, home }))
     }
 
@@ -123,6 +149,7 @@ fn logback_property(dir: &Path) -> String {
 
 struct CassandraRecipe {
     home: PathBuf,
+    heap: String,
 }
 
 impl Recipe for CassandraRecipe {
@@ -145,7 +172,11 @@ impl Recipe for CassandraRecipe {
     fn command(&self, dir: &Path, ports: &[u16]) -> Result<Command> {
         let mut command = java(&self.home, dir)?;
         command.args(JVM_OPTIONS.lines().filter(|l| l.starts_with("--")));
-        command.args(["-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError"]);
+        command.arg(format!("-Xmx{}", self.heap)).args([
+            "-Xms512m",
+            "-XX:+UseG1GC",
+            "-XX:+ExitOnOutOfMemoryError",
+        ]);
         command.args(["-Dcassandra.skip_wait_for_gossip_to_settle=0", "-Dcassandra.ring_delay_ms=100"]);
         command.arg(yaml_property(dir));
         command.arg(format!("-Dcassandra.storagedir={}", dir.join("data").display()));

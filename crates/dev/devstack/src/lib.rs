@@ -42,7 +42,7 @@ use std::io::IsTerminal as _;
 
 pub use apicurio::{Apicurio, ApicurioOptions};
 pub use cache::Cache;
-pub use cassandra::Cassandra;
+pub use cassandra::{Cassandra, CassandraOptions};
 pub use debezium::{Debezium, DebeziumOptions};
 pub use endpoints::{CASSANDRA_ENV, Endpoints, KAFKA_ENV, MYSQL_ENV};
 pub use fetch::{Package, fetch};

@@ -6,6 +6,7 @@ use tandem_cassandra::WriteError;
 use tandem_kafka::ConsumeError;
 use tandem_mapping::{PlanError, RowError};
 use tandem_model::{Disposition, Remedy, TableName};
+use tandem_watermarks::WatermarkReadError;
 use tandem_wire::WireError;
 
 /// Why apply stopped.
@@ -17,6 +18,9 @@ pub enum ApplyError {
     /// Writing to Cassandra failed.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The newest watermark cannot be read.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkReadError),
     /// A record is not a change record.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -54,6 +58,7 @@ impl ApplyError {
     pub fn retry(&self) -> Disposition {
         match self {
             Self::Consume(error) => error.retry(),
+            Self::Watermark(error) => error.retry(),
             Self::Write(error) => error.retry(),
             Self::Wire(error) => error.retry(),
             Self::Plan(error) => error.retry(),
@@ -67,6 +72,7 @@ impl ApplyError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Consume(error) => error.remedy(),
+            Self::Watermark(error) => error.remedy(),
             Self::At { source, .. } => source.remedy(),
             Self::Write(_) | Self::Wire(_) | Self::Plan(_) | Self::Row(_) | Self::NotMapped { .. } => None,
         }

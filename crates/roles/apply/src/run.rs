@@ -135,7 +135,7 @@ async fn map_one(
 ) -> Result<(), ApplyError> {
     // A record without a value is a tombstone for other consumers. The delete itself came in the record before it.
     let Some(value) = &record.value else { return Ok(()) };
-    let Some((change, plan)) = plans.decode(value).await? else { return Ok(()) };
+    let Some((change, plan)) = plans.decode(value, record.version).await? else { return Ok(()) };
     plan.mutations(&change, mutations)?;
     if !matches!(change.op, Op::Snapshot | Op::Resnapshot) {
         commits_us.push(change.source.ts_us);

@@ -5,7 +5,7 @@ use tandem_model::{Disposition, FollowUp, GtidSet, Remedy};
 use tandem_mysql::{BinlogError, MysqlError};
 use tandem_protocol::assemble::AssembleError;
 use tandem_protocol::captured_tables::TablesError;
-use tandem_wire::WireError;
+use tandem_watermarks::WatermarkReadError;
 
 /// Why capture stopped.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,8 @@ pub enum CaptureError {
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     /// The last watermark cannot be read.
-    #[error("the last watermark cannot be read: {0}")]
-    Checkpoint(#[from] WireError),
+    #[error(transparent)]
+    Checkpoint(#[from] WatermarkReadError),
     /// The server lacks transactions that were already published.
     #[error(
         "MySQL lacks transactions that were already published: {lost}. It is another server, or a fail-over lost \
@@ -129,6 +129,7 @@ impl CaptureError {
         match self {
             Self::Binlog(error) => error.remedy(),
             Self::Consume(error) => error.remedy(),
+            Self::Checkpoint(error) => error.remedy(),
             Self::Assemble(error) => error.remedy(),
             Self::Lost { .. } => Some(
                 Remedy::from(FollowUp::Resnapshot)
@@ -141,7 +142,6 @@ impl CaptureError {
             Self::NoLog => Some(FollowUp::Run.into()),
             Self::Mysql(_)
             | Self::Publish(_)
-            | Self::Checkpoint(_)
             | Self::StreamEnded
             | Self::PreparedBefore { .. }
             | Self::Tables(TablesError::Moved { .. } | TablesError::ChangedInPartial)
@@ -158,14 +158,14 @@ mod tests {
 
     #[test]
     fn each_error_says_what_follows() {
-        use Disposition::{Refuse, Retry, Stop};
+        use Disposition::{Retry, Stop};
         let cases: [(CaptureError, Disposition); 11] = [
             (BinlogError::Silent { seconds: 9 }.into(), Retry),
             (BinlogError::Purged { message: String::new() }.into(), Stop),
             (MysqlError::Unreachable { address: "h".into(), cause: "refused".into() }.into(), Retry),
             (PublishError::Failed("timed out".into()).into(), Retry),
             (ConsumeError::StoreEnded.into(), Stop),
-            (WireError::Truncated.into(), Refuse),
+            (WatermarkReadError::NoFull { topic: "t".into() }.into(), Retry),
             (CaptureError::StreamEnded, Retry),
             (CaptureError::PreparedBefore { count: 1 }, Retry),
             (CaptureError::LogGap { topic: "t".into() }, Stop),

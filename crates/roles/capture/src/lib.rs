@@ -29,6 +29,7 @@ mod prefetch;
 mod resnapshot;
 mod run;
 mod standby;
+mod watermark_topic;
 
 pub use error::CaptureError;
 pub use metrics::Metrics;

@@ -20,10 +20,10 @@
 //! - Work that was in progress borrowed a version from before the gap, so its versions are lower than the copy's.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_kafka::{Admin, ConsumeError, TransactionalPublisher};
+use tandem_kafka::{Admin, ConsumeError, PublishError, TransactionalPublisher};
 use tandem_model::{BinlogPosition, GtidSet, TableName, Watermark};
 use tandem_mysql::Reader;
 use tandem_protocol::captured_tables;
@@ -33,8 +33,9 @@ use tandem_wire::control::{RESNAPSHOT_KEY, Resnapshot, encode_control};
 use tandem_wire::log::{OutRecord, Topics};
 
 use crate::error::CaptureError;
-use crate::run::{Capture, watermark_record};
+use crate::run::Capture;
 use crate::standby::{self, Timeouts};
+use crate::watermark_topic::WatermarkTopic;
 
 /// The difference between the log and the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Capture {
             there => there?,
         };
         let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
-        let last = self.last_watermark(&topics).await?.ok_or(CaptureError::NoLog)?;
+        let last = self.last_watermark().await?.ok_or(CaptureError::NoLog)?;
         LogGap::of(last, &mut reader).await
     }
 
@@ -84,7 +85,7 @@ impl Capture {
         let publisher =
             TransactionalPublisher::start(&self.kafka, &topics.capture_transactional_id()).await?;
         let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
-        let last = self.last_watermark(&topics).await?.ok_or(CaptureError::NoLog)?;
+        let last = self.last_watermark().await?.ok_or(CaptureError::NoLog)?;
         let clock_us = self.clock(&mut reader).await?;
         let LogGap { last, executed, .. } = LogGap::of(last, &mut reader).await?;
         self.nothing_prepared(&mut reader).await?;
@@ -109,14 +110,11 @@ impl Capture {
             reason: reason.to_owned(),
             at_us: now_us(),
         };
-        let value = encode_control(&resnapshot)?;
+        let value = encode_control(&resnapshot).map_err(|error| PublishError::Finish(error.into()))?;
         let control = OutRecord::control(topics.control(), RESNAPSHOT_KEY.to_vec(), value);
-        let topic = topics.watermarks().into();
-        let ends = Mutex::new(offsets);
+        let watermarks = WatermarkTopic::new(&topics, offsets);
         publisher
-            .publish(vec![control], move |offsets| {
-                Ok(vec![watermark_record(topic, watermark, &ends, offsets)])
-            })
+            .publish(vec![control], move |offsets| Ok(vec![watermarks.record(watermark, offsets)]))
             .await?;
         Ok(resnapshot)
     }

@@ -1,7 +1,7 @@
 //! The capture loop around the assembler.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_binlog::BinlogEvent;
@@ -12,8 +12,8 @@ use tandem_protocol::assemble::{Assembler, AssemblerConfig, Batch};
 use tandem_protocol::captured_tables::resumed;
 use tandem_protocol::mint::Minter;
 use tandem_runtime::{Backoff, now_us};
-use tandem_wire::control::{decode_watermark, encode_watermark};
-use tandem_wire::log::{EndOffsets, OutRecord, Topics};
+use tandem_watermarks::NewestWatermark;
+use tandem_wire::log::Topics;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ use crate::error::CaptureError;
 use crate::metrics::Metrics;
 use crate::prefetch::Prefetch;
 use crate::standby::{self, Since, Timeouts};
+use crate::watermark_topic::WatermarkTopic;
 
 /// The first and the longest pause before capture goes back to its last watermark.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
@@ -164,7 +165,7 @@ impl Capture {
         }
         // The timeout for queries is the time that the stream may be silent.
         let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
-        let last = self.last_watermark(&topics).await?;
+        let last = self.last_watermark().await?;
         let continues = last.is_some();
         let last = match last {
             Some(last) => last,
@@ -208,7 +209,7 @@ impl Capture {
         let mut events = Prefetch::of(stream);
         // The stream that reads the rows of a large XA transaction again when it commits.
         let mut again: Option<Prefetch> = None;
-        let ends = Arc::new(Mutex::new(ends));
+        let watermarks = WatermarkTopic::new(&topics, ends);
         let mut publication = None;
         // A new log begins with a watermark at once, because nothing can be borrowed before there is one.
         let mut idle_at = Instant::now() + if continues { self.config.idle } else { Duration::ZERO };
@@ -254,7 +255,7 @@ impl Capture {
                 publication = Some(Box::pin(self.publish(
                     &publisher,
                     &topics,
-                    Arc::clone(&ends),
+                    watermarks.clone(),
                     batch,
                     watermark,
                     bytes,
@@ -320,7 +321,7 @@ impl Capture {
         &self,
         publisher: &TransactionalPublisher,
         topics: &Topics,
-        ends: Arc<Mutex<BTreeMap<String, Vec<i64>>>>,
+        watermarks: WatermarkTopic,
         batch: Batch,
         watermark: Watermark,
         bytes: u64,
@@ -338,11 +339,11 @@ impl Capture {
         }
         let Batch { mut records, transactions, changes, out_of_band_rows, .. } = batch;
         let published = Published { transactions, bytes, changes, out_of_band_rows };
-        let topic: Arc<str> = topics.watermarks().into();
         self.schemas.reframe(&mut records)?;
-        publisher
-            .publish(records, move |offsets| Ok(vec![watermark_record(topic, watermark, &ends, offsets)]))
-            .await?;
+        let topic = watermarks.clone();
+        let ends =
+            publisher.publish(records, move |offsets| Ok(vec![topic.record(watermark, offsets)])).await?;
+        watermarks.committed(&ends);
         Ok(published)
     }
 
@@ -370,9 +371,9 @@ impl Capture {
         Ok(clock)
     }
 
-    pub(crate) async fn last_watermark(&self, topics: &Topics) -> Result<Option<Watermark>, CaptureError> {
-        let Some(record) = read_last(&self.kafka, &topics.watermarks(), 0).await? else { return Ok(None) };
-        Ok(Some(decode_watermark(record.value.as_deref().unwrap_or_default())?))
+    pub(crate) async fn last_watermark(&self) -> Result<Option<Watermark>, CaptureError> {
+        let newest = NewestWatermark::read(&self.kafka).await?;
+        Ok(newest.map(|newest| Arc::unwrap_or_clone(newest.watermark)))
     }
 
     /// Fails if an XA transaction is prepared.
@@ -412,30 +413,6 @@ struct Published {
     bytes: u64,
     changes: Vec<(TableName, Op, u64)>,
     out_of_band_rows: BTreeMap<TableName, u64>,
-}
-
-/// The record of a watermark, with the offsets that Kafka assigned to this transaction's records.
-pub(crate) fn watermark_record(
-    topic: Arc<str>,
-    mut watermark: Watermark,
-    ends: &Mutex<BTreeMap<String, Vec<i64>>>,
-    offsets: &EndOffsets,
-) -> OutRecord {
-    let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
-    for ((topic, partition), &end) in offsets {
-        if let Some(slot) = ends.get_mut(topic.as_ref()).and_then(|ends| ends.get_mut(*partition as usize)) {
-            *slot = end;
-        }
-    }
-    watermark.offsets.clone_from(&ends);
-    OutRecord {
-        topic,
-        partition: 0,
-        key: watermark.source.clone().into_bytes(),
-        value: Some(encode_watermark(&watermark)),
-        version: Some(watermark.version),
-        timestamp_ms: Some(watermark.clock_us / 1000),
-    }
 }
 
 /// Waits for the publication in progress.

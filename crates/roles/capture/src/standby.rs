@@ -10,8 +10,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tandem_kafka::{KafkaConfig, TailReader, read_last};
-use tandem_wire::control::decode_watermark;
+use tandem_kafka::{KafkaConfig, TailReader};
+use tandem_watermarks::NewestWatermark;
 use tokio::time::Instant;
 
 use crate::error::CaptureError;
@@ -51,7 +51,7 @@ pub(crate) enum Since {
 /// Whether another capture publishes.
 pub(crate) async fn publishes(kafka: &KafkaConfig, timeouts: &Timeouts) -> Result<bool, CaptureError> {
     let topic = kafka.topics().watermarks();
-    let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
+    let Some(last) = NewestWatermark::read(kafka).await? else { return Ok(false) };
     let mut tail = TailReader::start(kafka, vec![(topic, 0, last.offset + 1)]).await?;
     let quiet_at = Instant::now() + timeouts.standby;
     while Instant::now() < quiet_at {
@@ -70,14 +70,13 @@ pub(crate) async fn wait(
     metrics: &Metrics,
 ) -> Result<bool, CaptureError> {
     let topic = kafka.topics().watermarks();
-    let Some(last) = read_last(kafka, &topic, 0).await? else { return Ok(false) };
+    let Some(last) = NewestWatermark::read(kafka).await? else { return Ok(false) };
     let (mut limit, age) = match since {
         Since::Now => (timeouts.displaced, Duration::ZERO),
         Since::LastWatermark => {
-            let watermark = decode_watermark(last.value.as_deref().unwrap_or_default())?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             // This is MySQL's clock. If it is ahead of this machine's, the age is unknown and counts as 0.
-            let published = Duration::from_micros(watermark.clock_us.max(0) as u64);
+            let published = Duration::from_micros(last.watermark.clock_us.max(0) as u64);
             (timeouts.starting, now.saturating_sub(published))
         }
     };

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_kafka::{ConsumeError, KafkaConfig, TailReader, read_last};
+use tandem_kafka::{KafkaConfig, TailReader};
 use tandem_model::{BinlogPosition, Disposition, GtidSet, Remedy, TableName, Version, Watermark};
 use tandem_mysql::{MysqlError, Reader};
 use tandem_protocol::watermark::{covers, knows, newest_borrowable};
+use tandem_protocol::watermark_log::WatermarkReader;
 use tokio::sync::watch;
+
+use crate::newest::{NewestWatermark, WatermarkReadError, read_watermark};
 
 /// How many watermarks are kept. A reader's server is at most a few transactions behind the newest watermark,
 /// and a thousand watermarks cover minutes.
@@ -18,11 +21,8 @@ const REMEMBERED: usize = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum WatermarkError {
     /// Reading the topic failed.
-    #[error("reading the watermark topic: {0}")]
-    Consume(#[from] ConsumeError),
-    /// A record of the topic could not be decoded.
-    #[error("a record of the watermark topic could not be decoded: {0}")]
-    Decode(String),
+    #[error(transparent)]
+    Read(#[from] WatermarkReadError),
     /// A query to MySQL failed.
     #[error(transparent)]
     Mysql(#[from] MysqlError),
@@ -46,19 +46,19 @@ impl WatermarkError {
     /// What the caller does next.
     pub fn retry(&self) -> Disposition {
         match self {
-            Self::Consume(error) => error.retry(),
+            Self::Read(error) => error.retry(),
             Self::Mysql(error) => error.retry(),
             Self::Late { .. } => Disposition::Retry,
-            // Every later watermark is behind the bad record, and nothing starts the task again.
-            Self::Decode(_) | Self::Ended => Disposition::Stop,
+            // Nothing starts the task again.
+            Self::Ended => Disposition::Stop,
         }
     }
 
     /// What an operator does about it, where the message does not say so.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
-            Self::Consume(error) => error.remedy(),
-            Self::Decode(_) | Self::Mysql(_) | Self::Late { .. } | Self::Ended => None,
+            Self::Read(error) => error.remedy(),
+            Self::Mysql(_) | Self::Late { .. } | Self::Ended => None,
         }
     }
 }
@@ -77,9 +77,13 @@ impl Watermarks {
     /// The topic cannot be read.
     pub async fn follow(config: &KafkaConfig, timeout: Duration) -> Result<Self, WatermarkError> {
         let topic = config.topics().watermarks();
-        let start = read_last(config, &topic, 0).await?.map_or(0, |r| r.offset);
-        let mut reader = TailReader::start(config, vec![(topic, 0, start)]).await?;
-        let (sender, seen) = watch::channel(VecDeque::new());
+        let (newest, next, mut watermarks) = match NewestWatermark::read(config).await? {
+            Some(NewestWatermark { watermark, offset, reader }) => (Some(watermark), offset + 1, reader),
+            None => (None, 0, WatermarkReader::default()),
+        };
+        let mut reader =
+            TailReader::start(config, vec![(topic, 0, next)]).await.map_err(WatermarkReadError::from)?;
+        let (sender, seen) = watch::channel(newest.into_iter().collect::<VecDeque<_>>());
         tokio::spawn(async move {
             // Ends with the last receiver or at the first unreadable record. Waiters then get `Ended`
             // instead of an old watermark.
@@ -93,11 +97,10 @@ impl Watermarks {
                 };
                 let mut fresh = Vec::with_capacity(records.len());
                 for record in &records {
-                    let Some(value) = &record.value else { continue };
-                    match tandem_wire::control::decode_watermark(value) {
-                        Ok(watermark) => fresh.push(Arc::new(watermark)),
+                    match read_watermark(&mut watermarks, record) {
+                        Ok(watermark) => fresh.extend(watermark),
                         Err(error) => {
-                            tracing::error!(%error, offset = record.offset, "a watermark could not be decoded");
+                            tracing::error!(%error, "following the watermark topic failed");
                             return;
                         }
                     }
@@ -228,6 +231,8 @@ impl Watermarks {
 
 #[cfg(test)]
 mod tests {
+    use tandem_kafka::ConsumeError;
+
     use super::*;
 
     #[test]
@@ -237,12 +242,11 @@ mod tests {
         let denied = MysqlError::AccessDenied { address: "h".into(), user: "u".into() };
         let away = MysqlError::Unreachable { address: "h".into(), cause: "refused".into() };
         for (error, expected) in [
-            (WatermarkError::Consume(ConsumeError::Closed), Retry),
-            (WatermarkError::Consume(ConsumeError::NoTopic("t".into())), Stop),
+            (WatermarkReadError::Consume(ConsumeError::Closed).into(), Retry),
+            (WatermarkReadError::Consume(ConsumeError::NoTopic("t".into())).into(), Stop),
             (WatermarkError::Mysql(away), Retry),
             (WatermarkError::Mysql(denied), Stop),
             (late, Retry),
-            (WatermarkError::Decode("too short".into()), Stop),
             (WatermarkError::Ended, Stop),
         ] {
             assert_eq!(error.retry(), expected, "{error:?}");

@@ -11,10 +11,13 @@
 //!   ([`Watermarks::borrow`]).
 //! - An upper bound is never partial. It covers the end of the binlog as queried *after* the read
 //!   ([`Watermarks::covering`]).
+//! - Every reader completes the deltas of the watermark topic ([`NewestWatermark`], [`read_watermark`]).
 //! - A partition without a committed offset is not applied ([`Applied::wait`]).
 
 mod applied;
 mod follow;
+mod newest;
 
 pub use applied::Applied;
 pub use follow::{WatermarkError, Watermarks};
+pub use newest::{NewestWatermark, WatermarkReadError, read_watermark};

@@ -8,12 +8,11 @@ use anyhow::Result;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde::Serialize;
 use tandem_backfill::read_progress;
-use tandem_kafka::{
-    Admin, ConsumeError, GroupOffsets, PartitionLag, oldest_record, partition_lags, read_last,
-};
+use tandem_kafka::{Admin, ConsumeError, GroupOffsets, PartitionLag, oldest_record, partition_lags};
 use tandem_model::Watermark;
 use tandem_row_check::{MismatchCounts, count_mismatches};
-use tandem_wire::control::{BackfillProgress, decode_watermark};
+use tandem_watermarks::NewestWatermark;
+use tandem_wire::control::BackfillProgress;
 use tandem_wire::fingerprint;
 
 use crate::config::Config;
@@ -111,11 +110,10 @@ async fn status(config: &Config) -> Result<Status> {
     let admin = Admin::connect(&kafka).await?;
     let watermarks = topics.watermarks();
     let source = match admin.partitions(&watermarks).await {
-        Ok(_) => read_last(&kafka, &watermarks, 0).await?,
+        Ok(_) => NewestWatermark::read(&kafka).await?.map(|newest| newest.watermark),
         Err(ConsumeError::NoTopic(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    let source = source.and_then(|r| r.value).map(|v| decode_watermark(&v)).transpose()?;
     let started = source.is_some();
     let progress = if started { read_progress(&kafka).await? } else { HashMap::new() };
     let mismatches = if started { count_mismatches(&kafka).await? } else { MismatchCounts::default() };

@@ -52,6 +52,27 @@ pub async fn read_last(
     .await
 }
 
+/// Reads the committed record at an offset of a partition. Returns `None` if there is none, for example because
+/// compaction has removed it.
+///
+/// # Errors
+/// As for [`read_last`].
+pub async fn read_at(
+    config: &KafkaConfig,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<Option<InRecord>, ConsumeError> {
+    with_consumer(config, topic, move |consumer, topic| {
+        let low = list_offsets(consumer, &[(topic.to_string(), partition)], Offset::Beginning)?[0];
+        if offset < low {
+            return Ok(None);
+        }
+        Ok(read_range(consumer, topic, &[(partition, offset, offset + 1)])?.pop())
+    })
+    .await
+}
+
 /// Reads every committed record that a topic holds now, in order within each partition. The result is in
 /// memory, so this is meant for compacted topics.
 ///

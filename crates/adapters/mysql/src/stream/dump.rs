@@ -42,7 +42,7 @@ fn encoded(set: &GtidSet) -> Vec<u8> {
             out.extend_from_slice(tag.as_bytes());
         }
         out.extend_from_slice(&(runs.len() as u64).to_le_bytes());
-        for &(first, last) in runs {
+        for (first, last) in runs.iter() {
             out.extend_from_slice(&first.to_le_bytes());
             out.extend_from_slice(&last.saturating_add(1).to_le_bytes());
         }

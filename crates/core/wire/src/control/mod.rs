@@ -19,6 +19,8 @@ pub use records::{
     MismatchState, RESNAPSHOT_KEY, Resnapshot, is_progress_key, progress_key,
 };
 
+pub use watermark::{WatermarkBase, WatermarkRecord};
+
 macro_rules! named {
     ($(#[$encode_doc:meta] $encode:ident, #[$decode_doc:meta] $decode:ident, $record:ty;)*) => {
         $(
@@ -31,7 +33,7 @@ macro_rules! named {
             ///
             /// # Errors
             ///
-            /// The record is corrupt, is of another kind, or has a later format.
+            /// The record is corrupt, is of another kind, or has another format.
             pub fn $decode(record: &[u8]) -> Result<$record, WireError> {
                 decode_control(record)
             }
@@ -43,7 +45,7 @@ named! {
     /// Encodes a framed watermark.
     encode_watermark,
     /// Decodes a framed watermark.
-    decode_watermark, tandem_model::Watermark;
+    decode_watermark, WatermarkRecord;
     /// Encodes a framed progress record.
     encode_backfill_progress,
     /// Decodes a framed progress record.
@@ -209,7 +211,7 @@ mod tests {
         }
     }
 
-    /// Checks that a record round-trips, and that truncated records and later formats are refused.
+    /// Checks that a record round-trips, and that truncated records and other formats are refused.
     fn check<R: ControlRecord + PartialEq + std::fmt::Debug>(record: &R) {
         let bytes = encode_control(record).unwrap();
         assert_eq!(schema_id(&bytes).unwrap(), R::schema().id());
@@ -222,26 +224,34 @@ mod tests {
         assert!(decode_control::<R>(&longer).is_err());
         // A record of a later release: it has another schema, and its format comes first.
         let mut later = vec![0, 0, 0, 0, 1];
-        put_long(&mut later, 2);
+        let known = R::schema().format();
+        put_long(&mut later, i64::from(known) + 1);
         later.extend_from_slice(b"whatever comes then");
         let error = decode_control::<R>(&later).unwrap_err();
-        assert!(matches!(error, WireError::LaterFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, WireError::LaterFormat { .. }), "{error}");
+        // A record of an earlier release. A format is encoded as its double.
+        later[5] = 2 * known as u8 - 2;
+        let error = decode_control::<R>(&later).unwrap_err();
+        assert!(matches!(error, WireError::EarlierFormat { .. }), "{error}");
         // A record of another kind.
-        later[5] = 2;
+        later[5] = 2 * known as u8;
         assert!(matches!(decode_control::<R>(&later), Err(WireError::OtherSchema { .. })));
     }
 
     #[test]
     fn records_round_trip() {
-        check(&watermark());
+        let full = |watermark| WatermarkRecord { base: None, watermark };
+        check(&full(watermark()));
         let gtid = format!("{SERVER}:blue:8").parse().unwrap();
-        check(&Watermark { partial: Some(PartialTransaction { gtid, rows: 12 }), ..watermark() });
-        check(&Watermark {
+        check(&full(Watermark { partial: Some(PartialTransaction { gtid, rows: 12 }), ..watermark() }));
+        let base = Some(WatermarkBase { offset: 7, version: Version(8) });
+        let empty = Watermark {
             gtid_set: "".parse().unwrap(),
             tables: Arc::default(),
             offsets: BTreeMap::new(),
             ..watermark()
-        });
+        };
+        check(&WatermarkRecord { base, watermark: empty });
         check(&mismatch());
         check(&progress());
         check(&BackfillProgress { last_key: Some(vec![]), upto_key: None, ..progress() });
@@ -253,7 +263,7 @@ mod tests {
         check(&resnapshot());
         check(&audit());
         assert_eq!(decode_phase(&encode_phase(&phase())).unwrap(), phase());
-        assert_eq!(decode_watermark(&encode_watermark(&watermark())).unwrap(), watermark());
+        assert_eq!(decode_watermark(&encode_watermark(&full(watermark()))).unwrap(), full(watermark()));
         let bytes = encode_backfill_progress(&progress());
         assert_eq!(decode_backfill_progress(&bytes).unwrap(), progress());
         assert_eq!(decode_ddl(&encode_ddl(&ddl())).unwrap(), ddl());
@@ -263,7 +273,7 @@ mod tests {
     #[test]
     fn ids_are_stable() {
         let ids = [
-            Watermark::schema(),
+            WatermarkRecord::schema(),
             Mismatch::schema(),
             BackfillProgress::schema(),
             Ddl::schema(),
@@ -282,7 +292,7 @@ mod tests {
         assert_eq!(
             ids,
             [
-                ("Watermark", 2_128_027_088),
+                ("Watermark", 2_128_886_021),
                 ("Mismatch", 822_622_756),
                 ("BackfillProgress", 1_471_167_412),
                 ("Ddl", 752_239_750),

@@ -1,5 +1,6 @@
 //! The common parts of all control records: schema, format and encoding.
 
+use std::cmp::Ordering;
 use std::sync::OnceLock;
 
 use apache_avro::reader::datum::GenericDatumReader;
@@ -13,20 +14,27 @@ use crate::error::WireError;
 use crate::primitive::Reader;
 use crate::schema_id::{id_of, normalise, put_frame, schema_id};
 
-/// The format of all control records of this release.
-pub(super) const FORMAT: i64 = 1;
-
 /// The schema of one kind of control record.
 #[derive(Debug)]
 pub struct ControlSchema {
     name: &'static str,
+    format: i32,
     text: &'static str,
     parsed: OnceLock<(Schema, String, u32)>,
 }
 
 impl ControlSchema {
     pub(super) const fn new(name: &'static str, text: &'static str) -> Self {
-        Self { name, text, parsed: OnceLock::new() }
+        Self::of_format(1, name, text)
+    }
+
+    pub(super) const fn of_format(format: i32, name: &'static str, text: &'static str) -> Self {
+        Self { name, format, text, parsed: OnceLock::new() }
+    }
+
+    /// The format that this release writes and reads.
+    pub fn format(&self) -> i32 {
+        self.format
     }
 
     /// The record's name.
@@ -44,6 +52,16 @@ impl ControlSchema {
         self.parsed().2
     }
 
+    /// The error for a record of another format.
+    fn other_format(&self, found: i64) -> Option<WireError> {
+        let (record, known) = (self.name, i64::from(self.format));
+        match found.cmp(&known) {
+            Ordering::Equal => None,
+            Ordering::Greater => Some(WireError::LaterFormat { record, found, known }),
+            Ordering::Less => Some(WireError::EarlierFormat { record, found, known }),
+        }
+    }
+
     fn parsed(&self) -> &(Schema, String, u32) {
         self.parsed.get_or_init(|| {
             let json = normalise(self.text).expect("the built-in schemas are JSON; a test parses them");
@@ -58,7 +76,7 @@ pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-/// A control record: a [`tandem_model::Watermark`], a [`tandem_model::PhaseRecord`], or one of
+/// A control record: a [`WatermarkRecord`](super::WatermarkRecord), a [`tandem_model::PhaseRecord`], or one of
 /// this module's own records.
 pub trait ControlRecord: Sized + sealed::Sealed {
     /// The record's fields in Avro.
@@ -86,7 +104,7 @@ pub fn encode_control<R: ControlRecord>(record: &R) -> Result<Vec<u8>, WireError
     let Avro::Record(mut fields) = to_value(record.to_fields()).map_err(|e| failed(e.to_string()))? else {
         return Err(failed("it is not a record".into()));
     };
-    fields.insert(0, ("format".into(), Avro::Int(FORMAT as i32)));
+    fields.insert(0, ("format".into(), Avro::Int(schema.format)));
     let (avro, _, id) = schema.parsed();
     let value = Avro::Record(fields).resolve(avro).map_err(|e| failed(e.to_string()))?;
     let mut out = Vec::new();
@@ -102,7 +120,7 @@ pub fn encode_control<R: ControlRecord>(record: &R) -> Result<Vec<u8>, WireError
 ///
 /// # Errors
 ///
-/// The record is corrupt, is of another kind, or has a later format.
+/// The record is corrupt, is of another kind, or has another format.
 pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
     let schema = R::schema();
     let failed = |cause: String| WireError::Control { record: schema.name, action: "read", cause };
@@ -112,11 +130,7 @@ pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
     if found != *id {
         // In every format, `format` is the first field. So a later format can be reported.
         let format = Reader::new(bytes).long()?;
-        return Err(if format > FORMAT {
-            WireError::LaterFormat { record: schema.name, found: format, known: FORMAT }
-        } else {
-            WireError::OtherSchema { expected: *id, found }
-        });
+        return Err(schema.other_format(format).unwrap_or(WireError::OtherSchema { expected: *id, found }));
     }
     let mut rest = bytes;
     let value = GenericDatumReader::builder(avro)
@@ -129,9 +143,8 @@ pub fn decode_control<R: ControlRecord>(record: &[u8]) -> Result<R, WireError> {
     let Avro::Record(mut fields) = value else { return Err(failed("it is not a record".into())) };
     match fields.first() {
         Some((_, Avro::Int(format))) => {
-            if i64::from(*format) != FORMAT {
-                let found = i64::from(*format);
-                return Err(WireError::LaterFormat { record: schema.name, found, known: FORMAT });
+            if let Some(error) = schema.other_format(i64::from(*format)) {
+                return Err(error);
             }
         }
         _ => return Err(failed("it has no format".into())),

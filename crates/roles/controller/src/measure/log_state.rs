@@ -1,14 +1,14 @@
 //! The state of the migration that follows from the log's records, read one by one.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tandem_model::{PhaseRecord, TableName, Watermark};
 use tandem_wire::WireError;
 use tandem_wire::control::{
     BackfillProgress, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY, RESNAPSHOT_KEY,
-    Resnapshot, decode_backfill_progress, decode_control, decode_phase, decode_watermark, is_progress_key,
-    progress_key,
+    Resnapshot, decode_backfill_progress, decode_control, decode_phase, is_progress_key, progress_key,
 };
 use tandem_wire::log::InRecord;
 
@@ -29,7 +29,7 @@ pub(crate) struct LogState {
     phase: Option<PhaseRecord>,
     /// The watermark and the local time at which it was read. The local time shows its age even if the clock of
     /// another machine is wrong.
-    watermark: Option<(Watermark, Instant)>,
+    watermark: Option<(Arc<Watermark>, Instant)>,
     /// Progress by record key. It includes copies from before the newest re-snapshot.
     progress: HashMap<Vec<u8>, BackfillProgress>,
     resnapshot: Option<Resnapshot>,
@@ -108,11 +108,8 @@ impl LogState {
     }
 
     /// Applies a watermark.
-    pub(crate) fn take_watermark(&mut self, record: &InRecord) -> Result<(), WireError> {
-        if let Some(value) = &record.value {
-            self.watermark = Some((decode_watermark(value)?, Instant::now()));
-        }
-        Ok(())
+    pub(crate) fn take_watermark(&mut self, watermark: Arc<Watermark>) {
+        self.watermark = Some((watermark, Instant::now()));
     }
 
     /// The newest phase record. `None` before the first.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tandem_kafka::{
     Admin, ConsumeError, GroupOffsets, KafkaConfig, PartitionLag, TailReader, oldest_record, partition_lags,
-    read_last,
 };
 use tandem_model::{Disposition, PhaseRecord, Remedy};
+use tandem_protocol::watermark_log::WatermarkReader;
+use tandem_watermarks::{NewestWatermark, WatermarkReadError, read_watermark};
 use tandem_wire::WireError;
 use tandem_wire::log::Topics;
 use tokio::time::Instant;
@@ -25,6 +26,9 @@ pub enum LogError {
     /// Reading Kafka failed.
     #[error(transparent)]
     Consume(#[from] ConsumeError),
+    /// A watermark could not be read.
+    #[error(transparent)]
+    Watermark(#[from] WatermarkReadError),
     /// A record could not be decoded.
     #[error("a record of `{topic}` cannot be read: {source}")]
     Decode {
@@ -44,6 +48,7 @@ impl LogError {
     pub fn retry(&self) -> Disposition {
         match self {
             Self::Consume(error) => error.retry(),
+            Self::Watermark(error) => error.retry(),
             Self::Decode { source, .. } => source.retry(),
             Self::Late(_) => Disposition::Retry,
         }
@@ -53,6 +58,7 @@ impl LogError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Consume(error) => error.remedy(),
+            Self::Watermark(error) => error.remedy(),
             Self::Decode { .. } | Self::Late(_) => None,
         }
     }
@@ -66,6 +72,8 @@ pub(crate) struct LogWatch {
     admin: Admin,
     group: GroupOffsets,
     reader: TailReader,
+    /// Completes the records of the watermark topic.
+    watermarks: WatermarkReader,
     state: LogState,
 }
 
@@ -76,10 +84,11 @@ impl LogWatch {
         let admin = Admin::connect(kafka).await?;
         let (control, mismatches, watermarks) = (topics.control(), topics.mismatches(), topics.watermarks());
         let mut state = LogState::default();
-        // Only the newest watermark counts. Reading starts there and follows the later ones.
-        let after = admin.end_offsets(&watermarks, 1).await?[0];
-        if let Some(newest) = read_last(kafka, &watermarks, 0).await? {
-            state.take_watermark(&newest).map_err(|source| decode(&watermarks, source))?;
+        // Only the newest watermark counts. Reading starts behind it and follows the later ones.
+        let (mut reader, mut after) = (WatermarkReader::default(), 0);
+        if let Some(newest) = NewestWatermark::read(kafka).await? {
+            state.take_watermark(newest.watermark);
+            (reader, after) = (newest.reader, newest.offset + 1);
         }
         let from = vec![
             (control.clone(), 0, admin.first_offsets(&control, 1).await?[0]),
@@ -93,6 +102,7 @@ impl LogWatch {
             topics,
             admin,
             reader: TailReader::start(kafka, from).await?,
+            watermarks: reader,
             state,
         };
         watch.catch_up(false).await?;
@@ -126,7 +136,13 @@ impl LogWatch {
                     let taken = match &*record.topic {
                         name if name == control => self.state.take_control(&record),
                         name if name == mismatches => self.state.take_mismatch(&record, live.then(now_us)),
-                        _ => self.state.take_watermark(&record),
+                        _ => {
+                            let watermark = read_watermark(&mut self.watermarks, &record)?;
+                            if let Some(watermark) = watermark {
+                                self.state.take_watermark(watermark);
+                            }
+                            Ok(())
+                        }
                     };
                     taken.map_err(|source| decode(&record.topic, source))?;
                 }
