@@ -33,10 +33,22 @@ type RowChange = (Op, Option<Row>, Option<Row>);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_its_log_holds_every_change_exactly_once() -> anyhow::Result<()> {
+    killed_at_random("killcap", T_MAPPING).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_with_topics_of_its_own() -> anyhow::Result<()> {
+    killed_at_random("killown", &T_MAPPING.replacen("[[table]]\n", "[[table]]\ntopic = \"own\"\n", 1)).await
+}
+
+async fn killed_at_random(test: &str, mapping: &str) -> anyhow::Result<()> {
     let servers = Servers::from_env();
-    let mut migration = Migration::new(servers, "killcap", &[T_WITH_TEXT]).await?;
+    let mut migration = Migration::new(servers, test, &[T_WITH_TEXT]).await?;
+    if mapping != T_MAPPING {
+        migration.own_topics = Arc::new([migration.table("t")].into());
+    }
     // Small Kafka transactions, so that there are many and MySQL's transactions are split.
-    migration.configure("[capture]\nmax_records = 25\n", T_MAPPING)?;
+    migration.configure("[capture]\nmax_records = 25\n", mapping)?;
     let topic = migration.topics().changes(&migration.table("t"));
 
     // The log begins at its first watermark.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tandem_kafka::{
     Admin, Cleanup, ConsumeError, GroupConsumer, GroupOffsets, KafkaConfig, Producer, PublishError,
-    SchemaStore, TailReader, TopicSpec, TransactionalPublisher, oldest_record, read_all, read_last,
-    topic_specs,
+    SchemaStore, TailReader, TopicSpec, TransactionalPublisher, Unapplied, read_all, read_last,
+    read_unapplied, topic_specs,
 };
 use tandem_model::{ColumnDef, Disposition, TableDef, TableName, Version};
 use tandem_wire::TableSchema;
@@ -523,9 +523,16 @@ async fn the_oldest_record_of_a_lag_is_found_or_it_is_an_error() {
     let ranges = |from: [i64; 3]| -> Vec<(String, i32, std::ops::Range<i64>)> {
         (0..3).map(|p| (topic.clone(), p, from[p as usize]..ends[p as usize])).collect()
     };
-    assert_eq!(oldest_record(&config, ranges([0, 0, 0])).await.unwrap(), Some(2_000));
-    assert_eq!(oldest_record(&config, ranges([1, 0, 0])).await.unwrap(), Some(1_000));
-    assert_eq!(oldest_record(&config, ranges([2, 1, 0])).await.unwrap(), None);
+    let oldest = async |places| {
+        let seen = read_unapplied(&config, places, Duration::ZERO, |_| {}).await?;
+        Ok::<_, ConsumeError>(seen.oldest_ms)
+    };
+    assert_eq!(oldest(ranges([0, 0, 0])).await.unwrap(), Some(2_000));
+    assert_eq!(oldest(ranges([1, 0, 0])).await.unwrap(), Some(1_000));
+    assert_eq!(oldest(ranges([2, 1, 0])).await.unwrap(), None);
     let never = vec![(topic.clone(), 2, 0..1_000)];
-    assert_eq!(oldest_record(&config, never).await.unwrap_err().retry(), Disposition::Retry);
+    assert_eq!(oldest(never).await.unwrap_err().retry(), Disposition::Retry);
+    let mut count = 0;
+    let seen = read_unapplied(&config, ranges([0, 0, 0]), DEADLINE, |_| count += 1).await.unwrap();
+    assert_eq!((seen, count), (Unapplied { oldest_ms: Some(2_000), complete: true }, 3));
 }

@@ -114,6 +114,9 @@ pub(crate) enum Command {
         config: ConfigArg,
         #[command(flatten)]
         json: JsonArg,
+        /// Print every table and topic, not only those that are not in order
+        #[arg(long)]
+        all: bool,
     },
 }
 

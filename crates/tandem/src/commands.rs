@@ -24,7 +24,9 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         Command::Init(args) => init::run(&args).await,
         Command::Check { config, json } => check::run(&Config::load(&config.config)?, json.json).await,
         Command::Schema { command } => schema::run(command).await,
-        Command::Status { config, json } => status::run(&Config::load(&config.config)?, json.json).await,
+        Command::Status { config, json, all } => {
+            status::run(&Config::load(&config.config)?, json.json, all).await
+        }
         Command::Resnapshot(args) => resnapshot::run(&Config::load(&args.config.config)?, &args).await,
         Command::Tail(args) => tail::run(&Config::load(&args.config.config)?, &args).await,
         Command::Verify { run, full: true, json, exit_code } => {

@@ -5,7 +5,7 @@ use tandem_devstack::{Apicurio, ApicurioOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{MAPPING, backfill, changes, configure, prepared, running, set_level};
+use super::{MAPPING, configure, prepared, running, set_level};
 use crate::refusals::refused;
 use crate::support::{Authority, Servers};
 
@@ -96,13 +96,12 @@ async fn a_schema_that_the_subjects_level_forbids() -> anyhow::Result<()> {
     migration.mysql.query_drop("ALTER TABLE t ADD COLUMN n INT NOT NULL").await?;
     migration.mysql.query_drop("UPDATE t SET n = 7 WHERE id = 1").await?;
     let said = running.until_ended().await?;
-    let subject = format!("{}-value", changes(&migration));
+    let [subject, of_backfill] = migration.topics().value_subjects(&migration.table("t"));
     for words in ["incompatible", subject.as_str(), &format!("PUT /config/{subject}"), "NONE"] {
         assert!(said.contains(words), "{words:?} is not in: {said}");
     }
     // The table is copied again with the column, under another subject.
-    let backfill = backfill(&migration);
-    for subject in [subject, format!("{backfill}-value")] {
+    for subject in [subject, of_backfill] {
         set_level(&registry, &format!("/{subject}"), "NONE").await?;
     }
     migration.cassandra().await?.query_unpaged("ALTER TABLE t ADD n int", ()).await?;

@@ -1,7 +1,9 @@
 //! A migration for one test: a database, a keyspace, a prefix, a folder with a `tandem.toml`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
 use scylla::client::session::Session;
@@ -25,6 +27,8 @@ pub(crate) struct Migration {
     pub(crate) prefix: String,
     pub(crate) mysql: mysql_async::Conn,
     pub(crate) folder: tempfile::TempDir,
+    /// The tables with topics of their own.
+    pub(crate) own_topics: Arc<BTreeSet<TableName>>,
 }
 
 impl Migration {
@@ -40,7 +44,8 @@ impl Migration {
         }
         let keyspace = format!("e2e_{test}_{id}");
         let prefix = format!("e2e-{test}-{id}");
-        Ok(Self { servers, database, keyspace, prefix, mysql, folder: tempfile::tempdir()? })
+        let (folder, own_topics) = (tempfile::tempdir()?, Arc::default());
+        Ok(Self { servers, database, keyspace, prefix, mysql, folder, own_topics })
     }
 
     /// Writes `tandem.toml`: `extra`, then the servers, then `mapping`, in which `{db}` stands for the
@@ -87,7 +92,8 @@ impl Migration {
     }
 
     pub(crate) fn kafka(&self) -> KafkaConfig {
-        KafkaConfig::new(&self.servers.brokers, &self.prefix)
+        let own_topics = Arc::clone(&self.own_topics);
+        KafkaConfig { own_topics, ..KafkaConfig::new(&self.servers.brokers, &self.prefix) }
     }
 
     pub(crate) fn mysql_config(&self) -> MysqlConfig {
@@ -95,7 +101,7 @@ impl Migration {
     }
 
     pub(crate) fn topics(&self) -> Topics {
-        Topics::new(&self.prefix)
+        self.kafka().topics()
     }
 
     pub(crate) fn table(&self, name: &str) -> TableName {

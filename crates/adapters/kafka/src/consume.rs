@@ -10,6 +10,6 @@ pub(crate) mod tail;
 
 pub use group::GroupConsumer;
 pub use group_offsets::GroupOffsets;
-pub use lag::{PartitionLag, oldest_record, partition_lags};
+pub use lag::{PartitionLag, Unapplied, partition_lags, read_unapplied};
 pub use read::{read_all, read_at, read_last};
 pub use tail::TailReader;

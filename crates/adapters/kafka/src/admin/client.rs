@@ -1,5 +1,7 @@
 //! Creates topics and reads their offsets.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -136,6 +138,35 @@ impl Admin {
         blocking(move || partition_count(&consumer, &topic)).await
     }
 
+    /// Returns the number of partitions of each of these topics; 0 for one that does not exist.
+    ///
+    /// # Errors
+    /// The request fails.
+    pub async fn partitions_of(&self, topics: &[String]) -> Result<Vec<i32>, ConsumeError> {
+        let (consumer, topics) = (self.consumer.get()?, topics.to_vec());
+        blocking(move || {
+            let failed = |e| ConsumeError::request("asking for the topics", &e);
+            let metadata = with_retries(|| consumer.fetch_metadata(None, REQUEST).map_err(failed))?;
+            let counts: HashMap<&str, i32> = metadata
+                .topics()
+                .iter()
+                .map(|topic| (topic.name(), topic.partitions().len() as i32))
+                .collect();
+            Ok(topics.iter().map(|topic| counts.get(topic.as_str()).copied().unwrap_or(0)).collect())
+        })
+        .await
+    }
+
+    /// Returns the first ([`Offset::Beginning`]) or last stable offsets of partitions, in their order.
+    pub(crate) async fn offsets_of(
+        &self,
+        partitions: &Arc<Vec<(String, i32)>>,
+        which: Offset,
+    ) -> Result<Vec<i64>, ConsumeError> {
+        let (consumer, partitions) = (self.consumer.get()?, Arc::clone(partitions));
+        blocking(move || list_offsets(&consumer, &partitions, which)).await
+    }
+
     /// Returns the last stable offset of each partition. Every visible committed record is below it, and
     /// every transaction below it has ended.
     ///
@@ -154,12 +185,7 @@ impl Admin {
     }
 
     async fn offsets(&self, topic: &str, partitions: i32, which: Offset) -> Result<Vec<i64>, ConsumeError> {
-        let (consumer, topic) = (self.consumer.get()?, topic.to_owned());
-        blocking(move || {
-            let all: Vec<(String, i32)> = (0..partitions).map(|p| (topic.clone(), p)).collect();
-            list_offsets(&consumer, &all, which)
-        })
-        .await
+        self.offsets_of(&Arc::new((0..partitions).map(|p| (topic.to_owned(), p)).collect()), which).await
     }
 }
 
@@ -223,10 +249,14 @@ pub(crate) fn list_offsets<C: ConsumerContext>(
 /// Extracts the offsets from an answer, in the order of `partitions`.
 fn offsets_in(answer: &TopicPartitionList, partitions: &[(String, i32)]) -> Result<Vec<i64>, ConsumeError> {
     let failed = |e| ConsumeError::request("asking for the offsets of partitions", &e);
+    // librdkafka finds a partition by going through the list, which takes too long for many.
+    let elements = answer.elements();
+    let found: HashMap<(&str, i32), _> =
+        elements.iter().map(|element| ((element.topic(), element.partition()), element)).collect();
     partitions
         .iter()
         .map(|(topic, partition)| {
-            let found = answer.find_partition(topic, *partition);
+            let found = found.get(&(topic.as_str(), *partition));
             let found = found.ok_or_else(|| ConsumeError::NoTopic(topic.clone()))?;
             found.error().map_err(failed)?;
             match found.offset() {

@@ -43,21 +43,39 @@ impl GroupOffsets {
     ) -> Result<HashMap<(String, i32), Option<i64>>, ConsumeError> {
         let (consumer, topics) = (self.consumer.get()?, topics.to_vec());
         let partitions = Arc::clone(&self.partitions);
+        let counted = blocking(move || {
+            topics
+                .into_iter()
+                .map(|topic| {
+                    let known = lock(&partitions).get(&topic).copied();
+                    let count = if let Some(count) = known {
+                        count
+                    } else {
+                        let count = partition_count(&consumer, &topic)?;
+                        lock(&partitions).insert(topic.clone(), count);
+                        count
+                    };
+                    Ok((topic, count))
+                })
+                .collect::<Result<Vec<_>, ConsumeError>>()
+        })
+        .await?;
+        self.committed_in(&counted).await
+    }
+
+    /// The same, for topics with these numbers of partitions.
+    pub(crate) async fn committed_in(
+        &self,
+        topics: &[(String, i32)],
+    ) -> Result<HashMap<(String, i32), Option<i64>>, ConsumeError> {
+        let (consumer, topics) = (self.consumer.get()?, topics.to_vec());
         blocking(move || {
             let failed = |e| ConsumeError::request("asking for a group's committed offsets", &e);
             // Serves the client's log. Returns no record, because no partition is assigned.
             let _ = consumer.poll(Duration::ZERO);
             let mut list = TopicPartitionList::new();
-            for topic in &topics {
-                let known = lock(&partitions).get(topic).copied();
-                let count = if let Some(count) = known {
-                    count
-                } else {
-                    let count = partition_count(&consumer, topic)?;
-                    lock(&partitions).insert(topic.clone(), count);
-                    count
-                };
-                for partition in 0..count {
+            for (topic, count) in &topics {
+                for partition in 0..*count {
                     list.add_partition(topic, partition);
                 }
             }

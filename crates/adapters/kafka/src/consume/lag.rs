@@ -1,7 +1,11 @@
 //! The lag of a consumer group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use tandem_wire::log::InRecord;
 
 use crate::admin::client::Admin;
 use crate::connect::config::KafkaConfig;
@@ -35,54 +39,70 @@ impl PartitionLag {
     }
 }
 
-/// Returns the lag of each partition of a topic, in order. The result is empty if the topic does not exist.
+/// Returns the lags of each topic's partitions, in order. There are none for a topic that does not exist. It takes four
+/// requests, however many topics there are.
 ///
 /// # Errors
 /// A request fails.
 pub async fn partition_lags(
     admin: &Admin,
     group: &GroupOffsets,
-    topic: &str,
-) -> Result<Vec<PartitionLag>, ConsumeError> {
-    let count = match admin.partitions(topic).await {
-        Ok(count) => count,
-        Err(ConsumeError::NoTopic(_)) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    topics: &[String],
+) -> Result<Vec<Vec<PartitionLag>>, ConsumeError> {
+    let counts = admin.partitions_of(topics).await?;
+    let there: Vec<(String, i32)> =
+        topics.iter().cloned().zip(counts.iter().copied()).filter(|(_, count)| *count > 0).collect();
     // Committed offsets first. In the other order, a commit between the two requests would exceed the end.
-    let committed = group.committed(&[topic.to_owned()]).await?;
-    let first = admin.first_offsets(topic, count).await?;
-    let end = admin.end_offsets(topic, count).await?;
-    Ok((0..count)
-        .zip(first.into_iter().zip(end))
-        .map(|(number, (first, end))| {
-            let committed = committed.get(&(topic.to_owned(), number)).copied().flatten();
-            PartitionLag { first, committed, end }
-        })
-        .collect())
+    let committed = group.committed_in(&there).await?;
+    let partitions: Arc<Vec<(String, i32)>> = Arc::new(
+        there
+            .iter()
+            .flat_map(|(topic, count)| (0..*count).map(|partition| (topic.clone(), partition)))
+            .collect(),
+    );
+    let first = admin.offsets_of(&partitions, Offset::Beginning).await?;
+    let end = admin.offsets_of(&partitions, Offset::End).await?;
+    let mut lags = partitions.iter().zip(first.into_iter().zip(end)).map(|(partition, (first, end))| {
+        PartitionLag { first, committed: committed.get(partition).copied().flatten(), end }
+    });
+    Ok(counts.iter().map(|&count| lags.by_ref().take(count as usize).collect()).collect())
 }
 
-/// Returns the timestamp of the oldest record in these ranges of topics and partitions, in milliseconds since
-/// the epoch. Returns `None` if the ranges contain only transaction markers.
+/// What [`read_unapplied`] has seen of the ranges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unapplied {
+    /// The timestamp of the oldest record, in milliseconds since the epoch. `None` if the ranges contain only
+    /// transaction markers.
+    pub oldest_ms: Option<i64>,
+    /// Whether every record of the ranges was seen.
+    pub complete: bool,
+}
+
+/// Reads these ranges of topics and partitions: at least until the first record of each is known, and then for
+/// `budget` at most, from the beginning of the call. `see` gets each record.
 ///
 /// # Errors
-/// A range cannot be read within 5 s. The call does not return a later record instead, which would understate
-/// the lag.
-pub async fn oldest_record(
+/// The first record of a range cannot be read within 5 s. The call does not return a later record instead, which would
+/// understate the lag.
+pub async fn read_unapplied(
     kafka: &KafkaConfig,
     places: Vec<(String, i32, std::ops::Range<i64>)>,
-) -> Result<Option<i64>, ConsumeError> {
+    budget: Duration,
+    mut see: impl FnMut(&InRecord),
+) -> Result<Unapplied, ConsumeError> {
     if places.is_empty() {
-        return Ok(None);
+        return Ok(Unapplied { oldest_ms: None, complete: true });
     }
     let began = Instant::now();
-    let mut missing: BTreeMap<(String, i32), i64> =
+    // The ranges that are not read to their ends, and those of them without a record so far.
+    let mut left: BTreeMap<(String, i32), i64> =
         places.iter().map(|(t, p, offsets)| ((t.clone(), *p), offsets.end)).collect();
+    let mut unseen: BTreeSet<(String, i32)> = left.keys().cloned().collect();
     let starts = places.into_iter().map(|(t, p, offsets)| (t, p, offsets.start)).collect();
     let mut reader = TailReader::start(kafka, starts).await?;
-    let mut oldest: Option<i64> = None;
-    while !missing.is_empty() {
-        if began.elapsed() > OLDEST_TIMEOUT {
+    let mut oldest_ms: Option<i64> = None;
+    while !unseen.is_empty() || !left.is_empty() && began.elapsed() < budget {
+        if !unseen.is_empty() && began.elapsed() > OLDEST_TIMEOUT {
             return Err(ConsumeError::Unreachable {
                 brokers: kafka.brokers.clone(),
                 cause: format!(
@@ -91,16 +111,21 @@ pub async fn oldest_record(
             });
         }
         for record in reader.next_batch(10_000, Duration::from_millis(300)).await? {
-            if missing.remove(&(record.topic.to_string(), record.partition)).is_some() {
-                oldest = oldest.into_iter().chain(record.timestamp_ms).min();
+            let place = (record.topic.to_string(), record.partition);
+            if unseen.remove(&place) {
+                oldest_ms = oldest_ms.into_iter().chain(record.timestamp_ms).min();
+            }
+            if left.get(&place).is_some_and(|end| record.offset < *end) {
+                see(&record);
             }
         }
-        // A range that is read to its end without a record contains only markers.
-        missing.retain(|(topic, partition), end| {
+        // The position passes transaction markers too.
+        left.retain(|(topic, partition), end| {
             reader.consumed_to(topic, *partition).is_none_or(|at| at < *end)
         });
+        unseen.retain(|place| left.contains_key(place));
     }
-    Ok(oldest)
+    Ok(Unapplied { oldest_ms, complete: left.is_empty() })
 }
 
 #[cfg(test)]

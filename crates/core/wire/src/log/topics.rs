@@ -48,6 +48,17 @@ impl Topics {
         if self.own.contains(table) { self.of_table("backfill.", table) } else { self.named("backfill") }
     }
 
+    /// Whether the table has topics of its own.
+    pub fn has_own(&self, table: &TableName) -> bool {
+        self.own.contains(table)
+    }
+
+    /// The identifier of a table in the keys of a shared topic: the name that a topic of its own would have, as
+    /// Debezium's topic router writes it.
+    pub fn identifier(&self, table: &TableName) -> String {
+        self.of_table("", table)
+    }
+
     /// The change topics and backfill topics of these tables, each once.
     pub fn of_tables<'a>(&self, tables: impl IntoIterator<Item = &'a TableName>) -> Vec<String> {
         let names = tables.into_iter().flat_map(|table| [self.changes(table), self.backfill(table)]);
@@ -59,7 +70,7 @@ impl Topics {
         if self.own.contains(&table.name) {
             TableSchema::new(table, &self.prefix)
         } else {
-            let identifier = self.of_table("", &table.name);
+            let identifier = self.identifier(&table.name);
             TableSchema::in_shared_topic(table, &self.prefix, &identifier)
         }
     }

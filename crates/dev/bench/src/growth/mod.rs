@@ -3,56 +3,22 @@
 //! The load is the same for every number of tables: transactions of four updates, each of a random row of a random
 //! table. Latency is that of probes beside the load: from a COMMIT until Cassandra returns the new value.
 
+mod args;
 mod load;
 mod stage;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Args;
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::{Value as Json, json};
-use tandem_compare::captures::Layout;
 
+pub(crate) use self::args::GrowthArgs;
 use self::load::Load;
 use self::stage::{Servers, Stage};
 use crate::usage::rss_mb;
-
-#[derive(Debug, Args)]
-pub(crate) struct GrowthArgs {
-    /// The numbers of tables to measure
-    #[arg(long, value_delimiter = ',', default_value = "1,10,100,500")]
-    tables: Vec<u32>,
-    /// Also measure ten tables while MySQL's executed GTID set has so many runs
-    #[arg(long, value_delimiter = ',')]
-    gtid_runs: Vec<u32>,
-    /// Transactions a second of the fixed load, each of four rows
-    #[arg(long, default_value_t = 100)]
-    rate: u32,
-    /// Seconds of the fixed load
-    #[arg(long, default_value_t = 30)]
-    seconds: u64,
-    /// Seconds of each attempt to find the highest rate; 0 leaves it out
-    #[arg(long, default_value_t = 10)]
-    step_seconds: u64,
-    /// Whether the tables share topics or have topics of their own
-    #[arg(long, value_enum, default_value_t = Layout::Shared)]
-    layout: Layout,
-    /// Partitions of each change topic
-    #[arg(long, default_value_t = 6)]
-    partitions: u32,
-    /// Minutes of the fixed load before it is measured
-    #[arg(long, default_value_t = 0)]
-    soak_minutes: u64,
-    /// Use this tandem binary instead of the one that is built (also: TANDEM_BIN)
-    #[arg(long, value_name = "PATH")]
-    bin: Option<PathBuf>,
-    /// Write the figures to this file as well
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
 
 /// The longest p99 at which a rate counts as held.
 const HELD: Duration = Duration::from_secs(1);
@@ -91,7 +57,7 @@ async fn run(args: &GrowthArgs) -> Result<ExitCode> {
 async fn measure(
     args: &GrowthArgs,
     servers: &Servers,
-    binary: &std::path::Path,
+    binary: &Path,
     tables: u32,
     gtid_runs: u32,
 ) -> Result<Json> {

@@ -16,7 +16,7 @@ use tandem_devstack::{Cassandra, CassandraOptions, Kafka, Mysql, MysqlOptions};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::GrowthArgs;
+use super::args::GrowthArgs;
 use crate::usage::cpu_us;
 
 /// Cassandra's heap. The tables of the largest migration need more than the default of the development server.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tandem_kafka::{
-    Admin, ConsumeError, GroupOffsets, KafkaConfig, PartitionLag, TailReader, oldest_record, partition_lags,
+    Admin, ConsumeError, GroupOffsets, KafkaConfig, PartitionLag, TailReader, partition_lags, read_unapplied,
 };
 use tandem_model::{Disposition, PhaseRecord, Remedy};
 use tandem_protocol::watermark_log::WatermarkReader;
@@ -162,8 +162,9 @@ impl LogWatch {
         let mut behind = Vec::new();
         let (mut records, mut unclaimed) = (0, 0);
         let mut applied: HashMap<String, Vec<i64>> = HashMap::new();
-        for topic in self.topics.of_tables(self.tables.iter().map(|table| &table.name)) {
-            let partitions = partition_lags(&self.admin, &self.group, &topic).await?;
+        let topics = self.topics.of_tables(self.tables.iter().map(|table| &table.name));
+        let lags = partition_lags(&self.admin, &self.group, &topics).await?;
+        for (topic, partitions) in topics.into_iter().zip(lags) {
             records += partitions.iter().map(PartitionLag::records).sum::<i64>();
             unclaimed += partitions.iter().filter(|p| p.committed.is_none()).count();
             let lagging = partitions.iter().enumerate().filter(|(_, p)| p.records() > 0);
@@ -175,7 +176,7 @@ impl LogWatch {
             self.state.is_copied(table, applied.map_or(&[], Vec::as_slice))
         };
         let not_copied = self.tables.len() - self.tables.iter().filter(copied).count();
-        let oldest = oldest_record(&self.kafka, behind).await?;
+        let oldest = read_unapplied(&self.kafka, behind, Duration::ZERO, |_| {}).await?.oldest_ms;
         let oldest = oldest.map_or(0.0, |ms| (now_us / 1000 - ms).max(0) as f64 / 1e3);
         self.state.measure(&self.tables, now_us, since, into);
         into.set("apply_lag_records", Ok(records as f64));

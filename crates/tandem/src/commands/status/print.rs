@@ -1,0 +1,135 @@
+//! Prints the status for people.
+
+use std::cmp::Reverse;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+
+use super::report::{Status, TableStatus, TopicStatus};
+
+/// With more tables or topics than this, only those that are not in order are printed.
+const FEW: usize = 20;
+
+/// Prints the status. `all` prints every table and topic.
+pub(super) fn print(status: &Status, all: bool) {
+    match &status.source {
+        None => println!("capture has not begun"),
+        Some(s) => println!(
+            "captured up to {} ({}:{}), {:.1} s ago",
+            short(&s.gtid_set, all),
+            s.file,
+            s.position,
+            s.watermark_age_seconds
+        ),
+    }
+    let totals = &status.totals;
+    println!(
+        "{} of {} tables copied, {} of about {} rows",
+        totals.copied_tables, totals.tables, totals.copied_rows, totals.estimated_rows
+    );
+    tables(&status.tables, all);
+    topics(&status.topics, all);
+    let seconds = status.lag.seconds.map_or("unknown".to_owned(), |s| format!("{s:.1} s"));
+    println!("lag: {} records, {seconds}", status.lag.records);
+    let m = &status.mismatches;
+    println!(
+        "mismatches: {} found, {} resolved, {} unrepairable, {} open",
+        m.found, m.resolved, m.unrepairable, m.open
+    );
+    if status.ready {
+        println!("ready: Cassandra holds what MySQL holds");
+    } else {
+        println!("not ready: {}", status.why_not_ready.join("; "));
+    }
+}
+
+/// Those that are not in order, the worst ones first, if there are many.
+fn chosen<T, K: Ord>(
+    all: &[T],
+    every: bool,
+    in_order: impl Fn(&T) -> bool,
+    worst: impl Fn(&T) -> K,
+) -> Vec<&T> {
+    if every || all.len() <= FEW {
+        return all.iter().collect();
+    }
+    let mut chosen: Vec<&T> = all.iter().filter(|one| !in_order(one)).collect();
+    chosen.sort_by_key(|one| Reverse(worst(one)));
+    chosen.truncate(FEW);
+    chosen
+}
+
+fn tables(all: &[TableStatus], every: bool) {
+    let lag = |t: &TableStatus| t.lag_records.unwrap_or(0);
+    let left = |t: &TableStatus| t.backfill.expected() - t.backfill.rows;
+    let chosen = chosen(all, every, |t| t.backfill.done && lag(t) == 0, |t| (left(t), lag(t)));
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["table", "backfill", "change topic", "lag"]);
+    for t in &chosen {
+        let backfill = match &t.backfill {
+            b if b.done => format!("{} rows, done", b.rows),
+            b if b.estimated_rows == 0 => "not begun".to_owned(),
+            b => format!("{} of about {} rows", b.rows, b.expected()),
+        };
+        let lag = t.lag_records.map_or("not counted".to_owned(), |records| records.to_string());
+        table.add_row([t.name.clone(), backfill, t.topic.clone(), lag]);
+    }
+    print_some(&table, chosen.len(), all.len(), "tables");
+}
+
+fn topics(all: &[TopicStatus], every: bool) {
+    let chosen = chosen(all, every, |t| t.lag_records == 0, |t| t.lag_records);
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["topic", "published", "applied", "lag"]);
+    for t in &chosen {
+        table.add_row([
+            t.name.clone(),
+            t.published.to_string(),
+            t.applied.to_string(),
+            t.lag_records.to_string(),
+        ]);
+    }
+    print_some(&table, chosen.len(), all.len(), "topics");
+}
+
+fn print_some(table: &comfy_table::Table, shown: usize, all: usize, what: &str) {
+    if shown > 0 {
+        println!("{table}");
+    }
+    if shown < all {
+        println!("{} more {what} are not shown: --all shows every one", all - shown);
+    }
+}
+
+/// A GTID set in one line.
+fn short(gtid_set: &str, all: bool) -> String {
+    const LONGEST: usize = 200;
+    match gtid_set.char_indices().nth(LONGEST) {
+        Some((end, _)) if !all => format!("{}… ({} characters)", &gtid_set[..end], gtid_set.len()),
+        _ => gtid_set.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_only_those_out_of_order_are_chosen_the_worst_first() {
+        let few: Vec<u32> = (0..20).collect();
+        assert_eq!(chosen(&few, false, |_| true, |n| *n).len(), 20);
+        let many: Vec<u32> = (0..100).collect();
+        assert_eq!(chosen(&many, false, |n| n % 40 != 1, |n| *n), [&81, &41, &1]);
+        assert_eq!(chosen(&many, false, |_| false, |n| *n).len(), FEW);
+        assert_eq!(chosen(&many, true, |_| true, |n| *n).len(), 100);
+    }
+
+    #[test]
+    fn a_long_gtid_set_is_cut_between_characters() {
+        assert_eq!(short("a:1-5", false), "a:1-5");
+        let long = "ü".repeat(300);
+        assert!(short(&long, false).starts_with(&"ü".repeat(200)) && short(&long, false).len() < 450);
+        assert_eq!(short(&long, true), long);
+    }
+}
