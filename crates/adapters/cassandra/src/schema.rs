@@ -4,4 +4,5 @@ mod catalog;
 mod compare;
 mod prepare;
 
+pub use catalog::TableLimits;
 pub use compare::Finding;

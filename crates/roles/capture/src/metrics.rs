@@ -1,6 +1,11 @@
 //! Capture's metrics.
+//!
+//! Metrics by table name at most [`NAMED_TABLES`] tables. The rows of the others are counted under the table `(other)`,
+//! and `tandem_capture_tables_not_named` says how many these are.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +13,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tandem_model::{Op, TableName};
+
+/// How many tables have metrics of their own.
+const NAMED_TABLES: usize = 200;
+
+/// The label of all other tables. No table of MySQL is printed like this.
+const OTHER: &str = "(other)";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TableLabel {
@@ -27,6 +38,15 @@ pub struct Metrics {
     pub(crate) last_event_s: Gauge<f64, AtomicU64>,
     pub(crate) source_lag_s: Gauge<f64, AtomicU64>,
     rows: Family<OfTable, Counter<u64, AtomicU64>>,
+    tables_not_named: Gauge<i64, AtomicI64>,
+    tables: Arc<Mutex<Tables>>,
+}
+
+/// The tables that have been counted so far.
+#[derive(Debug, Default)]
+struct Tables {
+    named: HashSet<TableName>,
+    others: HashSet<TableName>,
 }
 
 /// The labels of the counter of row changes.
@@ -58,6 +78,11 @@ impl Metrics {
             self.rows.clone(),
         );
         registry.register(
+            "tables_not_named",
+            "Tables whose rows are counted under the table (other), because too many have metrics of their own",
+            self.tables_not_named.clone(),
+        );
+        registry.register(
             "source_lag_seconds",
             "Seconds between the commit of the last transaction in MySQL and its reading here; 0 at the binlog's end",
             self.source_lag_s.clone(),
@@ -69,16 +94,31 @@ impl Metrics {
         );
     }
 
+    /// The label of a table.
+    fn label(&self, table: &TableName) -> String {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tables.named.contains(table) {
+            if tables.named.len() == NAMED_TABLES {
+                if tables.others.insert(table.clone()) {
+                    self.tables_not_named.inc();
+                }
+                return OTHER.to_owned();
+            }
+            tables.named.insert(table.clone());
+        }
+        table.to_string()
+    }
+
     /// Counts published row changes of a table.
     pub(crate) fn published(&self, table: &TableName, op: Op, rows: u64) {
-        let labels = OfTable { table: table.to_string(), op: op.letter() };
+        let labels = OfTable { table: self.label(table), op: op.letter() };
         self.rows.get_or_create(&labels).inc_by(rows);
     }
 
     /// Counts out-of-band row changes of a table. A call with 0 puts the counter on the metrics page, which shows that
     /// it is counted.
     pub(crate) fn count_out_of_band(&self, table: &TableName, rows: u64) {
-        self.out_of_band_rows.get_or_create(&TableLabel { table: table.to_string() }).inc_by(rows);
+        self.out_of_band_rows.get_or_create(&TableLabel { table: self.label(table) }).inc_by(rows);
     }
 
     /// Whether this capture is a standby while another one publishes.
@@ -89,5 +129,33 @@ impl Metrics {
     /// Whether the binlog is being read now.
     pub fn is_connected(&self) -> bool {
         self.connected.get() == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_by_table_are_bounded_and_say_what_they_leave_out() {
+        let metrics = Metrics::default();
+        for round in 0..2 {
+            for table in 0..NAMED_TABLES + 7 {
+                let table = TableName::new("d", format!("t{table}"));
+                metrics.count_out_of_band(&table, round);
+                metrics.published(&table, Op::Update, 1);
+            }
+        }
+        assert_eq!(metrics.tables_not_named.get(), 7);
+        let rows = |table: &str| {
+            let labels = OfTable { table: table.to_owned(), op: Op::Update.letter() };
+            metrics.rows.get(&labels).map(|count| count.get())
+        };
+        assert_eq!((rows("d.t0"), rows("d.t200"), rows(OTHER)), (Some(2), None, Some(14)));
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert_eq!(text.matches("out_of_band_rows_total{").count(), NAMED_TABLES + 1);
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -20,6 +21,9 @@ use crate::connect::servers::gc_grace_seconds;
 
 /// Any replica id will do: no binlog is read here.
 const SERVER_ID: u32 = 1;
+
+/// The pause between two messages of progress.
+const PROGRESS: Duration = Duration::from_secs(2);
 
 /// Cassandra's longest keyspace name.
 const KEYSPACE: usize = 48;
@@ -50,7 +54,12 @@ pub(crate) async fn run(args: &InitArgs) -> Result<ExitCode> {
         bail!("--exclude {unknown}: database {} has no such table", args.database);
     }
     let (mut tables, mut refused) = (Vec::new(), Vec::new());
-    for name in names.iter().filter(|n| !args.exclude.contains(&n.table)) {
+    let mut said = Instant::now();
+    for (number, name) in names.iter().filter(|n| !args.exclude.contains(&n.table)).enumerate() {
+        if said.elapsed() > PROGRESS {
+            eprintln!("{number} of {} tables read", names.len() - args.exclude.len());
+            said = Instant::now();
+        }
         match mysql.table_def(name).await {
             Ok(table) => tables.push(Arc::new(table)),
             Err(TableError::Refused { table, problems }) => {

@@ -40,12 +40,13 @@ async fn create(config: &Config) -> Result<ExitCode> {
         );
     }
     let seconds = gc_grace_seconds(&config.kafka()?);
-    for table in &tables {
+    for (number, table) in (1..).zip(&tables) {
+        let place = format!("{number} of {}", tables.len());
         if target.gc_grace(&table.name).await?.is_some() {
-            println!("table {} exists", table.name);
+            println!("table {} exists ({place})", table.name);
         } else {
             target.execute_ddl(&create_table(target.keyspace(), table, seconds)).await?;
-            println!("created table {}", table.name);
+            println!("created table {} ({place})", table.name);
         }
     }
     let findings = target.check_schema(&tables).await?;

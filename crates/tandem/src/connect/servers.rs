@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
-use tandem_cassandra::Target;
+use tandem_cassandra::{TableLimits, Target};
 use tandem_kafka::{Admin, KafkaConfig, MissingAcl, SchemaStore, missing_acls};
 use tandem_mapping::{TablePlan, compile_all};
 use tandem_model::TargetTable;
@@ -233,16 +233,24 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
 
 async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Inspection) {
     let tables = target_tables(&found.plans);
+    let mut missing = 0;
     match target.check_schema(&tables).await {
-        Ok(findings) => found.problems.extend(findings.into_iter().map(|f| CheckProblem {
-            remedy: f.remedy.as_ref().map(|cql| {
-                format!("{cql};{}", if f.is_absence() { " (`tandem schema create` does it)" } else { "" })
-            }),
-            part: "cassandra",
-            what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },
-            cause: f.problem,
-            fatal: true,
-        })),
+        Ok(findings) => {
+            missing = findings.iter().filter(|f| f.is_absence() && !f.table.is_empty()).count();
+            found.problems.extend(findings.into_iter().map(|f| CheckProblem {
+                remedy: f.remedy.as_ref().map(|cql| {
+                    format!("{cql};{}", if f.is_absence() { " (`tandem schema create` does it)" } else { "" })
+                }),
+                part: "cassandra",
+                what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },
+                cause: f.problem,
+                fatal: true,
+            }));
+        }
+        Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
+    }
+    match target.table_limits().await {
+        Ok(limits) => found.problems.extend(too_many_tables(limits, missing)),
         Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
     }
     for table in &tables {
@@ -270,6 +278,35 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
     }
 }
 
+/// The number of tables in a cluster from which on each node's heap must be planned for them.
+const MANY_TABLES: usize = 200;
+
+/// The problem that Cassandra would have with so many tables. `missing` are to be created.
+fn too_many_tables(limits: TableLimits, missing: usize) -> Option<CheckProblem> {
+    let total = limits.existing + missing;
+    let problem = |cause: String, remedy: &str, fatal: bool| {
+        let what = format!("{total} tables, with the {missing} that are missing");
+        Some(CheckProblem { part: "cassandra", what, cause, remedy: Some(remedy.to_owned()), fatal })
+    };
+    if let Some(limit) = limits.fail.filter(|limit| total > *limit && missing > 0) {
+        return problem(
+            format!("its guardrail tables_fail_threshold allows {limit}, so it would refuse to create them"),
+            "raise the guardrail on every node, or map fewer tables or targets",
+            true,
+        );
+    }
+    if total > limits.warn.unwrap_or(MANY_TABLES) {
+        return problem(
+            "each table takes about a megabyte of every node's heap and slows schema changes and restarts: a node with 1 GiB \
+             of heap did not survive 401"
+                .to_owned(),
+            "give every node several GiB of heap, or map fewer tables or targets",
+            false,
+        );
+    }
+    None
+}
+
 /// Every Cassandra table of the mapping.
 pub(crate) fn target_tables(plans: &[Arc<TablePlan>]) -> Vec<TargetTable> {
     plans.iter().flat_map(|p| p.targets()).map(|t| t.table().clone()).collect()
@@ -279,4 +316,22 @@ pub(crate) fn target_tables(plans: &[Arc<TablePlan>]) -> Vec<TargetTable> {
 /// write in flight, including chunks and repairs that were read earlier and are written late.
 pub(crate) fn gc_grace_seconds(kafka: &KafkaConfig) -> u32 {
     (kafka.retention.as_secs() + 3 * 24 * 3600) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_tables_are_a_warning_and_a_guardrail_is_an_error() {
+        let limits = |existing, warn, fail| TableLimits { existing, warn, fail };
+        let fatal = |limits, missing| too_many_tables(limits, missing).map(|problem| problem.fatal);
+        assert_eq!(fatal(limits(40, None, None), 100), None);
+        assert_eq!(fatal(limits(40, None, None), 200), Some(false));
+        assert_eq!(fatal(limits(40, Some(100), None), 100), Some(false));
+        assert_eq!(fatal(limits(40, Some(1000), None), 500), None);
+        assert_eq!(fatal(limits(40, None, Some(120)), 100), Some(true));
+        // What is there already is not refused.
+        assert_eq!(fatal(limits(140, None, Some(120)), 0), None);
+    }
 }

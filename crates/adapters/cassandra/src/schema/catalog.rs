@@ -26,6 +26,21 @@ const TABLE: &str = "SELECT flags, default_time_to_live, gc_grace_seconds FROM s
 const COLUMNS: &str = "SELECT column_name, clustering_order, kind, position, type FROM system_schema.columns \
                        WHERE keyspace_name = ? AND table_name = ?";
 
+const TABLES: &str = "SELECT table_name FROM system_schema.tables";
+const GUARDRAILS: &str = "SELECT name, value FROM system_views.settings \
+                          WHERE name IN ('tables_warn_threshold', 'tables_fail_threshold')";
+
+/// How many tables there are, and how many Cassandra's guardrails allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableLimits {
+    /// The tables of all keyspaces, Cassandra's own included.
+    pub existing: usize,
+    /// The number of tables above which Cassandra warns, if that guardrail is set.
+    pub warn: Option<usize>,
+    /// The number of tables above which Cassandra refuses to create one, if that guardrail is set.
+    pub fail: Option<usize>,
+}
+
 impl Target {
     /// Creates the keyspace if it does not exist, replicated within the local data centre.
     ///
@@ -98,6 +113,24 @@ impl Target {
             findings.extend(compare(self.keyspace(), wanted, actual.as_ref()));
         }
         Ok(findings)
+    }
+
+    /// Returns how many tables there are, and how many Cassandra's guardrails allow.
+    ///
+    /// # Errors
+    /// Cassandra does not answer, or refuses the query for the tables.
+    pub async fn table_limits(&self) -> Result<TableLimits, SchemaError> {
+        let tables: Vec<(String,)> = self.ask("count the tables", TABLES, ()).await?;
+        let mut limits = TableLimits { existing: tables.len(), warn: None, fail: None };
+        // The account may not be allowed to read the settings, which are only a help.
+        let settings: Vec<(String, Option<String>)> =
+            self.ask("read the guardrails", GUARDRAILS, ()).await.unwrap_or_default();
+        for (name, value) in settings {
+            // A negative value means that the guardrail is off.
+            let limit = value.and_then(|value| value.parse::<usize>().ok());
+            if name == "tables_warn_threshold" { limits.warn = limit } else { limits.fail = limit }
+        }
+        Ok(limits)
     }
 
     async fn actual(&self, table: &str) -> Result<Option<ActualTable>, SchemaError> {
