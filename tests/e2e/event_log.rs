@@ -13,7 +13,7 @@ use tandem_kafka::{
 };
 use tandem_model::{ColumnDef, Disposition, TableDef, TableName, Version};
 use tandem_wire::TableSchema;
-use tandem_wire::log::{InRecord, OutRecord, Topics};
+use tandem_wire::log::{InRecord, OutRecord, Topics, VERSION_HEADER};
 
 use crate::support::{Probe, brokers, eventually, free_port, unique_id};
 
@@ -506,6 +506,37 @@ async fn a_group_without_offsets_does_not_skip_deleted_records() {
         until_error(async || consumer.next_batch(100, Duration::from_millis(200)).await).await.unwrap();
     assert!(matches!(&error, ConsumeError::OffsetOutOfRange(_)), "{error:?}");
     assert_eq!(error.retry(), Disposition::Stop);
+}
+
+/// A record whose version cannot be read is not skipped: its offset is not committed, and the next member meets it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_with_a_bad_version_is_not_skipped() {
+    let config = config();
+    let (_admin, topic) = topic(&config, 1).await;
+    let producer = Producer::start(&config).await.unwrap();
+    producer.send(vec![record(&topic, 0, "good")]).await.unwrap();
+    let raw: rdkafka::producer::FutureProducer =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
+    let headers = rdkafka::message::OwnedHeaders::new()
+        .insert(rdkafka::message::Header { key: VERSION_HEADER, value: Some("not a number") });
+    let bad = rdkafka::producer::FutureRecord::to(&topic).partition(0).key("k").payload("v").headers(headers);
+    raw.send(bad, DEADLINE).await.unwrap();
+    producer.send(vec![record(&topic, 0, "behind it")]).await.unwrap();
+
+    let group = format!("{}.bad", config.prefix);
+    for _ in 0..2 {
+        let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
+        let error = until_error(async || {
+            let records = consumer.next_batch(100, Duration::from_millis(200)).await?;
+            consumer.done(&records)?;
+            Ok(Vec::new())
+        });
+        let error = error.await.unwrap();
+        assert!(matches!(&error, ConsumeError::BadVersion { offset: 1, .. }), "{error:?}");
+        consumer.close().await;
+    }
+    let offsets = GroupOffsets::new(&config, &group).unwrap();
+    assert_eq!(committed(&offsets, &topic, 1).await, [Some(1)]);
 }
 
 /// The lag is that of the oldest record that is not applied, in any partition. A partition without such

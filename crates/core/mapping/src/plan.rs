@@ -63,11 +63,17 @@ impl TablePlan {
         for target in &self.targets {
             let table = target.table();
             let _ = write!(text, "{:?}(", table.name);
-            for column in table.partition_key.iter().chain(&table.regular) {
+            // Writing to a String cannot fail.
+            for column in &table.partition_key {
                 let _ = write!(text, "{:?} {},", column.name, column.ty);
             }
+            text.push(';');
             for (column, order) in &table.clustering {
                 let _ = write!(text, "{:?} {} {order:?},", column.name, column.ty);
+            }
+            text.push(';');
+            for column in &table.regular {
+                let _ = write!(text, "{:?} {},", column.name, column.ty);
             }
             text.push(')');
             if let Some(filter) = &target.filter {

@@ -350,6 +350,8 @@ fn a_layout_holds_every_target_and_column_and_nothing_else() {
         FINE.replace("'x'", "'y'"),
         FINE.replace("['part']", "['part desc']"),
         FINE.replace("['part']", "['at', 'part']"),
+        // Where the partition key ends is part of the layout, whichever column follows it.
+        FINE.replace("['id']", "['id', 'at']"),
         format!("{FINE}exclude_from_target = ['note']\n"),
         format!("{FINE}where = 'part > 1'\n"),
         format!("{FINE}rename = {{ note = 'text' }}\n"),

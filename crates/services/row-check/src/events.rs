@@ -79,9 +79,18 @@ fn found(
 }
 
 /// The record of an event. All events of one target row have one key and one partition.
+///
+/// # Errors
+/// The event cannot be encoded.
 pub fn mismatch_record(kafka: &KafkaConfig, event: &Mismatch) -> Result<OutRecord, CheckError> {
-    let key = format!("{}/{}", event.target, event.target_key.join("/")).into_bytes();
-    Ok(OutRecord::control(kafka.topics().mismatches(), key, encode_control(event)?))
+    Ok(OutRecord::control(kafka.topics().mismatches(), record_key(event), encode_control(event)?))
+}
+
+/// The key of an event's record: the target and the target key, as a JSON array. Two rows never have one key, whatever
+/// their texts contain.
+fn record_key(event: &Mismatch) -> Vec<u8> {
+    let parts = std::iter::once(&event.target).chain(&event.target_key);
+    parts.map(String::as_str).collect::<serde_json::Value>().to_string().into_bytes()
 }
 
 /// How many mismatches the log holds, by what has become of them.
@@ -114,4 +123,39 @@ pub async fn count_mismatches(kafka: &KafkaConfig) -> Result<MismatchCounts, Che
     }
     counts.open = open.values().filter(|open| **open).count() as u64;
     Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_rows_never_have_one_record_key() {
+        let event = |target: &str, key: &[&str]| Mismatch {
+            table: "d.t".into(),
+            target: target.into(),
+            source_key: vec![],
+            target_key: key.iter().map(|part| (*part).to_owned()).collect(),
+            kind: MismatchKind::Missing,
+            columns: vec![],
+            state: MismatchState::Found,
+            lower: 1,
+            upper: 2,
+            writetimes: vec![],
+            detected_at_us: 3,
+            raw_target_key: vec![],
+            found_by: FoundBy::Verification,
+        };
+        let keys = [
+            event("t", &["a/b", "c"]),
+            event("t", &["a", "b/c"]),
+            event("t", &["a", "b", "c"]),
+            event("t", &["a\",\"b", "c"]),
+            event("t/a", &["b", "c"]),
+        ]
+        .map(|event| record_key(&event));
+        let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(keys[0], br#"["t","a/b","c"]"#);
+    }
 }

@@ -189,9 +189,11 @@ impl Shared {
         let mut state = self.lock();
         let Some((topic, _)) = state.partitions.get_key_value(message.topic()) else { return Ok(()) };
         let topic = Arc::clone(topic);
-        let record = from_kafka(message, topic)?;
-        let Some(progress) = state.progress(&record.topic, record.partition) else { return Ok(()) };
-        if progress.deliver(record.offset) {
+        let Some(progress) = state.progress(&topic, message.partition()) else { return Ok(()) };
+        // Before the record is read: one that cannot be read counts as delivered and never as done, so no offset behind
+        // it is committed.
+        if progress.deliver(message.offset()) {
+            let record = from_kafka(message, topic)?;
             state.bytes += in_weight(&record);
             state.queue.push_back(record);
         }

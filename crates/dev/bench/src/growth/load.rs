@@ -161,7 +161,7 @@ fn transaction(name: &str, tables: u32) -> String {
     let updates: Vec<String> = rows
         .iter()
         .map(|(table, id)| {
-            format!("UPDATE {name}.t{table} SET k = k + 1, c = REPEAT(MD5(RAND()), 3) WHERE id = {id}")
+            format!("UPDATE {name}.t{table} SET k = k + 1, c = SHA2(RAND(), 256) WHERE id = {id}")
         })
         .collect();
     format!("BEGIN; {}; COMMIT", updates.join("; "))

@@ -41,7 +41,9 @@ async fn run(args: &GrowthArgs) -> Result<ExitCode> {
     let mut figures = Vec::new();
     for (tables, gtid_runs) in points {
         eprintln!("{tables} tables, {gtid_runs} further GTID runs");
-        figures.push(measure(args, &servers, &binary, tables, gtid_runs).await?);
+        let measured = measure(args, &servers, &binary, tables, gtid_runs).await?;
+        eprintln!("{measured}");
+        figures.push(measured);
     }
     print(&figures);
     if let Some(path) = &args.json {

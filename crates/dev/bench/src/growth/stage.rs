@@ -9,6 +9,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::statement::Statement;
 use serde_json::Value as Json;
 use tandem_compare::captures::Layout;
 use tandem_compare::process::{Tandem, output};
@@ -165,7 +166,10 @@ impl<'a> Stage<'a> {
     pub(super) async fn end(&mut self) -> Result<()> {
         self.tandem.terminate().await?;
         let session = self.cassandra().await?;
-        session.query_unpaged(format!("DROP KEYSPACE {}", self.name), ()).await?;
+        // Cassandra takes a snapshot of each table.
+        let mut drop = Statement::new(format!("DROP KEYSPACE {}", self.name));
+        drop.set_request_timeout(Some(TIMEOUT));
+        session.query_unpaged(drop, ()).await?;
         let mut conn = Conn::from_url(self.servers.mysql.url()).await.context("connect to MySQL")?;
         conn.query_drop(format!("DROP DATABASE {}", self.name)).await?;
         Ok(())
@@ -178,7 +182,7 @@ async fn fill(conn: &mut Conn, name: &str, tables: u32) -> Result<()> {
         let sql = format!(
             "CREATE TABLE t{table} (id INT PRIMARY KEY, k INT NOT NULL, c VARCHAR(120) NOT NULL, pad VARCHAR(60)); \
              INSERT INTO t{table} WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) \
-             SELECT i, i, REPEAT(MD5(i), 3), MD5(-i) FROM n"
+             SELECT i, i, SHA2(i, 256), LEFT(SHA2(-i, 256), 32) FROM n"
         );
         conn.query_drop(&sql).await.with_context(|| sql.clone())?;
     }
