@@ -54,6 +54,7 @@ impl Protocol {
             marks.iter().map(|(_, w)| w),
             &gtids(executed),
             &definition().name,
+            TOPIC,
             Version(i64::MIN),
         )?;
         let (place, w) = marks.iter().find(|(_, w)| std::ptr::eq(w, newest))?;

@@ -11,10 +11,14 @@ pub fn is_borrowable(watermark: &Watermark, executed: &GtidSet) -> bool {
     watermark.partial.is_none() && watermark.gtid_set.is_subset(executed)
 }
 
-/// Whether the table was captured at the watermark. Otherwise changes of the table up to the watermark may be missing
-/// from the log.
-pub fn knows(watermark: &Watermark, table: &TableName) -> bool {
-    watermark.tables.captured.contains_key(table)
+/// Whether the table was captured to this topic at the watermark, with the topic's offsets. Otherwise changes of the table
+/// up to the watermark may be missing from the topic.
+///
+/// A re-snapshot can name a table whose topic does not exist yet. A process with an older `tandem.toml` can take another
+/// topic for the table's. Neither may count as known: the topic would seem to have no changes.
+pub fn knows(watermark: &Watermark, table: &TableName, topic: &str) -> bool {
+    watermark.tables.captured.get(table).is_some_and(|captured| &**captured == topic)
+        && watermark.offsets.contains_key(topic)
 }
 
 /// Whether everything up to `end` of the binlog has been published. A row check needs this of its upper
@@ -39,7 +43,7 @@ pub fn reached(ends: &[i64], committed: impl Fn(usize) -> Option<i64>) -> bool {
 
 /// The newest watermark that a write may borrow for rows of one table.
 ///
-/// `watermarks` are in the order of the log.
+/// `watermarks` are in the order of the log, and `topic` is the table's change topic.
 ///
 /// A watermark that does not [know](knows) the table is never borrowed for the table.
 ///
@@ -50,9 +54,10 @@ pub fn newest_borrowable<W: Borrow<Watermark>>(
     watermarks: impl DoubleEndedIterator<Item = W>,
     executed: &GtidSet,
     table: &TableName,
+    topic: &str,
     least: Version,
 ) -> Option<W> {
-    let may = |w: &Watermark| is_borrowable(w, executed) && knows(w, table) && w.version >= least;
+    let may = |w: &Watermark| is_borrowable(w, executed) && knows(w, table, topic) && w.version >= least;
     watermarks.rev().find(|w| may(w.borrow()))
 }
 
@@ -96,7 +101,7 @@ mod tests {
     fn a_partial_watermark_is_never_borrowed_nor_an_upper_bound() {
         let log = [watermark(3, false), watermark(4, false), watermark(4, true)];
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), ANY), Some(&log[1]));
+        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), "t", ANY), Some(&log[1]));
         assert!(covers(&log[1], &BinlogPosition { file: "binlog.000001".into(), pos: 400 }));
         assert!(!covers(&log[2], &BinlogPosition { file: "binlog.000001".into(), pos: 400 }));
     }
@@ -105,8 +110,8 @@ mod tests {
     fn only_an_executed_watermark_is_borrowed() {
         let log = [watermark(3, false), watermark(4, false)];
         let executed: GtidSet = format!("{SERVER}:1-3").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), ANY), Some(&log[0]));
-        assert_eq!(newest_borrowable(log.iter(), &GtidSet::default(), &table("known"), ANY), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), "t", ANY), Some(&log[0]));
+        assert_eq!(newest_borrowable(log.iter(), &GtidSet::default(), &table("known"), "t", ANY), None);
     }
 
     #[test]
@@ -114,16 +119,25 @@ mod tests {
         let mut log = [watermark(3, false), watermark(4, false)];
         log[1].tables = captured(&["known", "new"]);
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, &table("new"), ANY), Some(&log[1]));
-        assert_eq!(newest_borrowable(log[..1].iter(), &executed, &table("new"), ANY), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, &table("new"), "t", ANY), Some(&log[1]));
+        assert_eq!(newest_borrowable(log[..1].iter(), &executed, &table("new"), "t", ANY), None);
+    }
+
+    #[test]
+    fn a_table_whose_topic_has_no_offsets_or_is_another_one_is_not_known() {
+        let mut w = watermark(3, false);
+        assert!(knows(&w, &table("known"), "t"));
+        assert!(!knows(&w, &table("known"), "other"));
+        w.offsets.clear();
+        assert!(!knows(&w, &table("known"), "t"));
     }
 
     #[test]
     fn what_lies_before_a_gap_is_not_borrowed_behind_it() {
         let log = [watermark(3, false), watermark(4, false)];
         let executed: GtidSet = format!("{SERVER}:1-9").parse().unwrap();
-        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), Version(4)), Some(&log[1]));
-        assert_eq!(newest_borrowable(log[..1].iter(), &executed, &table("known"), Version(4)), None);
+        assert_eq!(newest_borrowable(log.iter(), &executed, &table("known"), "t", Version(4)), Some(&log[1]));
+        assert_eq!(newest_borrowable(log[..1].iter(), &executed, &table("known"), "t", Version(4)), None);
     }
 
     #[test]

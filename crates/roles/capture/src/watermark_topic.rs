@@ -56,8 +56,10 @@ impl WatermarkTopic {
     /// Notes that the transaction with the last record is committed. `offsets` has the offsets after its records.
     pub(crate) fn committed(&self, offsets: &EndOffsets) {
         let mut state = self.lock();
+        // A record without a known offset is not completed by others: the next one is full.
         if let Some((watermark, record)) = state.open.take()
-            && let Some(end) = offsets.get(&(Arc::clone(&self.topic), 0))
+            && let Some(&end) = offsets.get(&(Arc::clone(&self.topic), 0))
+            && end > 0
         {
             state.writer.committed(watermark, &record, end - 1);
         }

@@ -102,15 +102,15 @@ impl WriteTokens {
 
 /// Whether a table's changes up to a watermark are applied. They are in `topic`.
 ///
-/// A watermark without the table is older than its capture. The write may not be on the log at all, so it does not
-/// count as applied.
+/// A watermark that does not know the table is older than its capture, or the table's changes are in another topic. The
+/// write may not be in this topic at all, so it does not count as applied.
 fn is_applied(
     watermark: &Watermark,
     table: &TableName,
     topic: &str,
     committed: impl Fn(usize) -> Option<i64>,
 ) -> bool {
-    knows(watermark, table) && applied_in(watermark, topic, committed)
+    knows(watermark, table, topic) && applied_in(watermark, topic, committed)
 }
 
 #[cfg(test)]
@@ -135,6 +135,7 @@ mod tests {
         assert!(is_applied(&watermark, &known, "t", |_| Some(5)));
         assert!(!is_applied(&watermark, &known, "t", |_| Some(4)));
         assert!(!is_applied(&watermark, &new, "t", |_| Some(5)));
+        assert!(!is_applied(&watermark, &known, "u", |_| Some(5)));
     }
 
     #[test]

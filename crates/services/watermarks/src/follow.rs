@@ -9,6 +9,7 @@ use tandem_model::{BinlogPosition, Disposition, GtidSet, Remedy, TableName, Vers
 use tandem_mysql::{MysqlError, Reader};
 use tandem_protocol::watermark::{covers, knows, newest_borrowable};
 use tandem_protocol::watermark_log::WatermarkReader;
+use tandem_wire::log::Topics;
 use tokio::sync::watch;
 
 use crate::newest::{NewestWatermark, WatermarkReadError, read_watermark};
@@ -68,6 +69,7 @@ impl WatermarkError {
 pub struct Watermarks {
     seen: watch::Receiver<VecDeque<Arc<Watermark>>>,
     timeout: Duration,
+    topics: Topics,
 }
 
 impl Watermarks {
@@ -114,7 +116,7 @@ impl Watermarks {
                 }
             }
         });
-        Ok(Self { seen, timeout })
+        Ok(Self { seen, timeout, topics: config.topics() })
     }
 
     /// Waits until the topic is no longer followed, which happens only after an error. A caller that reads
@@ -135,7 +137,8 @@ impl Watermarks {
     /// A client's write may borrow it if the write takes it before its COMMIT and writes what it read under
     /// the row lock.
     pub fn newest_knowing(&self, table: &TableName) -> Option<Arc<Watermark>> {
-        self.seen.borrow().iter().rev().find(|w| knows(w, table)).cloned()
+        let topic = self.topics.changes(table);
+        self.seen.borrow().iter().rev().find(|w| knows(w, table, &topic)).cloned()
     }
 
     /// Returns the first kept watermark that contains all these transactions completely. Returns `None` while
@@ -174,9 +177,9 @@ impl Watermarks {
         table: &TableName,
         least: Version,
     ) -> Result<Arc<Watermark>, WatermarkError> {
-        let executed = reader.executed().await?;
+        let (executed, topic) = (reader.executed().await?, self.topics.changes(table));
         self.wait(&format!("of {table} that the server has executed"), |seen| {
-            newest_borrowable(seen.iter().cloned(), &executed, table, least)
+            newest_borrowable(seen.iter().cloned(), &executed, table, &topic, least)
         })
         .await
     }
@@ -205,7 +208,9 @@ impl Watermarks {
     /// # Errors
     /// As for [`Self::covering`].
     pub async fn knowing(&self, tables: &[&TableName]) -> Result<Arc<Watermark>, WatermarkError> {
-        let all = |w: &&Arc<Watermark>| tables.iter().all(|table| knows(w, table));
+        let topics: Vec<String> = tables.iter().map(|table| self.topics.changes(table)).collect();
+        let all =
+            |w: &&Arc<Watermark>| tables.iter().zip(&topics).all(|(table, topic)| knows(w, table, topic));
         self.wait("that knows every mapped table", |seen| seen.iter().rev().find(all).cloned()).await
     }
 

@@ -147,12 +147,19 @@ impl Admin {
         blocking(move || {
             let failed = |e| ConsumeError::request("asking for the topics", &e);
             let metadata = with_retries(|| consumer.fetch_metadata(None, REQUEST).map_err(failed))?;
-            let counts: HashMap<&str, i32> = metadata
-                .topics()
-                .iter()
-                .map(|topic| (topic.name(), topic.partitions().len() as i32))
-                .collect();
-            Ok(topics.iter().map(|topic| counts.get(topic.as_str()).copied().unwrap_or(0)).collect())
+            let sound = metadata.topics().iter().filter(|topic| topic.error().is_none());
+            let counts: HashMap<&str, i32> =
+                sound.map(|topic| (topic.name(), topic.partitions().len() as i32)).collect();
+            let count = |topic: &String| match counts.get(topic.as_str()) {
+                Some(count) => Ok(*count),
+                // The list leaves out topics that the account may not see. Only a question by name tells them apart from
+                // topics that do not exist.
+                None => match partition_count(&consumer, topic) {
+                    Err(ConsumeError::NoTopic(_)) => Ok(0),
+                    count => count,
+                },
+            };
+            topics.iter().map(count).collect()
         })
         .await
     }

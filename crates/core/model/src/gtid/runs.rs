@@ -130,20 +130,20 @@ impl Runs {
         let mut theirs = runs(theirs).peekable();
         let mut left = Vec::new();
         for (a, b) in runs(ours) {
-            let mut from = a;
-            while theirs.next_if(|&(_, d)| d < from).is_some() {}
+            let mut from = Some(a);
+            while theirs.next_if(|&(_, d)| d < a).is_some() {}
             // A run of theirs that reaches beyond `b` may cover more of the runs behind it.
             while let Some(&(c, d)) = theirs.peek().filter(|&&(c, _)| c <= b) {
-                if from < c {
+                if let Some(from) = from.filter(|from| *from < c) {
                     left.push((from, c - 1));
                 }
-                from = d.saturating_add(1);
+                from = d.checked_add(1);
                 if d > b {
                     break;
                 }
                 theirs.next();
             }
-            if from <= b {
+            if let Some(from) = from.filter(|from| *from <= b) {
                 left.push((from, b));
             }
         }
@@ -276,6 +276,9 @@ mod tests {
             set.insert((n, n));
         }
         assert_eq!(set.iter().collect::<Vec<_>>(), [(u64::MAX - 1, u64::MAX)]);
-        assert!(set.contains(u64::MAX) && set.minus(&set.clone()).is_empty());
+        assert!(set.contains(u64::MAX));
+        // Another set, which shares no memory.
+        let same: Runs = set.iter().collect();
+        assert!(set.minus(&same).is_empty() && set.is_subset(&same));
     }
 }
