@@ -7,7 +7,7 @@ mod phases;
 mod tls;
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 use tandem_kafka::{Producer, read_all};
@@ -36,6 +36,10 @@ const NO_GATES: &str = "[controller.gates.prepare]\ncapture_runs = ''\napply_has
     [controller.gates.verify]\ncapture_runs = ''\napply_keeps_up = ''\ngateways_follow = ''\n\
     dual_writes_succeed = ''\nno_mismatch_is_open = ''\nfull_scan_is_clean = ''\n\
     [controller.gates.canary]\ncapture_runs = ''\napply_keeps_up = ''\nno_mismatch_is_open = ''\n";
+
+/// How long a controller may take to act again after Kafka stood still. A Kafka transaction that began then may wait
+/// for its messages' timeout, which is 50 s, and for an abort, which is 30 s.
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A migration with controllers, and a gateway's metrics page.
 struct Stage {
@@ -170,7 +174,7 @@ impl Controller {
         let before = self.active().await?.body["generation"].clone();
         let body = json!({ "reason": "a test", "generation": before });
         let mut unknown = false;
-        eventually(&format!("{order} to be done"), MINUTE, async || {
+        eventually(&format!("{order} to be done"), PATIENCE, async || {
             let answer = self.ask("POST", &format!("phase/{order}"), Some(&body), None).await?;
             match answer.status {
                 200 => return Ok(Probe::Done(answer.body)),
@@ -190,7 +194,7 @@ impl Controller {
 
     /// Waits until the response to a request for the phase meets the condition. An error if the process ends.
     async fn until(&mut self, event: &str, so: impl Fn(&Answer) -> bool) -> anyhow::Result<Answer> {
-        eventually(event, MINUTE, async || {
+        eventually(event, PATIENCE, async || {
             self.running.check()?;
             let answer = self.ask("GET", "phase", None, None).await;
             let seen = format!("{answer:?}; {}", self.running.tail());
