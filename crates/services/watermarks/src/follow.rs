@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tandem_kafka::{KafkaConfig, TailReader};
 use tandem_model::{BinlogPosition, Disposition, GtidSet, Remedy, TableName, Version, Watermark};
@@ -17,6 +17,9 @@ use crate::newest::{NewestWatermark, WatermarkReadError, read_watermark};
 /// How many watermarks are kept. A reader's server is at most a few transactions behind the newest watermark,
 /// and a thousand watermarks cover minutes.
 const REMEMBERED: usize = 1000;
+
+/// How long a wait for a watermark takes before the server is asked again what it has executed.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why no watermark is available.
 #[derive(Debug, thiserror::Error)]
@@ -177,11 +180,24 @@ impl Watermarks {
         table: &TableName,
         least: Version,
     ) -> Result<Arc<Watermark>, WatermarkError> {
-        let (executed, topic) = (reader.executed().await?, self.topics.changes(table));
-        self.wait(&format!("of {table} that the server has executed"), |seen| {
-            newest_borrowable(seen.iter().cloned(), &executed, table, &topic, least)
-        })
-        .await
+        let (what, topic) = (format!("of {table} that the server has executed"), self.topics.changes(table));
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let executed = reader.executed().await?;
+            let find = |seen: &VecDeque<Arc<Watermark>>| {
+                newest_borrowable(seen.iter().cloned(), &executed, table, &topic, least)
+            };
+            // Asked again from time to time: a watermark that comes later names transactions that the server had not
+            // executed when it was asked.
+            let wait = deadline.saturating_duration_since(Instant::now()).min(ASK_AGAIN);
+            match self.wait_for(&what, wait, find).await {
+                Err(WatermarkError::Late { .. }) if Instant::now() < deadline => {}
+                Err(WatermarkError::Late { what, .. }) => {
+                    return Err(WatermarkError::Late { what, waited: self.timeout });
+                }
+                found => return found,
+            }
+        }
     }
 
     /// Returns the first watermark above `lower` that covers the binlog position `end`. It is an upper bound
@@ -219,8 +235,17 @@ impl Watermarks {
         what: &str,
         find: impl Fn(&VecDeque<Arc<Watermark>>) -> Option<Arc<Watermark>>,
     ) -> Result<Arc<Watermark>, WatermarkError> {
+        self.wait_for(what, self.timeout, find).await
+    }
+
+    async fn wait_for(
+        &self,
+        what: &str,
+        timeout: Duration,
+        find: impl Fn(&VecDeque<Arc<Watermark>>) -> Option<Arc<Watermark>>,
+    ) -> Result<Arc<Watermark>, WatermarkError> {
         let mut seen = self.seen.clone();
-        let found = tokio::time::timeout(self.timeout, async {
+        let found = tokio::time::timeout(timeout, async {
             loop {
                 if let Some(watermark) = find(&seen.borrow_and_update()) {
                     return Ok(watermark);
@@ -230,7 +255,7 @@ impl Watermarks {
         });
         found
             .await
-            .unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: self.timeout }))
+            .unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: timeout }))
     }
 }
 
