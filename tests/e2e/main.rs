@@ -22,5 +22,6 @@ mod refusals;
 mod registry;
 mod replay;
 mod resnapshot;
+mod role_down;
 mod security;
 mod support;

@@ -261,7 +261,7 @@ async fn a_table_taken_out_and_put_back_is_refused() -> anyhow::Result<()> {
     migration.drained(&mut running).await?;
     running.terminate().await?;
     migration.configure("", &format!("{MAPPING}{other}"))?;
-    let refused = migration.tandem(&["run"]).await?;
+    let refused = migration.tandem(&["capture"]).await?;
     assert!(
         !refused.success && refused.stderr.contains("taken out of tandem.toml and put back"),
         "{}",

@@ -82,7 +82,7 @@ async fn the_log_continues_after_purged_binlogs() -> anyhow::Result<()> {
     let file = file.split_whitespace().next().expect("there is a binlog");
     migration.mysql.query_drop(format!("PURGE BINARY LOGS TO '{file}'")).await?;
 
-    let stopped = migration.tandem(&["run"]).await?;
+    let stopped = migration.tandem(&["capture"]).await?;
     assert!(!stopped.success, "{}", stopped.stderr);
     assert!(
         stopped.stderr.contains("purged") && stopped.stderr.contains("`tandem resnapshot`"),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A part of the migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     Capture,
     Apply,

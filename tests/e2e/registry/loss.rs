@@ -51,7 +51,8 @@ async fn a_registry_that_lost_its_schemas_stops_capture() -> anyhow::Result<()> 
     // The schemas were in memory only. Capture notices the loss even without anything to publish.
     registry.kill()?;
     registry.restart()?;
-    let said = running.until_ended().await?;
+    let said = running.until_role_down(0).await?;
+    running.kill()?;
     for words in
         [&registry.url(), "does not have the schema of id", "knows no such id", "another kafka.prefix"]
     {
@@ -60,7 +61,7 @@ async fn a_registry_that_lost_its_schemas_stops_capture() -> anyhow::Result<()> 
 
     // A new process refuses as well: while the ids do not exist, and once they belong to other schemas.
     migration.mysql.query_drop("UPDATE t SET price = 3 WHERE id = 1").await?;
-    let mut running = migration.start(&["run"])?;
+    let mut running = migration.start(&["capture"])?;
     let said = running.until_ended().await?;
     assert_eq!(said.matches("knows no such id").count(), 2, "{said}");
     for number in 0..8 {
@@ -68,7 +69,7 @@ async fn a_registry_that_lost_its_schemas_stops_capture() -> anyhow::Result<()> 
         let schema = json!({ "type": "enum", "name": format!("E{number}"), "symbols": ["A"] }).to_string();
         request(&registry, "POST", &path, &json!({ "schema": schema }).to_string()).await?;
     }
-    let mut running = migration.start(&["run"])?;
+    let mut running = migration.start(&["capture"])?;
     let said = running.until_ended().await?;
     assert!(said.contains("it has another schema there"), "{said}");
     assert_eq!(published(&migration).await?, before);

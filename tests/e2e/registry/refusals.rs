@@ -95,7 +95,8 @@ async fn a_schema_that_the_subjects_level_forbids() -> anyhow::Result<()> {
     let mut running = running(&mut migration, &["run"]).await?;
     migration.mysql.query_drop("ALTER TABLE t ADD COLUMN n INT NOT NULL").await?;
     migration.mysql.query_drop("UPDATE t SET n = 7 WHERE id = 1").await?;
-    let said = running.until_ended().await?;
+    let said = running.until_role_down(0).await?;
+    running.kill()?;
     let [subject, of_backfill] = migration.topics().value_subjects(&migration.table("t"));
     for words in ["incompatible", subject.as_str(), &format!("PUT /config/{subject}"), "NONE"] {
         assert!(said.contains(words), "{words:?} is not in: {said}");

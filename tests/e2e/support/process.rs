@@ -80,6 +80,12 @@ impl Running {
         Ok(self.log())
     }
 
+    /// Waits until roles of it have ended and are to be started again, for more than the `before`th time. Returns its log.
+    pub(crate) async fn until_role_down(&mut self, before: usize) -> anyhow::Result<String> {
+        self.until_logged("ended, and is started again", before).await?;
+        Ok(self.log())
+    }
+
     /// Waits until this text is in its log more than `before` times. Returns how long that took.
     pub(crate) async fn until_logged(&mut self, text: &str, before: usize) -> anyhow::Result<Duration> {
         let began = Instant::now();

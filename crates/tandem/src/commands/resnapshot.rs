@@ -14,7 +14,7 @@ use crate::cli::ResnapshotArgs;
 use crate::config::Config;
 use crate::connect::servers::Servers;
 use crate::role::Role;
-use crate::run::roles::capture_of;
+use crate::run::process::capture_of;
 
 /// Longer than a round of the controller.
 const ROUND: Duration = Duration::from_secs(3);

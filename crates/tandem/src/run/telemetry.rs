@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -15,16 +15,32 @@ use tandem_kafka::{Refusals, SchemaStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::run::role_states::RoleStates;
+
 /// The sources of the telemetry.
 pub(crate) struct Telemetry {
     /// The metrics of the roles in this process.
     pub(crate) registry: Registry,
+    /// What each role does.
+    pub(crate) roles: RoleStates,
     /// The metrics of capture, if it runs in this process. They show whether it is reading the binlog.
     pub(crate) capture: Option<tandem_capture::Metrics>,
     /// The refusals of Kafka's brokers.
     pub(crate) refusals: Refusals,
-    /// The schemas. They are set once every role has started.
-    pub(crate) schemas: OnceLock<SchemaStore>,
+    /// The newest store of schemas, which is set before any role starts that uses it.
+    pub(crate) schemas: RwLock<Option<SchemaStore>>,
+}
+
+impl Telemetry {
+    /// Serves the schemas of this store from now on.
+    pub(crate) fn set_schemas(&self, schemas: SchemaStore) {
+        *self.schemas.write().unwrap_or_else(PoisonError::into_inner) = Some(schemas);
+    }
+
+    fn schema(&self, id: u32) -> Option<Arc<str>> {
+        let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
+        schemas.as_ref().and_then(|schemas| schemas.json(id))
+    }
 }
 
 /// Serves until `stop`. The address is bound before this returns, so that an address in use fails the start.
@@ -65,8 +81,9 @@ async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
 }
 
 async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> (StatusCode, Cow<'static, str>) {
-    if telemetry.schemas.get().is_none() {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n".into())
+    let not_ready = telemetry.roles.not_ready();
+    if !not_ready.is_empty() {
+        (StatusCode::SERVICE_UNAVAILABLE, not_ready.into())
     } else if let Some(refused) = telemetry.refusals.current() {
         (StatusCode::SERVICE_UNAVAILABLE, format!("{refused}\n").into())
     } else if telemetry.capture.as_ref().is_some_and(tandem_capture::Metrics::is_standby) {
@@ -80,7 +97,7 @@ async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> (StatusCode, Cow<'st
 
 /// A schema, in the format of Confluent's schema registry.
 async fn schema(State(telemetry): State<Arc<Telemetry>>, Path(id): Path<u32>) -> Response {
-    match telemetry.schemas.get().and_then(|schemas| schemas.json(id)) {
+    match telemetry.schema(id) {
         Some(schema) => {
             let body = serde_json::json!({ "schema": &*schema }).to_string();
             ([(header::CONTENT_TYPE, "application/json")], body).into_response()

@@ -1,0 +1,292 @@
+//! How each role is started.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures::future::BoxFuture;
+use tandem_apply::Apply;
+use tandem_backfill::{Backfill, BackfillTable, read_progress};
+use tandem_controller::{Controller, MappedTable};
+use tandem_gateway::{Gateway, GatewayParts};
+use tandem_kafka::{Admin, KafkaConfig, topic_specs};
+use tandem_mysql::ClientPool;
+use tandem_verify::{Reconciler, Stream};
+use tandem_watermarks::Watermarks;
+use tandem_wire::fingerprint;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::config::gateway::GatewaySection;
+use crate::connect::row_checker::checker;
+use crate::connect::servers::Servers;
+use crate::role::Role;
+use crate::run::process::{NewestStores, Process, capture_of};
+use crate::run::supervise::{Unit, Work};
+
+/// Batches of changes that may wait for streaming verification.
+const FEED: usize = 16;
+
+/// How often a complete backfill looks for a re-snapshot.
+const LOOK_FOR_RESNAPSHOT: Duration = Duration::from_secs(15);
+
+impl Process<'_> {
+    pub(super) fn capture<'a>(&'a self, stores: &'a NewestStores) -> Unit<'a> {
+        let starts = Arc::new(AtomicUsize::new(0));
+        Unit {
+            roles: vec![Role::Capture],
+            retry_start: false,
+            start: Box::new(move |stop| {
+                let starts = Arc::clone(&starts);
+                Box::pin(async move {
+                    let stores = self.stores(stores, &starts).await;
+                    let metrics = self.metrics.capture.clone();
+                    let capture = capture_of(self.config, &stores.servers, &stores.schemas, metrics)?;
+                    Ok(vec![work(Role::Capture, async move { Ok(capture.run(stop).await?) })])
+                })
+            }),
+        }
+    }
+
+    pub(super) fn apply<'a>(&'a self, stores: &'a NewestStores) -> Unit<'a> {
+        let starts = Arc::new(AtomicUsize::new(0));
+        Unit {
+            roles: vec![Role::Apply],
+            retry_start: false,
+            start: Box::new(move |stop| {
+                let starts = Arc::clone(&starts);
+                Box::pin(async move {
+                    let stores = self.stores(stores, &starts).await;
+                    let servers = &stores.servers;
+                    let apply = Apply {
+                        kafka: servers.kafka.clone(),
+                        schemas: stores.schemas.clone(),
+                        target: servers.target.clone().context("apply needs Cassandra")?,
+                        plans: servers.plans.clone(),
+                        config: self.config.apply(),
+                        metrics: self.metrics.apply.clone(),
+                    };
+                    Ok(vec![work(Role::Apply, async move { Ok(apply.run(stop).await?) })])
+                })
+            }),
+        }
+    }
+
+    /// The gateway. Its address is bound when it starts, so that an address in use fails the start.
+    pub(super) fn gateway<'a>(&'a self, stores: &'a NewestStores) -> Unit<'a> {
+        let starts = Arc::new(AtomicUsize::new(0));
+        Unit {
+            roles: vec![Role::Gateway],
+            retry_start: false,
+            start: Box::new(move |stop| {
+                let starts = Arc::clone(&starts);
+                Box::pin(async move {
+                    let stores = self.stores(stores, &starts).await;
+                    Ok(vec![self.start_gateway(&stores.servers, stop).await?])
+                })
+            }),
+        }
+    }
+
+    async fn start_gateway(&self, servers: &Servers, stop: CancellationToken) -> Result<Work> {
+        let config = self.config;
+        let default = GatewaySection::default();
+        let section = config.gateway.as_ref().unwrap_or(&default);
+        let mut mysql = config.mysql()?;
+        mysql.connect_timeout = section.mysql_connect();
+        let parts = GatewayParts {
+            pool: ClientPool::connect(&mysql, section.connections).await?,
+            mysql: servers.mysql.clone(),
+            target: servers.target.clone().context("the gateway needs Cassandra")?,
+            kafka: servers.kafka.clone(),
+            entities: config
+                .table
+                .iter()
+                .zip(&servers.plans)
+                .map(|(table, plan)| (table.entity.clone(), Arc::clone(plan)))
+                .collect(),
+            metrics: self.metrics.gateway.clone(),
+            watermark_timeout: config.watermark_timeout(),
+        };
+        let endpoint = section.endpoint();
+        let tls = endpoint.tls()?;
+        let gateway = Gateway::start(parts, section.gateway()?).await?;
+        let listener = endpoint.bind().await?;
+        let address = listener.local_addr()?;
+        tracing::info!(%address, tls = tls.is_some(), "the gateway serves /v1 and /openapi.json");
+        Ok(match tls {
+            None => work(Role::Gateway, async move { Ok(gateway.serve(listener, stop).await?) }),
+            Some(tls) => {
+                let listener = tls.listen(listener)?;
+                work(Role::Gateway, async move { Ok(gateway.serve(listener, stop).await?) })
+            }
+        })
+    }
+
+    pub(super) fn controller(&self) -> Unit<'_> {
+        Unit {
+            roles: vec![Role::Controller],
+            retry_start: false,
+            start: Box::new(move |stop| {
+                Box::pin(async move { Ok(vec![self.start_controller(stop).await?]) })
+            }),
+        }
+    }
+
+    async fn start_controller(&self, stop: CancellationToken) -> Result<Work> {
+        let config = self.config;
+        let (kafka, section) = (config.kafka()?, config.controller_section());
+        let endpoint = section.endpoint();
+        let tls = endpoint.tls()?;
+        let names = config.tables()?;
+        let admin = Admin::connect(&kafka).await?;
+        admin.ensure_topics(&topic_specs(&kafka, &names)).await?;
+        let mapped = names.into_iter().zip(&config.table);
+        let tables = mapped
+            .map(|(name, table)| MappedTable { name, mapping: fingerprint(&table.spelling()) })
+            .collect();
+        let controller = Controller {
+            kafka,
+            tables,
+            config: section.controller()?,
+            metrics: self.metrics.controller.clone(),
+        };
+        let listener = endpoint.bind().await?;
+        let address = listener.local_addr()?;
+        tracing::info!(%address, tls = tls.is_some(), "the controller serves /v1/phase and /v1/history");
+        Ok(match tls {
+            None => work(Role::Controller, async move { Ok(controller.run(listener, stop).await?) }),
+            Some(tls) => {
+                let listener = tls.listen(listener)?;
+                work(Role::Controller, async move { Ok(controller.run(listener, stop).await?) })
+            }
+        })
+    }
+
+    /// Verify and reconcile, which share a row checker. They wait for capture's first watermark.
+    pub(super) fn checks<'a>(&'a self, stores: &'a NewestStores) -> Unit<'a> {
+        let starts = Arc::new(AtomicUsize::new(0));
+        let roles = [Role::Verify, Role::Reconcile].into_iter().filter(|role| self.has(*role)).collect();
+        Unit {
+            roles,
+            retry_start: true,
+            start: Box::new(move |stop| {
+                let starts = Arc::clone(&starts);
+                Box::pin(async move {
+                    let stores = self.stores(stores, &starts).await;
+                    let servers = &stores.servers;
+                    let watermarks =
+                        Watermarks::follow(&servers.kafka, self.config.watermark_timeout()).await?;
+                    let (sender, feed) = mpsc::channel(FEED);
+                    let feed_to = self.has(Role::Verify).then_some(sender);
+                    let (checker, tables) =
+                        checker(servers, &watermarks, &self.metrics.verify.checks, feed_to).await?;
+                    let mut works = Vec::new();
+                    if self.has(Role::Verify) {
+                        let stream = Stream {
+                            checker: checker.clone(),
+                            tables: tables.clone(),
+                            schemas: stores.schemas.clone(),
+                            kafka: servers.kafka.clone(),
+                            metrics: self.metrics.verify.clone(),
+                        };
+                        let stop = stop.clone();
+                        works.push(work(Role::Verify, async move { Ok(stream.run(feed, stop).await?) }));
+                    }
+                    if self.has(Role::Reconcile) {
+                        let (kafka, metrics) = (servers.kafka.clone(), self.metrics.verify.clone());
+                        let reconciler = Reconciler { checker, tables, kafka, metrics };
+                        works.push(work(Role::Reconcile, async move { Ok(reconciler.run(stop).await?) }));
+                    }
+                    Ok(works)
+                })
+            }),
+        }
+    }
+
+    /// The backfill, which waits for capture's first watermark.
+    pub(super) fn backfill<'a>(&'a self, stores: &'a NewestStores) -> Unit<'a> {
+        let starts = Arc::new(AtomicUsize::new(0));
+        Unit {
+            roles: vec![Role::Backfill],
+            retry_start: true,
+            start: Box::new(move |stop| {
+                let starts = Arc::clone(&starts);
+                Box::pin(async move {
+                    let config = self.config;
+                    let stores = self.stores(stores, &starts).await;
+                    let servers = &stores.servers;
+                    let backfill = Backfill {
+                        mysql: servers.mysql.clone(),
+                        kafka: servers.kafka.clone(),
+                        schemas: stores.schemas.clone(),
+                        watermarks: Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?,
+                        tables: config
+                            .table
+                            .iter()
+                            .zip(&servers.plans)
+                            .map(|(t, p)| {
+                                BackfillTable::new(Arc::clone(p.source()), &p.layout(), &t.spelling())
+                            })
+                            .collect(),
+                        config: config.backfill(),
+                        metrics: self.metrics.backfill.clone(),
+                    };
+                    let (states, kafka, alone) = (self.states.clone(), servers.kafka.clone(), self.alone());
+                    let copied = Copied::of(config)?;
+                    Ok(vec![work(Role::Backfill, async move {
+                        loop {
+                            backfill.run(stop.clone()).await?;
+                            if alone || stop.is_cancelled() {
+                                return Ok(());
+                            }
+                            tracing::info!("every table's backfill is published");
+                            states.done(Role::Backfill);
+                            // A re-snapshot voids every copy.
+                            match stop.run_until_cancelled(copied.until_voided(&kafka)).await {
+                                Some(voided) => voided?,
+                                None => return Ok(()),
+                            }
+                            states.running(Role::Backfill);
+                        }
+                    })])
+                })
+            }),
+        }
+    }
+}
+
+/// The tables whose copies must count.
+struct Copied {
+    /// The name of each table, and the fingerprint of its configured mapping.
+    tables: Vec<(String, String)>,
+}
+
+impl Copied {
+    fn of(config: &Config) -> Result<Self> {
+        let names = config.tables()?.into_iter().map(|name| name.to_string());
+        let mappings = config.table.iter().map(|table| fingerprint(&table.spelling()));
+        Ok(Self { tables: names.zip(mappings).collect() })
+    }
+
+    /// Waits until a copy does not count any more.
+    async fn until_voided(&self, kafka: &KafkaConfig) -> Result<()> {
+        loop {
+            tokio::time::sleep(LOOK_FOR_RESNAPSHOT).await;
+            let progress = read_progress(kafka).await?;
+            let counts = |(name, mapping): &(String, String)| {
+                progress.get(name).is_some_and(|p| p.done && p.configured == *mapping)
+            };
+            if !self.tables.iter().all(counts) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn work(role: Role, future: impl Future<Output = Result<()>> + Send + 'static) -> Work {
+    let future: BoxFuture<'static, Result<()>> = Box::pin(future);
+    (role, future)
+}
