@@ -253,9 +253,7 @@ impl Watermarks {
                 seen.changed().await.map_err(|_| WatermarkError::Ended)?;
             }
         });
-        found
-            .await
-            .unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: timeout }))
+        found.await.unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: timeout }))
     }
 }
 
