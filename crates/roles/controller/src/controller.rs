@@ -156,6 +156,7 @@ impl Controller {
             watched_since_us: now_us(),
             confirmed: Instant::now(),
             measured: Measurements::none("nothing was measured yet"),
+            unmeasured: None,
             record,
         };
         let mut ticks = tokio::time::interval(self.config.interval);

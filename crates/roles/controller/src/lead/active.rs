@@ -41,6 +41,8 @@ pub(crate) struct Active<'a> {
     /// When Kafka last confirmed that this record is the newest.
     pub(crate) confirmed: Instant,
     pub(crate) measured: Measurements,
+    /// Why the log was not measured in the last round, if it was not.
+    pub(crate) unmeasured: Option<String>,
     pub(crate) record: PhaseRecord,
 }
 
@@ -122,11 +124,21 @@ impl Active<'_> {
             scrape(&config.gateways, &config.metric_names)
         );
         match log {
-            Ok(()) => self.confirmed = Instant::now(),
+            Ok(()) => {
+                if self.unmeasured.take().is_some() {
+                    tracing::info!("the log is measured again");
+                }
+                self.confirmed = Instant::now();
+            }
             Err(error) => match error.retry() {
                 Disposition::Retry => {
                     self.controller.metrics.failed_rounds.inc();
-                    all = Measurements::none(&error.to_string());
+                    let cause = error.to_string();
+                    if self.unmeasured.as_ref() != Some(&cause) {
+                        tracing::warn!(%error, "the log was not measured: trying again");
+                    }
+                    all = Measurements::none(&cause);
+                    self.unmeasured = Some(cause);
                 }
                 Disposition::Stop | Disposition::Refuse => return Err(error.into()),
             },
