@@ -3,6 +3,8 @@
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod health;
+pub(crate) mod rebootstrap;
+pub(crate) mod requests;
 mod security;
 
 pub use config::KafkaConfig;

@@ -11,11 +11,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use tandem_model::Disposition;
 
 use crate::admin::topic_spec::{Cleanup, TopicSpec};
-use crate::connect::client::{
-    BackgroundClose, LogContext, REQUEST, blocking, created, partition_count, ping, with_retries,
-};
+use crate::connect::client::{LogContext, REQUEST, created, partition_count, ping, with_retries};
 use crate::connect::config::KafkaConfig;
 use crate::connect::config::MAX_BATCH_BYTES;
+use crate::connect::requests::RequestClient;
 use crate::error::ConsumeError;
 
 /// Limit until all brokers know a new topic.
@@ -36,7 +35,7 @@ pub struct EnsuredTopic {
 pub struct Admin {
     config: KafkaConfig,
     client: AdminClient<LogContext>,
-    consumer: BackgroundClose<LogContext>,
+    requests: RequestClient,
 }
 
 impl Admin {
@@ -52,8 +51,8 @@ impl Admin {
         let context = LogContext::new(config);
         let client = created(config.client(&[]).create_with_context(context.clone()))?;
         let properties = config.client(&[("isolation.level", "read_committed")]);
-        let consumer: BaseConsumer<LogContext> = created(properties.create_with_context(context.clone()))?;
-        let admin = Self { config: config.clone(), client, consumer: BackgroundClose::new(consumer) };
+        let admin =
+            Self { config: config.clone(), client, requests: RequestClient::new(properties, config)? };
         admin.ping().await?;
         Ok(admin)
     }
@@ -63,8 +62,8 @@ impl Admin {
     /// # Errors
     /// As for [`Self::connect`].
     pub async fn ping(&self) -> Result<(), ConsumeError> {
-        let (consumer, config) = (self.consumer.get()?, self.config.clone());
-        blocking(move || ping(&consumer, &config, &consumer.context().health)).await
+        let config = self.config.clone();
+        self.requests.ask(move |consumer| ping(consumer, &config, &consumer.context().health)).await
     }
 
     /// Creates the missing topics and waits until the brokers know them. Does not change existing topics.
@@ -134,8 +133,8 @@ impl Admin {
     /// # Errors
     /// [`ConsumeError::NoTopic`] if the topic does not exist; otherwise the request failed.
     pub async fn partitions(&self, topic: &str) -> Result<i32, ConsumeError> {
-        let (consumer, topic) = (self.consumer.get()?, topic.to_owned());
-        blocking(move || partition_count(&consumer, &topic)).await
+        let topic = topic.to_owned();
+        self.requests.ask(move |consumer| partition_count(consumer, &topic)).await
     }
 
     /// Returns the number of partitions of each of these topics; 0 for one that does not exist.
@@ -143,8 +142,8 @@ impl Admin {
     /// # Errors
     /// The request fails.
     pub async fn partitions_of(&self, topics: &[String]) -> Result<Vec<i32>, ConsumeError> {
-        let (consumer, topics) = (self.consumer.get()?, topics.to_vec());
-        blocking(move || {
+        let topics = topics.to_vec();
+        let ask = move |consumer: &Arc<BaseConsumer<LogContext>>| {
             let failed = |e| ConsumeError::request("asking for the topics", &e);
             let metadata = with_retries(|| consumer.fetch_metadata(None, REQUEST).map_err(failed))?;
             let sound = metadata.topics().iter().filter(|topic| topic.error().is_none());
@@ -154,14 +153,14 @@ impl Admin {
                 Some(count) => Ok(*count),
                 // The list leaves out topics that the account may not see. Only a question by name tells them apart from
                 // topics that do not exist.
-                None => match partition_count(&consumer, topic) {
+                None => match partition_count(consumer, topic) {
                     Err(ConsumeError::NoTopic(_)) => Ok(0),
                     count => count,
                 },
             };
             topics.iter().map(count).collect()
-        })
-        .await
+        };
+        self.requests.ask(ask).await
     }
 
     /// Returns the first ([`Offset::Beginning`]) or last stable offsets of partitions, in their order.
@@ -170,8 +169,8 @@ impl Admin {
         partitions: &Arc<Vec<(String, i32)>>,
         which: Offset,
     ) -> Result<Vec<i64>, ConsumeError> {
-        let (consumer, partitions) = (self.consumer.get()?, Arc::clone(partitions));
-        blocking(move || list_offsets(&consumer, &partitions, which)).await
+        let partitions = Arc::clone(partitions);
+        self.requests.ask(move |consumer| list_offsets(consumer, &partitions, which)).await
     }
 
     /// Returns the last stable offset of each partition. Every visible committed record is below it, and

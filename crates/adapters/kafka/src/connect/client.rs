@@ -12,6 +12,7 @@ use tandem_model::Disposition;
 
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
+use crate::connect::rebootstrap::Watched;
 use crate::error::ConsumeError;
 
 /// How long a start waits for a broker's first answer.
@@ -31,7 +32,7 @@ pub(crate) struct LogContext {
 
 impl LogContext {
     pub(crate) fn new(config: &KafkaConfig) -> Self {
-        Self { health: Health::new(&config.refusals) }
+        Self { health: Health::new(config) }
     }
 }
 
@@ -46,6 +47,12 @@ impl ClientContext for LogContext {
 }
 
 impl ConsumerContext for LogContext {}
+
+impl Watched for LogContext {
+    fn health(&self) -> &Health {
+        &self.health
+    }
+}
 
 /// Logs librdkafka's own log lines. librdkafka also returns its broker problems as errors, so this function
 /// logs them only at `debug`.

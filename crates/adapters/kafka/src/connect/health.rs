@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
+use crate::connect::config::KafkaConfig;
+use crate::connect::rebootstrap::Bootstrap;
+
 /// How long a refusal counts as current. librdkafka retries within seconds and reports the same error every
 /// 30 s.
 const REFUSAL_TTL: Duration = Duration::from_secs(40);
@@ -40,16 +43,21 @@ impl Refusals {
     }
 }
 
-/// A client's last problem, until its next success.
+/// A client's last problem, until its next success, and how it is kept connected.
 #[derive(Debug)]
 pub(crate) struct Health {
     last: Mutex<Option<String>>,
     refusals: Refusals,
+    pub(crate) bootstrap: Bootstrap,
 }
 
 impl Health {
-    pub(crate) fn new(refusals: &Refusals) -> Arc<Self> {
-        Arc::new(Self { last: Mutex::default(), refusals: refusals.clone() })
+    pub(crate) fn new(config: &KafkaConfig) -> Arc<Self> {
+        Arc::new(Self {
+            last: Mutex::default(),
+            refusals: config.refusals.clone(),
+            bootstrap: Bootstrap::new(&config.brokers),
+        })
     }
 
     pub(crate) fn failed(&self, what: impl Into<String>) {

@@ -13,6 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
 use crate::connect::health::Health;
+use crate::connect::rebootstrap::{Watched, rebootstrap};
 use crate::consume::progress::Progress;
 use crate::error::ConsumeError;
 use crate::message::{from_kafka, in_weight};
@@ -27,6 +28,10 @@ const QUEUE_RECORDS: usize = 50_000;
 const POLL_TIMEOUT: Duration = Duration::from_millis(20);
 /// The shortest interval between two commits.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
+/// After so long without a record, the thread asks whether a broker answers.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long it waits for the answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the thread waits for space in the queue without polling. After that it pauses its partitions and
 /// polls without records, because the group would expel a member that does not poll.
 const SPACE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -201,9 +206,15 @@ impl Shared {
     }
 }
 
-/// Polls until stopped. With `commits`, commits the done records for the consumer's group.
-pub(crate) fn run<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Shared, commits: bool) {
-    let mut ticked = Instant::now();
+/// Polls until stopped. With `commits`, commits the done records for the consumer's group. `topic` is one of the consumer's
+/// topics, if it has any.
+pub(crate) fn run<C: ConsumerContext + Watched>(
+    consumer: &BaseConsumer<C>,
+    shared: &Shared,
+    commits: bool,
+    topic: Option<&str>,
+) {
+    let (mut ticked, mut heard) = (Instant::now(), Instant::now());
     let mut paused = false;
     while !shared.stopped() {
         if let Err(error) = pause_or_resume(consumer, shared, &mut paused) {
@@ -232,8 +243,16 @@ pub(crate) fn run<C: ConsumerContext>(consumer: &BaseConsumer<C>, shared: &Share
             wait = Duration::ZERO;
         }
         if taken > 0 {
+            heard = Instant::now();
             shared.health.ok();
             shared.arrived.notify_one();
+        }
+        if heard.elapsed() >= SILENCE {
+            heard = Instant::now();
+            // A client that has no broker left hears nothing, and reports no error.
+            if topic.is_some_and(|topic| consumer.fetch_metadata(Some(topic), ASK_TIMEOUT).is_err()) {
+                rebootstrap(consumer.client());
+            }
         }
         if ticked.elapsed() >= COMMIT_INTERVAL {
             ticked = Instant::now();

@@ -13,6 +13,7 @@ use crate::admin::client::list_offsets;
 use crate::connect::client::{REQUEST, blocking, created, log, ping};
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
+use crate::connect::rebootstrap::Watched;
 use crate::consume::fetch::{self, Shared, commit_failed, note_positions};
 use crate::error::ConsumeError;
 use tandem_wire::log::InRecord;
@@ -41,12 +42,13 @@ impl GroupConsumer {
     /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong or
     /// the subscription fails.
     pub async fn start(config: &KafkaConfig, group: &str, topics: &[String]) -> Result<Self, ConsumeError> {
-        let health = Health::new(&config.refusals);
+        let health = Health::new(config);
         let shared = Shared::new(Arc::clone(&health));
         let context = GroupContext { shared: Arc::clone(&shared) };
         let consumer: BaseConsumer<GroupContext> =
             created(config.consumer(group, &[]).create_with_context(context))?;
         let (config, topics) = (config.clone(), topics.to_vec());
+        let topic = topics.first().cloned();
         let consumer = blocking(move || {
             ping(&consumer, &config, &health)?;
             let names: Vec<&str> = topics.iter().map(String::as_str).collect();
@@ -59,7 +61,7 @@ impl GroupConsumer {
         std::thread::Builder::new()
             .name("kafka-group".into())
             .spawn(move || {
-                fetch::run(&consumer, &polled, true);
+                fetch::run(&consumer, &polled, true, topic.as_deref());
                 drop(consumer);
                 let _ = sender.send(());
             })
@@ -150,6 +152,12 @@ impl ClientContext for GroupContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.shared.health.report(&error, reason);
+    }
+}
+
+impl Watched for GroupContext {
+    fn health(&self) -> &Health {
+        &self.shared.health
     }
 }
 

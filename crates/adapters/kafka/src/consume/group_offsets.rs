@@ -7,15 +7,14 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::connect::client::{
-    BackgroundClose, LogContext, REQUEST, blocking, created, partition_count, with_retries,
-};
+use crate::connect::client::{LogContext, REQUEST, partition_count, with_retries};
 use crate::connect::config::KafkaConfig;
+use crate::connect::requests::RequestClient;
 use crate::error::ConsumeError;
 
 /// Reads the committed offsets of a group without joining it.
 pub struct GroupOffsets {
-    consumer: BackgroundClose<LogContext>,
+    requests: RequestClient,
     /// The number of partitions of each topic. Read once.
     partitions: Arc<Mutex<HashMap<String, i32>>>,
 }
@@ -26,9 +25,8 @@ impl GroupOffsets {
     /// # Errors
     /// librdkafka refuses the configuration.
     pub fn new(config: &KafkaConfig, group: &str) -> Result<Self, ConsumeError> {
-        let consumer: BaseConsumer<LogContext> =
-            created(config.consumer(group, &[]).create_with_context(LogContext::new(config)))?;
-        Ok(Self { consumer: BackgroundClose::new(consumer), partitions: Arc::default() })
+        let requests = RequestClient::new(config.consumer(group, &[]), config)?;
+        Ok(Self { requests, partitions: Arc::default() })
     }
 
     /// Returns the group's committed offset for every partition of these topics; `None` where there is none.
@@ -41,9 +39,8 @@ impl GroupOffsets {
         &self,
         topics: &[String],
     ) -> Result<HashMap<(String, i32), Option<i64>>, ConsumeError> {
-        let (consumer, topics) = (self.consumer.get()?, topics.to_vec());
-        let partitions = Arc::clone(&self.partitions);
-        let counted = blocking(move || {
+        let (topics, partitions) = (topics.to_vec(), Arc::clone(&self.partitions));
+        let count = move |consumer: &Arc<BaseConsumer<LogContext>>| {
             topics
                 .into_iter()
                 .map(|topic| {
@@ -51,15 +48,15 @@ impl GroupOffsets {
                     let count = if let Some(count) = known {
                         count
                     } else {
-                        let count = partition_count(&consumer, &topic)?;
+                        let count = partition_count(consumer, &topic)?;
                         lock(&partitions).insert(topic.clone(), count);
                         count
                     };
                     Ok((topic, count))
                 })
                 .collect::<Result<Vec<_>, ConsumeError>>()
-        })
-        .await?;
+        };
+        let counted = self.requests.ask(count).await?;
         self.committed_in(&counted).await
     }
 
@@ -68,8 +65,8 @@ impl GroupOffsets {
         &self,
         topics: &[(String, i32)],
     ) -> Result<HashMap<(String, i32), Option<i64>>, ConsumeError> {
-        let (consumer, topics) = (self.consumer.get()?, topics.to_vec());
-        blocking(move || {
+        let topics = topics.to_vec();
+        let ask = move |consumer: &Arc<BaseConsumer<LogContext>>| {
             let failed = |e| ConsumeError::request("asking for a group's committed offsets", &e);
             // Serves the client's log. Returns no record, because no partition is assigned.
             let _ = consumer.poll(Duration::ZERO);
@@ -95,8 +92,8 @@ impl GroupOffsets {
                 }
                 Ok(committed)
             })
-        })
-        .await
+        };
+        self.requests.ask(ask).await
     }
 }
 

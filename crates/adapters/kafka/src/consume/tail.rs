@@ -45,6 +45,7 @@ impl TailReader {
         let consumer: BaseConsumer<LogContext> =
             created(config.consumer(group, &[]).create_with_context(context))?;
         let consumer = BackgroundClose::new(consumer);
+        let topic = from.first().map(|(topic, ..)| topic.clone());
         let (config, assigned, state) = (config.clone(), consumer.get()?, Arc::clone(&shared));
         blocking(move || {
             ping(&assigned, &config, &health)?;
@@ -59,7 +60,7 @@ impl TailReader {
         let (polled, owned) = (Arc::clone(&shared), consumer.get()?);
         std::thread::Builder::new()
             .name("kafka-tail".into())
-            .spawn(move || fetch::run(&owned, &polled, false))
+            .spawn(move || fetch::run(&owned, &polled, false, topic.as_deref()))
             .map_err(|e| ConsumeError::Config(format!("no thread could be started: {e}")))?;
         Ok(Self { shared, consumer })
     }

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::connect::client::{LogContext, log, ping};
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
+use crate::connect::rebootstrap::{Watched, no_progress};
 use crate::error::disposition;
 use crate::error::{ConsumeError, PublishError};
 use crate::message::{out_weight, to_kafka};
@@ -51,7 +52,7 @@ impl Producer {
     /// [`PublishError::Unreachable`] if no broker answers within 8 s; [`PublishError::Refused`] or
     /// [`PublishError::Config`] if the configuration is wrong.
     pub async fn start(config: &KafkaConfig) -> Result<Self, PublishError> {
-        let health = Health::new(&config.refusals);
+        let health = Health::new(config);
         let (config, seen) = (config.clone(), Arc::clone(&health));
         let producer = tokio::task::spawn_blocking(move || {
             ping_broker(&config)?;
@@ -167,6 +168,12 @@ impl ClientContext for Acknowledgements {
     }
 }
 
+impl Watched for Acknowledgements {
+    fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
 impl ProducerContext for Acknowledgements {
     type DeliveryOpaque = usize;
 
@@ -222,10 +229,13 @@ const ACK_PAUSE: Duration = Duration::from_micros(250);
 ///
 /// This does not use the timeout of `poll`: it counts in whole milliseconds, returns only at its deadline,
 /// and spins for any shorter time.
-pub(crate) fn take_acknowledgements<C: ProducerContext>(producer: &BaseProducer<C>) {
+pub(crate) fn take_acknowledgements<C: ProducerContext + Watched>(producer: &BaseProducer<C>) {
     let before = producer.in_flight_count();
     producer.poll(Duration::ZERO);
-    if producer.in_flight_count() >= before {
+    if producer.in_flight_count() < before {
+        producer.context().health().bootstrap.progress();
+    } else {
+        no_progress(producer.client());
         std::thread::sleep(ACK_PAUSE);
     }
 }

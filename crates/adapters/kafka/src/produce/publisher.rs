@@ -11,12 +11,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::util::Timeout;
 use tokio::sync::oneshot;
 
 use crate::connect::client::log;
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
+use crate::connect::rebootstrap::Watched;
 use crate::error::disposition;
 use crate::error::{BoxError, PublishError};
 use crate::message::to_kafka;
@@ -25,6 +25,9 @@ use tandem_wire::log::{EndOffsets, OutRecord};
 
 /// Limit for a start to end the transaction of an older publisher.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one attempt to end a transaction waits for Kafka's answer.
+const END_STEP: Duration = Duration::from_secs(2);
 
 /// How long one step of an abort waits while acknowledgements are outstanding.
 const ABORT_STEP: Duration = Duration::from_millis(50);
@@ -57,7 +60,7 @@ impl TransactionalPublisher {
     /// [`PublishError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong,
     /// or the takeover fails or takes longer than 30 s.
     pub async fn start(config: &KafkaConfig, transactional_id: &str) -> Result<Self, PublishError> {
-        let health = Health::new(&config.refusals);
+        let health = Health::new(config);
         let (config, id, seen) = (config.clone(), transactional_id.to_owned(), Arc::clone(&health));
         let worker = tokio::task::spawn_blocking(move || {
             ping_broker(&config)?;
@@ -138,6 +141,12 @@ impl ClientContext for Deliveries {
     }
 }
 
+impl Watched for Deliveries {
+    fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;
 
@@ -214,6 +223,7 @@ impl Worker {
 
     fn transaction(&self, records: Vec<OutRecord>, finish: Finish) -> Result<EndOffsets, PublishError> {
         *self.producer.context().lock() = DeliveryState::default();
+        self.producer.context().health.bootstrap.progress();
         self.producer.begin_transaction().map_err(|e| self.classify(&e))?;
         let mut places = PartitionNumbers::default();
         let sent = self
@@ -275,9 +285,10 @@ impl Worker {
 
     fn commit(&self) -> Result<(), PublishError> {
         loop {
-            let Err(error) = self.producer.commit_transaction(Timeout::Never) else { return Ok(()) };
+            let Err(error) = self.producer.commit_transaction(END_STEP) else { return Ok(()) };
             match &error {
-                KafkaError::Transaction(e) if e.is_retriable() => {}
+                // Repeating the call goes on with the same commit.
+                KafkaError::Transaction(e) if e.is_retriable() => take_acknowledgements(&self.producer),
                 KafkaError::Transaction(e) if e.txn_requires_abort() => {
                     return Err(self.abort(self.classify(&error)));
                 }
@@ -302,7 +313,7 @@ impl Worker {
         loop {
             let waiting = self.producer.in_flight_count() > 0;
             take_acknowledgements(&self.producer);
-            match self.producer.abort_transaction(if waiting { ABORT_STEP } else { INIT_TIMEOUT }) {
+            match self.producer.abort_transaction(if waiting { ABORT_STEP } else { END_STEP }) {
                 Ok(()) => return error,
                 Err(KafkaError::Transaction(e)) if e.is_retriable() => {}
                 Err(failed) => {
