@@ -58,10 +58,14 @@ const CORE: [(&str, &[&str]); 5] = [
     ("tandem-protocol", &["tandem-model", "tandem-wire", "tandem-binlog", "tandem-mapping"]),
 ];
 
-/// The services, each with those that it may use. The row check uses watermarks. The HTTP APIs' shared code needs
-/// none of the others.
-const SERVICES: [(&str, &[&str]); 3] =
-    [("tandem-http-api", &[]), ("tandem-watermarks", &[]), ("tandem-row-check", &["tandem-watermarks"])];
+/// The services, each with those that it may use. Dead letters and the row check use watermarks, and the row check leaves
+/// out the keys of dead letters. The HTTP APIs' shared code needs none of the others.
+const SERVICES: [(&str, &[&str]); 4] = [
+    ("tandem-http-api", &[]),
+    ("tandem-watermarks", &[]),
+    ("tandem-dead-letters", &["tandem-watermarks"]),
+    ("tandem-row-check", &["tandem-watermarks", "tandem-dead-letters"]),
+];
 
 /// A package is named `tandem-` and its folder. So a path in an error message or a dependency list leads to
 /// the code without a search.

@@ -6,6 +6,7 @@ mod canary;
 mod clocks;
 mod confirm;
 mod controlled;
+mod dead_letters;
 mod failures;
 mod faults;
 mod phases;

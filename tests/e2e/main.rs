@@ -9,6 +9,7 @@ mod cassandra_target;
 mod checker;
 mod controller;
 mod convergence;
+mod dead_letters;
 mod debezium;
 mod event_log;
 mod excluded;

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use tandem_mapping::{
-    ExpectedRow, OnNewColumn, TableConfig, TablePlan, TargetConfig, TopicChoice, differences,
+    ExpectedRow, OnBadRow, OnNewColumn, TableConfig, TablePlan, TargetConfig, TopicChoice, ZeroDates,
+    differences,
 };
 use tandem_model::{
     Cell, Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName,
     TargetKey, Value, Version, Write as ProductWrite,
 };
+use tandem_protocol::dead_letter;
 use tandem_protocol::dual_write::{RowChange, plan_secondary_writes};
 
 use crate::cassandra::{Place, Put, Write};
@@ -81,6 +83,8 @@ fn table() -> &'static Table {
             entity: None,
             topic: TopicChoice::Shared,
             on_new_column: OnNewColumn::Halt,
+            on_bad_row: OnBadRow::default(),
+            zero_dates: ZeroDates::default(),
             exclude_from_capture: Vec::new(),
             target: vec![filtered, target("by_k", "k", &["id"])],
         };
@@ -240,11 +244,21 @@ pub(crate) fn places_of(id: u8) -> &'static [usize] {
     &table().places_of[id as usize - 1]
 }
 
-/// The places of a row's keys, if there is a row: also where a filter keeps it out.
-pub(crate) fn places_of_row(id: u8, small: Option<Small>) -> Vec<usize> {
-    let Some(small) = small else { return Vec::new() };
-    let keys = table().plan.target_keys(&row(id, small)).unwrap();
-    keys.iter().map(|key| table().places[key]).collect()
+/// The keys that a row has or had in the targets, as the product finds them for a change that was put aside.
+pub(crate) fn former_keys(of: SmallChange) -> Vec<(usize, TargetKey)> {
+    let op = if of.after.is_some() { Op::Update } else { Op::Delete };
+    dead_letter::former_keys(&table().plan, &change(definition(), of, op))
+}
+
+/// The product's retry of a change that was put aside.
+pub(crate) fn retry(
+    id: u8,
+    small: Option<Small>,
+    former_keys: &[(usize, TargetKey)],
+    version: i16,
+) -> Vec<Mutation> {
+    let row = small.map(|s| row(id, s));
+    dead_letter::retry(&table().plan, row.as_ref(), former_keys, Version(version.into())).unwrap()
 }
 
 /// Whether a row of MySQL and its places differ, by the product's equality, and which of the places

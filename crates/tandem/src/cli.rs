@@ -6,7 +6,14 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::cli::common::{ConfigArg, JsonArg};
+use crate::cli::dead_letters::DeadLettersCommand;
+use crate::cli::phase::PhaseCommand;
 use crate::role::Role;
+
+mod common;
+pub(crate) mod dead_letters;
+pub(crate) mod phase;
 
 /// What the long-lived roles log: Tandem's own doings, the libraries' troubles. The Cassandra
 /// driver's warnings speak of every retry of its own.
@@ -95,6 +102,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PhaseCommand,
     },
+    /// Look at the changes that could not be applied, and settle them
+    DeadLetters {
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
     /// Let the log go on behind what capture can no longer read, and have every table copied anew
     ///
     /// For a capture that stopped for good: its binlogs were purged, an event cannot be carried (a TRUNCATE, a
@@ -108,7 +120,7 @@ pub(crate) enum Command {
     Resnapshot(ResnapshotArgs),
     /// Print the changes on the log, decoded, with their rows' values, as they come
     Tail(TailArgs),
-    /// Say how far the migration is: lag, rows, backfill, mismatches
+    /// Say how far the migration is: lag, rows, backfill, mismatches, dead letters
     Status {
         #[command(flatten)]
         config: ConfigArg,
@@ -118,13 +130,6 @@ pub(crate) enum Command {
         #[arg(long)]
         all: bool,
     },
-}
-
-#[derive(Args)]
-pub(crate) struct ConfigArg {
-    /// The configuration
-    #[arg(long, short, default_value = "tandem.toml", value_name = "FILE")]
-    pub(crate) config: PathBuf,
 }
 
 #[derive(Args)]
@@ -183,13 +188,6 @@ impl std::str::FromStr for TailStart {
 }
 
 #[derive(Args)]
-pub(crate) struct JsonArg {
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
@@ -244,62 +242,6 @@ pub(crate) enum SchemaCommand {
     },
 }
 
-#[derive(Subcommand)]
-pub(crate) enum PhaseCommand {
-    /// Show the phase, and every gate before the next with its numbers
-    Status(PhaseArgs),
-    /// Go on to the next phase, or the canary's next percentage, if every gate is met
-    Advance(OrderArgs),
-    /// Go back to the phase before, or the canary's percentage before; needs no gate
-    Back(OrderArgs),
-    /// Let the controller take no step by itself, neither forth nor back
-    Pause(OrderArgs),
-    /// End a pause
-    Resume(OrderArgs),
-    /// Let the controller go on by itself, or not
-    Auto {
-        /// Whether it goes on by itself
-        #[arg(value_enum)]
-        on: OnOff,
-        #[command(flatten)]
-        order: OrderArgs,
-    },
-    /// Show who changed the phase, when and why; with --json also what was measured then
-    History(PhaseArgs),
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum OnOff {
-    On,
-    Off,
-}
-
-#[derive(Args)]
-pub(crate) struct PhaseArgs {
-    #[command(flatten)]
-    pub(crate) config: ConfigArg,
-    #[command(flatten)]
-    pub(crate) json: JsonArg,
-    /// A controller, instead of [controller] urls or listen; may be given several times
-    #[arg(long, value_name = "https://HOST:PORT")]
-    pub(crate) url: Vec<String>,
-    /// The CA of the controllers' certificates, as PEM, instead of [controller] ca
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
-    /// Where the token is; by default in the environment variable TANDEM_CONTROLLER_TOKEN
-    #[arg(long, value_name = "env:NAME|file:PATH")]
-    pub(crate) token: Option<String>,
-}
-
-#[derive(Args)]
-pub(crate) struct OrderArgs {
-    #[command(flatten)]
-    pub(crate) args: PhaseArgs,
-    /// Why, for the audit trail
-    #[arg(long, default_value = "by hand")]
-    pub(crate) reason: String,
-}
-
 impl Command {
     /// Whether it runs roles until it is told to stop.
     pub(crate) fn is_long_lived(&self) -> bool {
@@ -316,6 +258,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
+            | Self::DeadLetters { .. }
             | Self::Resnapshot(_)
             | Self::Tail(_)
             | Self::Status { .. } => false,
@@ -339,6 +282,7 @@ impl Command {
             | Self::Check { .. }
             | Self::Schema { .. }
             | Self::Phase { .. }
+            | Self::DeadLetters { .. }
             | Self::Resnapshot(_)
             | Self::Tail(_)
             | Self::Status { .. } => &[],
@@ -387,6 +331,8 @@ mod tests {
             &["status"],
             &["tail", "--from", "17"],
             &["check"],
+            &["dead-letters", "list"],
+            &["dead-letters", "retry", "t.changes/0/17"],
             &["schema", "show"],
         ] {
             let cli = Cli::try_parse_from([&["tandem"], arguments].concat()).unwrap();

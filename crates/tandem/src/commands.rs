@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod check;
+mod dead_letters;
 mod init;
 mod phase;
 mod resnapshot;
@@ -27,6 +28,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         Command::Status { config, json, all } => {
             status::run(&Config::load(&config.config)?, json.json, all).await
         }
+        Command::DeadLetters { command } => dead_letters::run(command).await,
         Command::Resnapshot(args) => resnapshot::run(&Config::load(&args.config.config)?, &args).await,
         Command::Tail(args) => tail::run(&Config::load(&args.config.config)?, &args).await,
         Command::Verify { run, full: true, json, exit_code } => {

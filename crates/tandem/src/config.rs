@@ -131,6 +131,7 @@ struct CaptureSection {
 #[serde(deny_unknown_fields, default)]
 struct ApplySection {
     max_records: usize,
+    max_dead_letters_per_minute: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -166,7 +167,7 @@ impl Default for CaptureSection {
 
 impl Default for ApplySection {
     fn default() -> Self {
-        Self { max_records: 2000 }
+        Self { max_records: 2000, max_dead_letters_per_minute: 100 }
     }
 }
 
@@ -317,7 +318,10 @@ impl Config {
     }
 
     pub(crate) fn apply(&self) -> ApplyConfig {
-        ApplyConfig { max_records: self.apply.max_records }
+        ApplyConfig {
+            max_records: self.apply.max_records,
+            max_dead_letters_per_minute: self.apply.max_dead_letters_per_minute,
+        }
     }
 
     pub(crate) fn backfill(&self) -> BackfillConfig {

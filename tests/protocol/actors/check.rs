@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use tandem_model::{CapturedTables, PartialTransaction, Version, Watermark};
-use tandem_protocol::row_check::{Verdict, judge};
+use tandem_protocol::row_check::{Evidence, Verdict, judge};
 use tandem_protocol::watermark::{applied_in, covers, newest_borrowable};
 
 use crate::actors::apply::without_nulls;
@@ -93,10 +93,6 @@ impl Protocol {
     fn verdict(&self, state: &State, id: u8, mark: u8, differ: bool, end: u8) -> Option<Verdict> {
         let upper = self.upper(state, mark, end)?;
         let Record::Mark { version: lower, .. } = state.log[mark as usize] else { return None };
-        let aside = state.put_aside().is_some_and(|of| of.id == id);
-        if aside && differ && !self.broken(Rule::AsideIsNotChecked) {
-            return Some(Verdict::Undecided);
-        }
         let last_change = (0..=upper).filter_map(|place| match state.log[place] {
             Record::Change { of, version } if of.id == id => {
                 let seen = !self.broken(Rule::KeyChangeIsTwo) || !moves_away(state, place, of);
@@ -108,7 +104,15 @@ impl Protocol {
             _ => None,
         });
         let last_change = if self.broken(Rule::NoChangeOfTheKey) { None } else { last_change.max() };
-        Some(judge(differ, last_change, Version(lower.into()), Version(0)))
+        let evidence = Evidence {
+            last_change,
+            lower: Version(lower.into()),
+            floor: Version(0),
+            put_aside: !self.is_checked(state, id),
+            // A retry ends the checks of its key that are under way.
+            settled: false,
+        };
+        Some(judge(differ, evidence))
     }
 
     /// Whether everything up to a watermark is applied.
@@ -227,7 +231,7 @@ impl Protocol {
                 }
                 state.checks[check] = Check::Repair { id, mark, row, extra };
             }
-            Verdict::Match | Verdict::Undecided => {
+            Verdict::Match | Verdict::Undecided | Verdict::PutAside => {
                 // A row that is wrong and that nobody has changed since must not pass.
                 let quiet = state.at_rest() && state.unchanged_since(id, mark);
                 let corrupt = state.corruption.is_some_and(|c| c.id == id && !c.mended);

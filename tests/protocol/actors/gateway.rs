@@ -113,21 +113,21 @@ impl Protocol {
         }
         state.gateways.iter().filter_map(Gateway::token).any(|token| {
             let applied = self.token_is_applied(state, token);
-            matches!(route(&switched(), facts(applied)), Route::Cassandra { .. })
-                && (1..=IDS).any(|id| {
-                    let aside = state.put_aside().is_some_and(|of| of.id == id);
-                    if aside && !self.broken(Rule::AsideIsReadFromMysql) {
-                        return false;
+            (1..=IDS).any(|id| {
+                let aside = state.put_aside().is_some_and(|of| of.id == id);
+                let put_aside = aside && !self.broken(Rule::AsideIsReadFromMysql);
+                if !matches!(route(&switched(), facts(applied, put_aside)), Route::Cassandra { .. }) {
+                    return false;
+                }
+                let states = state.row_since(id, token);
+                match stored_by_id(id, &state.cassandra) {
+                    None => !states.iter().any(|row| !in_by_id(*row)),
+                    Some((k, a)) => {
+                        let rows = || states.iter().flatten();
+                        !rows().any(|row| Some(row.k) == k) || !rows().any(|row| row.a == a)
                     }
-                    let states = state.row_since(id, token);
-                    match stored_by_id(id, &state.cassandra) {
-                        None => !states.iter().any(|row| !in_by_id(*row)),
-                        Some((k, a)) => {
-                            let rows = || states.iter().flatten();
-                            !rows().any(|row| Some(row.k) == k) || !rows().any(|row| row.a == a)
-                        }
-                    }
-                })
+                }
+            })
         })
     }
 
@@ -144,8 +144,8 @@ fn switched() -> PhaseRecord {
 }
 
 /// A read of a healthy Cassandra that MySQL does not validate.
-fn facts(applied: bool) -> ReadFacts {
-    ReadFacts { in_cohort: true, has_target: true, applied, healthy: true, sample: 1.0 }
+fn facts(applied: bool, put_aside: bool) -> ReadFacts {
+    ReadFacts { in_cohort: true, has_target: true, applied, put_aside, healthy: true, sample: 1.0 }
 }
 
 impl Gateway {

@@ -1,10 +1,13 @@
 //! A change that apply has put aside, and its retry: the row is read again at a watermark, never the
 //! image written.
 
+use tandem_model::Version;
+use tandem_protocol::dead_letter::least_version;
+
 use crate::actors::apply::without_nulls;
 use crate::protocol::{Protocol, Rule};
 use crate::state::{Action, Aside, Check, State};
-use crate::table::{placed, places_of_row, repair};
+use crate::table::{former_keys, placed, retry};
 
 impl Protocol {
     pub(crate) fn retry_actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -20,8 +23,9 @@ impl Protocol {
 
     /// The version that a retry may borrow: the newest watermark's, once it lies above the change.
     fn retry_borrow(&self, state: &State, change: u8) -> Option<i16> {
-        let (place, version) = self.borrow(state)?;
-        (place > change as usize || self.broken(Rule::RetryAboveTheChange)).then_some(version)
+        let (_, version) = self.borrow(state)?;
+        let least = least_version(Version(state.change_at(change).1.into()));
+        (Version(version.into()) >= least || self.broken(Rule::RetryAboveTheChange)).then_some(version)
     }
 
     pub(crate) fn put_aside(state: &mut State, place: usize) {
@@ -39,12 +43,11 @@ impl Protocol {
             }
             Aside::Read { place, version, row } => {
                 let (of, _) = state.change_at(place);
-                let old = if self.broken(Rule::RetryTombstonesTheOldKeys) {
-                    Vec::new()
-                } else {
-                    places_of_row(of.id, of.before)
-                };
-                let mut mutations = repair(of.id, row, &old, version);
+                let mut former = former_keys(of);
+                if self.broken(Rule::RetryTombstonesTheOldKeys) {
+                    former.clear();
+                }
+                let mut mutations = retry(of.id, row, &former, version);
                 if self.broken(Rule::RetryWritesNulls) {
                     without_nulls(&mut mutations);
                 }

@@ -73,7 +73,13 @@ impl TablePlan {
             }
             targets.push(compile_target(target, table, &mut report));
         }
-        report.finish(Self { source: Arc::clone(table), on_new_column: config.on_new_column, targets })
+        report.finish(Self {
+            source: Arc::clone(table),
+            on_new_column: config.on_new_column,
+            on_bad_row: config.on_bad_row,
+            zero_dates: config.zero_dates,
+            targets,
+        })
     }
 }
 

@@ -20,6 +20,12 @@ pub struct TableConfig {
     /// What to do when MySQL gets a column that the plan does not know.
     #[serde(default)]
     pub on_new_column: OnNewColumn,
+    /// What to do with a row that the mapping cannot convert or that Cassandra refuses.
+    #[serde(default, skip_serializing_if = "OnBadRow::is_default")]
+    pub on_bad_row: OnBadRow,
+    /// What a zero or partial date becomes in Cassandra.
+    #[serde(default, skip_serializing_if = "ZeroDates::is_default")]
+    pub zero_dates: ZeroDates,
     /// Columns that are not looked at: they are on no topic, in no target and not in the gateway. Without
     /// regard to case.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -38,7 +44,8 @@ impl TableConfig {
         for target in &mut targets {
             target.exclude_from_target.sort_unstable();
         }
-        format!("{targets:?}")
+        let zero_dates = if self.zero_dates.is_default() { "" } else { self.zero_dates.name() };
+        format!("{targets:?}{zero_dates}")
     }
 }
 
@@ -58,6 +65,56 @@ impl TopicChoice {
     #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// What to do with a row that the mapping cannot convert or that Cassandra refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBadRow {
+    /// Put the record on the dead-letter topic, and go on.
+    #[default]
+    DeadLetter,
+    /// Stop apply at the record.
+    Halt,
+}
+
+impl OnBadRow {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a zero or partial date (`0000-00-00`, `2024-00-00`) becomes in Cassandra, which has no such dates.
+///
+/// The policy holds for regular columns. In a key such a date is always a bad row: as NULL it could not be stored, and as
+/// the epoch two rows could meet in one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ZeroDates {
+    /// The row is a bad row: see [`OnBadRow`].
+    #[default]
+    DeadLetter,
+    /// NULL.
+    Null,
+    /// 1970-01-01 00:00:00.
+    Epoch,
+}
+
+impl ZeroDates {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DeadLetter => "dead-letter",
+            Self::Null => "null",
+            Self::Epoch => "epoch",
+        }
     }
 }
 
@@ -105,6 +162,8 @@ pub fn same_shape(table: &TableDef) -> TableConfig {
         entity: None,
         topic: TopicChoice::Shared,
         on_new_column: OnNewColumn::Halt,
+        on_bad_row: OnBadRow::default(),
+        zero_dates: ZeroDates::default(),
         exclude_from_capture: Vec::new(),
         target: vec![TargetConfig {
             table: table.name.table.clone(),

@@ -223,7 +223,7 @@ pub enum PlanProblemKind {
 pub enum RowError {
     /// A zero or partial date.
     #[error(
-        "`{table}`.`{column}` holds a zero or partial date, which Cassandra cannot store; correct the row in MySQL or name the column in `exclude_from_target`"
+        "`{table}`.`{column}` holds a zero or partial date, which Cassandra cannot store; correct the row in MySQL, set `zero_dates` of the table, or name the column in `exclude_from_target`"
     )]
     InvalidDate {
         /// The MySQL table.
@@ -330,6 +330,23 @@ pub enum RowError {
 }
 
 impl RowError {
+    /// A short name of the reason, for metrics and dead letters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidDate { .. } => "invalid-date",
+            Self::Kind { .. } => "wrong-kind",
+            Self::Range { .. } => "out-of-range",
+            Self::Filter { .. } => "filter",
+            Self::EmptyPartitionKey { .. } => "empty-partition-key",
+            Self::KeyTooLong { .. } => "key-too-long",
+            Self::PrimaryKeyChanged { .. } => "primary-key-changed",
+            Self::MissingImage { .. } => "missing-image",
+            Self::OtherSchema { .. } => "other-schema",
+            Self::BadKey { .. } => "bad-key",
+            Self::NoSuchTarget { .. } => "no-such-target",
+        }
+    }
+
     /// What the caller does next. The row is bad for its plan, and stays so.
     pub fn retry(&self) -> Disposition {
         match self {

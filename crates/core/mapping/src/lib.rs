@@ -26,7 +26,7 @@ mod report;
 mod rows;
 
 pub use compile::compile_all;
-pub use config::{OnNewColumn, TableConfig, TargetConfig, TopicChoice, same_shape};
+pub use config::{OnBadRow, OnNewColumn, TableConfig, TargetConfig, TopicChoice, ZeroDates, same_shape};
 pub use convert::cql_type;
 pub use ddl::create_table;
 pub use equality::{Difference, differences};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tandem_model::{TableDef, TargetTable};
 
-use crate::config::OnNewColumn;
+use crate::config::{OnBadRow, OnNewColumn, ZeroDates};
 use crate::convert::stored_alike;
 use crate::error::{PlanError, PlanProblemKind};
 use crate::filter::Filter;
@@ -16,6 +16,8 @@ use crate::report::{Report, check_key};
 pub struct TablePlan {
     pub(crate) source: Arc<TableDef>,
     pub(crate) on_new_column: OnNewColumn,
+    pub(crate) on_bad_row: OnBadRow,
+    pub(crate) zero_dates: ZeroDates,
     pub(crate) targets: Vec<TargetPlan>,
 }
 
@@ -50,12 +52,18 @@ impl TablePlan {
         &self.source
     }
 
+    /// What to do with a row that cannot be converted or that Cassandra refuses.
+    pub fn on_bad_row(&self) -> OnBadRow {
+        self.on_bad_row
+    }
+
     /// The targets, in the order of the configuration.
     pub fn targets(&self) -> &[TargetPlan] {
         &self.targets
     }
 
-    /// The layout of the target tables as a text: their names, keys, columns, types and filters.
+    /// The layout of the target tables as a text: their names, keys, columns, types and filters, and what zero dates
+    /// become in them.
     ///
     /// If the layout differs from that of the copy, then the copy did not fill some columns, rows or targets.
     pub fn layout(&self) -> String {
@@ -79,6 +87,9 @@ impl TablePlan {
             if let Some(filter) = &target.filter {
                 let _ = write!(text, " where {:?}", filter.text());
             }
+        }
+        if self.zero_dates != ZeroDates::default() {
+            let _ = write!(text, " zero dates: {}", self.zero_dates.name());
         }
         text
     }
@@ -109,7 +120,7 @@ impl TablePlan {
                 }
             }
         }
-        report.finish(Self { source: Arc::clone(table), on_new_column: self.on_new_column, targets })
+        report.finish(Self { source: Arc::clone(table), targets, ..self.clone() })
     }
 
     fn adapt_target(&self, target: &TargetPlan, table: &TableDef, report: &mut Report) -> TargetPlan {

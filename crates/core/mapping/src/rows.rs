@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use tandem_model::{Cell, Change, Mutation, Op, Row, TargetKey, Value, Version, Write};
+use tandem_model::{Cell, Change, ColumnType, Mutation, Op, Row, TableDef, TargetKey, Value, Version, Write};
 
+use crate::config::ZeroDates;
 use crate::convert::{Unfit, from_cql, to_cql};
 use crate::error::RowError;
 use crate::plan::{TablePlan, TargetPlan};
@@ -159,6 +160,48 @@ impl TablePlan {
         Ok(keys)
     }
 
+    /// The row's keys in the targets, each with its target's index, as far as they are possible in Cassandra. Filters
+    /// are not asked.
+    ///
+    /// Under these keys earlier writes of the row may stand, even if the row as a whole cannot be converted.
+    pub fn possible_keys(&self, row: &Row) -> Vec<(usize, TargetKey)> {
+        self.possible_keys_under(&self.source, row)
+    }
+
+    /// The same, for a row under another definition of the table, for example from before an ALTER. Columns are found by
+    /// name. A target one of whose key columns was not there then has no key.
+    pub fn possible_keys_under(&self, table: &TableDef, row: &Row) -> Vec<(usize, TargetKey)> {
+        if row.len() != table.columns.len() {
+            return Vec::new();
+        }
+        let key_of = |target: &TargetPlan| -> Option<TargetKey> {
+            let values = target.key.iter().map(|&i| {
+                let column = table.column(&self.source.columns[i].name)?;
+                to_cql(&table.columns[column].ty, &row[column]).ok()
+            });
+            let key: TargetKey = values.collect::<Option<_>>()?;
+            self.check_key(target, &key).ok()?;
+            Some(key)
+        };
+        let targets = self.targets.iter().enumerate();
+        targets.filter_map(|(i, target)| Some((i, key_of(target)?))).collect()
+    }
+
+    /// The primary key, in its present order, of a row under another definition of the table. `None` if the primary key
+    /// had other columns then.
+    pub fn source_key_under(&self, table: &TableDef, row: &Row) -> Option<Vec<Value>> {
+        let name = |table: &TableDef, i: usize| table.columns[i].name.clone();
+        if row.len() != table.columns.len() || table.primary_key.len() != self.source.primary_key.len() {
+            return None;
+        }
+        let values = self.source.primary_key.iter().map(|&i| {
+            let wanted = name(&self.source, i);
+            let then = table.primary_key.iter().find(|&&then| name(table, then) == wanted)?;
+            Some(row[*then].clone())
+        });
+        values.collect()
+    }
+
     /// Whether target `target` must hold `row` under `key`: the filter admits the row, and the row has that
     /// key.
     ///
@@ -262,6 +305,12 @@ impl TablePlan {
         for &i in &target.key {
             key.push(self.value(i, row)?);
         }
+        self.check_key(target, &key)?;
+        Ok(key)
+    }
+
+    /// Whether Cassandra allows the key.
+    fn check_key(&self, target: &TargetPlan, key: &TargetKey) -> Result<(), RowError> {
         let (partition, clustering) = key.split_at(target.table.partition_key.len());
         let (part, bytes) = match partition {
             [only] => {
@@ -284,7 +333,16 @@ impl TablePlan {
                 return Err(RowError::KeyTooLong { target: target.table.name.clone(), part, bytes });
             }
         }
-        Ok(key)
+        Ok(())
+    }
+
+    /// A value as the targets hold it: what `zero_dates` makes of a zero or partial date, and any other value itself.
+    pub fn as_stored<'a>(&'a self, column: usize, value: &'a Value) -> &'a Value {
+        match (value, self.zero_dates) {
+            (Value::InvalidDate(_), ZeroDates::Null) => &Value::Null,
+            (Value::InvalidDate(_), ZeroDates::Epoch) => epoch(&self.source.columns[column].ty),
+            (value, _) => value,
+        }
     }
 
     fn cells(
@@ -295,7 +353,8 @@ impl TablePlan {
     ) -> Result<Vec<Cell>, RowError> {
         let mut cells = Vec::with_capacity(target.regular.len());
         for &i in &target.regular {
-            cells.push(if row[i].is_null() { null(i) } else { Cell::Value(self.value(i, row)?) });
+            let value = self.as_stored(i, &row[i]);
+            cells.push(if value.is_null() { null(i) } else { Cell::Value(self.stored(i, value)?) });
         }
         Ok(cells)
     }
@@ -321,6 +380,16 @@ impl TablePlan {
                 Unfit::Range => RowError::Range { table, column: name, ty: def.ty.clone() },
             }
         })
+    }
+}
+
+/// The epoch as a value of this type. Only dates and times can be invalid, so the other types have none.
+fn epoch(ty: &ColumnType) -> &'static Value {
+    match ty {
+        ColumnType::Date => &Value::Date(0),
+        ColumnType::DateTime { .. } => &Value::DateTime(0),
+        ColumnType::Timestamp { .. } => &Value::Timestamp(0),
+        _ => &Value::Null,
     }
 }
 

@@ -78,12 +78,15 @@ pub fn plan_secondary_writes(
             rows.len() - 1
         });
         rows[place].0 = number;
-        for image in [change.before, change.after].into_iter().flatten() {
+        // The row before the change may be one that Cassandra cannot hold. The change must be able to correct it.
+        let mut keys = change.before.map_or(Vec::new(), |row| change.plan.possible_keys(row));
+        if let Some(row) = change.after {
             let unmappable = |error| UnmappableRow { change: number, error };
-            for key in change.plan.target_keys(image).map_err(unmappable)? {
-                if !rows[place].1.contains(&key) {
-                    rows[place].1.push(key);
-                }
+            keys.extend(change.plan.target_keys(row).map_err(unmappable)?);
+        }
+        for key in keys {
+            if !rows[place].1.contains(&key) {
+                rows[place].1.push(key);
             }
         }
     }

@@ -10,6 +10,7 @@
 //! | [`mint`] | the version of each row change and each watermark |
 //! | [`watermark`] | which watermark a write may borrow, what a watermark covers, and when it is applied |
 //! | [`row_check`] | whether a difference between the stores is a mismatch, and what repairs it |
+//! | [`dead_letter`] | how a change that was put aside is retried |
 //! | [`dual_write`] | what a gateway writes to Cassandra after MySQL |
 //! | [`route`] | which store serves a read |
 //! | [`rollout`] | phases, gates and the next transition |
@@ -18,17 +19,19 @@
 //!
 //! ```
 //! use tandem_model::Version;
-//! use tandem_protocol::row_check::{Verdict, judge};
+//! use tandem_protocol::row_check::{Evidence, Verdict, judge};
 //!
 //! let (lower, floor) = (Version(100), Version(0));
+//! let evidence = |change| Evidence { last_change: Some(Version(change)), lower, floor, put_aside: false, settled: false };
 //! // The stores differ, and no change of the key came after the lower watermark.
-//! assert_eq!(judge(true, Some(Version(90)), lower, floor), Verdict::Mismatch);
+//! assert_eq!(judge(true, evidence(90)), Verdict::Mismatch);
 //! // A change came after it. The comparison proves nothing and is repeated.
-//! assert_eq!(judge(true, Some(Version(110)), lower, floor), Verdict::Undecided);
+//! assert_eq!(judge(true, evidence(110)), Verdict::Undecided);
 //! ```
 
 pub mod assemble;
 pub mod captured_tables;
+pub mod dead_letter;
 pub mod dual_write;
 pub mod mint;
 pub mod rollout;

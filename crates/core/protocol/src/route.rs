@@ -9,6 +9,8 @@ use tandem_model::{Phase, PhaseRecord};
 pub enum Reason {
     /// The changes that the request's token stands for are not applied yet.
     Token,
+    /// A change of the row is a dead letter. For a list: of any row of the table.
+    DeadLetter,
     /// No target table has the key of the request.
     NoTarget,
     /// Cassandra has failed repeatedly and recently.
@@ -30,6 +32,7 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::Token => "token-not-applied",
+            Self::DeadLetter => "dead-letter",
             Self::NoTarget => "no-target",
             Self::Down => "down",
             Self::Missing => "missing",
@@ -57,6 +60,8 @@ pub struct ReadFacts {
     pub has_target: bool,
     /// Whether all changes that the request's token stands for are applied. True without a token.
     pub applied: bool,
+    /// Whether a change of a requested row is a dead letter.
+    pub put_aside: bool,
     /// Whether Cassandra has answered recently.
     pub healthy: bool,
     /// A random number in `[0, 1)`. A read is sampled if it lies below the configured share.
@@ -91,7 +96,11 @@ pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
     };
     let instead = |reason| Route::Mysql { shadow: false, instead: Some(reason) };
     if !cassandra {
-        let able = record.phase.writes_both() && facts.has_target && facts.applied && facts.healthy;
+        let able = record.phase.writes_both()
+            && facts.has_target
+            && facts.applied
+            && !facts.put_aside
+            && facts.healthy;
         return Route::Mysql { shadow: able && facts.sample < record.shadow, instead: None };
     }
     if !facts.has_target {
@@ -100,6 +109,10 @@ pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
     // This holds without fallback, too: a client reads its own writes in every phase.
     if !facts.applied {
         return instead(Reason::Token);
+    }
+    // Cassandra lacks the change, and no later write has replaced it.
+    if facts.put_aside {
+        return instead(Reason::DeadLetter);
     }
     if !facts.healthy && record.fallback {
         return instead(Reason::Down);
@@ -112,8 +125,14 @@ mod tests {
     use super::*;
     use tandem_model::Cohort;
 
-    const GOOD: ReadFacts =
-        ReadFacts { in_cohort: true, has_target: true, applied: true, healthy: true, sample: 0.5 };
+    const GOOD: ReadFacts = ReadFacts {
+        in_cohort: true,
+        has_target: true,
+        applied: true,
+        put_aside: false,
+        healthy: true,
+        sample: 0.5,
+    };
 
     fn record(phase: Phase) -> PhaseRecord {
         PhaseRecord { phase, cohort: Cohort::default(), validate: 1.0, shadow: 1.0, ..PhaseRecord::default() }
@@ -143,6 +162,7 @@ mod tests {
             for (facts, reason) in [
                 (ReadFacts { has_target: false, ..GOOD }, Reason::NoTarget),
                 (ReadFacts { applied: false, ..GOOD }, Reason::Token),
+                (ReadFacts { put_aside: true, ..GOOD }, Reason::DeadLetter),
                 (ReadFacts { healthy: false, ..GOOD }, Reason::Down),
             ] {
                 let instead = Route::Mysql { shadow: false, instead: Some(reason) };
@@ -152,12 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn without_fallback_only_tokens_and_targets_lead_to_mysql() {
+    fn without_fallback_only_what_cassandra_lacks_leads_to_mysql() {
         let bare = PhaseRecord { fallback: false, validate: 0.0, ..record(Phase::ReadSwitch) };
         let cassandra = Route::Cassandra { validate: false, fallback: false };
         assert_eq!(route(&bare, ReadFacts { healthy: false, ..GOOD }), cassandra);
         let token = Route::Mysql { shadow: false, instead: Some(Reason::Token) };
         assert_eq!(route(&bare, ReadFacts { applied: false, ..GOOD }), token);
+        let letter = Route::Mysql { shadow: false, instead: Some(Reason::DeadLetter) };
+        assert_eq!(route(&bare, ReadFacts { put_aside: true, ..GOOD }), letter);
     }
 
     #[test]
@@ -172,5 +194,7 @@ mod tests {
         let broken = ReadFacts { in_cohort: false, healthy: false, ..GOOD };
         let unseen = Route::Mysql { shadow: false, instead: None };
         assert_eq!(route(&record(Phase::Canary), broken), unseen);
+        let aside = ReadFacts { in_cohort: false, put_aside: true, ..GOOD };
+        assert_eq!(route(&record(Phase::Canary), aside), unseen);
     }
 }

@@ -12,21 +12,37 @@ pub enum Verdict {
     Undecided,
     /// They differ, and no change explains it.
     Mismatch,
+    /// They differ, and a change of the key is a dead letter. Nothing can be said before it is settled.
+    PutAside,
+}
+
+/// What is known about the key of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// The newest change of the key that the log holds up to W₃ or beyond.
+    pub last_change: Option<Version>,
+    /// The version of W₁.
+    pub lower: Version,
+    /// The version below which the tracker has forgotten changes.
+    pub floor: Version,
+    /// Whether a dead letter of the key is open.
+    pub put_aside: bool,
+    /// Whether one was settled since the check began. Cassandra may have been read before that.
+    pub settled: bool,
 }
 
 /// Judges one comparison.
 ///
-/// - `lower` is the version of W₁.
-/// - `last_change` is the newest change of the key that the log holds up to W₃ or beyond.
-/// - `floor` is the version below which the tracker has forgotten changes.
-///
 /// Any change after W₁ makes the comparison void: MySQL may have been read before the change and Cassandra
 /// after it, or the other way round. A change beyond W₃ alone would not. But the tracker keeps only the
 /// newest change of a key, and that change may hide another one between W₁ and W₃.
-pub fn judge(differs: bool, last_change: Option<Version>, lower: Version, floor: Version) -> Verdict {
+pub fn judge(differs: bool, evidence: Evidence) -> Verdict {
+    let Evidence { last_change, lower, floor, put_aside, settled } = evidence;
     if !differs {
         Verdict::Match
-    } else if lower < floor || last_change.is_some_and(|change| change > lower) {
+    } else if put_aside {
+        Verdict::PutAside
+    } else if settled || lower < floor || last_change.is_some_and(|change| change > lower) {
         Verdict::Undecided
     } else {
         Verdict::Mismatch
@@ -87,7 +103,18 @@ mod tests {
             (true, None, 10, 10, Verdict::Mismatch),
             (true, None, 10, 11, Verdict::Undecided),
         ] {
-            assert_eq!(judge(differs, last_change.map(v), v(lower), v(floor)), verdict);
+            let evidence = |put_aside, settled| Evidence {
+                last_change: last_change.map(v),
+                lower: v(lower),
+                floor: v(floor),
+                put_aside,
+                settled,
+            };
+            assert_eq!(judge(differs, evidence(false, false)), verdict);
+            let or_match = |verdict| if differs { verdict } else { Verdict::Match };
+            assert_eq!(judge(differs, evidence(true, false)), or_match(Verdict::PutAside));
+            assert_eq!(judge(differs, evidence(true, true)), or_match(Verdict::PutAside));
+            assert_eq!(judge(differs, evidence(false, true)), or_match(Verdict::Undecided));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tandem_cassandra::WriteError;
-use tandem_kafka::ConsumeError;
+use tandem_kafka::{ConsumeError, PublishError};
 use tandem_mapping::{PlanError, RowError};
 use tandem_model::{Disposition, Remedy, TableName};
 use tandem_watermarks::WatermarkReadError;
@@ -27,9 +27,26 @@ pub enum ApplyError {
     /// The table's schema changed in a way that the mapping does not allow.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The mapping cannot carry a row.
+    /// The mapping cannot convert a row, and the table does not allow dead letters.
     #[error(transparent)]
     Row(#[from] RowError),
+    /// A dead letter could not be published.
+    #[error("publishing dead letters: {0}")]
+    Publish(#[from] PublishError),
+    /// A table has too many bad rows for single mistakes.
+    #[error(
+        "table {table} would have more than {limit} dead letters in a minute, the last because: {cause}. If the mapping is \
+         wrong, correct it; if so many rows are bad, set `zero_dates` of the table or raise \
+         apply.max_dead_letters_per_minute. Nothing is lost: apply goes on at the same record"
+    )]
+    TooManyDeadLetters {
+        /// The table.
+        table: TableName,
+        /// The limit.
+        limit: usize,
+        /// The cause of the last dead letter.
+        cause: String,
+    },
     /// A record belongs to a table that capture publishes and that is not in this process's mapping.
     #[error(
         "capture publishes table {table}, which is not in this tandem.toml: start every role again with the same file, \
@@ -63,7 +80,8 @@ impl ApplyError {
             Self::Wire(error) => error.retry(),
             Self::Plan(error) => error.retry(),
             Self::Row(error) => error.retry(),
-            Self::NotMapped { .. } => Disposition::Stop,
+            Self::Publish(error) => error.retry(),
+            Self::NotMapped { .. } | Self::TooManyDeadLetters { .. } => Disposition::Stop,
             Self::At { source, .. } => source.retry(),
         }
     }
@@ -74,7 +92,13 @@ impl ApplyError {
             Self::Consume(error) => error.remedy(),
             Self::Watermark(error) => error.remedy(),
             Self::At { source, .. } => source.remedy(),
-            Self::Write(_) | Self::Wire(_) | Self::Plan(_) | Self::Row(_) | Self::NotMapped { .. } => None,
+            Self::Write(_)
+            | Self::Wire(_)
+            | Self::Plan(_)
+            | Self::Row(_)
+            | Self::Publish(_)
+            | Self::TooManyDeadLetters { .. }
+            | Self::NotMapped { .. } => None,
         }
     }
 }

@@ -9,11 +9,13 @@
 //!
 //! - Every write carries its change's version as its timestamp, so batches can be replayed, in any order
 //!   and by several consumers at once, and Cassandra converges to the same state.
-//! - An offset is committed only after Cassandra has acknowledged everything below it.
-//! - A record that cannot be decoded or mapped stops the role with its topic, partition and offset. A write that
-//!   Cassandra refuses stops it with the table and the reason. Neither is skipped.
+//! - An offset is committed only after Cassandra has acknowledged everything below it, but for dead letters. Those are on
+//!   their topic before the offset of their record is committed.
+//! - A change that the mapping cannot convert or Cassandra refuses becomes a dead letter, or stops the role if its table
+//!   says so. A record that cannot be decoded stops the role with its topic, partition and offset. None is skipped.
 //! - Changes of one row within a batch are folded and written together. Batches are written one after the other.
 
+mod dead_letters;
 mod error;
 mod metrics;
 mod plans;

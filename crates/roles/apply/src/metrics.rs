@@ -2,7 +2,9 @@
 
 use std::sync::atomic::AtomicU64;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -15,6 +17,13 @@ fn latency_buckets() -> impl Iterator<Item = f64> {
         .chain([100.0])
 }
 
+/// Dead letters by table and reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LetterLabel {
+    pub(crate) table: String,
+    pub(crate) reason: String,
+}
+
 /// The metrics of one apply. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -22,6 +31,7 @@ pub struct Metrics {
     pub(crate) backfill_rows: Counter<u64, AtomicU64>,
     pub(crate) mutations: Counter<u64, AtomicU64>,
     pub(crate) latency: Histogram,
+    pub(crate) dead_letters: Family<LetterLabel, Counter<u64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -31,6 +41,7 @@ impl Default for Metrics {
             backfill_rows: Counter::default(),
             mutations: Counter::default(),
             latency: Histogram::new(latency_buckets()),
+            dead_letters: Family::default(),
         }
     }
 }
@@ -49,6 +60,11 @@ impl Metrics {
             "mutations",
             "Writes acknowledged by Cassandra, after folding",
             self.mutations.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Changes put aside because they cannot be written, by table and reason",
+            self.dead_letters.clone(),
         );
         registry.register(
             "latency_seconds",

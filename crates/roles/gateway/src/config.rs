@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_cassandra::Target;
+use tandem_dead_letters::DeadLettersError;
 use tandem_http_api::AccessToken;
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_mapping::TablePlan;
@@ -79,6 +80,8 @@ pub enum GatewayError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Mysql(#[from] MysqlError),
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLettersError),
     #[error("a table's key cannot be encoded as in the log: {0}")]
     Wire(#[from] WireError),
     #[error("two tables have the name `{0}` in the gateway: set `entity` of one of them")]
@@ -97,6 +100,7 @@ impl GatewayError {
             Self::Watermark(error) => error.retry(),
             Self::Publish(error) => error.retry(),
             Self::Mysql(error) => error.retry(),
+            Self::DeadLetters(error) => error.retry(),
             Self::Wire(error) => error.retry(),
             Self::SameName(_) | Self::NoSuchEntity(_) | Self::Serve(_) => Disposition::Stop,
         }
@@ -107,6 +111,7 @@ impl GatewayError {
         match self {
             Self::Control(error) | Self::Consume(error) => error.remedy(),
             Self::Watermark(error) => error.remedy(),
+            Self::DeadLetters(error) => error.remedy(),
             Self::Publish(_)
             | Self::Mysql(_)
             | Self::Wire(_)

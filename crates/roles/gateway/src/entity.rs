@@ -123,10 +123,13 @@ impl Entity {
         values.collect()
     }
 
-    /// The columns of `shown` as a JSON object.
+    /// The columns of `shown` as a JSON object, with the values that either store has for them.
     pub(crate) fn json_of(&self, row: &Row, shown: &[usize]) -> Json {
         let table = self.table();
-        let member = |&i: &usize| (table.columns[i].name.clone(), to_json(&table.columns[i].ty, &row[i]));
+        let member = |&i: &usize| {
+            let column = &table.columns[i];
+            (column.name.clone(), to_json(&column.ty, self.plan.as_stored(i, &row[i])))
+        };
         Json::Object(shown.iter().map(member).collect::<Map<_, _>>())
     }
 
@@ -140,8 +143,9 @@ impl Entity {
         let table = self.table();
         let mut hasher = Sha256::new();
         for &i in &self.visible {
-            let text = text_of(&table.columns[i].ty, &row[i]);
-            hasher.update([u8::from(row[i].is_null())]);
+            let value = self.plan.as_stored(i, &row[i]);
+            let text = text_of(&table.columns[i].ty, value);
+            hasher.update([u8::from(value.is_null())]);
             hasher.update((text.len() as u64).to_be_bytes());
             hasher.update(text);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
+use tandem_dead_letters::DeadLetters;
 use tandem_http_api::AccessToken;
 use tandem_watermarks::{Applied, Watermarks};
 use tokio::sync::Semaphore;
@@ -32,6 +33,7 @@ const FORGET_EVERY: Duration = Duration::from_mins(1);
 pub struct Gateway {
     api: Arc<Api>,
     watermarks: Watermarks,
+    letters: DeadLetters,
     idempotency: Option<Idempotency>,
 }
 
@@ -65,6 +67,7 @@ impl Gateway {
         let phases = Phases::follow(&kafka).await.map_err(GatewayError::Control)?;
         let watermarks = Watermarks::follow(&kafka, watermark_timeout).await?;
         let applied = Applied::of(&kafka).map_err(GatewayError::Consume)?;
+        let letters = DeadLetters::follow(&kafka).await?;
         let change_topics: BTreeSet<String> = entities.values().map(|entity| entity.topic.clone()).collect();
         let change_topics = change_topics.into_iter().collect();
         let tasks = TaskTracker::new();
@@ -81,16 +84,17 @@ impl Gateway {
         let rechecks = Rechecks::start(
             (mysql, target.clone()),
             (&kafka, secondary.producer.clone()),
-            (watermarks.clone(), applied.clone()),
+            (watermarks.clone(), applied.clone(), letters.clone()),
             entities.values(),
             metrics.clone(),
         )?;
-        let write_tokens = WriteTokens::watch(watermarks.clone(), applied, change_topics);
+        let write_tokens = WriteTokens::watch(watermarks.clone(), applied, letters.clone(), change_topics);
         let reads = Reads {
             pool: pool.clone(),
             target,
             health: Arc::clone(&secondary.health),
             write_tokens: write_tokens.clone(),
+            letters: letters.clone(),
             rechecks,
             metrics: metrics.clone(),
             cassandra_limit: config.cassandra_read,
@@ -118,7 +122,7 @@ impl Gateway {
             tasks,
             stopping: CancellationToken::new(),
         };
-        Ok(Self { api: Arc::new(api), watermarks, idempotency: config.idempotency })
+        Ok(Self { api: Arc::new(api), watermarks, letters, idempotency: config.idempotency })
     }
 
     /// Serves until `stop`, then finishes the requests in flight and their secondary writes.
@@ -131,7 +135,7 @@ impl Gateway {
         listener: L,
         stop: CancellationToken,
     ) -> Result<(), GatewayError> {
-        let Self { api, watermarks, idempotency } = self;
+        let Self { api, watermarks, letters, idempotency } = self;
         if let Some(kept) = idempotency {
             let (pool, stopping) = (api.writes.pool.clone(), api.stopping.clone());
             tokio::spawn(stopping.run_until_cancelled_owned(async move {
@@ -159,6 +163,7 @@ impl Gateway {
         tokio::select! {
             served = serving => served?,
             ended = watermarks.ended() => return Err(ended.into()),
+            ended = letters.ended() => return Err(ended.into()),
         }
         api.tasks.close();
         api.tasks.wait().await;

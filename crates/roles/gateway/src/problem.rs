@@ -51,7 +51,7 @@ pub(crate) fn invalid(field: &str, detail: impl Into<String>) -> Problem {
     invalid_value(detail).of_field(field)
 }
 
-/// A row that Cassandra cannot hold. From `dual-write` on the gateway rejects it, because it would stop apply.
+/// A row that Cassandra cannot hold. The gateway rejects it, because its change would become a dead letter.
 pub(crate) fn unfit(entity: &str, why: &str) -> Problem {
     invalid_value(format!("Cassandra cannot hold the row of {entity}: {why}"))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tandem_dead_letters::{DeadLetters, DeadLettersError};
 use tandem_http_api::Problem;
 use tandem_model::{GtidSet, TableName, Watermark};
 use tandem_protocol::watermark::{applied_in, knows};
@@ -42,7 +43,15 @@ impl WriteToken {
     }
 }
 
-type Committed = HashMap<(String, i32), Option<i64>>;
+/// How far apply was at one moment.
+#[derive(Default)]
+struct Progress {
+    /// The committed offset of each partition.
+    committed: HashMap<(String, i32), Option<i64>>,
+    /// The end of the dead-letter topic, as asked for after the offsets. A dead letter is published before the offset of
+    /// its change is committed, so every dead letter below the offsets lies below this end.
+    letters_end: i64,
+}
 
 /// Tracks how far apply has come.
 ///
@@ -50,24 +59,30 @@ type Committed = HashMap<(String, i32), Option<i64>>;
 #[derive(Clone)]
 pub(crate) struct WriteTokens {
     watermarks: Watermarks,
-    committed: watch::Receiver<Committed>,
+    progress: watch::Receiver<Progress>,
+    letters: DeadLetters,
     asked_us: Arc<AtomicI64>,
 }
 
 impl WriteTokens {
     /// Starts to poll the apply group's offsets in these topics, while requests carry tokens.
-    pub(crate) fn watch(watermarks: Watermarks, applied: Applied, topics: Vec<String>) -> Self {
-        let (sender, committed) = watch::channel(Committed::new());
+    pub(crate) fn watch(
+        watermarks: Watermarks,
+        applied: Applied,
+        letters: DeadLetters,
+        topics: Vec<String>,
+    ) -> Self {
+        let (sender, progress) = watch::channel(Progress::default());
         let asked_us = Arc::new(AtomicI64::new(0));
-        let asked = Arc::clone(&asked_us);
+        let (asked, ends) = (Arc::clone(&asked_us), letters.clone());
         tokio::spawn(async move {
             let mut failing = false;
             while !sender.is_closed() {
                 let idle = now_us() - asked.load(Ordering::Relaxed);
                 if idle < IDLE_AFTER.as_micros() as i64 {
-                    match applied.committed(&topics).await {
-                        Ok(offsets) => {
-                            sender.send_replace(offsets);
+                    match progress_of(&applied, &topics, &ends).await {
+                        Ok(progress) => {
+                            sender.send_replace(progress);
                             failing = false;
                         }
                         Err(error) if !failing => {
@@ -80,7 +95,7 @@ impl WriteTokens {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
-        Self { watermarks, committed, asked_us }
+        Self { watermarks, progress, letters, asked_us }
     }
 
     /// Notes that a request carries a token, which keeps the polling active.
@@ -88,16 +103,28 @@ impl WriteTokens {
         self.asked_us.store(now_us(), Ordering::Relaxed);
     }
 
-    /// Whether Cassandra has the entity's changes that the token covers.
+    /// Whether apply has written the entity's changes that the token covers, or put them aside, and the dead letters among
+    /// them are known.
     pub(crate) fn applied(&self, token: &WriteToken, entity: &Entity) -> bool {
         self.note_request();
         let WriteToken::Gtids(gtids) = token else { return false };
         let Some(watermark) = self.watermarks.containing(gtids) else { return false };
-        let committed = self.committed.borrow();
-        is_applied(&watermark, &entity.table().name, &entity.topic, |partition| {
-            committed.get(&(entity.topic.clone(), partition as i32)).copied().flatten()
-        })
+        let progress = self.progress.borrow();
+        self.letters.has_read(progress.letters_end)
+            && is_applied(&watermark, &entity.table().name, &entity.topic, |partition| {
+                progress.committed.get(&(entity.topic.clone(), partition as i32)).copied().flatten()
+            })
     }
+}
+
+/// Asks for the offsets first, and for the end of the dead letters after that.
+async fn progress_of(
+    applied: &Applied,
+    topics: &[String],
+    letters: &DeadLetters,
+) -> Result<Progress, DeadLettersError> {
+    let committed = applied.committed(topics).await?;
+    Ok(Progress { committed, letters_end: letters.end().await? })
 }
 
 /// Whether a table's changes up to a watermark are applied. They are in `topic`.

@@ -4,8 +4,10 @@
 //!
 //! - Only the row check ([`tandem_row_check`]) confirms a mismatch.
 //! - A repair is written at W₁'s version, never at a newer one, with NULLs explicit.
-//! - The outcome of a mismatch is published before the offset of its event is committed.
+//! - The outcome of a mismatch is published before the offset of its event is committed. While a dead letter of the row is
+//!   open, there is no outcome: the event waits.
 
+mod dead_letters;
 mod metrics;
 mod pending;
 mod reconcile;

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_kafka::{GroupConsumer, KafkaConfig, Producer};
+use tandem_dead_letters::Retrier;
+use tandem_kafka::{GroupConsumer, KafkaConfig, Producer, SchemaStore};
 use tandem_model::{Disposition, Version};
 use tandem_protocol::row_check::repair;
 use tandem_row_check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect, mismatch_record};
 use tandem_runtime::{Backoff, now_us};
 use tandem_wire::control::{DualWriteFailure, Mismatch, MismatchState, decode_control};
 use tandem_wire::log::InRecord;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::dead_letters::Retries;
 use crate::metrics::Metrics;
 
 /// The repairs of one mismatch before it counts as unrepairable. Each uses a later watermark, so that the source's
@@ -21,6 +24,9 @@ const ATTEMPTS: usize = 8;
 
 /// The pause before a key that keeps changing is checked again.
 const HOT_KEY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause before the mismatches of rows with dead letters are looked at again.
+const PARKED_PAUSE: Duration = Duration::from_secs(5);
 
 /// The first and the longest pause after a transient error.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
@@ -31,7 +37,7 @@ const BATCH: usize = 500;
 /// Repairs Cassandra from MySQL.
 ///
 /// It consumes mismatch events, repairs their rows, and publishes the outcome of each. It also consumes the failures
-/// of dual writes: it checks their rows, and repairs those that the log has not fixed.
+/// of dual writes: it checks their rows, and repairs those that the log has not fixed. And it retries dead letters.
 pub struct Reconciler {
     /// The row checker.
     pub checker: Checker,
@@ -39,6 +45,8 @@ pub struct Reconciler {
     pub tables: Vec<Arc<CheckedTable>>,
     /// The log.
     pub kafka: KafkaConfig,
+    /// Where schemas are read.
+    pub schemas: SchemaStore,
     /// The metrics.
     pub metrics: Metrics,
 }
@@ -53,8 +61,20 @@ impl Reconciler {
         let topics = self.kafka.topics();
         let consumed = [topics.mismatches(), topics.dual_write_failures()];
         let mut consumer = GroupConsumer::start(&self.kafka, &topics.reconcile_group(), &consumed).await?;
+        let plans = self.tables.iter().map(|table| Arc::clone(&table.plan));
+        let (target, watermarks) = (self.checker.target.clone(), self.checker.watermarks.clone());
+        let retrier = Retrier::start(&self.kafka, self.schemas.clone(), target, watermarks, plans).await?;
+        let tables = self.tables.iter().map(|table| table.source().name.clone());
+        let retries = Retries {
+            checker: &self.checker,
+            retrier,
+            topics,
+            tables: tables.map(|name| (name.to_string(), name)).collect(),
+            metrics: &self.metrics,
+        };
         let outcome = tokio::select! {
             outcome = self.consume(&mut consumer) => outcome,
+            outcome = retries.run() => outcome,
             () = stop.cancelled() => Ok(()),
         };
         consumer.close().await;
@@ -66,14 +86,22 @@ impl Reconciler {
         let by_name: HashMap<String, &Arc<CheckedTable>> =
             self.tables.iter().map(|t| (t.source().name.to_string(), t)).collect();
         let failures = self.kafka.topics().dual_write_failures();
+        // Mismatches of rows with open dead letters. Their offsets are not done, so a restart reads them again.
+        let (mut parked, mut parked_at): (Vec<InRecord>, Instant) = (Vec::new(), Instant::now());
         loop {
-            let records = consumer.next_batch(BATCH, Duration::from_secs(1)).await?;
+            let mut records = consumer.next_batch(BATCH, Duration::from_secs(1)).await?;
+            if parked_at.elapsed() >= PARKED_PAUSE {
+                records.append(&mut parked);
+                parked_at = Instant::now();
+            }
+            let mut put_aside = BTreeSet::new();
             let (failed, found): (Vec<&InRecord>, Vec<&InRecord>) =
                 records.iter().partition(|record| *record.topic == *failures);
             for (table, mut open) in found_keys(&found, &by_name)? {
                 let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
                 while !open.is_empty() {
                     let outcome = self.resolve(table, &mut open).await;
+                    put_aside.extend(open.extract_if(.., |o| o.put_aside).map(|o| o.offset));
                     let resolved = open.extract_if(.., |o| o.event.state != MismatchState::Found);
                     let resolved = resolved.map(|o| mismatch_record(&self.kafka, &o.event));
                     producer.send(resolved.collect::<Result<_, _>>()?).await?;
@@ -89,6 +117,9 @@ impl Reconciler {
                     pause_after(error, &mut backoff).await?;
                 }
             }
+            let waits =
+                |record: &mut InRecord| *record.topic != *failures && put_aside.contains(&record.offset);
+            parked.extend(records.extract_if(.., waits));
             // The offset of an event is committed only after its outcome is on the log.
             consumer.done(&records)?;
         }
@@ -97,7 +128,8 @@ impl Reconciler {
     /// Checks rows whose secondary write failed, and repairs those that differ.
     ///
     /// Most do not differ, because the log has brought the write in the meantime. A key that keeps changing is left to
-    /// the log, which brings each of its changes: only the gateway is known to have written it.
+    /// the log, which brings each of its changes: only the gateway is known to have written it. A row with an open dead
+    /// letter is left to the retry of that, which writes it whole.
     async fn repair_failed_writes(
         &self,
         table: &CheckedTable,
@@ -108,8 +140,10 @@ impl Reconciler {
             let outcomes = self.checker.settle(&mut reader, table, &open).await?;
             let (mut differing, mut used) = (Vec::new(), Version::default());
             for (suspect, outcome) in open.into_iter().zip(outcomes) {
-                if let Outcome::Mismatch(confirmed) = outcome {
-                    used = used.max(self.repair(table, &confirmed).await?);
+                if let Outcome::Mismatch(confirmed) = outcome
+                    && let Some(version) = self.repair(table, &confirmed).await?
+                {
+                    used = used.max(version);
                     differing.push(suspect);
                 }
             }
@@ -136,12 +170,27 @@ impl Reconciler {
 
     /// Writes MySQL's row at W₁'s version, and returns that version. The log has no change of the key after W₁; a
     /// later change has a higher version and wins.
-    async fn repair(&self, table: &CheckedTable, confirmed: &Confirmed) -> Result<Version, CheckError> {
+    ///
+    /// Returns `None` if Cassandra refuses the row. No repetition helps then.
+    async fn repair(
+        &self,
+        table: &CheckedTable,
+        confirmed: &Confirmed,
+    ) -> Result<Option<Version>, CheckError> {
         let version = confirmed.lower.version;
         let repair = repair(&table.plan, confirmed.row.as_ref(), &confirmed.differences, version)?;
-        self.checker.target.write(repair).await?;
-        self.metrics.repairs.inc();
-        Ok(version)
+        match self.checker.target.write(repair).await {
+            Ok(()) => {
+                self.metrics.repairs.inc();
+                Ok(Some(version))
+            }
+            Err(error) if error.retry() == Disposition::Refuse => {
+                tracing::error!(table = %table.source().name, %error, "Cassandra refuses a repair");
+                self.metrics.unrepairable.inc();
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Checks the rows of the events again in one batch, and repairs those whose mismatch is confirmed. Sets the state
@@ -151,7 +200,7 @@ impl Reconciler {
         let suspects: Vec<Suspect> = open.iter().map(|o| o.suspect.clone()).collect();
         let outcomes = self.checker.settle(&mut reader, table, &suspects).await?;
         let (mut used, mut changing) = (None, false);
-        for (OpenMismatch { event, repairs, .. }, outcome) in open.iter_mut().zip(outcomes) {
+        for (OpenMismatch { event, repairs, put_aside, .. }, outcome) in open.iter_mut().zip(outcomes) {
             match outcome {
                 Outcome::Match => {
                     event.state = MismatchState::Resolved;
@@ -171,9 +220,23 @@ impl Reconciler {
                 Outcome::Mismatch(confirmed) => {
                     let version = self.repair(table, &confirmed).await?;
                     *repairs += 1;
-                    event.lower = version.0;
+                    event.lower = confirmed.lower.version.0;
                     event.upper = confirmed.upper.version.0;
-                    used = used.max(Some(version));
+                    if version.is_none() {
+                        event.state = MismatchState::Unrepairable;
+                    }
+                    used = used.max(version);
+                }
+                Outcome::PutAside => *put_aside = true,
+                Outcome::Unmappable if self.is_put_aside(table, event) => *put_aside = true,
+                Outcome::Unmappable => {
+                    tracing::error!(
+                        table = event.table,
+                        target = event.target,
+                        "a mismatch cannot be repaired: the mapping cannot convert MySQL's row"
+                    );
+                    event.state = MismatchState::Unrepairable;
+                    self.metrics.unrepairable.inc();
                 }
                 // The key keeps changing. Its changes rewrite the row, but an extra row under another target key would
                 // remain. It is checked again until the outcome is known.
@@ -186,6 +249,11 @@ impl Reconciler {
             tokio::time::sleep(HOT_KEY_PAUSE).await;
         }
         Ok(())
+    }
+
+    /// Whether a dead letter of the mismatch's row is open.
+    fn is_put_aside(&self, table: &CheckedTable, event: &Mismatch) -> bool {
+        self.checker.letters.is_open(&table.source().name, &event.source_key)
     }
 
     /// Waits for a watermark above `used`, so that the next repair has a newer version. Watermarks come at least once a
@@ -219,6 +287,10 @@ struct OpenMismatch {
     suspect: Suspect,
     /// The repairs so far.
     repairs: usize,
+    /// Whether a dead letter of the row is open.
+    put_aside: bool,
+    /// The offset of the event.
+    offset: i64,
 }
 
 /// The found mismatches, by table, in the order of their events.
@@ -226,11 +298,12 @@ fn found_keys<'a>(
     records: &[&InRecord],
     by_name: &HashMap<String, &'a Arc<CheckedTable>>,
 ) -> Result<Vec<(&'a CheckedTable, Vec<OpenMismatch>)>, CheckError> {
-    let mut found: BTreeMap<String, Vec<Mismatch>> = BTreeMap::new();
-    for value in records.iter().filter_map(|record| record.value.as_deref()) {
+    let mut found: BTreeMap<String, Vec<(i64, Mismatch)>> = BTreeMap::new();
+    for record in records {
+        let Some(value) = &record.value else { continue };
         let event: Mismatch = decode_control(value)?;
         if event.state == MismatchState::Found {
-            found.entry(event.table.clone()).or_default().push(event);
+            found.entry(event.table.clone()).or_default().push((record.offset, event));
         }
     }
     let mut open = Vec::new();
@@ -239,11 +312,11 @@ fn found_keys<'a>(
             tracing::warn!(table = name, "mismatches of a table that is no longer mapped are ignored");
             continue;
         };
-        let of = |event: Mismatch| {
+        let of = |(offset, event): (i64, Mismatch)| {
             let target = table.plan.targets().iter().position(|t| t.table().name == event.target);
             let candidates = target.map(|t| (t, event.raw_target_key.clone())).into_iter().collect();
             let suspect = Suspect { key: table.key_values(&event.source_key)?, candidates };
-            Ok(OpenMismatch { event, suspect, repairs: 0 })
+            Ok(OpenMismatch { event, suspect, repairs: 0, put_aside: false, offset })
         };
         open.push((&***table, events.into_iter().map(of).collect::<Result<_, CheckError>>()?));
     }

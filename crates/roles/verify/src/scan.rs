@@ -30,6 +30,8 @@ pub struct TableReport {
     pub mismatches: u64,
     /// Rows that kept changing and were not decided.
     pub undecided: u64,
+    /// Rows left out: they have dead letters, or the mapping cannot convert them.
+    pub put_aside: u64,
 }
 
 /// What a full verification found.
@@ -41,6 +43,8 @@ pub struct ScanReport {
     pub mismatches: u64,
     /// Rows that kept changing and were not decided.
     pub undecided: u64,
+    /// Rows left out: they have dead letters, or the mapping cannot convert them.
+    pub put_aside: u64,
     /// Table by table.
     pub tables: Vec<TableReport>,
 }
@@ -75,8 +79,8 @@ impl Scan {
             self.checker.applied.wait_for(&backfill_topic(table), &done.end_offsets).await?;
             let mut reader = self.checker.mysql.reader().await?;
             // Also where MySQL has no row to read: older changes may still bring rows.
-            let lower = self.checker.watermarks.borrow(&mut reader, &table.source().name).await?;
-            self.checker.applied.wait(&lower, &table.topic).await?;
+            let newest = self.checker.watermarks.borrow(&mut reader, &table.source().name).await?;
+            self.checker.applied.wait(&newest, &table.topic).await?;
             let mut counts = TableReport { name, ..TableReport::default() };
             self.walk_mysql(&mut reader, table, &producer, &mut counts, &mut report).await?;
             for target in 0..table.plan.targets().len() {
@@ -85,6 +89,7 @@ impl Scan {
             total.checked += counts.mysql_rows + counts.target_rows;
             total.mismatches += counts.mismatches;
             total.undecided += counts.undecided;
+            total.put_aside += counts.put_aside;
             total.tables.push(counts);
         }
         Ok(total)
@@ -102,7 +107,7 @@ impl Scan {
         let Some(upto) = reader.max_key(source).await? else { return Ok(()) };
         let mut after: Option<Vec<Value>> = None;
         loop {
-            let lower = self.checker.watermarks.borrow(reader, &table.source().name).await?;
+            let lower = self.checker.lower_bound(reader, table).await?;
             let rows = reader.read_chunk(source, after.as_deref(), &upto, CHUNK).await?;
             let count = rows.len();
             after = rows.last().map(|row| source.key_of(row)).or(after);
@@ -144,7 +149,7 @@ impl Scan {
             // target's filter maps to no key there.
             let mut suspects = Vec::new();
             for ((key, source_key), row) in page.into_iter().zip(keys).zip(rows) {
-                if !in_place(table, target, &key, row.as_ref())? {
+                if !in_place(table, target, &key, row.as_ref()) {
                     suspects.push(Suspect { key: source_key, candidates: vec![(target, key)] });
                 }
             }
@@ -173,7 +178,9 @@ impl Scan {
                 outcomes[i] = outcome;
             }
         }
-        counts.undecided += outcomes.iter().filter(|o| matches!(o, Outcome::Undecided)).count() as u64;
+        let count = |wanted: fn(&Outcome) -> bool| outcomes.iter().filter(|o| wanted(o)).count() as u64;
+        counts.undecided += count(|outcome| matches!(outcome, Outcome::Undecided));
+        counts.put_aside += count(|outcome| matches!(outcome, Outcome::PutAside | Outcome::Unmappable));
         let checked = suspects.iter().zip(&outcomes);
         let checked = checked.map(|(suspect, outcome)| (suspect, outcome, FoundBy::Verification));
         let published = self.checker.publish_mismatches(&self.kafka, producer, table, checked).await?;
@@ -182,15 +189,7 @@ impl Scan {
     }
 }
 
-/// Whether MySQL's row maps to `key` of that target.
-fn in_place(
-    table: &CheckedTable,
-    target: usize,
-    key: &TargetKey,
-    row: Option<&Row>,
-) -> Result<bool, CheckError> {
-    match row {
-        None => Ok(false),
-        Some(row) => Ok(table.plan.stands_at(target, key, row)?),
-    }
+/// Whether MySQL's row maps to `key` of that target. A row that the mapping cannot convert maps to none.
+fn in_place(table: &CheckedTable, target: usize, key: &TargetKey, row: Option<&Row>) -> bool {
+    row.is_some_and(|row| table.plan.stands_at(target, key, row).unwrap_or(false))
 }

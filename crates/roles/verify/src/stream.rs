@@ -88,7 +88,7 @@ impl Stream {
                 let images = [&change.before, &change.after];
                 let mut targets = Vec::new();
                 for image in images.into_iter().flatten() {
-                    targets.extend(plan.target_keys(image)?);
+                    targets.extend(plan.possible_keys(image));
                 }
                 let mut pending = lock(&shared.pending);
                 let room = pending.iter().map(Pending::len).sum::<usize>() < ROOM;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tandem_cassandra::{ReadError, Target, WriteError};
+use tandem_dead_letters::{DeadLetters, DeadLettersError};
 use tandem_kafka::ConsumeError;
 use tandem_mapping::{RowError, TablePlan, differences};
 use tandem_model::{Cell, Disposition, Remedy, Row, TableDef, TargetKey, Value, Watermark};
 use tandem_mysql::{Mysql, MysqlError, Reader};
-use tandem_protocol::row_check::{TargetDifference, Verdict, judge};
+use tandem_protocol::row_check::{Evidence, TargetDifference, Verdict, judge};
 use tandem_watermarks::{Applied, WatermarkError, Watermarks};
 use tandem_wire::log::Topics;
 use tandem_wire::{ReadKeySchema, TableSchema, WireError};
@@ -31,6 +32,8 @@ pub enum CheckError {
     Consume(#[from] ConsumeError),
     #[error(transparent)]
     Tracker(#[from] TrackerError),
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLettersError),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -58,7 +61,8 @@ impl CheckError {
             Self::Row(error) => error.retry(),
             Self::Wire(error) => error.retry(),
             Self::Publish(error) => error.retry(),
-            Self::NotBackfilled(_) => Disposition::Stop,
+            // A follower of dead letters that has ended does not start again.
+            Self::DeadLetters(_) | Self::NotBackfilled(_) => Disposition::Stop,
         }
     }
 
@@ -68,6 +72,7 @@ impl CheckError {
             Self::Watermark(error) => error.remedy(),
             Self::Consume(error) => error.remedy(),
             Self::Tracker(error) => error.remedy(),
+            Self::DeadLetters(error) => error.remedy(),
             Self::Mysql(_)
             | Self::Read(_)
             | Self::Write(_)
@@ -155,8 +160,19 @@ pub enum Outcome {
     Match,
     /// The key kept changing during the check.
     Undecided,
+    /// A dead letter of the key is open. The row must be checked once that is settled.
+    PutAside,
+    /// The mapping cannot convert MySQL's row. Its change becomes a dead letter, or was discarded.
+    Unmappable,
     /// The stores differ.
     Mismatch(Confirmed),
+}
+
+/// W₁, with what was known of dead letters when it was borrowed.
+#[derive(Debug, Clone)]
+pub struct LowerBound {
+    watermark: Arc<Watermark>,
+    letters: i64,
 }
 
 /// Checks rows. Cheap to clone. The callers hold the MySQL connections.
@@ -172,6 +188,8 @@ pub struct Checker {
     pub applied: Applied,
     /// The latest change of each key.
     pub tracker: ChangeTracker,
+    /// The changes that apply has put aside.
+    pub letters: DeadLetters,
     /// The counters.
     pub metrics: CheckMetrics,
 }
@@ -195,7 +213,7 @@ impl Checker {
             if open.is_empty() {
                 break;
             }
-            let lower = self.watermarks.borrow(reader, &table.source().name).await?;
+            let lower = self.lower_bound(reader, table).await?;
             let keys: Vec<Vec<Value>> = open.iter().map(|&i| suspects[i].key.clone()).collect();
             let rows = reader.read_keys(table.source(), &keys).await?;
             let read = open.iter().zip(rows).map(|(&i, row)| (&suspects[i], row)).collect();
@@ -208,14 +226,29 @@ impl Checker {
         Ok(outcomes)
     }
 
-    /// Compares rows with Cassandra. `reader` has read the rows after it borrowed `lower` (W₁).
+    /// Borrows W₁. The caller reads the rows from MySQL after that.
+    ///
+    /// # Errors
+    /// As for [`Watermarks::borrow`].
+    pub async fn lower_bound(
+        &self,
+        reader: &mut Reader,
+        table: &CheckedTable,
+    ) -> Result<LowerBound, CheckError> {
+        let letters = self.letters.position();
+        let watermark = self.watermarks.borrow(reader, &table.source().name).await?;
+        Ok(LowerBound { watermark, letters })
+    }
+
+    /// Compares rows with Cassandra. `reader` has read the rows after it got the lower bound.
     ///
     /// The order of the steps makes the check sound:
     ///
     /// 1. W₁ was within `@@gtid_executed` before MySQL was read.
     /// 2. Cassandra is read after W₁ is applied.
     /// 3. The end of the binlog is queried after the read of Cassandra.
-    /// 4. The verdict waits until this process has seen the whole log up to a watermark that covers that end.
+    /// 4. The verdict waits until this process has seen the whole log up to a watermark that covers that end, and every
+    ///    dead letter that was published before.
     ///
     /// # Errors
     /// As for [`Self::settle`].
@@ -223,27 +256,43 @@ impl Checker {
         &self,
         reader: &mut Reader,
         table: &CheckedTable,
-        lower: Arc<Watermark>,
+        lower: LowerBound,
         read: Vec<(&Suspect, Option<Row>)>,
     ) -> Result<Vec<Outcome>, CheckError> {
+        let LowerBound { watermark: lower, letters } = lower;
         self.applied.wait(&lower, &table.topic).await?;
         let found = self.differing(table, &read).await?;
         self.metrics.rows.inc_by(read.len() as u64);
-        if found.iter().all(Vec::is_empty) {
-            return Ok(found.iter().map(|_| Outcome::Match).collect());
+        let quiet = |found: &Option<Vec<TargetDifference>>| found.as_ref().is_none_or(Vec::is_empty);
+        if found.iter().all(quiet) {
+            let outcome =
+                |found: &Option<_>| if found.is_some() { Outcome::Match } else { Outcome::Unmappable };
+            return Ok(found.iter().map(outcome).collect());
         }
         let end = reader.binlog_end().await?;
         let upper = self.watermarks.covering(&end, lower.version).await?;
         if let Some(ends) = upper.offsets.get(&table.topic) {
             self.tracker.seen(&table.topic, ends).await?;
         }
+        // A dead letter is published before the offset of its change is committed, and W₁ is applied.
+        self.letters.up_to_now().await?;
         let floor = self.tracker.floor();
         let outcomes = read.into_iter().zip(found).map(|((suspect, row), differences)| {
+            let Some(differences) = differences else { return Ok(Outcome::Unmappable) };
             let key = table.framed_key(&suspect.key)?;
             let last_change = self.tracker.last_change(&table.topic, &key);
-            Ok(match judge(!differences.is_empty(), last_change, lower.version, floor) {
+            let name = &table.source().name;
+            let evidence = Evidence {
+                last_change,
+                lower: lower.version,
+                floor,
+                put_aside: self.letters.is_open(name, &key),
+                settled: self.letters.was_settled_since(name, &key, letters),
+            };
+            Ok(match judge(!differences.is_empty(), evidence) {
                 Verdict::Match => Outcome::Match,
                 Verdict::Undecided => Outcome::Undecided,
+                Verdict::PutAside => Outcome::PutAside,
                 Verdict::Mismatch => Outcome::Mismatch(Confirmed {
                     row,
                     lower: Arc::clone(&lower),
@@ -255,17 +304,21 @@ impl Checker {
         outcomes.collect()
     }
 
-    /// Reads Cassandra and returns the differences of each suspect.
+    /// Reads Cassandra and returns the differences of each suspect. `None` for a row that the mapping cannot convert.
     async fn differing(
         &self,
         table: &CheckedTable,
         read: &[(&Suspect, Option<Row>)],
-    ) -> Result<Vec<Vec<TargetDifference>>, CheckError> {
+    ) -> Result<Vec<Option<Vec<TargetDifference>>>, CheckError> {
         // For each target: the keys to read, and for each key its suspect and the expected cells.
         type Lookup = (Vec<TargetKey>, Vec<(usize, Option<Vec<Cell>>)>);
         let mut lookups: HashMap<usize, Lookup> = HashMap::new();
+        let mut out: Vec<Option<Vec<TargetDifference>>> = read.iter().map(|_| Some(Vec::new())).collect();
         for (i, (suspect, row)) in read.iter().enumerate() {
-            let expected = row.as_ref().map_or(Ok(Vec::new()), |row| table.plan.expected(row))?;
+            let Ok(expected) = row.as_ref().map_or(Ok(Vec::new()), |row| table.plan.expected(row)) else {
+                out[i] = None;
+                continue;
+            };
             for (target, key) in &suspect.candidates {
                 if !expected.iter().any(|e| e.target == *target && e.key == *key) {
                     let (keys, wanted) = lookups.entry(*target).or_default();
@@ -279,15 +332,16 @@ impl Checker {
                 wanted.push((i, Some(row.cells)));
             }
         }
-        let mut out: Vec<Vec<TargetDifference>> = read.iter().map(|_| Vec::new()).collect();
         for (target, (keys, wanted)) in lookups {
             let name = &table.plan.targets()[target].table().name;
             let stored = self.target.read(name, &keys).await?;
             for ((key, (suspect, expected)), stored) in keys.into_iter().zip(wanted).zip(stored) {
-                if let Some(difference) = differences(expected.as_deref(), stored.as_ref()) {
+                if let Some(difference) = differences(expected.as_deref(), stored.as_ref())
+                    && let Some(found) = &mut out[suspect]
+                {
                     let writetimes =
                         stored.map_or(Vec::new(), |s| s.writetimes.into_iter().flatten().collect());
-                    out[suspect].push(TargetDifference { target, key, difference, writetimes });
+                    found.push(TargetDifference { target, key, difference, writetimes });
                 }
             }
         }

@@ -11,7 +11,7 @@ use tandem_http_api::problem_type;
 use tandem_kafka::http_tls;
 use tandem_model::FollowUp;
 
-use crate::cli::{OnOff, PhaseArgs, PhaseCommand};
+use crate::cli::phase::{OnOff, PhaseArgs, PhaseCommand};
 use crate::config::Config;
 use crate::config::secret::Secret;
 use crate::remedy;

@@ -3,7 +3,7 @@
 mod print;
 mod report;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +18,7 @@ use tandem_wire::fingerprint;
 use tandem_wire::log::{InRecord, TableOfKey};
 
 use self::report::{Backfill, Lag, Source, Status, TableStatus, TopicStatus, Totals};
+use crate::commands::dead_letters::open_by_table;
 use crate::config::Config;
 
 /// How long the unapplied records are counted by table.
@@ -44,12 +45,12 @@ async fn status(config: &Config) -> Result<Status> {
         Err(ConsumeError::NoTopic(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    let (progress, mismatches) = if source.is_some() {
+    let (progress, mismatches, letters) = if source.is_some() {
         let progress = async { read_progress(&kafka).await.map_err(anyhow::Error::from) };
         let mismatches = async { count_mismatches(&kafka).await.map_err(anyhow::Error::from) };
-        tokio::try_join!(progress, mismatches)?
+        tokio::try_join!(progress, mismatches, open_by_table(&kafka))?
     } else {
-        (HashMap::new(), MismatchCounts::default())
+        (HashMap::new(), MismatchCounts::default(), BTreeMap::new())
     };
     let group = GroupOffsets::new(&kafka, &topics.apply_group())?;
     let mut behind = Vec::new();
@@ -86,6 +87,7 @@ async fn status(config: &Config) -> Result<Status> {
         TableStatus {
             lag_records: counted.then(|| unapplied.get(name).copied().unwrap_or(0)),
             topic: topics.changes(name),
+            dead_letters: letters.get(name.to_string().as_str()).copied().unwrap_or(0),
             backfill: Backfill::of(progress.get(&name.to_string()).filter(|p| p.configured == mapping)),
             name: name.to_string(),
         }
@@ -105,6 +107,7 @@ async fn status(config: &Config) -> Result<Status> {
         topics: topic_status,
         lag,
         mismatches: mismatches.into(),
+        dead_letters: letters.values().sum(),
         ready: false,
         why_not_ready: Vec::new(),
     };

@@ -67,7 +67,7 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
     } else {
         print(&report);
     }
-    let failed = exit_code && report.mismatches + report.undecided > 0;
+    let failed = exit_code && report.mismatches + report.undecided + report.put_aside > 0;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -78,7 +78,8 @@ async fn record(kafka: &KafkaConfig, started_at_us: i64, report: &ScanReport) ->
         ended_at_us: now_us(),
         rows: report.checked as i64,
         mismatches: report.mismatches as i64,
-        undecided: report.undecided as i64,
+        // A row that was left out is not proven equal either.
+        undecided: (report.undecided + report.put_aside) as i64,
     };
     let record = OutRecord {
         topic: kafka.topics().control().into(),
@@ -95,7 +96,7 @@ async fn record(kafka: &KafkaConfig, started_at_us: i64, report: &ScanReport) ->
 fn print(report: &ScanReport) {
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["table", "MySQL rows", "Cassandra rows", "mismatches", "undecided"]);
+    table.set_header(["table", "MySQL rows", "Cassandra rows", "mismatches", "undecided", "left out"]);
     for t in &report.tables {
         table.add_row([
             t.name.clone(),
@@ -103,10 +104,19 @@ fn print(report: &ScanReport) {
             t.target_rows.to_string(),
             t.mismatches.to_string(),
             t.undecided.to_string(),
+            t.put_aside.to_string(),
         ]);
     }
     println!("{table}");
+    if report.put_aside > 0 {
+        println!(
+            "{} rows were left out, because they have dead letters or the mapping cannot convert them: correct them and \
+             settle their dead letters (tandem dead-letters list), then verify again",
+            report.put_aside
+        );
+    }
     match (report.mismatches, report.undecided) {
+        (0, 0) if report.put_aside > 0 => println!("{} rows checked, no other row differs", report.checked),
         (0, 0) => println!("{} rows checked, both stores agree", report.checked),
         (found, 0) => {
             println!("{} rows checked, {found} mismatches (they are on the mismatch topic)", report.checked);

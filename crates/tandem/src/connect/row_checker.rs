@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tandem_dead_letters::DeadLetters;
 use tandem_model::TableName;
 use tandem_row_check::{ChangeTracker, CheckMetrics, CheckedTable, Checker};
 use tandem_watermarks::{Applied, Watermarks};
@@ -34,6 +35,7 @@ pub(crate) async fn checker(
         watermarks: watermarks.clone(),
         applied: Applied::of(&servers.kafka)?,
         tracker,
+        letters: DeadLetters::follow(&servers.kafka).await?,
         metrics: metrics.clone(),
     };
     Ok((checker, tables))

@@ -196,8 +196,13 @@ impl Process<'_> {
                         works.push(work(Role::Verify, async move { Ok(stream.run(feed, stop).await?) }));
                     }
                     if self.has(Role::Reconcile) {
-                        let (kafka, metrics) = (servers.kafka.clone(), self.metrics.verify.clone());
-                        let reconciler = Reconciler { checker, tables, kafka, metrics };
+                        let reconciler = Reconciler {
+                            checker,
+                            tables,
+                            kafka: servers.kafka.clone(),
+                            schemas: stores.schemas.clone(),
+                            metrics: self.metrics.verify.clone(),
+                        };
                         works.push(work(Role::Reconcile, async move { Ok(reconciler.run(stop).await?) }));
                     }
                     Ok(works)

@@ -60,6 +60,7 @@ const APPLY: (&str, &str) = ("apply_keeps_up", "apply_lag_seconds < 10.0");
 const GATEWAYS: (&str, &str) = ("gateways_follow", "gateways_behind == 0.0");
 const DUAL_WRITES: (&str, &str) = ("dual_writes_succeed", "dual_write_failure_rate <= 0.01");
 const NO_MISMATCH: (&str, &str) = ("no_mismatch_is_open", "open_mismatches == 0.0");
+const NO_DEAD_LETTER: (&str, &str) = ("no_dead_letter_is_open", "open_dead_letters == 0.0");
 
 /// What a phase asks for before the next, unless the configuration says otherwise.
 pub fn default_gates(phase: Phase) -> &'static [(&'static str, &'static str)] {
@@ -69,15 +70,22 @@ pub fn default_gates(phase: Phase) -> &'static [(&'static str, &'static str)] {
         Phase::Backfill => {
             &[CAPTURE, APPLY, GATEWAYS, DUAL_WRITES, ("every_row_is_copied", "backfill_tables_left == 0.0")]
         }
-        Phase::Verify => {
-            &[CAPTURE, APPLY, GATEWAYS, DUAL_WRITES, NO_MISMATCH, ("full_scan_is_clean", "full_scan_clean")]
-        }
+        Phase::Verify => &[
+            CAPTURE,
+            APPLY,
+            GATEWAYS,
+            DUAL_WRITES,
+            NO_MISMATCH,
+            NO_DEAD_LETTER,
+            ("full_scan_is_clean", "full_scan_clean"),
+        ],
         Phase::Canary => &[
             CAPTURE,
             APPLY,
             GATEWAYS,
             DUAL_WRITES,
             NO_MISMATCH,
+            NO_DEAD_LETTER,
             ("canary_is_read", "canary_reads >= 1.0"),
             ("canary_agrees", "canary_mismatches == 0.0"),
             ("cassandra_serves", "fallback_rate <= 0.01"),

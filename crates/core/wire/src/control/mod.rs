@@ -4,6 +4,7 @@
 //! refuses a record of a later format.
 
 mod audit;
+mod dead_letter;
 mod phase;
 mod record;
 mod records;
@@ -12,6 +13,7 @@ mod watermark;
 use crate::WireError;
 
 pub use audit::{Audit, AuditGate, AuditMeasurement};
+pub use dead_letter::{BadPlace, DeadLetter, Discarded, RecordPlace, settled};
 pub use phase::PHASE_KEY;
 pub use record::{ControlRecord, ControlSchema, decode_control, encode_control};
 pub use records::{
@@ -165,6 +167,22 @@ mod tests {
         }
     }
 
+    fn dead_letter() -> DeadLetter {
+        DeadLetter {
+            table: "shop.orders".into(),
+            topic: "t.changes".into(),
+            partition: 2,
+            offset: 1 << 40,
+            record_key: vec![0, 1],
+            record_value: vec![0, 2, 255],
+            version: 3,
+            reason: "invalid-date".into(),
+            cause: "é".into(),
+            at_us: 4,
+            discarded: None,
+        }
+    }
+
     fn failure() -> DualWriteFailure {
         DualWriteFailure {
             table: "shop.orders".into(),
@@ -259,6 +277,9 @@ mod tests {
         check(&phase());
         check(&PhaseRecord::default());
         check(&failure());
+        check(&dead_letter());
+        let discarded = Some(Discarded { at_us: 5, reason: "é".into() });
+        check(&DeadLetter { record_value: vec![], discarded, ..dead_letter() });
         check(&full_scan());
         check(&resnapshot());
         check(&audit());
@@ -282,6 +303,7 @@ mod tests {
             FullScan::schema(),
             Resnapshot::schema(),
             Audit::schema(),
+            DeadLetter::schema(),
         ]
         .map(|schema| {
             let json: serde_json::Value = serde_json::from_str(schema.json()).unwrap();
@@ -300,7 +322,8 @@ mod tests {
                 ("DualWriteFailure", 18_886_685),
                 ("FullScan", 1_901_654_515),
                 ("Resnapshot", 1_621_096_297),
-                ("Audit", 534_078_992)
+                ("Audit", 534_078_992),
+                ("DeadLetter", 1_999_199_211)
             ]
         );
     }

@@ -107,7 +107,7 @@ impl Topics {
         self.named("dual-write-failures")
     }
 
-    /// The topic of dead letters: records that could not be processed.
+    /// The topic of dead letters: changes that could not be applied. It has one partition.
     pub fn dead_letters(&self) -> String {
         self.named("dead-letters")
     }

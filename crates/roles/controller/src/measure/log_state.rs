@@ -7,8 +7,9 @@ use std::time::Instant;
 use tandem_model::{PhaseRecord, TableName, Watermark};
 use tandem_wire::WireError;
 use tandem_wire::control::{
-    BackfillProgress, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY, RESNAPSHOT_KEY,
-    Resnapshot, decode_backfill_progress, decode_control, decode_phase, is_progress_key, progress_key,
+    BackfillProgress, DeadLetter, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY,
+    RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control, decode_phase, is_progress_key,
+    progress_key,
 };
 use tandem_wire::log::InRecord;
 
@@ -35,6 +36,10 @@ pub(crate) struct LogState {
     resnapshot: Option<Resnapshot>,
     full_scan: Option<FullScan>,
     open: HashSet<Vec<u8>>,
+    /// The open dead letters, by record key.
+    dead_letters: HashSet<Vec<u8>>,
+    /// When a dead letter was last discarded, in microseconds since the epoch.
+    discarded_us: Option<i64>,
     /// The mismatches that reads found, in the order of the log.
     read_mismatches: VecDeque<ReadMismatch>,
     /// The offset after the last mismatch event.
@@ -102,6 +107,23 @@ impl LogState {
         Ok(())
     }
 
+    /// Applies a record of the dead-letter topic.
+    pub(crate) fn take_dead_letter(&mut self, record: &InRecord) -> Result<(), WireError> {
+        let Some(key) = &record.key else { return Ok(()) };
+        let letter = record.value.as_deref().map(decode_control::<DeadLetter>).transpose()?;
+        match letter {
+            Some(letter) => match letter.discarded {
+                None => drop(self.dead_letters.insert(key.clone())),
+                Some(discarded) => {
+                    self.dead_letters.remove(key);
+                    self.discarded_us = self.discarded_us.max(Some(discarded.at_us));
+                }
+            },
+            None => drop(self.dead_letters.remove(key)),
+        }
+        Ok(())
+    }
+
     /// The offset after the last mismatch event applied.
     pub(crate) fn mismatches_end(&self) -> i64 {
         self.mismatches_end
@@ -153,6 +175,7 @@ impl LogState {
         into: &mut Measurements,
     ) {
         into.set("open_mismatches", Ok(self.open.len() as f64));
+        into.set("open_dead_letters", Ok(self.dead_letters.len() as f64));
         self.read_mismatches.retain(|met| met.offset >= since.offset && met.seen_us >= since.seen_us);
         for (name, found_by) in
             [("canary_mismatches", FoundBy::CanaryRead), ("shadow_mismatches", FoundBy::ShadowRead)]
@@ -176,12 +199,14 @@ impl LogState {
         into.set_flag("full_scan_clean", scan.map(|scan| self.is_clean(scan, tables)));
     }
 
-    /// Whether the scan found no mismatch and began after every table was copied.
+    /// Whether the scan found no mismatch and began after every table was copied. A dead letter that was discarded since
+    /// may have left a row different.
     fn is_clean(&self, scan: &FullScan, tables: &[MappedTable]) -> bool {
         let copied_before = |table: &MappedTable| {
             self.progress_of(table).is_some_and(|p| p.done && p.updated_at_us <= scan.started_at_us)
         };
-        scan.mismatches == 0 && scan.undecided == 0 && tables.iter().all(copied_before)
+        let discarded_before = self.discarded_us.is_none_or(|at| at <= scan.started_at_us);
+        scan.mismatches == 0 && scan.undecided == 0 && discarded_before && tables.iter().all(copied_before)
     }
 }
 

@@ -64,7 +64,7 @@ impl LogError {
     }
 }
 
-/// Follows the control, mismatch and watermark topics.
+/// Follows the control, mismatch, watermark and dead-letter topics.
 pub(crate) struct LogWatch {
     kafka: KafkaConfig,
     tables: Vec<MappedTable>,
@@ -90,7 +90,9 @@ impl LogWatch {
             state.take_watermark(newest.watermark);
             (reader, after) = (newest.reader, newest.offset + 1);
         }
+        let letters = topics.dead_letters();
         let from = vec![
+            (letters.clone(), 0, admin.first_offsets(&letters, 1).await?[0]),
             (control.clone(), 0, admin.first_offsets(&control, 1).await?[0]),
             (mismatches.clone(), 0, admin.first_offsets(&mismatches, 1).await?[0]),
             (watermarks, 0, after),
@@ -123,10 +125,11 @@ impl LogWatch {
     async fn catch_up(&mut self, live: bool) -> Result<(), LogError> {
         let (control, mismatches, watermarks) =
             (self.topics.control(), self.topics.mismatches(), self.topics.watermarks());
+        let letters = self.topics.dead_letters();
         let begun = Instant::now();
         // The control topic is read again at the end: once the watermark behind a log gap is known, the re-snapshot that
         // invalidates the copies must be known too.
-        for topic in [&control, &mismatches, &watermarks, &control] {
+        for topic in [&control, &mismatches, &watermarks, &letters, &control] {
             let end = self.admin.end_offsets(topic, 1).await?[0];
             while self.reader.consumed_to(topic, 0).is_none_or(|at| at < end) {
                 if begun.elapsed() > CATCH_UP_TIMEOUT {
@@ -135,6 +138,7 @@ impl LogWatch {
                 for record in self.reader.next_batch(5000, Duration::from_millis(50)).await? {
                     let taken = match &*record.topic {
                         name if name == control => self.state.take_control(&record),
+                        name if name == letters => self.state.take_dead_letter(&record),
                         name if name == mismatches => self.state.take_mismatch(&record, live.then(now_us)),
                         _ => {
                             let watermark = read_watermark(&mut self.watermarks, &record)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_cassandra::Target;
+use tandem_dead_letters::DeadLetters;
 use tandem_http_api::Problem;
 use tandem_mapping::{Difference, RowError, TablePlan, differences};
 use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, StoredRow, TargetKey, Value};
@@ -82,6 +83,10 @@ impl Read {
     /// How Cassandra's rows differ from MySQL's rows under the mapping's equality.
     fn compare(&self, rows: &[Row], found: &Found) -> Option<Divergence> {
         let target = self.target()?;
+        // MySQL's row has no form in Cassandra: its change is a dead letter that is not known yet, or was discarded.
+        if rows.iter().any(|row| self.entity.plan.expected(row).is_err()) {
+            return Some(Divergence { reason: Reason::DeadLetter, suspects: Vec::new() });
+        }
         // An unreadable row has no key to recheck.
         let unreadable = Some(Divergence { reason: Reason::Failed, suspects: Vec::new() });
         compare(&self.entity.plan, target, rows, found).unwrap_or(unreadable)
@@ -111,6 +116,7 @@ pub(crate) struct Reads {
     pub(crate) target: Target,
     pub(crate) health: Arc<CassandraHealth>,
     pub(crate) write_tokens: WriteTokens,
+    pub(crate) letters: DeadLetters,
     pub(crate) rechecks: Rechecks,
     pub(crate) metrics: Metrics,
     /// How long Cassandra may take before MySQL answers.
@@ -138,14 +144,17 @@ impl Reads {
         let sample = rand::random();
         let has_target = read.target().is_some();
         let applied = read.token.as_ref().is_none_or(|t| self.write_tokens.applied(t, &read.entity));
+        // After `applied`, which waits for the dead letters among the token's changes.
+        let put_aside = self.is_put_aside(&read);
         // A request that will not ask Cassandra must not use up the one probe of an open circuit.
         let may_ask = has_target
             && applied
+            && !put_aside
             && (admitted
                 || record.phase == Phase::ReadSwitch
                 || record.phase.writes_both() && sample < record.shadow);
         let healthy = may_ask && self.health.ask(Instant::now());
-        let facts = ReadFacts { in_cohort: admitted, has_target, applied, healthy, sample };
+        let facts = ReadFacts { in_cohort: admitted, has_target, applied, put_aside, healthy, sample };
         let answer = match route(record, facts) {
             Route::Mysql { shadow, instead } => {
                 let rows = self.ask_mysql(&read).await?;
@@ -167,6 +176,19 @@ impl Reads {
         let label = ReadLabel { entity: read.entity.name.clone(), served_by: answer.served_by };
         self.metrics.reads.get_or_create(&label).inc();
         Ok(answer)
+    }
+
+    /// Whether Cassandra lacks a change of the requested rows, because it is a dead letter.
+    fn is_put_aside(&self, read: &Read) -> bool {
+        let table = &read.entity.table().name;
+        match &read.query {
+            // A key that cannot be encoded is not in the log. MySQL says what is wrong with it.
+            Query::Key(key) => {
+                read.entity.framed_key(key).is_ok_and(|framed| self.letters.is_open(table, &framed))
+            }
+            // The row could belong on the page.
+            Query::Page(_) => self.letters.any_open(table),
+        }
     }
 
     /// Reads both stores. MySQL's answer wins where they differ.

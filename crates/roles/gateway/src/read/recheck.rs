@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tandem_cassandra::Target;
+use tandem_dead_letters::DeadLetters;
 use tandem_kafka::{KafkaConfig, Producer};
 use tandem_model::{Phase, TableName};
 use tandem_mysql::{Mysql, Reader};
@@ -144,7 +145,7 @@ impl Rechecks {
     pub(crate) fn start<'a>(
         stores: (Mysql, Target),
         log: (&KafkaConfig, Producer),
-        (watermarks, applied): (Watermarks, Applied),
+        (watermarks, applied, letters): (Watermarks, Applied, DeadLetters),
         entities: impl Iterator<Item = &'a Arc<Entity>>,
         metrics: Metrics,
     ) -> Result<Self, WireError> {
@@ -162,6 +163,7 @@ impl Rechecks {
             producer: log.1,
             watermarks,
             applied,
+            letters,
             metrics: metrics.clone(),
         };
         tokio::spawn(rechecker.run(Arc::clone(&queue)));
@@ -202,6 +204,8 @@ fn count_reads(metrics: &Metrics, source: DivergenceSource, entity: &str, outcom
 fn outcome(reason: Reason, rows: &[Outcome]) -> &'static str {
     if rows.iter().any(|row| matches!(row, Outcome::Mismatch(_))) {
         reason.name()
+    } else if rows.iter().any(|row| matches!(row, Outcome::PutAside | Outcome::Unmappable)) {
+        Reason::DeadLetter.name()
     } else if rows.iter().any(|row| matches!(row, Outcome::Undecided)) {
         CHANGING
     } else {
@@ -218,6 +222,7 @@ struct Rechecker {
     producer: Producer,
     watermarks: Watermarks,
     applied: Applied,
+    letters: DeadLetters,
     metrics: Metrics,
 }
 
@@ -253,6 +258,7 @@ impl Rechecker {
             watermarks: self.watermarks.clone(),
             applied: self.applied.clone(),
             tracker: ChangeTracker::start(&self.kafka, &topics, &from, None).await?,
+            letters: self.letters.clone(),
             metrics: CheckMetrics::default(),
         };
         loop {

@@ -194,12 +194,12 @@ impl Writes {
             let kept = serde_json::to_vec(&reply).map_err(|e| problem::internal(e.to_string()))?;
             transaction.keep_answer(table, &claim.id, &kept).await.map_err(|e| from_mysql(&e))?;
         }
-        let writes = if record.phase.writes_both() {
-            // Taken before the COMMIT, so that later changes in the log have higher versions.
-            secondary_writes(&done, |done| self.secondary.borrow(&done.entity))?
-        } else {
-            Vec::new()
-        };
+        // Planned in every phase: a row that Cassandra cannot hold is refused, or its change would be a dead letter. The
+        // watermarks are taken before the COMMIT, so that later changes in the log have higher versions.
+        let mut writes = secondary_writes(&done, |done| self.secondary.borrow(&done.entity))?;
+        if !record.phase.writes_both() {
+            writes.clear();
+        }
         Ok(Prepared::Done(reply, writes))
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn print(status: &Status, all: bool) {
         "mismatches: {} found, {} resolved, {} unrepairable, {} open",
         m.found, m.resolved, m.unrepairable, m.open
     );
+    println!("dead letters: {} open", status.dead_letters);
     if status.ready {
         println!("ready: Cassandra holds what MySQL holds");
     } else {
@@ -61,10 +62,11 @@ fn chosen<T, K: Ord>(
 fn tables(all: &[TableStatus], every: bool) {
     let lag = |t: &TableStatus| t.lag_records.unwrap_or(0);
     let left = |t: &TableStatus| t.backfill.expected() - t.backfill.rows;
-    let chosen = chosen(all, every, |t| t.backfill.done && lag(t) == 0, |t| (left(t), lag(t)));
+    let in_order = |t: &TableStatus| t.backfill.done && lag(t) == 0 && t.dead_letters == 0;
+    let chosen = chosen(all, every, in_order, |t| (t.dead_letters, left(t), lag(t)));
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["table", "backfill", "change topic", "lag"]);
+    table.set_header(["table", "backfill", "change topic", "lag", "dead letters"]);
     for t in &chosen {
         let backfill = match &t.backfill {
             b if b.done => format!("{} rows, done", b.rows),
@@ -72,7 +74,7 @@ fn tables(all: &[TableStatus], every: bool) {
             b => format!("{} of about {} rows", b.rows, b.expected()),
         };
         let lag = t.lag_records.map_or("not counted".to_owned(), |records| records.to_string());
-        table.add_row([t.name.clone(), backfill, t.topic.clone(), lag]);
+        table.add_row([t.name.clone(), backfill, t.topic.clone(), lag, t.dead_letters.to_string()]);
     }
     print_some(&table, chosen.len(), all.len(), "tables");
 }

@@ -19,6 +19,8 @@ pub(super) struct Status {
     pub(super) topics: Vec<TopicStatus>,
     pub(super) lag: Lag,
     pub(super) mismatches: Mismatches,
+    /// The changes that are put aside, also of tables that are no longer mapped.
+    pub(super) dead_letters: u64,
     pub(super) ready: bool,
     pub(super) why_not_ready: Vec<String>,
 }
@@ -52,6 +54,8 @@ pub(super) struct TableStatus {
     /// The records that are not applied yet, transaction markers excluded. Absent if there are too many records to
     /// count them by table within a short time.
     pub(super) lag_records: Option<i64>,
+    /// The changes that are put aside.
+    pub(super) dead_letters: u64,
 }
 
 /// The progress of apply in a change topic or a backfill topic.
@@ -162,6 +166,9 @@ impl Status {
         }
         if self.mismatches.open > 0 {
             missing.push(format!("{} mismatches are open", self.mismatches.open));
+        }
+        if self.dead_letters > 0 {
+            missing.push(format!("{} dead letters are open", self.dead_letters));
         }
         missing
     }
