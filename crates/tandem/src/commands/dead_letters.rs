@@ -24,7 +24,7 @@ pub(crate) async fn run(command: DeadLettersCommand) -> Result<ExitCode> {
     match command {
         DeadLettersCommand::List(args) => list(&args).await,
         DeadLettersCommand::Show(args) => show(&args).await,
-        DeadLettersCommand::Retry(args) => retry(&args).await,
+        DeadLettersCommand::Retry(args) => Box::pin(retry(&args)).await,
         DeadLettersCommand::Discard(args) => discard(&args).await,
     }
 }
