@@ -1,5 +1,6 @@
 //! Connections: configuration, security, shared client code and health.
 
+pub(crate) mod bootstrap;
 pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod health;

@@ -32,7 +32,7 @@ pub(crate) struct LogContext {
 
 impl LogContext {
     pub(crate) fn new(config: &KafkaConfig) -> Self {
-        Self { health: Health::new(config) }
+        Self { health: Health::new(&config.refusals, &config.brokers) }
     }
 }
 

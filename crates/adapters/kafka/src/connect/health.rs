@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::connect::config::KafkaConfig;
-use crate::connect::rebootstrap::Bootstrap;
+use crate::connect::bootstrap::Bootstrap;
 
 /// How long a refusal counts as current. librdkafka retries within seconds and reports the same error every
 /// 30 s.
@@ -52,11 +51,11 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(config: &KafkaConfig) -> Arc<Self> {
+    pub(crate) fn new(refusals: &Refusals, brokers: &str) -> Arc<Self> {
         Arc::new(Self {
             last: Mutex::default(),
-            refusals: config.refusals.clone(),
-            bootstrap: Bootstrap::new(&config.brokers),
+            refusals: refusals.clone(),
+            bootstrap: Bootstrap::new(brokers),
         })
     }
 

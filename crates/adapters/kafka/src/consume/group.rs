@@ -42,7 +42,7 @@ impl GroupConsumer {
     /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong or
     /// the subscription fails.
     pub async fn start(config: &KafkaConfig, group: &str, topics: &[String]) -> Result<Self, ConsumeError> {
-        let health = Health::new(config);
+        let health = Health::new(&config.refusals, &config.brokers);
         let shared = Shared::new(Arc::clone(&health));
         let context = GroupContext { shared: Arc::clone(&shared) };
         let consumer: BaseConsumer<GroupContext> =

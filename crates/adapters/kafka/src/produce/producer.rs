@@ -52,7 +52,7 @@ impl Producer {
     /// [`PublishError::Unreachable`] if no broker answers within 8 s; [`PublishError::Refused`] or
     /// [`PublishError::Config`] if the configuration is wrong.
     pub async fn start(config: &KafkaConfig) -> Result<Self, PublishError> {
-        let health = Health::new(config);
+        let health = Health::new(&config.refusals, &config.brokers);
         let (config, seen) = (config.clone(), Arc::clone(&health));
         let producer = tokio::task::spawn_blocking(move || {
             ping_broker(&config)?;

@@ -60,7 +60,7 @@ impl TransactionalPublisher {
     /// [`PublishError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong,
     /// or the takeover fails or takes longer than 30 s.
     pub async fn start(config: &KafkaConfig, transactional_id: &str) -> Result<Self, PublishError> {
-        let health = Health::new(config);
+        let health = Health::new(&config.refusals, &config.brokers);
         let (config, id, seen) = (config.clone(), transactional_id.to_owned(), Arc::clone(&health));
         let worker = tokio::task::spawn_blocking(move || {
             ping_broker(&config)?;
