@@ -15,6 +15,9 @@ pub use runs::Runs;
 
 use crate::Disposition;
 
+/// The longest tag that MySQL accepts, in bytes.
+const MAX_TAG: usize = 32;
+
 /// The origin of a transaction number: a server's UUID and a tag in lower case (empty: no tag). UUIDs are
 /// ordered like their text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,6 +158,10 @@ impl FromStr for GtidSet {
             let mut any = false;
             for field in fields {
                 if field.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+                    // Each run copies the tag, so a long one would cost the square of the text's length.
+                    if field.len() > MAX_TAG {
+                        return Err(bad());
+                    }
                     tag = field.to_ascii_lowercase();
                     continue;
                 }
@@ -214,7 +221,8 @@ mod tests {
         ] {
             assert_eq!(text.parse::<GtidSet>().unwrap().to_string(), canonical);
         }
-        for bad in ["x:1", &format!("{A}:0"), &format!("{A}:5-3"), A, &format!("{A}:tag")] {
+        let long_tag = format!("{A}:{}:1", "t".repeat(MAX_TAG + 1));
+        for bad in ["x:1", &format!("{A}:0"), &format!("{A}:5-3"), A, &format!("{A}:tag"), &long_tag] {
             assert!(bad.parse::<GtidSet>().is_err(), "{bad}");
         }
         let sid =

@@ -1,5 +1,6 @@
 //! Entities: the mapped tables as clients see them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -18,6 +19,9 @@ use crate::problem;
 mod datetime;
 pub(crate) mod json;
 
+/// The most characters of a column's name in MySQL. An error repeats no more of a name that is unknown.
+const MAX_NAME: usize = 64;
+
 /// A mapped table, under the name that clients use.
 #[derive(Debug)]
 pub(crate) struct Entity {
@@ -35,6 +39,8 @@ pub(crate) struct Entity {
     /// The columns that clients see, in the table's order: those of the `by_key` target, or all. An answer
     /// therefore looks the same from either store.
     visible: Vec<usize>,
+    /// The index of each column by its name. A body may have thousands of names.
+    columns: HashMap<String, usize>,
     schema: TableSchema,
 }
 
@@ -62,6 +68,7 @@ impl Entity {
             by_key,
             generated: generated.and_then(|name| table.column(name)),
             visible,
+            columns: table.columns.iter().enumerate().map(|(i, column)| (column.name.clone(), i)).collect(),
             schema: topics.schema(table),
             plan,
         }
@@ -116,8 +123,11 @@ impl Entity {
     pub(crate) fn parse_values(&self, object: &Object) -> Result<Vec<(usize, Value)>, Problem> {
         let table = self.table();
         let values = object.0.iter().map(|(name, raw)| {
-            let unknown = || problem::invalid(name, format!("{} has no such column", self.name));
-            let column = table.column(name).ok_or_else(unknown)?;
+            let unknown = || {
+                let name: String = name.chars().take(MAX_NAME).collect();
+                problem::invalid(&name, format!("{} has no such column", self.name))
+            };
+            let column = *self.columns.get(name).ok_or_else(unknown)?;
             Ok((column, from_json(&table.columns[column], raw.get())?))
         });
         values.collect()
@@ -235,5 +245,8 @@ pub(crate) mod tests {
     fn unknown_columns_are_named() {
         let object: Object = crate::body::parse(br#"{"total":"1.5","nope":1}"#).unwrap();
         assert_eq!(orders().parse_values(&object).unwrap_err().field(), Some("nope"));
+        let long = format!(r#"{{"{}":1}}"#, "n".repeat(1000));
+        let object: Object = crate::body::parse(long.as_bytes()).unwrap();
+        assert_eq!(orders().parse_values(&object).unwrap_err().field(), Some(&*"n".repeat(MAX_NAME)));
     }
 }

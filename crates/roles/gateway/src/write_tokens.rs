@@ -18,6 +18,10 @@ use crate::entity::Entity;
 /// The token of a write whose GTID is unknown. It counts as never applied.
 pub(crate) const UNKNOWN: &str = "unknown";
 
+/// The longest token, in bytes. The set of a write is one transaction, or everything that was visible to it: a run for
+/// each server and each gap.
+const MAX_LENGTH: usize = 16 << 10;
+
 /// How often the apply group's offsets are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long polling continues after the last request with a token.
@@ -38,8 +42,17 @@ impl WriteToken {
         if text == UNKNOWN {
             return Ok(Self::Unknown);
         }
-        let bad = |_| Problem::bad_request("the Tandem-Token is not one that a write returned");
-        text.parse().map(Self::Gtids).map_err(bad)
+        let bad = || Problem::bad_request("the Tandem-Token is not one that a write returned");
+        if text.len() > MAX_LENGTH {
+            return Err(bad());
+        }
+        text.parse().map(Self::Gtids).map_err(|_| bad())
+    }
+
+    /// The token of a write, as a `Tandem-Token` header. A set that a request could not send back is not told.
+    pub(crate) fn text_of(gtids: Option<&GtidSet>) -> String {
+        let text = gtids.map(ToString::to_string).filter(|text| text.len() <= MAX_LENGTH);
+        text.unwrap_or_else(|| UNKNOWN.to_owned())
     }
 }
 
@@ -163,6 +176,20 @@ mod tests {
         assert!(!is_applied(&watermark, &known, "t", |_| Some(4)));
         assert!(!is_applied(&watermark, &new, "t", |_| Some(5)));
         assert!(!is_applied(&watermark, &known, "u", |_| Some(5)));
+    }
+
+    #[test]
+    fn a_token_is_bounded_in_length_both_ways() {
+        const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let numbers = |count: u64| -> String { (1..=count).map(|n| format!(":{}", n * 2)).collect() };
+        let (short, long) = (format!("{UUID}{}", numbers(1000)), format!("{UUID}{}", numbers(10_000)));
+        assert!(short.len() < MAX_LENGTH && long.len() > MAX_LENGTH);
+        assert!(WriteToken::parse(&short).is_ok());
+        assert_eq!(WriteToken::parse(&long).unwrap_err().status.as_u16(), 400);
+        let told = |text: &str| WriteToken::text_of(Some(&text.parse().unwrap()));
+        assert_eq!(told(&short), short);
+        assert_eq!(told(&long), UNKNOWN);
+        assert_eq!(WriteToken::text_of(None), UNKNOWN);
     }
 
     #[test]

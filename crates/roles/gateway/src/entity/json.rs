@@ -26,6 +26,12 @@ use crate::problem;
 /// The largest integer that every JSON parser represents exactly.
 const EXACT: u64 = (1 << 53) - 1;
 
+/// The longest text of a DECIMAL, in bytes. MySQL's have 65 digits. Parsing takes the square of the length.
+const MAX_DECIMAL: usize = 128;
+
+/// The most members that MySQL allows in a SET.
+const MAX_SET: usize = 64;
+
 /// Converts a value to the JSON of the data API.
 pub fn to_json(ty: &ColumnType, value: &Value) -> Json {
     match value {
@@ -116,6 +122,7 @@ fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
         },
         ColumnType::Float => Value::Float(text.parse().ok().filter(|x: &f32| x.is_finite()).ok_or(NUMBER)?),
         ColumnType::Double => Value::Double(text.parse().ok().filter(|x: &f64| x.is_finite()).ok_or(NUMBER)?),
+        ColumnType::Decimal { .. } if text.len() > MAX_DECIMAL => return Err(NUMBER),
         ColumnType::Decimal { precision, scale } => {
             let decimal = Decimal::parse(text, (*scale).into()).map_err(|_| NUMBER)?;
             let digits = decimal.to_string().bytes().filter(u8::is_ascii_digit).count();
@@ -150,8 +157,10 @@ fn parse(ty: &ColumnType, text: &str) -> Result<Value, &'static str> {
             Value::Text(text.to_owned())
         }
         ColumnType::Set(members) => {
-            let chosen: Vec<&str> = text.split(',').filter(|t| !t.is_empty()).collect();
-            if !chosen.iter().all(|one| members.iter().any(|member| member == one)) {
+            let chosen = text.split(',').filter(|t| !t.is_empty());
+            let chosen: Vec<&str> = chosen.take(MAX_SET + 1).collect();
+            if chosen.len() > MAX_SET || !chosen.iter().all(|one| members.iter().any(|member| member == one))
+            {
                 return Err("not all are members");
             }
             // MySQL keeps them in the order of the definition.
@@ -274,6 +283,10 @@ mod tests {
             assert_eq!(problem.field(), Some("c"), "{ty} {raw}");
             assert_eq!(problem.status.as_u16(), 422);
         }
+        let long = format!("1{}", "0".repeat(1 << 20));
+        assert!(round_trip("decimal(65,0)", &long).is_err());
+        let many = format!("\"{}\"", "a,".repeat(1 << 19));
+        assert!(round_trip("set('a','b')", &many).is_err());
         let strict = ColumnDef { nullable: false, ..column("int") };
         assert!(from_json(&strict, "null").is_err());
     }

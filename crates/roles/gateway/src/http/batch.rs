@@ -7,21 +7,23 @@ use serde::Deserialize;
 
 use tandem_http_api::Problem;
 
-use crate::body::{self, Object};
+use crate::body::{self, Bounded, Object};
 use crate::entity::Entity;
 use crate::problem::OfField;
 use crate::write::change::{Action, Change, Condition};
 
 /// Operations in a batch at most.
 const OPERATIONS: usize = 100;
+/// Parts of a key at most: MySQL's limit for the columns of a primary key.
+const KEY_PARTS: usize = 16;
 
 /// The changes that a batch requests. A problem names the operation by its index.
 pub(crate) fn changes(
     body: &[u8],
     entity: impl Fn(&str) -> Option<Arc<Entity>>,
 ) -> Result<Vec<Change>, Problem> {
-    let Batch { operations } = body::parse(body)?;
-    if operations.is_empty() || operations.len() > OPERATIONS {
+    let Batch { operations: Bounded(operations) } = body::parse(body)?;
+    if operations.is_empty() {
         return Err(Problem::bad_request(format!("a batch has 1 to {OPERATIONS} operations")));
     }
     let changes = operations.into_iter().enumerate().map(|(place, operation)| {
@@ -35,7 +37,7 @@ pub(crate) fn changes(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch {
-    operations: Vec<Operation>,
+    operations: Bounded<Operation, OPERATIONS>,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +47,7 @@ struct Operation {
     entity: String,
     /// The parts of the key in the order of the path, without percent-encoding.
     #[serde(default)]
-    key: Vec<String>,
+    key: Bounded<String, KEY_PARTS>,
     #[serde(default)]
     values: Object,
     if_match: Option<String>,
@@ -66,10 +68,10 @@ impl Operation {
         let condition = Condition::parse(self.if_match.as_deref(), self.if_none_match.as_deref())?;
         let values = entity.parse_values(&self.values).map_err(OfField::of_values)?;
         let encoded: Vec<String> =
-            self.key.iter().map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()).collect();
+            self.key.0.iter().map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()).collect();
         let key = || entity.parse_key(encoded.iter().map(String::as_str)).map_err(|p| p.of_field("key"));
         let action = match self.op {
-            Op::Insert if self.key.is_empty() => Action::Insert(values),
+            Op::Insert if self.key.0.is_empty() => Action::Insert(values),
             Op::Insert => {
                 return Err(Problem::bad_request("an insert names its key in `values`").of_field("key"));
             }

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::problem::{self, OfField as _};
 use crate::write::change::{Change, Done, Refused};
 use crate::write::secondary::{EntityWrite, SecondaryWriter};
-use crate::write_tokens::{UNKNOWN, WriteTokens};
+use crate::write_tokens::{WriteToken, WriteTokens};
 
 /// Attempts of a transaction that a deadlock or a certification conflict rolls back.
 const ATTEMPTS: usize = 4;
@@ -115,7 +115,7 @@ impl Writes {
                 transaction.rollback().await;
                 // What the earlier request wrote was visible to this one.
                 let token = self.pool.visible(deadline).await;
-                let token = token.map_or_else(|_| UNKNOWN.to_owned(), |gtids| gtids.to_string());
+                let token = WriteToken::text_of(token.ok().as_ref());
                 return Ok((Written { reply, token, replayed: true }, Vec::new()));
             }
             Err(refused) => {
@@ -130,7 +130,7 @@ impl Writes {
         match transaction.commit().await {
             Commit::Committed(gtids) => {
                 self.write_tokens.note_request();
-                let token = gtids.map_or_else(|| UNKNOWN.to_owned(), |gtids| gtids.to_string());
+                let token = WriteToken::text_of(gtids.as_ref());
                 Ok((Written { reply, token, replayed: false }, writes))
             }
             Commit::Failed(error) => {
