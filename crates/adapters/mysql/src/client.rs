@@ -6,5 +6,5 @@ mod transaction;
 mod visible;
 
 pub use partition_read::{Bound, PartitionRead};
-pub use pool::ClientPool;
+pub use pool::{ClientPool, Forgotten};
 pub use transaction::{ClientTransaction, Commit};

@@ -31,7 +31,7 @@ mod read;
 mod schema;
 mod stream;
 
-pub use client::{Bound, ClientPool, ClientTransaction, Commit, PartitionRead};
+pub use client::{Bound, ClientPool, ClientTransaction, Commit, Forgotten, PartitionRead};
 pub use connect::{MysqlConfig, MysqlTls, TlsMode, split_password};
 pub use error::{BinlogError, MysqlError};
 pub use mysql::Mysql;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::serve::Listener;
 use tandem_dead_letters::DeadLetters;
 use tandem_http_api::AccessToken;
+use tandem_mysql::Forgotten;
 use tandem_watermarks::{Applied, Watermarks};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use crate::write_tokens::WriteTokens;
 
 /// Concurrent shadow reads at most. A shadow read beyond that is skipped.
 const MAX_SHADOW_READS: usize = 64;
-/// How often the gateway deletes expired replies of idempotency keys.
+/// The pause after the last expired reply of an idempotency key was deleted.
 const FORGET_EVERY: Duration = Duration::from_mins(1);
 
 /// The data API. It is stateless: any number of gateways can run side by side.
@@ -140,8 +141,13 @@ impl Gateway {
             let (pool, stopping) = (api.writes.pool.clone(), api.stopping.clone());
             tokio::spawn(stopping.run_until_cancelled_owned(async move {
                 loop {
-                    if let Err(error) = pool.forget_answers(&kept.table, kept.keep).await {
-                        tracing::warn!(%error, "expired replies of idempotency keys were not deleted");
+                    match pool.forget_answers(&kept.table, kept.keep).await {
+                        // More may be expired. They are deleted as fast as they come.
+                        Ok(Forgotten::Some) => continue,
+                        Ok(Forgotten::All) => {}
+                        Err(error) => {
+                            tracing::warn!(%error, "expired replies of idempotency keys were not deleted");
+                        }
                     }
                     tokio::time::sleep(FORGET_EVERY).await;
                 }

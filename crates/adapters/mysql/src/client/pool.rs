@@ -29,6 +29,18 @@ const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'READ-C
 /// How long a connection may be idle before it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
+/// Answers that one statement deletes at most, so that it holds few locks.
+const FORGET_AT_ONCE: u64 = 2_000;
+
+/// Which answers of idempotency keys were deleted, of those that are old enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forgotten {
+    /// All.
+    All,
+    /// As many as one statement deletes. There may be more.
+    Some,
+}
+
 /// A bounded connection pool for client reads and client transactions. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ClientPool {
@@ -160,29 +172,32 @@ impl ClientPool {
              MEDIUMBLOB, at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, KEY (at))",
             quoted_table(table)
         );
-        self.run("creating the idempotency table", &sql).await
+        self.run("creating the idempotency table", &sql).await.map(|_| ())
     }
 
-    /// Deletes up to 10,000 answers that are older than `age`.
+    /// Deletes up to [`FORGET_AT_ONCE`] answers that are older than `age`.
     ///
     /// # Errors
     /// The server cannot be reached or the statement fails.
-    pub async fn forget_answers(&self, table: &TableName, age: Duration) -> Result<(), MysqlError> {
+    pub async fn forget_answers(&self, table: &TableName, age: Duration) -> Result<Forgotten, MysqlError> {
         let sql = format!(
-            "DELETE FROM {} WHERE {} < CURRENT_TIMESTAMP - INTERVAL {} SECOND LIMIT 10000",
+            "DELETE FROM {} WHERE {} < CURRENT_TIMESTAMP - INTERVAL {} SECOND LIMIT {FORGET_AT_ONCE}",
             quoted_table(table),
             quoted("at"),
             age.as_secs()
         );
-        self.run("deleting old answers", &sql).await
+        let deleted = self.run("deleting old answers", &sql).await?;
+        Ok(if deleted < FORGET_AT_ONCE { Forgotten::All } else { Forgotten::Some })
     }
 
-    async fn run(&self, doing: &str, sql: &str) -> Result<(), MysqlError> {
+    /// Returns the number of rows that the statement changed.
+    async fn run(&self, doing: &str, sql: &str) -> Result<u64, MysqlError> {
         let limit = self.server.timeout;
         let mut lease = self.lease(Instant::now() + limit).await?;
         let question = lease.conn().query_drop(sql);
         // The lease stays unclean, so the connection is closed: its last GTID belongs to no client
         // transaction.
-        self.server.answer(limit, doing, question).await
+        self.server.answer(limit, doing, question).await?;
+        Ok(lease.conn().affected_rows())
     }
 }
