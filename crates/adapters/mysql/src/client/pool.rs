@@ -1,5 +1,6 @@
 //! Connections for client reads and client transactions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -11,7 +12,7 @@ use crate::client::partition_read::{self, PartitionRead};
 use crate::client::transaction::ClientTransaction;
 use crate::client::visible::visible;
 use crate::connect::MysqlConfig;
-use crate::connect::{Lease, Server, left};
+use crate::connect::{Killer, Lease, Server, left};
 use crate::error::MysqlError;
 use crate::read::query::{keys as key_query, quoted, quoted_table};
 use crate::read::select::{key_parameters, select_rows};
@@ -20,11 +21,13 @@ use crate::read::select::{key_parameters, select_rows};
 ///
 /// - Strict SQL mode: MySQL stores a client's value unchanged or refuses it.
 /// - READ COMMITTED: a locking read sees the last committed row. Locking a missing key locks no gap.
+/// - `max_execution_time`: ends reads that outlive a gateway. A gateway that lives kills them at their deadline, which is
+///   at most a minute.
 /// - `lc_time_names`: marks the session's transactions in the binlog
 ///   ([`GATEWAY_LOCALE`](tandem_binlog::GATEWAY_LOCALE)).
 const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
                      lc_time_names = 'en_ZW', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
-                     NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5";
+                     NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5, max_execution_time = 65000";
 
 /// How long a connection may be idle before it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -46,6 +49,7 @@ pub enum Forgotten {
 pub struct ClientPool {
     pool: Pool,
     server: Server,
+    killer: Arc<Killer>,
 }
 
 impl ClientPool {
@@ -63,12 +67,14 @@ impl ClientPool {
             .with_reset_connection(false);
         let opts: Opts = config.options(vec![SETUP.to_owned()])?.pool_opts(pooled).into();
         let server = Server::new(config, &opts);
-        let pool = Self { pool: Pool::new(opts), server };
+        let killer = Killer::new(opts.clone(), server.clone());
+        let pool = Self { pool: Pool::new(opts), server, killer };
         pool.lease(Instant::now() + pool.server.timeout).await?;
         Ok(pool)
     }
 
-    /// Takes a connection, within the connect timeout and before `deadline`.
+    /// Takes a connection, within the connect timeout and before `deadline`. A statement whose answer is not awaited any
+    /// more, because the deadline has passed or the client is gone, is killed.
     async fn lease(&self, deadline: Instant) -> Result<Lease, MysqlError> {
         let connecting = self.server.connecting(self.pool.get_conn());
         let conn = tokio::time::timeout_at(deadline, connecting).await.unwrap_or_else(|_| {
@@ -77,7 +83,13 @@ impl ClientPool {
                 cause: "no connection became free in time".into(),
             })
         })?;
-        Ok(Lease::new(conn))
+        let mut lease = Lease::new(conn);
+        if lease.id().is_some_and(|id| self.killer.is_new(id)) {
+            let question = self.killer.know(lease.conn());
+            self.server.answer(left(deadline), "naming a connection", question).await?;
+            lease.is_clean();
+        }
+        Ok(lease.killed_by(Arc::clone(&self.killer)))
     }
 
     /// Begins a transaction. Every statement before the COMMIT must end before `deadline`.
@@ -87,7 +99,9 @@ impl ClientPool {
     pub async fn begin(&self, deadline: Instant) -> Result<ClientTransaction, MysqlError> {
         let mut lease = self.lease(deadline).await?;
         let question = lease.conn().query_drop("START TRANSACTION");
-        self.server.answer(left(deadline), "beginning a transaction", question).await?;
+        let answer = self.server.answer(left(deadline), "beginning a transaction", question).await;
+        lease.answered(&answer);
+        answer?;
         Ok(ClientTransaction::new(lease, self.server.clone(), deadline))
     }
 
@@ -130,8 +144,9 @@ impl ClientPool {
         let mut lease = self.lease(deadline).await?;
         let columns: Vec<_> = table.columns.iter().collect();
         let rows =
-            select_rows(lease.conn(), &self.server, left(deadline), &table.name, &columns, sql, params)
-                .await?;
+            select_rows(lease.conn(), &self.server, left(deadline), &table.name, &columns, sql, params).await;
+        lease.answered(&rows);
+        let rows = rows?;
         lease.is_clean();
         Ok(rows)
     }
@@ -197,7 +212,9 @@ impl ClientPool {
         let question = lease.conn().query_drop(sql);
         // The lease stays unclean, so the connection is closed: its last GTID belongs to no client
         // transaction.
-        self.server.answer(limit, doing, question).await?;
-        Ok(lease.conn().affected_rows())
+        let answer = self.server.answer(limit, doing, question).await;
+        let changed = lease.conn().affected_rows();
+        lease.answered(&answer);
+        answer.map(|()| changed)
     }
 }

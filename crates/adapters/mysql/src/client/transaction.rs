@@ -81,8 +81,9 @@ impl ClientTransaction {
         let params = key_parameters(table, key)?;
         let limit = left(self.deadline);
         let rows =
-            select_rows(self.lease.conn(), &self.server, limit, &table.name, &columns, &sql, params).await?;
-        Ok(rows.into_iter().next())
+            select_rows(self.lease.conn(), &self.server, limit, &table.name, &columns, &sql, params).await;
+        self.lease.answered(&rows);
+        Ok(rows?.into_iter().next())
     }
 
     /// Inserts a row with these columns. The others take their defaults. Returns the generated key, or 0 if
@@ -101,7 +102,10 @@ impl ClientTransaction {
         let params: Vec<Raw> =
             values.iter().map(|(i, v)| column_parameter(table, *i, v)).collect::<Result<_, _>>()?;
         self.execute(&format!("inserting into {}", table.name), &sql, params).await?;
-        Ok(self.lease.conn().last_insert_id().unwrap_or(0))
+        let generated = self.lease.conn().last_insert_id().unwrap_or(0);
+        // Nothing was asked.
+        self.lease.answered(&Ok(()));
+        Ok(generated)
     }
 
     /// Sets columns of the row with this key; `None` sets the column's default.
@@ -167,8 +171,9 @@ impl ClientTransaction {
         }
         let select = format!("SELECT request, answer FROM {name} WHERE id = ? FOR SHARE");
         let question = self.lease.conn().exec_first::<(Vec<u8>, Option<Vec<u8>>), _, _>(select, (&id[..],));
-        let found = self.server.answer(left(self.deadline), doing, question).await?;
-        Ok(found.map(|(request, answer)| (request, answer.unwrap_or_default())))
+        let found = self.server.answer(left(self.deadline), doing, question).await;
+        self.lease.answered(&found);
+        Ok(found?.map(|(request, answer)| (request, answer.unwrap_or_default())))
     }
 
     /// Stores the answer under an idempotency key that this transaction has claimed.
@@ -189,15 +194,19 @@ impl ClientTransaction {
         let limit = left(self.deadline);
         let params = if params.is_empty() { Params::Empty } else { Params::Positional(params) };
         let question = self.lease.conn().exec_drop(sql, params);
-        self.server.answer(limit, doing, question).await?;
-        self.changed |= self.lease.conn().affected_rows() > 0;
-        Ok(())
+        let answer = self.server.answer(limit, doing, question).await;
+        let affected = self.lease.conn().affected_rows();
+        self.lease.answered(&answer);
+        self.changed |= answer.is_ok() && affected > 0;
+        answer
     }
 
     /// Commits. Waits up to 10 s for the answer, even beyond the deadline, because an unknown outcome is
     /// worse than a late one.
     pub async fn commit(mut self) -> Commit {
         let doing = "committing";
+        // Killed or not, its outcome would be unknown.
+        self.lease.spare();
         let sql = if self.changed { COMMIT_AND_GTID } else { "COMMIT" };
         let committing = self.lease.conn().query_iter(sql);
         let answers = match tokio::time::timeout(COMMIT_TIMEOUT, committing).await {
@@ -232,8 +241,12 @@ impl ClientTransaction {
         Commit::Committed(gtids)
     }
 
-    /// Rolls back. The connection then returns to the pool.
+    /// Rolls back. The connection then returns to the pool. If a statement has not been answered, it is killed instead,
+    /// which rolls back as well: a ROLLBACK would have to wait for it.
     pub async fn rollback(mut self) {
+        if self.lease.awaits() {
+            return;
+        }
         let question = self.lease.conn().query_drop("ROLLBACK");
         if self.server.answer(self.server.timeout, "rolling back", question).await.is_ok() {
             self.lease.is_clean();

@@ -2,31 +2,67 @@
 //!
 //! The driver does not notice an unread answer if the query was cancelled before its first packet arrived.
 
+use std::sync::Arc;
+
 use mysql_async::Conn;
+
+use crate::connect::killer::Killer;
+use crate::error::MysqlError;
 
 /// A connection taken from a pool.
 ///
 /// On drop it returns to the pool only if it is clean: the last answer was read to its end and no transaction
-/// is open. Otherwise it is closed, because the next user would read the wrong answer.
+/// is open. Otherwise it is closed, because the next user would read the wrong answer. If an answer is still awaited and
+/// there is a killer, its statement is killed first.
 #[derive(Debug)]
 pub(crate) struct Lease {
     conn: Option<Conn>,
+    killer: Option<Arc<Killer>>,
     clean: bool,
+    awaits: bool,
 }
 
 impl Lease {
     pub(crate) fn new(conn: Conn) -> Self {
-        Self { conn: Some(conn), clean: true }
+        Self { conn: Some(conn), killer: None, clean: true, awaits: false }
+    }
+
+    /// Has statements killed whose answers nobody awaits any more.
+    pub(crate) fn killed_by(mut self, killer: Arc<Killer>) -> Self {
+        self.killer = Some(killer);
+        self
     }
 
     pub(crate) fn conn(&mut self) -> &mut Conn {
         self.clean = false;
+        self.awaits = true;
         self.conn.as_mut().expect("only drop takes the connection")
+    }
+
+    /// The connection's id on the server.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.conn.as_ref().map(Conn::id)
+    }
+
+    /// Notes whether the last statement was answered. An error is an answer too, unless the connection was lost.
+    pub(crate) fn answered<T>(&mut self, answer: &Result<T, MysqlError>) {
+        self.awaits = matches!(answer, Err(MysqlError::Lost { .. }));
+    }
+
+    /// Whether the answer to the last statement is still awaited.
+    pub(crate) fn awaits(&self) -> bool {
+        self.awaits
+    }
+
+    /// From now on no statement is killed.
+    pub(crate) fn spare(&mut self) {
+        self.killer = None;
     }
 
     /// Marks the connection as clean: the last answer was read to its end, and no transaction is open.
     pub(crate) fn is_clean(&mut self) {
         self.clean = true;
+        self.awaits = false;
     }
 }
 
@@ -35,8 +71,11 @@ impl Drop for Lease {
         if let (false, Some(conn)) = (self.clean, self.conn.take())
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            // An error does not matter: the socket is closed either way.
-            runtime.spawn(async move { drop(conn.disconnect().await) });
+            match self.killer.take().filter(|_| self.awaits) {
+                Some(killer) => drop(runtime.spawn(killer.kill(conn))),
+                // An error does not matter: the socket is closed either way.
+                None => drop(runtime.spawn(async move { drop(conn.disconnect().await) })),
+            }
         }
     }
 }
