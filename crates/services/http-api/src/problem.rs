@@ -74,6 +74,18 @@ impl Problem {
         Self::new("not-found", "There is no such thing", StatusCode::NOT_FOUND, detail)
     }
 
+    /// The body of the request is larger than `limit`, in bytes.
+    pub fn too_large(limit: usize) -> Self {
+        let detail = format!("a body may have at most {limit} bytes");
+        Self::new("too-large", "The body is too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// The client was too slow to send the body of its request.
+    pub fn body_timeout() -> Self {
+        let detail = "the body was not complete in time; nothing was changed";
+        Self::new("body-timeout", "The body came too slowly", StatusCode::REQUEST_TIMEOUT, detail)
+    }
+
     /// The body of the response.
     pub fn json(&self) -> Json {
         let mut body = json!({
@@ -89,9 +101,19 @@ impl Problem {
     }
 }
 
+/// What a problem says, for the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Said {
+    pub(crate) kind: &'static str,
+    pub(crate) detail: String,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.json().to_string()).into_response();
+        if self.status.is_server_error() {
+            response.extensions_mut().insert(Said { kind: self.kind, detail: self.detail });
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after {
