@@ -27,6 +27,7 @@ use crate::role::Role;
 
 pub(crate) mod controller;
 pub(crate) mod gateway;
+pub(crate) mod limits;
 mod renamed;
 pub(crate) mod secret;
 mod security;

@@ -1,25 +1,16 @@
 //! TLS for the APIs.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use axum::serve::Listener;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tandem_http_api::{ConnectionLimits, HttpListener};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::server::TlsStream;
-
-/// The timeout of a handshake. A client that exceeds it is disconnected.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Concurrent handshakes at most.
-const MAX_HANDSHAKES: usize = 1024;
 
 /// The endpoint of an API, from its section of the configuration.
 pub(crate) struct Endpoint<'a> {
@@ -55,17 +46,22 @@ impl Endpoint<'_> {
         pair.map(|(certificate, key)| Tls::load(self.section, certificate, key)).transpose()
     }
 
-    /// Binds the address, so that an address in use fails the start.
-    pub(crate) async fn bind(&self) -> Result<TcpListener> {
+    /// Binds the address, so that an address in use fails the start. Returns the listener with its address.
+    pub(crate) async fn bind(
+        &self,
+        tls: Option<Tls>,
+        limits: ConnectionLimits,
+    ) -> Result<(HttpListener, SocketAddr)> {
         let Self { section, listen, .. } = self;
-        TcpListener::bind(listen).await.with_context(|| {
+        let tcp = TcpListener::bind(listen).await.with_context(|| {
             format!("the {section} cannot listen on {listen} (set [{section}] listen to a free address)")
-        })
+        })?;
+        let address = tcp.local_addr()?;
+        Ok((HttpListener::new(tcp, tls.map(|tls| tls.0), limits), address))
     }
 }
 
 /// A certificate with its key.
-#[derive(Clone)]
 pub(crate) struct Tls(TlsAcceptor);
 
 impl Tls {
@@ -90,59 +86,6 @@ impl Tls {
             .with_context(|| format!("{} does not go with {}", of_key(), of_certificate()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
-    }
-
-    /// Accepts connections from `listener`. Slow handshakes do not delay other connections.
-    pub(crate) fn listen(self, mut listener: TcpListener) -> Result<TlsListener> {
-        let address = listener.local_addr()?;
-        let (sender, ready) = mpsc::channel(MAX_HANDSHAKES);
-        let under_way = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-        tokio::spawn(async move {
-            let accepting = async {
-                loop {
-                    let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else { return };
-                    let (stream, peer) = Listener::accept(&mut listener).await;
-                    let (acceptor, sender) = (self.0.clone(), sender.clone());
-                    tokio::spawn(async move {
-                        match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                            // The receiver is gone once the API is no longer served.
-                            Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
-                            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                            Err(_) => tracing::debug!("a TLS handshake took too long"),
-                        }
-                        drop(permit);
-                    });
-                }
-            };
-            tokio::select! {
-                () = accepting => {}
-                () = sender.closed() => {}
-            }
-        });
-        Ok(TlsListener { ready, address })
-    }
-}
-
-/// A listener of connections whose handshake is complete.
-pub(crate) struct TlsListener {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    address: SocketAddr,
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.ready.recv().await {
-            Some(connection) => connection,
-            // The sender lives as long as this listener.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
     }
 }
 

@@ -73,7 +73,7 @@ fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// One request over a new connection.
+/// One request over a new connection, to `localhost` and with a body of JSON unless the headers say otherwise.
 pub(crate) async fn http(
     port: u16,
     method: &str,
@@ -82,11 +82,19 @@ pub(crate) async fn http(
     body: &str,
 ) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
-    );
+    let given = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    if !given("Host") {
+        head += "Host: localhost\r\n";
+    }
+    if !given("Content-Type") && !body.is_empty() {
+        head += "Content-Type: application/json\r\n";
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    let request = head + "\r\n";
     stream.write_all(request.as_bytes()).await?;
     // A server that refuses a request may close before it has read everything.
     let _ = stream.write_all(body.as_bytes()).await;

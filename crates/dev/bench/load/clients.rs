@@ -80,7 +80,7 @@ impl Http {
                 let body = json!({ "customer": id % 100, "note": note(), "amount": "12.50" }).to_string();
                 let length = body.len();
                 format!(
-                    "PUT /v1/order/{id} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n{body}"
+                    "PUT /v1/order/{id} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
                 )
             }
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tandem_http_api::AccessToken;
+use tandem_http_api::{AccessToken, RequestRules};
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_model::{Disposition, Remedy};
 use tandem_protocol::rollout::{Policy, Serving};
@@ -32,6 +32,10 @@ pub struct ControllerConfig {
     pub window: Duration,
     /// The tokens of the API. Without tokens everybody who can reach the API may use it.
     pub tokens: Vec<AccessToken<Scope>>,
+    /// Which requests the API accepts.
+    pub rules: RequestRules,
+    /// How long the body of a request may take.
+    pub body_timeout: Duration,
 }
 
 /// Why a controller ended.
@@ -43,9 +47,6 @@ pub enum ControllerError {
     /// A Kafka client failed.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// The API is no longer served.
-    #[error("the controller's API is no longer served: {0}")]
-    Serve(std::io::Error),
     /// The log cannot be read.
     #[error("the controller cannot read the log: {0}")]
     Log(#[from] LogError),
@@ -59,7 +60,6 @@ impl ControllerError {
             // Another controller may take over while this one starts.
             Self::Publish(PublishError::Fenced { .. }) => Disposition::Retry,
             Self::Publish(error) => error.retry(),
-            Self::Serve(_) => Disposition::Stop,
             Self::Log(error) => error.retry(),
         }
     }
@@ -69,7 +69,7 @@ impl ControllerError {
         match self {
             Self::Consume(error) => error.remedy(),
             Self::Log(error) => error.remedy(),
-            Self::Publish(_) | Self::Serve(_) => None,
+            Self::Publish(_) => None,
         }
     }
 }

@@ -7,10 +7,9 @@
 //!   then reads the phase.
 //! - A change is one Kafka transaction: the next phase record and its entry of the audit trail.
 
-use std::fmt::Debug;
 use std::time::Duration;
 
-use axum::serve::Listener;
+use tandem_http_api::HttpListener;
 use tandem_kafka::{GroupConsumer, TransactionalPublisher};
 use tandem_model::{Disposition, PhaseRecord};
 use tandem_protocol::rollout::Measurements;
@@ -19,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::server::{Api, serve};
+use crate::api::server::{self, Api};
 use crate::config::{Controller, ControllerError};
 use crate::lead::active::{Active, Round};
 use crate::lead::leadership::Leadership;
@@ -40,31 +39,22 @@ impl Controller {
     ///
     /// # Errors
     ///
-    /// Fails if the API can no longer be served, or on an error of Kafka or of the log that a retry does not fix.
-    pub async fn run<L: Listener<Addr: Debug>>(
-        self,
-        listener: L,
-        stop: CancellationToken,
-    ) -> Result<(), ControllerError> {
+    /// Fails on an error of Kafka or of the log that a retry does not fix.
+    pub async fn run(self, listener: HttpListener, stop: CancellationToken) -> Result<(), ControllerError> {
         let (commands, mut orders) = mpsc::channel(MAX_ORDERS);
         let (views, view) = watch::channel(View::Standby);
-        let api = Api { view, commands, tokens: self.config.tokens.clone(), kafka: self.kafka.clone() };
-        let (failing, mut failures) = mpsc::channel(1);
-        let serving = serve(api, listener, stop.clone());
-        let served = tokio::spawn(async move {
-            if let Err(error) = serving.await {
-                // If the receiver is gone, the controller has ended already.
-                let _ = failing.send(error).await;
-            }
-        });
+        let api = Api {
+            view,
+            commands,
+            tokens: self.config.tokens.clone(),
+            kafka: self.kafka.clone(),
+            rules: self.config.rules.clone(),
+            body_timeout: self.config.body_timeout,
+        };
+        let served = tokio::spawn(server::run(api, listener, stop.clone()));
         let mut backoff = Backoff::new(RETRY_PAUSE, RETRY_PAUSE);
         let outcome = loop {
-            let term = tokio::select! {
-                term = self.term(&mut orders, &views, &stop) => term,
-                // Without the API nobody can give orders or see the state.
-                Some(error) = failures.recv() => break Err(ControllerError::Serve(error)),
-            };
-            match term {
+            match self.term(&mut orders, &views, &stop).await {
                 Ok(Ended::Stopped) => break Ok(()),
                 Ok(Ended::Lost | Ended::Fenced) => {}
                 Err(error) => match error.retry() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tandem_cassandra::Target;
 use tandem_dead_letters::DeadLettersError;
-use tandem_http_api::AccessToken;
+use tandem_http_api::{AccessToken, RequestRules};
 use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_mapping::TablePlan;
 use tandem_model::{Disposition, Remedy, TableName};
@@ -33,6 +33,10 @@ pub struct GatewayConfig {
     pub max_async_dual_writes: usize,
     /// The access tokens and their scopes. Empty means that every caller may do everything.
     pub tokens: Vec<AccessToken<Scope>>,
+    /// Which requests the API accepts.
+    pub rules: RequestRules,
+    /// How long the body of a request may take.
+    pub body_timeout: Duration,
     /// The headers that cohorts can use, in lower case.
     pub cohort_headers: Vec<String>,
     /// Where replies are stored by idempotency key. Without it, requests with a key are rejected.
@@ -88,8 +92,6 @@ pub enum GatewayError {
     SameName(String),
     #[error("a token of [[gateway.token]] has a scope for `{0}`, which is not an entity")]
     NoSuchEntity(String),
-    #[error("serving stopped: {0}")]
-    Serve(#[from] std::io::Error),
 }
 
 impl GatewayError {
@@ -102,7 +104,7 @@ impl GatewayError {
             Self::Mysql(error) => error.retry(),
             Self::DeadLetters(error) => error.retry(),
             Self::Wire(error) => error.retry(),
-            Self::SameName(_) | Self::NoSuchEntity(_) | Self::Serve(_) => Disposition::Stop,
+            Self::SameName(_) | Self::NoSuchEntity(_) => Disposition::Stop,
         }
     }
 
@@ -112,12 +114,9 @@ impl GatewayError {
             Self::Control(error) | Self::Consume(error) => error.remedy(),
             Self::Watermark(error) => error.remedy(),
             Self::DeadLetters(error) => error.remedy(),
-            Self::Publish(_)
-            | Self::Mysql(_)
-            | Self::Wire(_)
-            | Self::SameName(_)
-            | Self::NoSuchEntity(_)
-            | Self::Serve(_) => None,
+            Self::Publish(_) | Self::Mysql(_) | Self::Wire(_) | Self::SameName(_) | Self::NoSuchEntity(_) => {
+                None
+            }
         }
     }
 }

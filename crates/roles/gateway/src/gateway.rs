@@ -1,13 +1,11 @@
 //! Starting, serving and stopping the gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::Listener;
 use tandem_dead_letters::DeadLetters;
-use tandem_http_api::AccessToken;
+use tandem_http_api::{AccessToken, HttpListener, RequestRules, guarded, serve};
 use tandem_mysql::Forgotten;
 use tandem_watermarks::{Applied, Watermarks};
 use tokio::sync::Semaphore;
@@ -16,8 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{GatewayConfig, GatewayError, GatewayParts, Idempotency};
 use crate::entity::Entity;
+use crate::http::api::Api;
 use crate::http::auth::Scope;
-use crate::http::server::{Api, router};
+use crate::http::server::router;
 use crate::phases::Phases;
 use crate::read::reads::Reads;
 use crate::read::recheck::Rechecks;
@@ -36,6 +35,7 @@ pub struct Gateway {
     watermarks: Watermarks,
     letters: DeadLetters,
     idempotency: Option<Idempotency>,
+    rules: RequestRules,
 }
 
 impl Gateway {
@@ -118,25 +118,23 @@ impl Gateway {
             access_tokens: config.tokens,
             deadline: config.deadline,
             max_body: config.max_body,
+            body_timeout: config.body_timeout,
             metrics,
             admission: Arc::new(Semaphore::new(config.max_in_flight)),
             tasks,
             stopping: CancellationToken::new(),
         };
-        Ok(Self { api: Arc::new(api), watermarks, letters, idempotency: config.idempotency })
+        let (idempotency, rules) = (config.idempotency, config.rules);
+        Ok(Self { api: Arc::new(api), watermarks, letters, idempotency, rules })
     }
 
     /// Serves until `stop`, then finishes the requests in flight and their secondary writes.
     ///
     /// # Errors
     ///
-    /// Fails if the HTTP server fails.
-    pub async fn serve<L: Listener<Addr: Debug>>(
-        self,
-        listener: L,
-        stop: CancellationToken,
-    ) -> Result<(), GatewayError> {
-        let Self { api, watermarks, letters, idempotency } = self;
+    /// Fails if watermarks or dead letters can no longer be followed.
+    pub async fn serve(self, listener: HttpListener, stop: CancellationToken) -> Result<(), GatewayError> {
+        let Self { api, watermarks, letters, idempotency, rules } = self;
         if let Some(kept) = idempotency {
             let (pool, stopping) = (api.writes.pool.clone(), api.stopping.clone());
             tokio::spawn(stopping.run_until_cancelled_owned(async move {
@@ -153,21 +151,20 @@ impl Gateway {
                 }
             }));
         }
-        let draining = {
+        tokio::spawn({
             let stopping = api.stopping.clone();
             async move {
                 stop.cancelled().await;
                 stopping.cancel();
             }
-        };
+        });
         tokio::spawn(api.stopping.clone().run_until_cancelled_owned({
             let api = Arc::clone(&api);
             async move { api.phases.report(&api.metrics).await }
         }));
-        let router = router(Arc::clone(&api));
-        let serving = axum::serve(listener, router).with_graceful_shutdown(draining).into_future();
+        let router = guarded(router(Arc::clone(&api)), rules);
         tokio::select! {
-            served = serving => served?,
+            () = serve(listener, router, api.stopping.clone()) => {}
             ended = watermarks.ended() => return Err(ended.into()),
             ended = letters.ended() => return Err(ended.into()),
         }

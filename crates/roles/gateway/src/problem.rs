@@ -89,12 +89,6 @@ pub(crate) fn precondition(detail: impl Into<String>) -> Problem {
     Problem::new("precondition-failed", title, StatusCode::PRECONDITION_FAILED, detail)
 }
 
-/// The body is larger than the limit.
-pub(crate) fn too_large(limit: usize) -> Problem {
-    let detail = format!("a body may have at most {limit} bytes");
-    Problem::new("too-large", "The body is too large", StatusCode::PAYLOAD_TOO_LARGE, detail)
-}
-
 /// Too many requests are in flight.
 pub(crate) fn overloaded() -> Problem {
     let detail = "more requests are in flight than [gateway] max_in_flight allows";

@@ -130,6 +130,9 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
         let body = body.map(ToString::to_string).unwrap_or_default();
         let request = request.body(body).context("the request")?;
         let mut answer = self.agent.run(request).with_context(|| {

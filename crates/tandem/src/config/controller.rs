@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use axum::http::Uri;
 use serde::Deserialize;
 use tandem_controller::{ControllerConfig, MetricNames};
+use tandem_http_api::RequestRules;
 use tandem_model::{CohortAttribute, DualWriteMode, Phase};
 use tandem_protocol::rollout::{Expressions, Policy, Serving};
 
+use crate::config::limits::{LimitsSection, request_rules};
 use crate::config::tokens::{TokenSection, access_tokens};
 use crate::tls::Endpoint;
 
@@ -23,6 +26,11 @@ pub(crate) struct ControllerSection {
     insecure: bool,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    /// The host names under which clients reach the controller, besides `localhost`, addresses and those of `urls`.
+    allowed_hosts: Vec<String>,
+    /// The origins of web pages that may give orders.
+    allowed_origins: Vec<String>,
+    pub(crate) limits: LimitsSection,
     /// The controllers that `tandem phase` asks. The default is the address of `listen`.
     urls: Vec<String>,
     /// The CA that `tandem phase` trusts. The default is the CAs that the system trusts.
@@ -74,6 +82,9 @@ impl Default for ControllerSection {
             insecure: false,
             tls_certificate: None,
             tls_key: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            limits: LimitsSection::default(),
             urls: Vec::new(),
             ca: None,
             auto: false,
@@ -126,6 +137,8 @@ impl ControllerSection {
         {
             bail!("{url:?} in controller.urls begins neither with http:// nor with https://");
         }
+        self.limits.validate("controller")?;
+        self.rules()?;
         self.policy()?;
         self.serving()?;
         self.metric_names()?;
@@ -161,6 +174,14 @@ impl ControllerSection {
     /// Whether tokens may be sent without TLS, where others can read them.
     pub(crate) fn insecure(&self) -> bool {
         self.insecure
+    }
+
+    /// `tandem phase` reaches this controller under one of the names in `urls`.
+    fn rules(&self) -> Result<RequestRules> {
+        let host = |url: &String| Some(url.parse::<Uri>().ok()?.host()?.to_owned());
+        let named = self.urls.iter().filter_map(host).filter(|host| !host.starts_with('['));
+        let hosts: Vec<String> = self.allowed_hosts.iter().cloned().chain(named).collect();
+        request_rules("controller", &hosts, &self.allowed_origins)
     }
 
     fn policy(&self) -> Result<Policy> {
@@ -211,6 +232,8 @@ impl ControllerSection {
             interval: Duration::from_millis(self.interval_ms),
             window: Duration::from_secs(self.window_seconds),
             tokens: access_tokens("controller", &self.token)?,
+            rules: self.rules()?,
+            body_timeout: self.limits.body_timeout(),
         })
     }
 }
@@ -238,6 +261,15 @@ mod tests {
         let config = section("").unwrap();
         assert_eq!(config.policy.plan.stages().len(), 10);
         assert!(!config.auto);
+    }
+
+    #[test]
+    fn the_hosts_of_urls_are_allowed() {
+        let config =
+            section("urls = ['https://ctl1:9465', 'http://[::1]:9465']\nallowed_hosts = ['ctl']").unwrap();
+        assert_eq!(config.rules.hosts, ["ctl".parse().unwrap(), "ctl1".parse().unwrap()]);
+        assert!(refused("allowed_origins = ['*']").contains("controller.allowed_origins"));
+        assert!(refused("[limits]\nsend_timeout_ms = 0").contains("controller.limits.send_timeout_ms"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use tandem_gateway::{GatewayConfig, Idempotency};
 
+use crate::config::limits::{LimitsSection, request_rules};
 use crate::config::tokens::{TokenSection, access_tokens};
 use crate::tls::Endpoint;
 
@@ -20,6 +21,11 @@ pub(crate) struct GatewaySection {
     insecure: bool,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    /// The host names under which clients reach the gateway, besides `localhost` and addresses.
+    allowed_hosts: Vec<String>,
+    /// The origins of web pages that may write.
+    allowed_origins: Vec<String>,
+    pub(crate) limits: LimitsSection,
     /// Connections to MySQL at most.
     pub(crate) connections: usize,
     max_in_flight: usize,
@@ -42,6 +48,9 @@ impl Default for GatewaySection {
             insecure: false,
             tls_certificate: None,
             tls_key: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            limits: LimitsSection::default(),
             connections: 32,
             max_in_flight: 256,
             max_body_bytes: 1 << 20,
@@ -76,6 +85,8 @@ impl GatewaySection {
             bail!("gateway.{key} must be above 0");
         }
         self.endpoint().validate()?;
+        self.limits.validate("gateway")?;
+        request_rules("gateway", &self.allowed_hosts, &self.allowed_origins)?;
         if !self.listen.ip().is_loopback() && !self.insecure && self.token.is_empty() {
             bail!(
                 "gateway.listen {} can be reached by others, and without any [[gateway.token]] they may do \
@@ -124,6 +135,8 @@ impl GatewaySection {
             cassandra_write: Duration::from_millis(self.cassandra_write_ms),
             max_async_dual_writes: self.max_async_dual_writes,
             tokens,
+            rules: request_rules("gateway", &self.allowed_hosts, &self.allowed_origins)?,
+            body_timeout: self.limits.body_timeout(),
             cohort_headers: self.cohort_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
             idempotency,
         })
@@ -156,6 +169,10 @@ mod tests {
         assert!(section(&token).is_ok());
         let zero = section("max_in_flight = 0").unwrap_err().to_string();
         assert!(zero.contains("gateway.max_in_flight"), "{zero}");
+        let zero = section("[limits]\nmax_connections = 0").unwrap_err().to_string();
+        assert!(zero.contains("gateway.limits.max_connections"), "{zero}");
+        let host = format!("{:#}", section("allowed_hosts = ['gw:80']").unwrap_err());
+        assert!(host.contains("gateway.allowed_hosts"), "{host}");
     }
 
     #[test]

@@ -113,16 +113,10 @@ impl Process<'_> {
         let endpoint = section.endpoint();
         let tls = endpoint.tls()?;
         let gateway = Gateway::start(parts, section.gateway()?).await?;
-        let listener = endpoint.bind().await?;
-        let address = listener.local_addr()?;
-        tracing::info!(%address, tls = tls.is_some(), "the gateway serves /v1 and /openapi.json");
-        Ok(match tls {
-            None => work(Role::Gateway, async move { Ok(gateway.serve(listener, stop).await?) }),
-            Some(tls) => {
-                let listener = tls.listen(listener)?;
-                work(Role::Gateway, async move { Ok(gateway.serve(listener, stop).await?) })
-            }
-        })
+        let encrypted = tls.is_some();
+        let (listener, address) = endpoint.bind(tls, section.limits.connections()).await?;
+        tracing::info!(%address, tls = encrypted, "the gateway serves /v1 and /openapi.json");
+        Ok(work(Role::Gateway, async move { Ok(gateway.serve(listener, stop).await?) }))
     }
 
     pub(super) fn controller(&self) -> Unit<'_> {
@@ -153,16 +147,10 @@ impl Process<'_> {
             config: section.controller()?,
             metrics: self.metrics.controller.clone(),
         };
-        let listener = endpoint.bind().await?;
-        let address = listener.local_addr()?;
-        tracing::info!(%address, tls = tls.is_some(), "the controller serves /v1/phase and /v1/history");
-        Ok(match tls {
-            None => work(Role::Controller, async move { Ok(controller.run(listener, stop).await?) }),
-            Some(tls) => {
-                let listener = tls.listen(listener)?;
-                work(Role::Controller, async move { Ok(controller.run(listener, stop).await?) })
-            }
-        })
+        let encrypted = tls.is_some();
+        let (listener, address) = endpoint.bind(tls, section.limits.connections()).await?;
+        tracing::info!(%address, tls = encrypted, "the controller serves /v1/phase and /v1/history");
+        Ok(work(Role::Controller, async move { Ok(controller.run(listener, stop).await?) }))
     }
 
     /// Verify and reconcile, which share a row checker. They wait for capture's first watermark.

@@ -213,6 +213,9 @@ impl Client {
         let port = self.shared.ports[self.turn % self.shared.ports.len()];
         let url = format!("http://127.0.0.1:{port}/v1/{}/{id}", self.shared.entity.name);
         let mut request = ureq::http::Request::builder().method(method).uri(url);
+        if method != "GET" {
+            request = request.header("content-type", "application/json");
+        }
         if let Some(token) = token {
             request = request.header("tandem-token", token);
         }

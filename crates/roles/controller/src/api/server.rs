@@ -1,22 +1,20 @@
 //! The HTTP control API.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::Listener;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use tandem_http_api::{AccessToken, Problem};
+use tandem_http_api::{AccessToken, HttpListener, Problem, RequestRules, guarded, read_body, serve};
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
 use tandem_wire::control::{Audit, decode_control};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::{Scope, caller};
@@ -27,6 +25,8 @@ use crate::order::{Command, Order, OrderError, Standing, View};
 const DEADLINE: Duration = Duration::from_secs(20);
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 1000;
+/// The largest body, in bytes. A reason may be written with six bytes for each of its own.
+const MAX_BODY: usize = 16 << 10;
 
 /// The state that the handlers share.
 pub(crate) struct Api {
@@ -34,14 +34,14 @@ pub(crate) struct Api {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) tokens: Vec<AccessToken<Scope>>,
     pub(crate) kafka: KafkaConfig,
+    pub(crate) rules: RequestRules,
+    /// How long the body of a request may take.
+    pub(crate) body_timeout: Duration,
 }
 
 /// Serves until `stop`.
-pub(crate) async fn serve<L: Listener<Addr: Debug>>(
-    api: Api,
-    listener: L,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
+pub(crate) async fn run(api: Api, listener: HttpListener, stop: CancellationToken) {
+    let rules = api.rules.clone();
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -49,7 +49,7 @@ pub(crate) async fn serve<L: Listener<Addr: Debug>>(
         .route("/v1/phase/{order}", post(order))
         .route("/v1/history", get(history))
         .with_state(Arc::new(api));
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+    serve(listener, guarded(router, rules), stop).await;
 }
 
 impl Api {
@@ -130,10 +130,11 @@ fn understood(name: &str, body: &[u8]) -> Result<(Order, Body), Problem> {
 async fn order(
     State(api): State<Arc<Api>>,
     Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let by = api.allow(&headers, Scope::Operate)?.to_owned();
+    let (parts, body) = request.into_parts();
+    let by = api.allow(&parts.headers, Scope::Operate)?.to_owned();
+    let body = read_body(&parts.headers, body, MAX_BODY, Instant::now() + api.body_timeout).await?;
     let (order, Body { reason, generation, .. }) = understood(&name, &body)?;
     api.standing()?;
     let (reply, answered) = oneshot::channel();

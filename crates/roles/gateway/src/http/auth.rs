@@ -67,6 +67,16 @@ impl<'a> Caller<'a> {
         self.0.map_or("", AccessToken::name)
     }
 
+    /// Checks that the caller may write some entity.
+    pub(crate) fn may_write_something(self) -> Result<(), Problem> {
+        match self.0 {
+            Some(token) if !token.scopes().iter().any(|scope| scope.access == Access::Write) => {
+                Err(Problem::forbidden("*:write"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that the caller has this access to the entity.
     pub(crate) fn may(self, access: Access, entity: &str) -> Result<(), Problem> {
         match self.0 {
@@ -101,7 +111,9 @@ mod tests {
         let reader = with("r").unwrap();
         assert_eq!(reader.name(), "reader");
         assert!(reader.may(Access::Read, "order").is_ok() && reader.may(Access::Write, "order").is_err());
+        assert!(reader.may_write_something().is_err());
         let app = with("a").unwrap();
+        assert!(app.may_write_something().is_ok());
         assert!(app.may(Access::Write, "order").is_ok());
         assert!(app.may(Access::Write, "invoice").is_err() && app.may(Access::Read, "order").is_err());
         for header in [None, Some(&b"Bearer x"[..]), Some(b"Basic r"), Some(b"r"), Some(b"Bearer ")] {

@@ -17,19 +17,26 @@ const OPERATIONS: usize = 100;
 /// Parts of a key at most: MySQL's limit for the columns of a primary key.
 const KEY_PARTS: usize = 16;
 
+/// No entity has the name that an operation gives.
+pub(crate) fn unknown_entity() -> Problem {
+    Problem::not_found("no entity has this name").of_field("entity")
+}
+
 /// The changes that a batch requests. A problem names the operation by its index.
+///
+/// `entity` finds the entity of an operation. Values are parsed only for a caller that may write them.
 pub(crate) fn changes(
     body: &[u8],
-    entity: impl Fn(&str) -> Option<Arc<Entity>>,
+    entity: impl Fn(&str) -> Result<Arc<Entity>, Problem>,
 ) -> Result<Vec<Change>, Problem> {
     let Batch { operations: Bounded(operations) } = body::parse(body)?;
     if operations.is_empty() {
         return Err(Problem::bad_request(format!("a batch has 1 to {OPERATIONS} operations")));
     }
     let changes = operations.into_iter().enumerate().map(|(place, operation)| {
-        let unknown = || Problem::not_found("no entity has this name").of_field("entity");
-        let entity = entity(&operation.entity).ok_or_else(unknown);
-        entity.and_then(|entity| operation.change(entity)).map_err(|problem| problem.at(place))
+        let entity = entity(&operation.entity);
+        let change = entity.and_then(|entity| operation.change(entity));
+        change.map_err(|problem| problem.at(place))
     });
     changes.collect()
 }
@@ -90,7 +97,8 @@ mod tests {
 
     fn of(body: &str) -> Result<Vec<Change>, Problem> {
         let orders = Arc::new(crate::entity::tests::orders());
-        changes(body.as_bytes(), |name| (name == "orders").then(|| Arc::clone(&orders)))
+        let one = |name: &str| (name == "orders").then(|| Arc::clone(&orders));
+        changes(body.as_bytes(), |name| one(name).ok_or_else(unknown_entity))
     }
 
     #[test]
@@ -98,6 +106,13 @@ mod tests {
         let body = r#"{"operations": [{"op": "delete", "entity": "orders", "key": ["7", "a/%2F"]}]}"#;
         let key = vec![Value::Int(7), Value::Text("a/%2F".into())];
         assert_eq!(of(body).unwrap()[0].action, Action::Delete(key));
+    }
+
+    #[test]
+    fn values_are_parsed_only_for_a_caller_that_may_write_them() {
+        let body = r#"{"operations": [{"op": "insert", "entity": "orders", "values": {"id": "no number"}}]}"#;
+        let refused = changes(body.as_bytes(), |_| Err(Problem::forbidden("orders:write"))).unwrap_err();
+        assert_eq!((refused.status.as_u16(), refused.field()), (403, Some("/operations/0")));
     }
 
     #[test]
