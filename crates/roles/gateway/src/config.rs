@@ -23,6 +23,8 @@ pub struct GatewayConfig {
     pub max_in_flight: usize,
     /// The largest request body, in bytes.
     pub max_body: usize,
+    /// The largest page of a list, in bytes. A page has at least one row.
+    pub max_page: usize,
     /// How long a request may take if it sets no deadline.
     pub deadline: Duration,
     /// How long Cassandra may take for a read before MySQL answers.

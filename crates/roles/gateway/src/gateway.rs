@@ -118,6 +118,7 @@ impl Gateway {
             access_tokens: config.tokens,
             deadline: config.deadline,
             max_body: config.max_body,
+            max_page: config.max_page,
             body_timeout: config.body_timeout,
             metrics,
             admission: Arc::new(Semaphore::new(config.max_in_flight)),

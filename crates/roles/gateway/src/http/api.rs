@@ -30,6 +30,8 @@ pub(crate) struct Api {
     pub(crate) body_timeout: Duration,
     /// The largest body, in bytes.
     pub(crate) max_body: usize,
+    /// The largest page of a list, in bytes.
+    pub(crate) max_page: usize,
     pub(crate) metrics: Metrics,
     /// Permits for the requests that use the stores.
     pub(crate) admission: Arc<Semaphore>,

@@ -86,15 +86,24 @@ impl Context<'_> {
         Ok(response)
     }
 
+    /// Serves a page. It ends before the row with which it would be too large; its `next` goes on there.
     pub(crate) async fn list(&self, entity: Arc<Entity>) -> Result<Response<Body>, Problem> {
         let page = Page::parse(&entity, self.parts.uri.query().unwrap_or_default())?;
         let found = self.read(Arc::clone(&entity), Query::Page(page.clone())).await?;
-        let rows = &found.rows[..found.rows.len().min(page.limit)];
-        let next = (found.rows.len() > page.limit).then(|| rows.last().map(|row| page.next(&entity, row)));
         let shown = page.shown(&entity);
-        let items: Vec<_> = rows.iter().map(|row| entity.json_of(row, &shown)).collect();
-        let mut response =
-            answer(StatusCode::OK, Some(json!({ "items": items, "next": next.flatten() }).to_string()));
+        let (mut items, mut size) = (Vec::new(), 0);
+        for row in found.rows.iter().take(page.limit) {
+            let item = entity.json_of(row, &shown).to_string();
+            size += item.len() + 1;
+            if size > self.api.max_page && !items.is_empty() {
+                break;
+            }
+            items.push(item);
+        }
+        let last = found.rows[..items.len()].last().filter(|_| items.len() < found.rows.len());
+        let next = json!(last.map(|row| page.next(&entity, row)));
+        let body = format!("{{\"items\":[{}],\"next\":{next}}}", items.join(","));
+        let mut response = answer(StatusCode::OK, Some(body));
         served(&mut response, &found);
         Ok(response)
     }
