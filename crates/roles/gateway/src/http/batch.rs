@@ -24,10 +24,11 @@ pub(crate) fn unknown_entity() -> Problem {
 
 /// The changes that a batch requests. A problem names the operation by its index.
 ///
-/// `entity` finds the entity of an operation. Values are parsed only for a caller that may write them.
+/// `entity` finds the entity of an operation, and says whether the caller may write but not read it. Values are parsed
+/// only for a caller that may write them.
 pub(crate) fn changes(
     body: &[u8],
-    entity: impl Fn(&str) -> Result<Arc<Entity>, Problem>,
+    entity: impl Fn(&str) -> Result<(Arc<Entity>, bool), Problem>,
 ) -> Result<Vec<Change>, Problem> {
     let Batch { operations: Bounded(operations) } = body::parse(body)?;
     if operations.is_empty() {
@@ -35,7 +36,7 @@ pub(crate) fn changes(
     }
     let changes = operations.into_iter().enumerate().map(|(place, operation)| {
         let entity = entity(&operation.entity);
-        let change = entity.and_then(|entity| operation.change(entity));
+        let change = entity.and_then(|(entity, blind)| operation.change(entity, blind));
         change.map_err(|problem| problem.at(place))
     });
     changes.collect()
@@ -71,7 +72,7 @@ enum Op {
 }
 
 impl Operation {
-    fn change(self, entity: Arc<Entity>) -> Result<Change, Problem> {
+    fn change(self, entity: Arc<Entity>, blind: bool) -> Result<Change, Problem> {
         let condition = Condition::parse(self.if_match.as_deref(), self.if_none_match.as_deref())?;
         let values = entity.parse_values(&self.values).map_err(OfField::of_values)?;
         let encoded: Vec<String> =
@@ -86,7 +87,7 @@ impl Operation {
             Op::Patch => Action::Patch(key()?, values),
             Op::Delete => Action::Delete(key()?),
         };
-        Ok(Change { entity, action, condition })
+        Change::new(entity, action, condition, blind)
     }
 }
 
@@ -97,7 +98,7 @@ mod tests {
 
     fn of(body: &str) -> Result<Vec<Change>, Problem> {
         let orders = Arc::new(crate::entity::tests::orders());
-        let one = |name: &str| (name == "orders").then(|| Arc::clone(&orders));
+        let one = |name: &str| (name == "orders").then(|| (Arc::clone(&orders), false));
         changes(body.as_bytes(), |name| one(name).ok_or_else(unknown_entity))
     }
 

@@ -116,14 +116,16 @@ impl Context<'_> {
     ) -> Result<Response<Body>, Problem> {
         let condition = Condition::parse(self.header("if-match")?, self.header("if-none-match")?)?;
         let operation = action.name();
-        self.write(operation, vec![Change { entity, action, condition }], one, body).await
+        let blind = self.caller.may(Access::Read, &entity.name).is_err();
+        let change = Change::new(entity, action, condition, blind)?;
+        self.write(operation, vec![change], one, body).await
     }
 
     pub(crate) async fn batch(&self, body: &[u8]) -> Result<Response<Body>, Problem> {
         let changes = batch::changes(body, |name| {
             let entity = self.api.entities.get(name).ok_or_else(batch::unknown_entity)?;
             self.caller.may(Access::Write, &entity.name)?;
-            Ok(Arc::clone(entity))
+            Ok((Arc::clone(entity), self.caller.may(Access::Read, &entity.name).is_err()))
         })?;
         self.write("batch", changes, many, body).await
     }
@@ -136,7 +138,7 @@ impl Context<'_> {
         answering: Answering,
         body: &[u8],
     ) -> Result<Response<Body>, Problem> {
-        let claim = self.claim(body)?;
+        let claim = self.claim(body, &changes)?;
         let permit = self.admit()?;
         let (writes, record, deadline) =
             (Arc::clone(&self.api.writes), Arc::clone(self.record), self.deadline);
@@ -164,8 +166,9 @@ impl Context<'_> {
         Ok(response)
     }
 
-    /// The claim of the request's idempotency key. The same key of another caller is a different claim.
-    fn claim(&self, body: &[u8]) -> Result<Option<Claim>, Problem> {
+    /// The claim of the request's idempotency key. The same key of another caller is a different claim. An answer that
+    /// shows rows is not given again to a caller that may no longer read them.
+    fn claim(&self, body: &[u8], changes: &[Change]) -> Result<Option<Claim>, Problem> {
         let Some(key) = self.header("idempotency-key")? else { return Ok(None) };
         if key.is_empty() || key.len() > MAX_IDEMPOTENCY_KEY {
             return Err(Problem::bad_request(format!(
@@ -187,9 +190,14 @@ impl Context<'_> {
         let (method, path) = (self.parts.method.as_str().as_bytes(), self.parts.uri.path().as_bytes());
         let condition = [self.header("if-match")?, self.header("if-none-match")?];
         let [matches, none_match] = condition.map(|text| text.unwrap_or_default().as_bytes());
+        let mut request = vec![method, path, matches, none_match, body];
+        let blind: Vec<u8> = changes.iter().map(|change| u8::from(change.blind)).collect();
+        if blind.contains(&1) {
+            request.push(&blind);
+        }
         Ok(Some(Claim {
             id: hash(&[self.caller.name().as_bytes(), key.as_bytes()]),
-            request: hash(&[method, path, matches, none_match, body]),
+            request: hash(&request),
         }))
     }
 }

@@ -9,6 +9,7 @@ use tandem_model::{ColumnType, Row, Value};
 use tandem_mysql::{ClientTransaction, MysqlError};
 
 use crate::entity::{ETag, Entity};
+use crate::http::auth::Access;
 use crate::problem;
 
 /// Column indexes and their values.
@@ -77,6 +78,9 @@ pub(crate) struct Change {
     pub(crate) entity: Arc<Entity>,
     pub(crate) action: Action,
     pub(crate) condition: Condition,
+    /// Whether the caller may write the entity but not read it. The answer then shows neither the row nor whether it
+    /// existed. Only a write that was not done says why.
+    pub(crate) blind: bool,
 }
 
 /// A change of one row that is executed but not committed yet.
@@ -87,16 +91,27 @@ pub(crate) struct Done {
     pub(crate) before: Option<Row>,
     pub(crate) after: Option<Row>,
     pub(crate) status: StatusCode,
+    /// Whether the caller may not read the row.
+    pub(crate) blind: bool,
 }
 
 impl Done {
-    /// The row as clients see it.
+    /// The row as the caller may see it.
     pub(crate) fn json(&self) -> Option<Json> {
-        self.after.as_ref().map(|row| self.entity.json(row))
+        self.shown().map(|row| self.entity.json(row))
     }
 
     pub(crate) fn etag(&self) -> Option<ETag> {
-        self.after.as_ref().map(|row| self.entity.etag(row))
+        self.shown().map(|row| self.entity.etag(row))
+    }
+
+    fn shown(&self) -> Option<&Row> {
+        self.after.as_ref().filter(|_| !self.blind)
+    }
+
+    /// Whether there was a row to change.
+    pub(crate) fn is_change(&self) -> bool {
+        self.before.is_some() || self.after.is_some()
     }
 }
 
@@ -128,11 +143,30 @@ impl Refused {
 }
 
 impl Change {
+    /// Creates the change. A caller that may not read the row may set no condition on it: whether the condition holds
+    /// would tell what the row is.
+    pub(crate) fn new(
+        entity: Arc<Entity>,
+        action: Action,
+        condition: Condition,
+        blind: bool,
+    ) -> Result<Self, Problem> {
+        if blind && condition != Condition::default() {
+            return Err(Problem::forbidden(format!("{}:{}", entity.name, Access::Read)));
+        }
+        Ok(Self { entity, action, condition, blind })
+    }
+
     /// Executes the change: locks the row, changes it, and reads it back under the lock.
     pub(crate) async fn run(&self, transaction: &mut ClientTransaction) -> Result<Done, Refused> {
         let (entity, table) = (&self.entity, self.entity.table());
-        let done =
-            |key, before, after, status| Done { entity: Arc::clone(entity), key, before, after, status };
+        let blind = self.blind;
+        let done = |key, before, after, status| {
+            // A blind PUT does not tell whether it inserted or replaced.
+            let hides = blind && !matches!(self.action, Action::Insert(_));
+            let status = if hides { StatusCode::NO_CONTENT } else { status };
+            Done { entity: Arc::clone(entity), key, before, after, status, blind }
+        };
         match &self.action {
             Action::Insert(values) => {
                 self.condition.check(entity, None)?;
@@ -168,7 +202,9 @@ impl Change {
             }
             Action::Patch(key, values) => {
                 let values = self.without_key(key, values)?;
-                let before = self.lock(transaction, key).await?;
+                let Some(before) = self.lock(transaction, key).await? else {
+                    return Ok(done(key.clone(), None, None, StatusCode::NO_CONTENT));
+                };
                 let set: Vec<_> = values.into_iter().map(|(column, value)| (column, Some(value))).collect();
                 transaction
                     .update(table, key, &set)
@@ -178,7 +214,9 @@ impl Change {
                 Ok(done(key.clone(), Some(before), Some(after), StatusCode::OK))
             }
             Action::Delete(key) => {
-                let before = self.lock(transaction, key).await?;
+                let Some(before) = self.lock(transaction, key).await? else {
+                    return Ok(done(key.clone(), None, None, StatusCode::NO_CONTENT));
+                };
                 transaction
                     .delete(table, key)
                     .await
@@ -188,17 +226,21 @@ impl Change {
         }
     }
 
-    async fn lock(&self, transaction: &mut ClientTransaction, key: &[Value]) -> Result<Row, Refused> {
+    /// Locks the row that must exist. Returns `None` where it does not, and the caller may not learn that.
+    async fn lock(&self, transaction: &mut ClientTransaction, key: &[Value]) -> Result<Option<Row>, Refused> {
         let before = transaction
             .lock(self.entity.table(), key)
             .await
             .map_err(|e| Refused::by_mysql(&e, transaction.is_late()))?;
+        if before.is_none() && self.blind {
+            return Ok(None);
+        }
         if before.is_none() && self.condition.matches.is_none() {
             let detail = format!("{} has no row with this key", self.entity.name);
             return Err(Problem::not_found(detail).into());
         }
         self.condition.check(&self.entity, before.as_ref())?;
-        Ok(before.ok_or_else(|| problem::precondition("the row does not exist"))?)
+        Ok(Some(before.ok_or_else(|| problem::precondition("the row does not exist"))?))
     }
 
     async fn read_back(&self, transaction: &mut ClientTransaction, key: &[Value]) -> Result<Row, Refused> {
@@ -286,7 +328,7 @@ mod tests {
     use crate::problem::OfField as _;
 
     fn change(action: Action) -> Change {
-        Change { entity: Arc::new(orders()), action, condition: Condition::default() }
+        Change { entity: Arc::new(orders()), action, condition: Condition::default(), blind: false }
     }
 
     #[test]
@@ -295,6 +337,27 @@ mod tests {
         let put = change(Action::Put(vec![], vec![]));
         assert_eq!(put.replacing(vec![]), [(2, None)]);
         assert_eq!(put.replacing(vec![(2, null()), (3, null())]), [(2, Some(null())), (3, Some(null()))]);
+    }
+
+    #[test]
+    fn a_blind_change_has_no_condition_and_shows_nothing() {
+        let entity = Arc::new(orders());
+        let create = |if_match, blind| {
+            let condition = Condition::parse(if_match, None).unwrap();
+            Change::new(Arc::clone(&entity), Action::Delete(vec![]), condition, blind)
+        };
+        assert!(create(Some("\"x\""), false).is_ok() && create(None, true).is_ok());
+        assert_eq!(create(Some("\"x\""), true).unwrap_err(), Problem::forbidden("orders:read"));
+        let done = |blind| Done {
+            entity: Arc::clone(&entity),
+            key: vec![],
+            before: None,
+            after: Some(vec![Value::Int(1), Value::Text("a".into()), Value::Null, Value::Null]),
+            status: StatusCode::OK,
+            blind,
+        };
+        assert!(done(false).json().is_some() && done(false).etag().is_some());
+        assert!(done(true).json().is_none() && done(true).etag().is_none());
     }
 
     #[test]

@@ -90,9 +90,14 @@ impl Writes {
                 Err(_) => "failed",
             };
             self.metrics.store_request(operation, "mysql", label, begun.elapsed());
-            let (written, writes) = outcome?;
+            let is_blind = changes.iter().any(|change| change.blind);
+            let (mut written, writes) = outcome.map_err(|problem| hidden(problem, is_blind))?;
             if !writes.is_empty() {
                 self.secondary.write(writes, written.token.clone(), record.dual_write).await;
+            }
+            if is_blind {
+                // The transaction's own GTID would tell that there was a row to change.
+                written.token = WriteToken::text_of(self.pool.visible(deadline).await.ok().as_ref());
             }
             return Ok(written);
         }
@@ -204,6 +209,17 @@ impl Writes {
     }
 }
 
+/// The problem of a write, as its caller may see it. MySQL's own words, those of a trigger for example, may tell what
+/// the row is.
+fn hidden(problem: Problem, is_blind: bool) -> Problem {
+    if is_blind && problem.status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::warn!(kind = problem.kind, detail = problem.detail, "a write failed");
+        let detail = "the write failed, and the token does not allow to read why: the gateway's log says it";
+        return Problem { detail: detail.into(), ..problem };
+    }
+    problem
+}
+
 enum Prepared {
     /// Executed but not committed: the reply, and the writes for Cassandra.
     Done(Reply, Vec<EntityWrite>),
@@ -218,6 +234,7 @@ fn secondary_writes(
 ) -> Result<Vec<EntityWrite>, Problem> {
     let changes: Vec<RowChange<'_>> = done
         .iter()
+        .filter(|done| done.is_change())
         .map(|done| RowChange {
             plan: &done.entity.plan,
             key: &done.key,
@@ -283,6 +300,7 @@ mod tests {
             before,
             after,
             status: StatusCode::OK,
+            blind: false,
         };
         let steps = [
             done(None, Some(row("n", "1"))),
