@@ -21,7 +21,7 @@ pub(crate) struct LimitsSection {
 impl Default for LimitsSection {
     fn default() -> Self {
         Self {
-            max_connections: 1024,
+            max_connections: 2048,
             header_timeout_ms: 10_000,
             body_timeout_ms: 10_000,
             idle_timeout_ms: 75_000,

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::remedy;
 use crate::role::Role;
+use crate::run::open_files;
 use crate::run::process::{Metrics, NewestStores, Process};
 use crate::run::role_states::RoleStates;
 use crate::run::supervise::{Unit, supervise};
@@ -30,6 +31,7 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// Runs these roles until one fails for good or the process receives a signal.
 pub(crate) async fn run(config: &Config, roles: &[Role], listen: Option<SocketAddr>) -> Result<()> {
+    open_files::raise_limit();
     let stop = CancellationToken::new();
     let (metrics, states) = (Metrics::default(), RoleStates::new(roles));
     let mut registry = metrics.registry(roles);
