@@ -1,6 +1,7 @@
 //! The controller: manual and automatic phases, gates, leadership, and its behaviour without Kafka. The tests
 //! themselves serve the gateways' metrics pages.
 
+mod hostile;
 mod leadership;
 mod pages;
 mod phases;

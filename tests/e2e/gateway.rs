@@ -9,6 +9,7 @@ mod controlled;
 mod dead_letters;
 mod failures;
 mod faults;
+mod hostile;
 mod phases;
 mod rollout;
 mod tls;

@@ -112,6 +112,16 @@ impl Running {
         Ok(peak.ok_or_else(|| anyhow::anyhow!("no VmHWM"))?.trim().parse::<u64>()? / 1024)
     }
 
+    /// The CPU time that it has used so far, in user and in kernel mode.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name of the command, in parentheses, may contain spaces. The times are the 14th and the 15th field.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let ticks: Vec<u64> = fields.skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+        // Linux counts in hundredths of a second.
+        Ok(Duration::from_millis(ticks.iter().sum::<u64>() * 10))
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
