@@ -77,7 +77,8 @@ async fn silent_clients_and_slow_bodies_keep_nobody_out() -> anyhow::Result<()> 
     let servers = Servers::from_env();
     let stage = {
         let migration = Migration::new(servers, "gwslow", &[ORDERS]).await?;
-        let limits = "max_in_flight = 4\n[gateway.limits]\nmax_connections = 500\nbody_timeout_ms = 3000\n";
+        let limits = "max_in_flight = 4\n[gateway.limits]\nmax_connections = 500\nheader_timeout_ms = 120000\n\
+                      body_timeout_ms = 3000\n";
         Stage::of(migration, limits, ORDERS_MAPPING, &["gateway"]).await?
     };
     stage.done("PUT", "/v1/order/1", r#"{"customer": 1}"#).await?;
