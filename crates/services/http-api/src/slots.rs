@@ -143,7 +143,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let closed = first.await;
+        let closed = tokio::time::timeout(Duration::from_mins(1), first).await.unwrap();
         assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
         let mut taken = taken;
         drop(taken.swap_remove(closed));
