@@ -83,18 +83,14 @@ pub(crate) async fn http(
 ) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let given = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
-    let mut head =
-        format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
-    if !given("Host") {
-        head += "Host: localhost\r\n";
-    }
-    if !given("Content-Type") && !body.is_empty() {
-        head += "Content-Type: application/json\r\n";
-    }
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    let request = head + "\r\n";
+    let length = body.len();
+    let host = if given("Host") { "" } else { "Host: localhost\r\n" };
+    let is_json = !given("Content-Type") && !body.is_empty();
+    let kind = if is_json { "Content-Type: application/json\r\n" } else { "" };
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{host}{kind}{headers}\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     // A server that refuses a request may close before it has read everything.
     let _ = stream.write_all(body.as_bytes()).await;

@@ -188,7 +188,7 @@ mod tests {
             let connection = Connection::new();
             connection.enter(phase);
             assert_eq!(connection.expendable(), Some((class, Instant::now() + grace)));
-            tokio::time::advance(grace - Duration::from_millis(1)).await;
+            tokio::time::advance(grace.saturating_sub(Duration::from_millis(1))).await;
             assert!(!connection.give_way(), "{phase:?}");
             tokio::time::advance(Duration::from_millis(1)).await;
             assert!(connection.give_way(), "{phase:?}");

@@ -153,7 +153,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_place_that_becomes_free_is_taken_without_closing_anything() {
         let (slots, mut taken) = full(2);
-        taken.iter().for_each(|slot| assert!(slot.connection.enter(Phase::Working)));
+        for slot in &taken {
+            assert!(slot.connection.enter(Phase::Working));
+        }
         let waiting = tokio::spawn({
             let slots = Arc::clone(&slots);
             async move { slots.take().await.id }
