@@ -164,10 +164,15 @@ impl Gateway {
             async move { api.phases.report(&api.metrics).await }
         }));
         let router = guarded(router(Arc::clone(&api)), rules);
-        tokio::select! {
-            () = serve(listener, router, api.stopping.clone()) => {}
-            ended = watermarks.ended() => return Err(ended.into()),
-            ended = letters.ended() => return Err(ended.into()),
+        let failed = tokio::select! {
+            () = serve(listener, router, api.stopping.clone()) => None,
+            ended = watermarks.ended() => Some(GatewayError::from(ended)),
+            ended = letters.ended() => Some(ended.into()),
+        };
+        if let Some(error) = failed {
+            // Connections that are open must not be served with what this gateway knows.
+            api.stopping.cancel();
+            return Err(error);
         }
         api.tasks.close();
         api.tasks.wait().await;

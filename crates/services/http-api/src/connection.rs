@@ -157,7 +157,7 @@ impl Connection {
 
     /// Whether the connection was closed by another task.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.is_cancelled()
+        self.with(|state| state.phase == Phase::Closed)
     }
 
     /// Waits until the connection is closed by another task.

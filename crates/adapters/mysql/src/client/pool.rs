@@ -34,6 +34,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Answers that one statement deletes at most, so that it holds few locks.
 const FORGET_AT_ONCE: u64 = 2_000;
+/// How long one such statement may take.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which answers of idempotency keys were deleted, of those that are old enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +85,13 @@ impl ClientPool {
                 cause: "no connection became free in time".into(),
             })
         })?;
-        let mut lease = Lease::new(conn);
-        if lease.id().is_some_and(|id| self.killer.is_new(id)) {
+        let (mut lease, is_new) = Lease::watched(conn, &self.killer);
+        if is_new {
             let question = self.killer.know(lease.conn());
             self.server.answer(left(deadline), "naming a connection", question).await?;
             lease.is_clean();
         }
-        Ok(lease.killed_by(Arc::clone(&self.killer)))
+        Ok(lease)
     }
 
     /// Begins a transaction. Every statement before the COMMIT must end before `deadline`.
@@ -187,7 +189,7 @@ impl ClientPool {
              MEDIUMBLOB, at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, KEY (at))",
             quoted_table(table)
         );
-        self.run("creating the idempotency table", &sql).await.map(|_| ())
+        self.run("creating the idempotency table", &sql, self.server.timeout).await.map(|_| ())
     }
 
     /// Deletes up to [`FORGET_AT_ONCE`] answers that are older than `age`.
@@ -201,14 +203,15 @@ impl ClientPool {
             quoted("at"),
             age.as_secs()
         );
-        let deleted = self.run("deleting old answers", &sql).await?;
+        let deleted = self.run("deleting old answers", &sql, FORGET_TIMEOUT).await?;
         Ok(if deleted < FORGET_AT_ONCE { Forgotten::All } else { Forgotten::Some })
     }
 
     /// Returns the number of rows that the statement changed.
-    async fn run(&self, doing: &str, sql: &str) -> Result<u64, MysqlError> {
-        let limit = self.server.timeout;
-        let mut lease = self.lease(Instant::now() + limit).await?;
+    async fn run(&self, doing: &str, sql: &str, limit: Duration) -> Result<u64, MysqlError> {
+        let mut lease = self.lease(Instant::now() + self.server.timeout).await?;
+        // If its answer comes too late, it has done its work all the same.
+        lease.spare();
         let question = lease.conn().query_drop(sql);
         // The lease stays unclean, so the connection is closed: its last GTID belongs to no client
         // transaction.

@@ -6,8 +6,12 @@
 //! **Only the right connection is killed.** After a restart of the server, the id of a connection may belong to another
 //! one. So each connection takes a user-level lock with a random name when it is new, and the server is asked which
 //! connection holds that lock. After a restart, or on another server, none does.
+//!
+//! **Where this cannot be known, nothing is killed:** if two connections in use have the same id, because several servers
+//! answer at one address, or if a proxy or a server setting stands in the way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mysql_async::prelude::Queryable;
@@ -28,43 +32,98 @@ pub(crate) struct Killer {
     opts: Opts,
     server: Server,
     permits: Semaphore,
+    known: Mutex<Known>,
+    /// Whether connections can be known at all.
+    disabled: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Known {
     /// The names of the connections' locks, by the connections' ids.
-    locks: Mutex<HashMap<u32, String>>,
+    locks: HashMap<u32, String>,
+    /// How many connections in use have an id.
+    used: HashMap<u32, usize>,
+    /// The ids that several connections had at one time. They are never killed.
+    ambiguous: HashSet<u32>,
 }
 
 impl Killer {
     /// Creates a killer that connects with these options when it has something to kill.
     pub(crate) fn new(opts: Opts, server: Server) -> Arc<Self> {
-        Arc::new(Self { opts, server, permits: Semaphore::new(CONNECTIONS), locks: Mutex::default() })
+        Arc::new(Self {
+            opts,
+            server,
+            permits: Semaphore::new(CONNECTIONS),
+            known: Mutex::default(),
+            disabled: AtomicBool::new(false),
+        })
     }
 
-    fn locks(&self) -> MutexGuard<'_, HashMap<u32, String>> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the connection with this id has no lock yet.
+    /// Notes that a connection is in use. Returns whether it must take a lock first.
     ///
-    /// An id may come back after a restart of the server. Its entry then names a lock that nobody holds, and the new
-    /// connection is not killed.
-    pub(crate) fn is_new(&self, id: u32) -> bool {
-        !self.locks().contains_key(&id)
+    /// An id may come back after a restart of the server. Its entry then names a lock that nobody holds. The new connection
+    /// is not killed, and takes a lock after the first attempt.
+    pub(crate) fn used(&self, id: u32) -> bool {
+        let mut known = self.known();
+        let count = known.used.entry(id).or_default();
+        *count += 1;
+        if *count > 1 {
+            known.ambiguous.insert(id);
+        }
+        !known.locks.contains_key(&id) && !self.disabled.load(Ordering::Relaxed)
     }
 
-    /// Has a connection take its lock. The caller limits the time.
+    /// Notes that a connection is no longer in use.
+    pub(crate) fn unused(&self, id: u32) {
+        let mut known = self.known();
+        if let Some(count) = known.used.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                known.used.remove(&id);
+            }
+        }
+    }
+
+    /// Has a connection take its lock. The caller limits the time. A server that refuses locks, or a proxy that numbers
+    /// connections by itself, ends all killing.
     pub(crate) async fn know(&self, conn: &mut Conn) -> mysql_async::Result<()> {
         let name = format!("tandem-{:032x}", rand::random::<u128>());
-        conn.query_drop(format!("DO GET_LOCK('{name}', 0)")).await?;
-        let mut locks = self.locks();
-        if locks.len() >= MAX_KNOWN {
-            locks.clear();
+        let question = format!("SELECT GET_LOCK('{name}', 0), CONNECTION_ID()");
+        let cause = match conn.query_first::<(Option<i64>, u64), _>(question).await {
+            Ok(Some((Some(1), id))) if id == u64::from(conn.id()) => {
+                let mut known = self.known();
+                if known.locks.len() >= MAX_KNOWN {
+                    known.locks.clear();
+                }
+                known.locks.insert(conn.id(), name);
+                return Ok(());
+            }
+            Ok(answer) => {
+                format!("GET_LOCK and CONNECTION_ID answered {answer:?} to connection {}", conn.id())
+            }
+            Err(mysql_async::Error::Server(error)) => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        if !self.disabled.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                cause,
+                "statements that nobody awaits are not killed in MySQL: a connection cannot be known"
+            );
         }
-        locks.insert(conn.id(), name);
         Ok(())
     }
 
     /// Kills the connection on the server, and then closes it.
     pub(crate) async fn kill(self: Arc<Self>, conn: Conn) {
-        let name = self.locks().remove(&conn.id());
+        let name = {
+            let mut known = self.known();
+            let name = known.locks.remove(&conn.id());
+            name.filter(|_| !known.ambiguous.contains(&conn.id()))
+        };
         if let Some(name) = name
             && let Err(error) = self.try_kill(&name).await
         {

@@ -18,30 +18,30 @@ use crate::error::MysqlError;
 pub(crate) struct Lease {
     conn: Option<Conn>,
     killer: Option<Arc<Killer>>,
+    /// Whether the killer may kill its statements.
+    spared: bool,
     clean: bool,
     awaits: bool,
 }
 
 impl Lease {
     pub(crate) fn new(conn: Conn) -> Self {
-        Self { conn: Some(conn), killer: None, clean: true, awaits: false }
+        Self { conn: Some(conn), killer: None, spared: false, clean: true, awaits: false }
     }
 
-    /// Has statements killed whose answers nobody awaits any more.
-    pub(crate) fn killed_by(mut self, killer: Arc<Killer>) -> Self {
-        self.killer = Some(killer);
-        self
+    /// A connection whose statements are killed once nobody awaits their answers any more. The second part of the result
+    /// says whether the connection must take its lock first.
+    pub(crate) fn watched(conn: Conn, killer: &Arc<Killer>) -> (Self, bool) {
+        let is_new = killer.used(conn.id());
+        let mut lease = Self::new(conn);
+        lease.killer = Some(Arc::clone(killer));
+        (lease, is_new)
     }
 
     pub(crate) fn conn(&mut self) -> &mut Conn {
         self.clean = false;
         self.awaits = true;
         self.conn.as_mut().expect("only drop takes the connection")
-    }
-
-    /// The connection's id on the server.
-    pub(crate) fn id(&self) -> Option<u32> {
-        self.conn.as_ref().map(Conn::id)
     }
 
     /// Notes whether the last statement was answered. An error is an answer too, unless the connection was lost.
@@ -56,7 +56,7 @@ impl Lease {
 
     /// From now on no statement is killed.
     pub(crate) fn spare(&mut self) {
-        self.killer = None;
+        self.spared = true;
     }
 
     /// Marks the connection as clean: the last answer was read to its end, and no transaction is open.
@@ -68,10 +68,14 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        let killer = self.killer.take();
+        if let (Some(killer), Some(conn)) = (&killer, &self.conn) {
+            killer.unused(conn.id());
+        }
         if let (false, Some(conn)) = (self.clean, self.conn.take())
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            match self.killer.take().filter(|_| self.awaits) {
+            match killer.filter(|_| self.awaits && !self.spared) {
                 Some(killer) => drop(runtime.spawn(killer.kill(conn))),
                 // An error does not matter: the socket is closed either way.
                 None => drop(runtime.spawn(async move { drop(conn.disconnect().await) })),

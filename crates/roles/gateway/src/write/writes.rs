@@ -232,9 +232,10 @@ fn secondary_writes(
     done: &[Done],
     borrow: impl Fn(&Done) -> Option<Version>,
 ) -> Result<Vec<EntityWrite>, Problem> {
+    // The plan numbers the changes in this list.
+    let done: Vec<&Done> = done.iter().filter(|done| done.is_change()).collect();
     let changes: Vec<RowChange<'_>> = done
         .iter()
-        .filter(|done| done.is_change())
         .map(|done| RowChange {
             plan: &done.entity.plan,
             key: &done.key,
@@ -242,10 +243,10 @@ fn secondary_writes(
             after: done.after.as_ref(),
         })
         .collect();
-    let planned = plan_secondary_writes(&changes, |change| borrow(&done[change]));
+    let planned = plan_secondary_writes(&changes, |change| borrow(done[change]));
     let planned = planned.map_err(|e| problem::unfit(&done[e.change].entity.name, &e.to_string()))?;
     let writes = planned.into_iter().map(|write| {
-        let last = &done[write.change];
+        let last = done[write.change];
         EntityWrite { entity: Arc::clone(&last.entity), key: last.key.clone(), write }
     });
     Ok(writes.collect())
@@ -316,5 +317,26 @@ mod tests {
         let mutations = &gone[0].write.mutations;
         assert!(gone.len() == 1 && mutations.len() >= 2);
         assert!(mutations.iter().all(|m| m.write == tandem_model::Write::DeleteRow));
+    }
+
+    /// A token that may only write gets a success for a row that does not exist. That is no change.
+    #[test]
+    fn what_changed_nothing_shifts_no_other_write() {
+        let entity = Arc::new(crate::entity::tests::orders());
+        let row: Row = vec![Value::Int(2), Value::Text("n".into()), Value::Null, Value::Null];
+        let done = |id, after: Option<Row>| Done {
+            entity: Arc::clone(&entity),
+            key: vec![Value::Int(id), Value::Text("n".into())],
+            before: None,
+            after,
+            status: StatusCode::NO_CONTENT,
+            blind: true,
+        };
+        let steps = [done(1, None), done(2, Some(row))];
+        let written =
+            secondary_writes(&steps, |done| Some(Version(if done.key == steps[1].key { 9 } else { 1 })));
+        let written = written.unwrap();
+        assert_eq!(written.len(), 1);
+        assert_eq!((&written[0].key, written[0].write.version), (&steps[1].key, Some(Version(9))));
     }
 }
