@@ -196,7 +196,7 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
     let group = format!("{}.group", config.prefix);
     let offsets = GroupOffsets::new(&config, &group).unwrap();
     assert_eq!(committed(&offsets, &topic, 3).await, [None; 3]);
-    let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
+    let consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     let mut records = Vec::new();
     while records.len() < 30 {
         records.extend(consumer.next_batch(7, Duration::from_secs(10)).await.unwrap());
@@ -224,14 +224,14 @@ async fn a_group_commits_what_is_done_and_reaches_the_end() {
     assert_eq!(committed(&offsets, &topic, 3).await, all);
 
     // The next member of the group gets no old record, only new ones.
-    let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
+    let consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     assert_eq!(consumer.next_batch(10, Duration::from_millis(1500)).await.unwrap(), []);
     publisher.publish(vec![record(&topic, 2, "later")], |_| Ok(vec![])).await.unwrap();
     assert_eq!(texts(&consumer.next_batch(10, Duration::from_secs(10)).await.unwrap()), ["later"]);
     assert_eq!(consumer.last_error(), None);
     // The record was not done, so it is delivered again.
     consumer.close().await;
-    let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
+    let consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     assert_eq!(texts(&consumer.next_batch(10, Duration::from_secs(10)).await.unwrap()), ["later"]);
 }
 
@@ -260,7 +260,7 @@ async fn members_come_and_go_and_nothing_is_skipped() {
     let member = async |delay: u64, lives: Option<u64>, seen: &mut BTreeSet<String>| {
         // The time before it joins.
         tokio::time::sleep(Duration::from_millis(delay)).await;
-        let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
+        let consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
         let began = Instant::now();
         let mut quiet_since = began;
         while stays(began, quiet_since, lives) {
@@ -307,7 +307,7 @@ async fn a_slow_reader_is_waited_for() {
         producer.send(batch).await.unwrap();
     }
     let group = format!("{}.group", config.prefix);
-    let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
+    let consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
     let mut last: HashMap<i32, i64> = HashMap::new();
     let mut seen = 0;
     while seen < count {
@@ -501,7 +501,7 @@ async fn a_group_without_offsets_does_not_skip_deleted_records() {
     client.delete_records(&upto, &rdkafka::admin::AdminOptions::new()).await.unwrap();
 
     let group = format!("{}.late", config.prefix);
-    let mut consumer = GroupConsumer::start(&config, &group, &[topic]).await.unwrap();
+    let consumer = GroupConsumer::start(&config, &group, &[topic]).await.unwrap();
     let error =
         until_error(async || consumer.next_batch(100, Duration::from_millis(200)).await).await.unwrap();
     assert!(matches!(&error, ConsumeError::OffsetOutOfRange(_)), "{error:?}");
@@ -525,7 +525,7 @@ async fn a_record_with_a_bad_version_is_not_skipped() {
 
     let group = format!("{}.bad", config.prefix);
     for _ in 0..2 {
-        let mut consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
+        let consumer = GroupConsumer::start(&config, &group, std::slice::from_ref(&topic)).await.unwrap();
         let error = until_error(async || {
             let records = consumer.next_batch(100, Duration::from_millis(200)).await?;
             consumer.done(&records)?;

@@ -36,6 +36,7 @@ pub(crate) enum Rule {
     TokenIsApplied,
     AsideIsReadFromMysql,
     ResnapshotBeforeReads,
+    AskedAfterTheWait,
 }
 
 /// How far the exploration goes.

@@ -242,6 +242,11 @@ const RULES: &[(Rule, Bounds, &str)] = &[
         GATEWAY_RESNAPSHOT,
         "and a read of a table whose values a DDL statement changed, until it is copied again",
     ),
+    (
+        Rule::AskedAfterTheWait,
+        GATEWAY_DEAD_LETTERS,
+        "a read that waits until its token is applied asks after the wait what is put aside",
+    ),
 ];
 
 /// The shortest way to something wrong, in words.

@@ -128,6 +128,10 @@ pub(crate) enum Gateway {
     },
 }
 
+/// The row put aside when a read with a token asked for it, if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Asked(pub(crate) Option<u8>);
+
 /// Somebody else's write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Corruption {
@@ -171,6 +175,8 @@ pub(crate) struct State {
     pub(crate) checks: Vec<Check>,
     pub(crate) corruption: Option<Corruption>,
     pub(crate) gateways: Vec<Gateway>,
+    /// The row put aside as a read knows it that asked before it waited for its token, where that rule is broken.
+    pub(crate) asked: Option<Asked>,
     pub(crate) idle_left: u8,
     pub(crate) checks_left: u8,
     pub(crate) dead_letters_left: u8,
@@ -276,6 +282,8 @@ pub(crate) enum Action {
     GatewayLose {
         gateway: usize,
     },
+    /// A read with a token asks what is put aside, before it waits.
+    ReadAsks,
 }
 
 /// The rows before the log begins: one that only the backfill can bring.

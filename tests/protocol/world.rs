@@ -5,7 +5,7 @@ use tandem_model::Op;
 
 use crate::cassandra::Place;
 use crate::protocol::Protocol;
-use crate::state::{Action, Aside, Check, Copying, FIRST, Gateway, Record, State, Wrong};
+use crate::state::{Action, Aside, Asked, Check, Copying, FIRST, Gateway, Record, State, Wrong};
 use crate::table::{PLACES, placed, read_mutations};
 
 impl Model for Protocol {
@@ -30,6 +30,7 @@ impl Model for Protocol {
             checks: vec![Check::Idle; self.bounds.checks_at_once],
             corruption: None,
             gateways: vec![Gateway::Idle; self.bounds.gateways],
+            asked: None,
             idle_left: self.bounds.idle_watermarks,
             checks_left: self.bounds.checks,
             dead_letters_left: self.bounds.dead_letters,
@@ -96,6 +97,7 @@ impl Model for Protocol {
             }
             Action::GatewayFail { gateway, transaction } => Self::gateway_fail(state, gateway, transaction),
             Action::GatewayWrite { gateway, row } => Self::gateway_write(state, gateway, row)?,
+            Action::ReadAsks => state.asked = Some(Asked(last.put_aside().map(|of| of.id))),
             Action::GatewayLose { gateway } => {
                 let token = state.gateways[gateway].token().unwrap_or(0);
                 state.gateways[gateway] = Gateway::Done { token };

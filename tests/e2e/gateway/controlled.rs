@@ -23,14 +23,15 @@ struct Controlled {
 }
 
 impl Controlled {
-    async fn new(servers: Servers) -> anyhow::Result<Self> {
-        let migration = Migration::new(servers, "gwctl", &[ORDERS]).await?;
+    /// With further settings of the controller.
+    async fn new(servers: Servers, test: &str, controller: &str) -> anyhow::Result<Self> {
+        let migration = Migration::new(servers, test, &[ORDERS]).await?;
         let (port, control, metrics) = (free_port()?, free_port()?, free_port()?);
         // No soak times, and no gates that other tests cover. No reconcile runs here, so a difference that
         // reads find stays an open mismatch.
         let sections = format!(
             "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\n\
-             gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [100]\ninterval_ms = 200\n\
+             gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [100]\ninterval_ms = 200\n{controller}\
              soak_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n\
              [controller.gates.backfill]\nevery_row_is_copied = ''\n[controller.gates.verify]\nfull_scan_is_clean = ''\n\
              no_mismatch_is_open = ''\n[controller.gates.canary]\nno_mismatch_is_open = ''\n"
@@ -131,6 +132,28 @@ impl Controlled {
         Ok(())
     }
 
+    /// A client that changes a row and reads it with its token. It sees its own write, whoever serves it.
+    async fn client(&self, amount: &mut u32) -> anyhow::Result<()> {
+        *amount += 1;
+        let wanted = format!("{amount}.00");
+        let written =
+            self.stage.done("PATCH", "/v1/order/1", &json!({ "amount": wanted }).to_string()).await?;
+        let headers = [("Tandem-Token", written.header("tandem-token"))];
+        let read = self.stage.get_with("/v1/order/1", &headers).await?;
+        anyhow::ensure!(read.status == 200 && read.json()["amount"] == wanted, "{wanted}: {read:?}");
+        Ok(())
+    }
+
+    /// Clients write and read until the controller has come to this phase by itself.
+    async fn clients_until(&self, phase: &str, amount: &mut u32) -> anyhow::Result<()> {
+        eventually(&format!("the controller to come to {phase}"), Duration::from_mins(3), async || {
+            self.client(amount).await?;
+            let found = self.phase().await?;
+            Ok(Probe::when(found["phase"] == phase, format!("{found:#}")))
+        })
+        .await
+    }
+
     /// Waits until the measurements meet the condition.
     async fn measured(&self, so: impl Fn(&Json) -> bool) -> anyhow::Result<()> {
         eventually("the controller to measure it", MINUTE, async || {
@@ -161,7 +184,7 @@ async fn a_failing_cassandra_holds_the_migration_or_rolls_it_back() -> anyhow::R
     let mut servers = Servers::from_env();
     let cassandra = Cassandra::ephemeral()?;
     servers.nodes = vec![cassandra.node()];
-    let mut all = Controlled::new(servers).await?;
+    let mut all = Controlled::new(servers, "gwctl", "").await?;
     let mut token = String::new();
     for id in 1..=ROWS {
         let body = json!({ "customer": id, "note": format!("n{id}") }).to_string();
@@ -212,4 +235,33 @@ async fn a_failing_cassandra_holds_the_migration_or_rolls_it_back() -> anyhow::R
         running.terminate().await?;
     }
     Ok(())
+}
+
+/// Clients that write and read with their tokens keep Cassandra busy. With apply stopped their reads are MySQL's, the
+/// controller rolls back, and everything returns by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_stay_in_mysql_roll_the_migration_back_until_they_move() -> anyhow::Result<()> {
+    let all = Controlled::new(Servers::from_env(), "gwmove", "auto = true\nwindow_seconds = 8\n").await?;
+    let body = json!({ "customer": 1, "note": "n" }).to_string();
+    all.stage.done("PUT", "/v1/order/1", &body).await?;
+    let mut amount = 0;
+    all.clients_until("read-switch", &mut amount).await?;
+    let share = async || {
+        let measured = &all.phase().await?["measurements"];
+        anyhow::Ok(measured["cassandra_read_share"].as_f64())
+    };
+    eventually("the share of reads to be measured", MINUTE, async || {
+        all.client(&mut amount).await?;
+        let share = share().await?;
+        Ok(Probe::when(share >= Some(0.95), format!("{share:?}")))
+    })
+    .await?;
+    all.stage.running[1].signal("STOP")?;
+    all.clients_until("verify", &mut amount).await?;
+    let history = http(all.control, "GET", "/v1/history", &[], "").await?.json();
+    let reasons = history.to_string();
+    anyhow::ensure!(reasons.contains("reads_stay_in_mysql"), "{history:#}");
+    all.stage.running[1].signal("CONT")?;
+    all.clients_until("read-switch", &mut amount).await?;
+    all.stage.end().await
 }

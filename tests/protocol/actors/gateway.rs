@@ -5,7 +5,7 @@ use tandem_model::{Phase, PhaseRecord};
 use tandem_protocol::route::{ReadFacts, Route, route};
 
 use crate::protocol::{Protocol, Rule};
-use crate::state::{Action, Copying, Gateway, State};
+use crate::state::{Action, Asked, Copying, Gateway, State};
 use crate::table::{
     IDS, Rows, Small, SmallChange, passes_the_filter, placed, secondary_writes, stored_by_id,
 };
@@ -25,7 +25,11 @@ impl Protocol {
                     actions.extend((0..writes.len()).map(|row| Action::GatewayWrite { gateway, row }));
                     actions.push(Action::GatewayLose { gateway });
                 }
-                Gateway::Done { .. } => {}
+                Gateway::Done { .. } => {
+                    if self.broken(Rule::AskedAfterTheWait) && state.asked.is_none() {
+                        actions.push(Action::ReadAsks);
+                    }
+                }
             }
         }
     }
@@ -104,18 +108,24 @@ impl Protocol {
 
     /// Whether a client that shows its token reads something older than its own write from Cassandra.
     ///
-    /// It may see a mixture of its write and later ones, but in no column a value from before it.
+    /// It may see a mixture of its write and later ones, but in no column a value from before it. A read that waits for its
+    /// token is one that begins later: everything is asked for after the wait.
     pub(crate) fn reads_something_older(&self, state: &State) -> bool {
         let copied = state.backfill == Copying::Done
             && (!state.resnapshot_is_due() || self.broken(Rule::ResnapshotBeforeReads));
         if !copied || state.corruption.is_some() {
             return false;
         }
+        let aside = if self.broken(Rule::AskedAfterTheWait) {
+            let Some(Asked(asked)) = state.asked else { return false };
+            asked
+        } else {
+            state.put_aside().map(|of| of.id)
+        };
         state.gateways.iter().filter_map(Gateway::token).any(|token| {
             let applied = self.token_is_applied(state, token);
             (1..=IDS).any(|id| {
-                let aside = state.put_aside().is_some_and(|of| of.id == id);
-                let put_aside = aside && !self.broken(Rule::AsideIsReadFromMysql);
+                let put_aside = aside == Some(id) && !self.broken(Rule::AsideIsReadFromMysql);
                 if !matches!(route(&switched(), facts(applied, put_aside)), Route::Cassandra { .. }) {
                     return false;
                 }

@@ -73,7 +73,8 @@ pub struct ReadFacts {
 pub enum Route {
     /// MySQL serves the read.
     Mysql {
-        /// Whether Cassandra is queried too and compared. The client does not wait for this.
+        /// Whether Cassandra is queried too and compared, once the request's token is applied. The client does not
+        /// wait for this.
         shadow: bool,
         /// Why Cassandra does not serve the read, if the phase routes it there.
         instead: Option<Reason>,
@@ -95,20 +96,21 @@ pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
         Phase::Prepare | Phase::DualWrite | Phase::Backfill | Phase::Verify => false,
     };
     let instead = |reason| Route::Mysql { shadow: false, instead: Some(reason) };
+    // Whether Cassandra answers is asked again once the token is applied.
+    let able = record.phase.writes_both()
+        && facts.has_target
+        && !facts.put_aside
+        && (facts.healthy || !facts.applied);
+    let shadow = able && facts.sample < record.shadow;
     if !cassandra {
-        let able = record.phase.writes_both()
-            && facts.has_target
-            && facts.applied
-            && !facts.put_aside
-            && facts.healthy;
-        return Route::Mysql { shadow: able && facts.sample < record.shadow, instead: None };
+        return Route::Mysql { shadow, instead: None };
     }
     if !facts.has_target {
         return instead(Reason::NoTarget);
     }
     // This holds without fallback, too: a client reads its own writes in every phase.
     if !facts.applied {
-        return instead(Reason::Token);
+        return Route::Mysql { shadow, instead: Some(Reason::Token) };
     }
     // Cassandra lacks the change, and no later write has replaced it.
     if facts.put_aside {
@@ -159,13 +161,15 @@ mod tests {
     #[test]
     fn mysql_serves_what_cassandra_cannot() {
         for phase in [Phase::Canary, Phase::ReadSwitch] {
-            for (facts, reason) in [
-                (ReadFacts { has_target: false, ..GOOD }, Reason::NoTarget),
-                (ReadFacts { applied: false, ..GOOD }, Reason::Token),
-                (ReadFacts { put_aside: true, ..GOOD }, Reason::DeadLetter),
-                (ReadFacts { healthy: false, ..GOOD }, Reason::Down),
+            for (facts, reason, shadow) in [
+                (ReadFacts { has_target: false, ..GOOD }, Reason::NoTarget, false),
+                // Cassandra is asked later, once the token is applied and whether or not it is healthy now.
+                (ReadFacts { applied: false, healthy: false, ..GOOD }, Reason::Token, true),
+                (ReadFacts { applied: false, put_aside: true, ..GOOD }, Reason::Token, false),
+                (ReadFacts { put_aside: true, ..GOOD }, Reason::DeadLetter, false),
+                (ReadFacts { healthy: false, ..GOOD }, Reason::Down, false),
             ] {
-                let instead = Route::Mysql { shadow: false, instead: Some(reason) };
+                let instead = Route::Mysql { shadow, instead: Some(reason) };
                 assert_eq!(route(&record(phase), facts), instead, "{phase} {reason}");
             }
         }
@@ -176,7 +180,7 @@ mod tests {
         let bare = PhaseRecord { fallback: false, validate: 0.0, ..record(Phase::ReadSwitch) };
         let cassandra = Route::Cassandra { validate: false, fallback: false };
         assert_eq!(route(&bare, ReadFacts { healthy: false, ..GOOD }), cassandra);
-        let token = Route::Mysql { shadow: false, instead: Some(Reason::Token) };
+        let token = Route::Mysql { shadow: true, instead: Some(Reason::Token) };
         assert_eq!(route(&bare, ReadFacts { applied: false, ..GOOD }), token);
         let letter = Route::Mysql { shadow: false, instead: Some(Reason::DeadLetter) };
         assert_eq!(route(&bare, ReadFacts { put_aside: true, ..GOOD }), letter);

@@ -9,6 +9,8 @@ mod drain;
 mod gateway;
 mod growth;
 mod invoices;
+mod reads;
+mod stage;
 mod usage;
 
 use std::process::ExitCode;
@@ -32,6 +34,8 @@ enum What {
     /// Measure the time that the gateway adds to the stores' own: gets and puts by phase, at half of its
     /// highest rate and with the machine's cores half busy
     Gateway(gateway::GatewayArgs),
+    /// Measure how many reads Cassandra answers of clients that write half of the time and send their tokens
+    Reads(reads::ReadsArgs),
     /// Measure a whole migration under the same load with 1, 10, 100 and 500 tables
     Growth(growth::GrowthArgs),
 }
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         What::Decode(args) => decode::decode(args),
         What::Capture(args) => capture::capture(args),
         What::Gateway(args) => gateway::gateway(args),
+        What::Reads(args) => reads::reads(args),
         What::Growth(args) => growth::growth(args),
     };
     outcome.unwrap_or_else(|error| {

@@ -106,7 +106,7 @@ impl Program {
                 match what {
                     Some("decode") => also(&DECODE, &[Package::Mysql]),
                     Some("capture") => also(&TANDEM, &BOTH_CAPTURES),
-                    Some("growth") => also(&TANDEM, &ALL_THREE),
+                    Some("growth" | "reads") => also(&TANDEM, &ALL_THREE),
                     Some("gateway") => {
                         also(&["--bin", "tandem-bench-load"], &ALL_THREE);
                         also(&TANDEM, &[]);

@@ -73,27 +73,29 @@ impl Apply {
         let names = topics.of_tables(tables);
         let limit = self.config.max_dead_letters_per_minute;
         let mut letters = DeadLetterBox::open(&self.kafka, limit, self.metrics.clone()).await?;
-        let mut consumer = GroupConsumer::start(&self.kafka, &topics.apply_group(), &names).await?;
-        let outcome = self.consume(&mut consumer, &mut letters, &stop).await;
+        let consumer = GroupConsumer::start(&self.kafka, &topics.apply_group(), &names).await?;
+        let outcome = self.consume(&consumer, &mut letters, &stop).await;
         consumer.close().await;
         outcome
     }
 
     async fn consume(
         &self,
-        consumer: &mut GroupConsumer,
+        consumer: &GroupConsumer,
         letters: &mut DeadLetterBox,
         stop: &CancellationToken,
     ) -> Result<(), ApplyError> {
         let (mut plans, mut plans_alone) = (self.plans(), self.plans());
         let mut next: Option<Mapped> = None;
         loop {
-            // While one batch is being written, the next one is fetched and mapped.
+            // While one batch is being written, the next one is fetched and mapped. What is written is done at once: the
+            // next records may be long in coming, and clients wait for these offsets.
             let written = async {
-                match next.take() {
-                    Some(batch) => self.write(batch, &mut plans_alone, letters).await.map(Some),
-                    None => Ok(None),
+                if let Some(batch) = next.take() {
+                    let records = self.write(batch, &mut plans_alone, letters).await?;
+                    consumer.done(&records)?;
                 }
+                Ok::<(), ApplyError>(())
             };
             let fetched = async {
                 if stop.is_cancelled() {
@@ -106,9 +108,7 @@ impl Apply {
                 map(&mut plans, records).await.map(Some)
             };
             let (written, fetched) = tokio::join!(written, fetched);
-            if let Some(records) = written? {
-                consumer.done(&records)?;
-            }
+            written?;
             match fetched? {
                 Some(batch) => next = Some(batch),
                 None => return Ok(()),

@@ -31,6 +31,8 @@ pub struct GatewayConfig {
     pub cassandra_read: Duration,
     /// How long Cassandra may take for the secondary write.
     pub cassandra_write: Duration,
+    /// How long a read waits until Cassandra has what its token stands for, before MySQL answers.
+    pub token_wait: Duration,
     /// Secondary writes that may run after their responses.
     pub max_async_dual_writes: usize,
     /// The access tokens and their scopes. Empty means that every caller may do everything.

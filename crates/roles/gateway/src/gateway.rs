@@ -94,7 +94,9 @@ impl Gateway {
             pool: pool.clone(),
             target,
             health: Arc::clone(&secondary.health),
-            write_tokens: write_tokens.clone(),
+            phases: phases.clone(),
+            write_tokens,
+            token_wait: config.token_wait,
             letters: letters.clone(),
             rechecks,
             metrics: metrics.clone(),
@@ -106,7 +108,6 @@ impl Gateway {
         let writes = Writes {
             pool,
             secondary,
-            write_tokens,
             metrics: metrics.clone(),
             idempotency_table: config.idempotency.as_ref().map(|kept| kept.table.clone()),
         };

@@ -14,7 +14,7 @@
 //! only the stores and the log, so any number of them can run side by side.
 
 mod body;
-mod cassandra_health;
+mod circuit_breaker;
 mod config;
 mod entity;
 mod gateway;

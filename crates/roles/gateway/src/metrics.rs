@@ -37,6 +37,22 @@ pub(crate) struct ReadLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RoutedLabel {
+    pub(crate) entity: String,
+    /// `get` or `list`.
+    pub(crate) operation: &'static str,
+    /// Whether the request had a token: `yes` or `no`.
+    pub(crate) token: &'static str,
+    /// `cassandra`, or why MySQL served the read.
+    pub(crate) outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct WaitLabel {
+    pub(crate) outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct ReasonLabel {
     pub(crate) entity: String,
     pub(crate) reason: &'static str,
@@ -54,6 +70,8 @@ pub(crate) struct StoreLabel {
 pub struct Metrics {
     pub(crate) requests: Family<RequestLabel, Counter<u64, AtomicU64>>,
     pub(crate) reads: Family<ReadLabel, Counter<u64, AtomicU64>>,
+    pub(crate) routed_reads: Family<RoutedLabel, Counter<u64, AtomicU64>>,
+    pub(crate) token_waits: Family<WaitLabel, Histogram, fn() -> Histogram>,
     pub(crate) fallbacks: Family<ReasonLabel, Counter<u64, AtomicU64>>,
     pub(crate) validated: Family<ReasonLabel, Counter<u64, AtomicU64>>,
     pub(crate) shadowed: Family<ReasonLabel, Counter<u64, AtomicU64>>,
@@ -69,6 +87,8 @@ impl Default for Metrics {
         Self {
             requests: Family::default(),
             reads: Family::default(),
+            routed_reads: Family::default(),
+            token_waits: Family::new_with_constructor(histogram),
             fallbacks: Family::default(),
             validated: Family::default(),
             shadowed: Family::default(),
@@ -87,6 +107,16 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("tandem_gateway");
         registry.register("requests", "Requests answered, by status", self.requests.clone());
         registry.register("reads", "Reads, by the store that served them", self.reads.clone());
+        registry.register(
+            "routed_reads",
+            "Reads that phase and cohort give to Cassandra, by outcome: cassandra, or why MySQL served the read",
+            self.routed_reads.clone(),
+        );
+        registry.register(
+            "token_wait_seconds",
+            "How long reads with a token waited until it was applied, by outcome: applied or not-applied",
+            self.token_waits.clone(),
+        );
         registry.register(
             "fallbacks",
             "Reads that MySQL served instead of Cassandra, by reason",
@@ -131,6 +161,15 @@ impl Metrics {
         self.store_requests
             .get_or_create(&StoreLabel { operation, store, outcome })
             .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn routed(&self, label: &RoutedLabel) {
+        self.routed_reads.get_or_create(label).inc();
+    }
+
+    pub(crate) fn token_wait(&self, applied: bool, waited: Duration) {
+        let outcome = if applied { "applied" } else { "not-applied" };
+        self.token_waits.get_or_create(&WaitLabel { outcome }).observe(waited.as_secs_f64());
     }
 
     pub(crate) fn count(

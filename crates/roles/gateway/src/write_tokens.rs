@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tandem_dead_letters::{DeadLetters, DeadLettersError};
 use tandem_http_api::Problem;
 use tandem_model::{GtidSet, TableName, Watermark};
 use tandem_protocol::watermark::{applied_in, knows};
-use tandem_runtime::now_us;
 use tandem_watermarks::{Applied, Watermarks};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 
+use crate::circuit_breaker::CircuitBreaker;
 use crate::entity::Entity;
 
 /// The token of a write whose GTID is unknown. It counts as never applied.
@@ -22,10 +23,10 @@ pub(crate) const UNKNOWN: &str = "unknown";
 /// each server and each gap.
 const MAX_LENGTH: usize = 16 << 10;
 
-/// How often the apply group's offsets are polled.
-const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long polling continues after the last request with a token.
-const IDLE_AFTER: Duration = Duration::from_secs(10);
+/// How often Kafka is asked for the apply group's offsets at most, while reads wait.
+const ASK_INTERVAL: Duration = Duration::from_millis(5);
+/// The pause after a request that failed.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 
 /// What a `Tandem-Token` header says. It grants no access: that is what access tokens do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl WriteToken {
 }
 
 /// How far apply was at one moment.
-#[derive(Default)]
+#[derive(Debug, Default, Clone, PartialEq)]
 struct Progress {
     /// The committed offset of each partition.
     committed: HashMap<(String, i32), Option<i64>>,
@@ -66,19 +67,46 @@ struct Progress {
     letters_end: i64,
 }
 
-/// Tracks how far apply has come.
+/// Tracks how far apply has come, and waits for it.
 ///
-/// The state may be some milliseconds old. In that case MySQL serves a read that Cassandra could have served.
+/// Kafka is asked only while a read waits. All that wait share the answers.
 #[derive(Clone)]
 pub(crate) struct WriteTokens {
     watermarks: Watermarks,
     progress: watch::Receiver<Progress>,
     letters: DeadLetters,
-    asked_us: Arc<AtomicI64>,
+    waiting: Arc<Waiting>,
+    /// Opens when waits end in vain one after another, because apply is far behind or stopped.
+    circuit: Arc<CircuitBreaker>,
+}
+
+/// The reads that wait for apply's progress.
+#[derive(Default)]
+struct Waiting {
+    reads: AtomicUsize,
+    /// Notified when a read begins to wait, or would need newer progress.
+    wanted: Notify,
+}
+
+impl Waiting {
+    /// Counts one more until the guard is dropped.
+    fn enter(&self) -> Waiter<'_> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.wanted.notify_one();
+        Waiter(self)
+    }
+}
+
+struct Waiter<'a>(&'a Waiting);
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.reads.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl WriteTokens {
-    /// Starts to poll the apply group's offsets in these topics, while requests carry tokens.
+    /// Starts to follow the apply group's offsets in these topics, while reads wait for them.
     pub(crate) fn watch(
         watermarks: Watermarks,
         applied: Applied,
@@ -86,58 +114,114 @@ impl WriteTokens {
         topics: Vec<String>,
     ) -> Self {
         let (sender, progress) = watch::channel(Progress::default());
-        let asked_us = Arc::new(AtomicI64::new(0));
-        let (asked, ends) = (Arc::clone(&asked_us), letters.clone());
-        tokio::spawn(async move {
-            let mut failing = false;
-            while !sender.is_closed() {
-                let idle = now_us() - asked.load(Ordering::Relaxed);
-                if idle < IDLE_AFTER.as_micros() as i64 {
-                    match progress_of(&applied, &topics, &ends).await {
-                        Ok(progress) => {
-                            sender.send_replace(progress);
-                            failing = false;
-                        }
-                        Err(error) if !failing => {
-                            tracing::warn!(%error, "the progress of apply is unknown: MySQL serves reads with tokens");
-                            failing = true;
-                        }
-                        Err(_) => {}
-                    }
-                }
-                tokio::time::sleep(POLL_INTERVAL).await;
-            }
-        });
-        Self { watermarks, progress, letters, asked_us }
-    }
-
-    /// Notes that a request carries a token, which keeps the polling active.
-    pub(crate) fn note_request(&self) {
-        self.asked_us.store(now_us(), Ordering::Relaxed);
+        let waiting = Arc::new(Waiting::default());
+        tokio::spawn(follow(applied, topics, letters.clone(), Arc::clone(&waiting), sender));
+        Self { watermarks, progress, letters, waiting, circuit: Arc::default() }
     }
 
     /// Whether apply has written the entity's changes that the token covers, or put them aside, and the dead letters among
-    /// them are known.
-    pub(crate) fn applied(&self, token: &WriteToken, entity: &Entity) -> bool {
-        self.note_request();
+    /// them are known. Waits for that up to `patience`, and at most until `deadline`. While waits end in vain, only one read
+    /// a second waits.
+    pub(crate) async fn applied(
+        &self,
+        token: &WriteToken,
+        entity: &Entity,
+        patience: Duration,
+        deadline: Instant,
+    ) -> bool {
         let WriteToken::Gtids(gtids) = token else { return false };
+        if self.is_applied_now(gtids, entity) {
+            return true;
+        }
+        let now = Instant::now();
+        if patience.is_zero() || !self.circuit.ask(now) {
+            self.waiting.wanted.notify_one();
+            return false;
+        }
+        let limit = now + patience;
+        let applied = timeout_at(limit.min(deadline), self.until_applied(gtids, entity)).await;
+        let applied = applied.unwrap_or(false);
+        // A wait that the client's own short deadline has ended says nothing about apply.
+        if applied || limit <= deadline {
+            self.circuit.note(applied, Instant::now());
+        }
+        applied
+    }
+
+    fn is_applied_now(&self, gtids: &GtidSet, entity: &Entity) -> bool {
         let Some(watermark) = self.watermarks.containing(gtids) else { return false };
         let progress = self.progress.borrow();
-        self.letters.has_read(progress.letters_end)
-            && is_applied(&watermark, &entity.table().name, &entity.topic, |partition| {
-                progress.committed.get(&(entity.topic.clone(), partition as i32)).copied().flatten()
-            })
+        progress.covers(&watermark, entity) && self.letters.has_read(progress.letters_end)
+    }
+
+    /// Waits without limit. Returns false if the log is no longer followed.
+    async fn until_applied(&self, gtids: &GtidSet, entity: &Entity) -> bool {
+        let Ok(watermark) = self.watermarks.until_containing(gtids).await else { return false };
+        let _waiter = self.waiting.enter();
+        let mut progress = self.progress.clone();
+        let covering = progress.wait_for(|progress| progress.covers(&watermark, entity)).await;
+        let Ok(end) = covering.map(|progress| progress.letters_end) else { return false };
+        self.letters.up_to(end).await.is_ok()
     }
 }
 
-/// Asks for the offsets first, and for the end of the dead letters after that.
-async fn progress_of(
+impl Progress {
+    /// Whether the entity's changes up to a watermark are below the committed offsets.
+    fn covers(&self, watermark: &Watermark, entity: &Entity) -> bool {
+        is_applied(watermark, &entity.table().name, &entity.topic, |partition| {
+            self.committed.get(&(entity.topic.clone(), partition as i32)).copied().flatten()
+        })
+    }
+}
+
+/// Asks for apply's progress while reads wait for it, until the last receiver is gone.
+async fn follow(
+    applied: Applied,
+    topics: Vec<String>,
+    letters: DeadLetters,
+    waiting: Arc<Waiting>,
+    sender: watch::Sender<Progress>,
+) {
+    let mut failing = false;
+    loop {
+        if waiting.reads.load(Ordering::Relaxed) == 0 {
+            tokio::select! {
+                () = waiting.wanted.notified() => {}
+                () = sender.closed() => return,
+            }
+        } else if sender.is_closed() {
+            return;
+        }
+        let begun = Instant::now();
+        let known = sender.borrow().clone();
+        match newer_than(known, &applied, &topics, &letters).await {
+            Ok(newer) => {
+                newer.map(|progress| sender.send_replace(progress));
+                failing = false;
+            }
+            Err(error) if !failing => {
+                tracing::warn!(%error, "the progress of apply is unknown: MySQL serves reads with tokens");
+                failing = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep_until(begun + if failing { PAUSE_AFTER_ERROR } else { ASK_INTERVAL }).await;
+    }
+}
+
+/// Asks for the offsets first, and for the end of the dead letters after that. Offsets that have not moved need no newer
+/// end. Returns `None` if there is nothing new.
+async fn newer_than(
+    known: Progress,
     applied: &Applied,
     topics: &[String],
     letters: &DeadLetters,
-) -> Result<Progress, DeadLettersError> {
+) -> Result<Option<Progress>, DeadLettersError> {
     let committed = applied.committed(topics).await?;
-    Ok(Progress { committed, letters_end: letters.end().await? })
+    if committed == known.committed {
+        return Ok(None);
+    }
+    Ok(Some(Progress { committed, letters_end: letters.end().await? }))
 }
 
 /// Whether a table's changes up to a watermark are applied. They are in `topic`.

@@ -118,7 +118,14 @@ impl DeadLetters {
     /// # Errors
     /// Kafka does not answer, or the topic is no longer followed.
     pub async fn up_to_now(&self) -> Result<(), DeadLettersError> {
-        let end = self.end().await?;
+        self.up_to(self.end().await?).await
+    }
+
+    /// Waits until the topic is read up to this offset.
+    ///
+    /// # Errors
+    /// The topic is no longer followed.
+    pub async fn up_to(&self, end: i64) -> Result<(), DeadLettersError> {
         let mut moved = self.moved.clone();
         let reached = moved.wait_for(|read| read.as_ref().map_or(true, |at| *at >= end)).await;
         match reached.map(|read| read.clone()) {

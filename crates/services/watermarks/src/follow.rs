@@ -147,10 +147,22 @@ impl Watermarks {
     /// Returns the first kept watermark that contains all these transactions completely. Returns `None` while
     /// capture has not reached them.
     pub fn containing(&self, gtids: &GtidSet) -> Option<Arc<Watermark>> {
-        let seen = self.seen.borrow();
-        let first = seen.partition_point(|w| !gtids.is_subset(&w.gtid_set));
-        // After a failover the sets may have shrunk.
-        seen.get(first).filter(|w| gtids.is_subset(&w.gtid_set)).cloned()
+        first_containing(&self.seen.borrow(), gtids)
+    }
+
+    /// Waits without limit for a watermark that contains all these transactions, and returns the first one. A caller that
+    /// needs a limit sets its own timeout.
+    ///
+    /// # Errors
+    /// [`WatermarkError::Ended`] if the topic is no longer followed.
+    pub async fn until_containing(&self, gtids: &GtidSet) -> Result<Arc<Watermark>, WatermarkError> {
+        let mut seen = self.seen.clone();
+        loop {
+            if let Some(watermark) = first_containing(&seen.borrow_and_update(), gtids) {
+                return Ok(watermark);
+            }
+            seen.changed().await.map_err(|_| WatermarkError::Ended)?;
+        }
     }
 
     /// Returns the newest watermark that the caller may borrow for its next reads of the table. Queries the
@@ -255,6 +267,15 @@ impl Watermarks {
         });
         found.await.unwrap_or_else(|_| Err(WatermarkError::Late { what: what.to_owned(), waited: timeout }))
     }
+}
+
+fn first_containing(seen: &VecDeque<Arc<Watermark>>, gtids: &GtidSet) -> Option<Arc<Watermark>> {
+    let has = |watermark: &Arc<Watermark>| gtids.is_subset(&watermark.gtid_set);
+    // The newest one says cheaply that capture is not there yet.
+    seen.back().filter(|newest| has(newest))?;
+    let first = seen.partition_point(|watermark| !has(watermark));
+    // After a failover the sets may have shrunk.
+    seen.get(first).filter(|watermark| has(watermark)).cloned()
 }
 
 #[cfg(test)]

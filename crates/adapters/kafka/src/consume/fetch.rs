@@ -24,10 +24,12 @@ use tandem_wire::log::InRecord;
 const QUEUE_BYTES: usize = 16 << 20;
 /// The most records in the queue.
 const QUEUE_RECORDS: usize = 50_000;
-/// How long a poll waits for a record. A stop or a commit may be delayed by as much.
+/// How long a poll waits for a record while nothing is left to do. A stop may be delayed by as much.
 const POLL_TIMEOUT: Duration = Duration::from_millis(20);
-/// The shortest interval between two commits.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
+/// How long it waits while records are left to do: their commit may be delayed by as much.
+const BUSY_POLL_TIMEOUT: Duration = Duration::from_millis(5);
+/// The shortest interval between two commits. Clients' reads wait for these offsets.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(10);
 /// After so long without a record, the thread asks whether a broker answers.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long it waits for the answer.
@@ -104,6 +106,11 @@ impl State {
             }
         }
         list
+    }
+
+    /// Whether every delivered record is done and committed.
+    fn is_settled(&self) -> bool {
+        self.partitions.values().flat_map(BTreeMap::values).all(Progress::is_settled)
     }
 
     fn full(&self) -> bool {
@@ -221,7 +228,7 @@ pub(crate) fn run<C: ConsumerContext + Watched>(
             shared.health.failed(error.to_string());
         }
         // Waits for one record, then takes those behind it without waiting.
-        let mut wait = POLL_TIMEOUT;
+        let mut wait = if shared.lock().is_settled() { POLL_TIMEOUT } else { BUSY_POLL_TIMEOUT };
         let mut taken = 0;
         while taken < 1000 {
             match consumer.poll(wait) {

@@ -82,6 +82,11 @@ impl Progress {
         self.delivered.front().map_or(self.position, |d| d.0)
     }
 
+    /// Whether every delivered record is done, and their offsets were committed.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.delivered.is_empty() && self.committed == Some(self.position)
+    }
+
     /// Returns the offset to commit, if it has moved since the last commit. It then counts as committed.
     pub(crate) fn take_commit(&mut self) -> Option<i64> {
         let safe = self.safe();
@@ -113,9 +118,12 @@ mod tests {
         progress.done(11);
         assert_eq!(progress.take_commit(), None);
         progress.done(10);
+        assert!(!progress.is_settled());
         assert_eq!(progress.take_commit(), Some(13));
+        assert!(progress.is_settled());
         assert_eq!(progress.take_commit(), None);
         progress.commit_failed();
+        assert!(!progress.is_settled());
         assert_eq!(progress.take_commit(), Some(13));
     }
 

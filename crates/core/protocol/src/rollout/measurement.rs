@@ -23,7 +23,7 @@ const fn flag(name: &'static str, about: &'static str) -> Named {
 }
 
 /// Every measurement.
-pub const NAMES: [Named; 20] = [
+pub const NAMES: [Named; 23] = [
     number("capture_age_seconds", "age of the newest watermark"),
     number("apply_lag_records", "records of the change and backfill topics that are not applied yet"),
     number(
@@ -44,7 +44,7 @@ pub const NAMES: [Named; 20] = [
         "dual_write_failure_rate",
         "failures per dual write; a gate on it fails while there are no dual writes",
     ),
-    number("canary_reads", "reads routed to Cassandra within the window"),
+    number("canary_reads", "reads within the window that Cassandra served, or failed to serve"),
     number("fallbacks", "those of them that MySQL served because Cassandra failed"),
     number("fallback_rate", "fallbacks per canary read; a gate on it fails while there are no canary reads"),
     number(
@@ -52,6 +52,18 @@ pub const NAMES: [Named; 20] = [
         "differing target rows found by reads of Cassandra and confirmed within the window",
     ),
     number("shadow_mismatches", "the same, found by reads that MySQL served"),
+    number(
+        "routed_reads",
+        "reads within the window that phase and cohort gave to Cassandra, whichever store answered",
+    ),
+    number(
+        "cassandra_read_share",
+        "share of the routed reads that Cassandra answered; a gate on it fails while there are none",
+    ),
+    flag(
+        "window_is_full",
+        "whether the counts cover a whole window (controller.window_seconds) of this stage",
+    ),
     number("out_of_band_rows", "row changes within the window that no gateway made, as capture counts them"),
 ];
 

@@ -89,6 +89,7 @@ pub fn default_gates(phase: Phase) -> &'static [(&'static str, &'static str)] {
             ("canary_is_read", "canary_reads >= 1.0"),
             ("canary_agrees", "canary_mismatches == 0.0"),
             ("cassandra_serves", "fallback_rate <= 0.01"),
+            ("reads_move", "cassandra_read_share >= 0.95"),
         ],
         Phase::ReadSwitch => &[],
     }
@@ -100,6 +101,7 @@ pub fn default_rollback(phase: Phase) -> &'static [(&'static str, &'static str)]
         Phase::Canary | Phase::ReadSwitch => &[
             ("canary_differs", "canary_mismatches > 0.0"),
             ("cassandra_fails", "canary_reads >= 20.0 && fallback_rate > 0.05"),
+            ("reads_stay_in_mysql", "window_is_full && routed_reads >= 20.0 && cassandra_read_share < 0.5"),
         ],
         _ => &[],
     }
@@ -214,7 +216,9 @@ mod tests {
         let none = BTreeMap::new();
         let policy = with(&none, &none).unwrap();
         let mut quiet = Measurements::none("nothing was counted");
-        for named in NAMES.iter().filter(|named| !named.name.ends_with("_rate")) {
+        for named in
+            NAMES.iter().filter(|named| !named.name.ends_with("_rate") && !named.name.ends_with("_share"))
+        {
             if named.flag {
                 quiet.set_flag(named.name, Ok(true));
             } else {

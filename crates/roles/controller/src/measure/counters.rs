@@ -16,6 +16,10 @@ pub(crate) enum Counter {
     /// Reads that MySQL served because Cassandra failed. Reads whose rows differed do not count here: their
     /// confirmed mismatches are in the log.
     Fallbacks,
+    /// Reads that phase and cohort give to Cassandra, and that were answered.
+    RoutedReads,
+    /// Those of them that Cassandra answered.
+    RoutedToCassandra,
     /// Row changes that no gateway made (out-of-band writes). Capture counts them.
     OutOfBandRows,
 }
@@ -23,7 +27,7 @@ pub(crate) enum Counter {
 const GENERATION: &str = "generation";
 
 /// Each counter with its name in the configuration and its default metric.
-const COUNTERS: [(Counter, &str, &str); 5] = [
+const COUNTERS: [(Counter, &str, &str); 7] = [
     (
         Counter::DualWrites,
         "dual_writes",
@@ -32,6 +36,12 @@ const COUNTERS: [(Counter, &str, &str); 5] = [
     (Counter::DualWriteFailures, "dual_write_failures", "tandem_gateway_dual_write_failures_total"),
     (Counter::CassandraReads, "cassandra_reads", "tandem_gateway_reads_total{served_by=\"cassandra\"}"),
     (Counter::Fallbacks, "fallbacks", "tandem_gateway_fallbacks_total{reason=\"down|late|failed\"}"),
+    (Counter::RoutedReads, "routed_reads", "tandem_gateway_routed_reads_total"),
+    (
+        Counter::RoutedToCassandra,
+        "routed_reads_by_cassandra",
+        "tandem_gateway_routed_reads_total{outcome=\"cassandra\"}",
+    ),
     (Counter::OutOfBandRows, "out_of_band_rows", "tandem_capture_out_of_band_rows_total"),
 ];
 

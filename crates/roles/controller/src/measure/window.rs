@@ -96,6 +96,10 @@ impl Window {
         into.set("canary_reads", Ok(served + fallbacks));
         into.set("fallbacks", Ok(fallbacks));
         into.set("fallback_rate", share(fallbacks, served + fallbacks).ok_or_else(|| self.nothing(NO_READ)));
+        let (routed, answered) = (grown(Counter::RoutedReads), grown(Counter::RoutedToCassandra));
+        into.set("routed_reads", Ok(routed));
+        into.set("cassandra_read_share", share(answered, routed).ok_or_else(|| self.nothing(NO_READ)));
+        into.set_flag("window_is_full", Ok(self.is_full(at_us)));
         let counted = self
             .rounds
             .back()
@@ -103,6 +107,11 @@ impl Window {
         let nobody =
             || "no page has this counter: controller.gateways must list capture's page too".to_owned();
         into.set("out_of_band_rows", counted.then(|| grown(Counter::OutOfBandRows)).ok_or_else(nobody));
+    }
+
+    /// Whether the rounds cover the window's whole length.
+    fn is_full(&self, now_us: i64) -> bool {
+        self.rounds.front().is_some_and(|first| first.at_us <= now_us - self.length_us)
     }
 
     /// The reason why a rate has no value.
@@ -153,6 +162,9 @@ fn set_increases(into: &mut Measurements, why: &str) {
         "canary_reads",
         "fallbacks",
         "fallback_rate",
+        "routed_reads",
+        "cassandra_read_share",
+        "window_is_full",
         "out_of_band_rows",
     ] {
         into.set(name, Err(why.to_owned()));
@@ -221,6 +233,32 @@ mod tests {
         // `a` was restarted.
         let third = round(&mut window, 2, [("a", gateway(5, 5, 0, 0, 0)), ("b", gateway(5, 10, 0, 1, 0))]);
         assert!((number(&third, "dual_writes") - 25.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_share_counts_every_routed_read() {
+        let of = |cassandra: u64, token: u64, down: u64| {
+            Ok(page(&format!(
+                "tandem_gateway_generation 5\n\
+                 tandem_gateway_routed_reads_total{{entity=\"e\",operation=\"get\",token=\"no\",outcome=\"cassandra\"}} {cassandra}\n\
+                 tandem_gateway_routed_reads_total{{entity=\"e\",operation=\"get\",token=\"yes\",outcome=\"token-not-applied\"}} {token}\n\
+                 tandem_gateway_routed_reads_total{{entity=\"f\",operation=\"list\",token=\"no\",outcome=\"down\"}} {down}\n"
+            )))
+        };
+        let mut window = Window::new(10_000_000);
+        window.begin(5);
+        round(&mut window, 0, [("a", of(10, 10, 10))]);
+        let quiet = round(&mut window, 1, [("a", of(10, 10, 10))]);
+        assert!(quiet.get("cassandra_read_share").unwrap_err().contains("no read was Cassandra's"));
+        let second = round(&mut window, 2, [("a", of(14, 15, 11))]);
+        assert!((number(&second, "cassandra_read_share") - 0.4).abs() < 1e-9);
+        assert!((number(&second, "routed_reads") - 10.0).abs() < 1e-9);
+        // A share that few reads of the stage's first seconds have made rolls nothing back.
+        let rollback =
+            Gate::compile("g", "window_is_full && routed_reads >= 5.0 && cassandra_read_share < 0.5");
+        let rollback = rollback.unwrap();
+        assert!(!rollback.judge(&second).met);
+        assert!(rollback.judge(&round(&mut window, 10, [("a", of(14, 15, 11))])).met);
     }
 
     #[test]

@@ -26,6 +26,8 @@ use crate::write_tokens::WriteToken;
 
 /// The store that served a read.
 pub(crate) const SERVED_BY: HeaderName = HeaderName::from_static("tandem-served-by");
+/// The generation of the phase that the request has followed.
+pub(crate) const GENERATION: HeaderName = HeaderName::from_static("tandem-generation");
 const FALLBACK: HeaderName = HeaderName::from_static("tandem-fallback");
 const TOKEN: HeaderName = HeaderName::from_static("tandem-token");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -65,16 +67,16 @@ impl Context<'_> {
         read_body(&self.parts.headers, body, self.api.max_body, deadline).await
     }
 
-    async fn read(&self, entity: Arc<Entity>, query: Query) -> Result<Answer, Problem> {
+    async fn read(&self, entity: Arc<Entity>, query: Query) -> Result<(Arc<PhaseRecord>, Answer), Problem> {
         let token = self.header(TOKEN.as_str())?.map(WriteToken::parse).transpose()?;
         let read = Read { entity, query, token, deadline: self.deadline };
         let header = |name: &str| self.header(name).ok().flatten().map(str::to_owned);
         let _permit = self.admit()?;
-        self.api.reads.read(self.record, read, header).await
+        self.api.reads.read(read, header).await
     }
 
     pub(crate) async fn get(&self, entity: Arc<Entity>, key: Vec<Value>) -> Result<Response<Body>, Problem> {
-        let found = self.read(Arc::clone(&entity), Query::Key(key)).await?;
+        let (record, found) = self.read(Arc::clone(&entity), Query::Key(key)).await?;
         let mut response = if let Some(row) = found.rows.first() {
             let mut response = answer(StatusCode::OK, Some(entity.json(row).to_string()));
             put(&mut response, header::ETAG, &entity.etag(row));
@@ -82,14 +84,14 @@ impl Context<'_> {
         } else {
             Problem::not_found(format!("{} has no row with this key", entity.name)).into_response()
         };
-        served(&mut response, &found);
+        served(&mut response, &record, &found);
         Ok(response)
     }
 
     /// Serves a page. It ends before the row with which it would be too large; its `next` goes on there.
     pub(crate) async fn list(&self, entity: Arc<Entity>) -> Result<Response<Body>, Problem> {
         let page = Page::parse(&entity, self.parts.uri.query().unwrap_or_default())?;
-        let found = self.read(Arc::clone(&entity), Query::Page(page.clone())).await?;
+        let (record, found) = self.read(Arc::clone(&entity), Query::Page(page.clone())).await?;
         let shown = page.shown(&entity);
         let (mut items, mut size) = (Vec::new(), 0);
         for row in found.rows.iter().take(page.limit) {
@@ -104,7 +106,7 @@ impl Context<'_> {
         let next = json!(last.map(|row| page.next(&entity, row)));
         let body = format!("{{\"items\":[{}],\"next\":{next}}}", items.join(","));
         let mut response = answer(StatusCode::OK, Some(body));
-        served(&mut response, &found);
+        served(&mut response, &record, &found);
         Ok(response)
     }
 
@@ -220,7 +222,8 @@ fn put(response: &mut Response<Body>, name: HeaderName, value: &str) {
     }
 }
 
-fn served(response: &mut Response<Body>, found: &Answer) {
+fn served(response: &mut Response<Body>, record: &PhaseRecord, found: &Answer) {
+    response.headers_mut().insert(GENERATION, HeaderValue::from(record.generation));
     put(response, SERVED_BY, found.served_by);
     if let Some(reason) = found.fallback {
         put(response, FALLBACK, reason.name());

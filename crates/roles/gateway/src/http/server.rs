@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use percent_encoding::percent_decode_str;
@@ -18,13 +18,11 @@ use crate::body::{self, Object};
 use crate::entity::Entity;
 use crate::http::api::Api;
 use crate::http::auth::{Access, caller};
-use crate::http::context::{Context, SERVED_BY, answer, text};
+use crate::http::context::{Context, GENERATION, SERVED_BY, answer, text};
 use crate::http::openapi;
 use crate::metrics::{Metrics, RequestLabel};
 use crate::problem;
 use crate::write::change::Action;
-
-const GENERATION: HeaderName = HeaderName::from_static("tandem-generation");
 
 /// The longest deadline that a request may set.
 const MAX_DEADLINE: Duration = Duration::from_mins(1);
@@ -90,7 +88,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
     };
     drop(under_way);
     let headers = response.headers_mut();
-    headers.insert(GENERATION, HeaderValue::from(record.generation));
+    headers.entry(GENERATION).or_insert(HeaderValue::from(record.generation));
     headers.entry(SERVED_BY).or_insert(HeaderValue::from_static("none"));
     let label =
         RequestLabel { entity: named.entity, operation: named.operation, status: response.status().as_u16() };

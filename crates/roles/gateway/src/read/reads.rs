@@ -6,23 +6,27 @@ use std::time::Duration;
 use tandem_cassandra::Target;
 use tandem_dead_letters::DeadLetters;
 use tandem_http_api::Problem;
-use tandem_mapping::{Difference, RowError, TablePlan, differences};
-use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, StoredRow, TargetKey, Value};
+use tandem_mapping::RowError;
+use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, Value};
 use tandem_mysql::{ClientPool, MysqlError};
 use tandem_protocol::route::{ReadFacts, Reason, Route, route};
-use tandem_row_check::Suspect;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::cassandra_health::CassandraHealth;
+use crate::circuit_breaker::CircuitBreaker;
 use crate::entity::Entity;
 use crate::entity::json::text_of;
-use crate::metrics::{Metrics, ReadLabel};
+use crate::metrics::{Metrics, ReadLabel, RoutedLabel};
+use crate::phases::Phases;
 use crate::problem;
+use crate::read::compare::{Found, compare};
 use crate::read::page::Page;
 use crate::read::recheck::{Divergence, DivergenceSource, Rechecks};
 use crate::write_tokens::{WriteToken, WriteTokens};
+
+/// How long a comparison that no client waits for waits for the read's token.
+const SHADOW_WAIT: Duration = Duration::from_secs(2);
 
 /// The rows that a read asks for.
 #[derive(Debug, Clone)]
@@ -51,7 +55,15 @@ pub(crate) struct Answer {
     pub(crate) fallback: Option<Reason>,
 }
 
-type Found = Vec<(TargetKey, StoredRow)>;
+impl Query {
+    /// `get` or `list`.
+    fn operation(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "get",
+            Self::Page(_) => "list",
+        }
+    }
+}
 
 impl Read {
     /// The target that can serve the query.
@@ -114,8 +126,11 @@ impl Read {
 pub(crate) struct Reads {
     pub(crate) pool: ClientPool,
     pub(crate) target: Target,
-    pub(crate) health: Arc<CassandraHealth>,
+    pub(crate) health: Arc<CircuitBreaker>,
+    pub(crate) phases: Phases,
     pub(crate) write_tokens: WriteTokens,
+    /// How long a read waits until its token is applied. It leaves half of the request's time to the stores.
+    pub(crate) token_wait: Duration,
     pub(crate) letters: DeadLetters,
     pub(crate) rechecks: Rechecks,
     pub(crate) metrics: Metrics,
@@ -130,36 +145,44 @@ pub(crate) struct Reads {
 
 impl Reads {
     /// Serves a read from the store that the phase names. `headers` returns request headers by name.
+    ///
+    /// A read that the phase gives to Cassandra waits until its token is applied. Everything else that the route rests on
+    /// is asked for after the wait, the phase too. Returns the phase record that the read has followed.
     pub(crate) async fn read(
         self: &Arc<Self>,
-        record: &PhaseRecord,
         read: Read,
         headers: impl Fn(&str) -> Option<String>,
-    ) -> Result<Answer, Problem> {
-        let admitted = record.phase == Phase::Canary
-            && record.cohort.admits(|fact| match fact {
-                CohortAttribute::Header(name) if self.cohort_headers.contains(name) => headers(name),
-                _ => read.fact(fact),
-            });
-        let sample = rand::random();
+    ) -> Result<(Arc<PhaseRecord>, Answer), Problem> {
         let has_target = read.target().is_some();
-        let applied = read.token.as_ref().is_none_or(|t| self.write_tokens.applied(t, &read.entity));
+        let wait = has_target && self.is_cassandras(&self.phases.now(), &read, &headers);
+        let patience = if wait { self.token_wait } else { Duration::ZERO };
+        let applied = match &read.token {
+            None => true,
+            Some(token) => {
+                let now = Instant::now();
+                let half = now + read.deadline.saturating_duration_since(now) / 2;
+                let applied = self.write_tokens.applied(token, &read.entity, patience, half).await;
+                self.metrics.token_wait(applied, now.elapsed());
+                applied
+            }
+        };
         // After `applied`, which waits for the dead letters among the token's changes.
         let put_aside = self.is_put_aside(&read);
+        let record = self.phases.now();
+        let cassandras = self.is_cassandras(&record, &read, &headers);
+        let sample = rand::random();
         // A request that will not ask Cassandra must not use up the one probe of an open circuit.
         let may_ask = has_target
             && applied
             && !put_aside
-            && (admitted
-                || record.phase == Phase::ReadSwitch
-                || record.phase.writes_both() && sample < record.shadow);
+            && (cassandras || record.phase.writes_both() && sample < record.shadow);
         let healthy = may_ask && self.health.ask(Instant::now());
-        let facts = ReadFacts { in_cohort: admitted, has_target, applied, put_aside, healthy, sample };
-        let answer = match route(record, facts) {
+        let facts = ReadFacts { in_cohort: cassandras, has_target, applied, put_aside, healthy, sample };
+        let answer = match route(&record, facts) {
             Route::Mysql { shadow, instead } => {
                 let rows = self.ask_mysql(&read).await?;
                 if shadow {
-                    self.shadow(record.phase, &read, &rows);
+                    self.shadow(record.phase, &read, &rows, applied);
                 }
                 Answer { rows, served_by: "mysql", fallback: instead }
             }
@@ -170,12 +193,37 @@ impl Reads {
                 self.trusted(record.phase, &read, fallback).await?
             }
         };
+        if cassandras {
+            self.metrics.routed(&RoutedLabel {
+                entity: read.entity.name.clone(),
+                operation: read.query.operation(),
+                token: if read.token.is_some() { "yes" } else { "no" },
+                outcome: answer.fallback.map_or(answer.served_by, Reason::name),
+            });
+        }
         if let Some(reason) = answer.fallback {
             Metrics::count(&self.metrics.fallbacks, &read.entity.name, reason.name());
         }
         let label = ReadLabel { entity: read.entity.name.clone(), served_by: answer.served_by };
         self.metrics.reads.get_or_create(&label).inc();
-        Ok(answer)
+        Ok((record, answer))
+    }
+
+    /// Whether the phase and its cohort give the read to Cassandra.
+    fn is_cassandras(
+        &self,
+        record: &PhaseRecord,
+        read: &Read,
+        headers: impl Fn(&str) -> Option<String>,
+    ) -> bool {
+        match record.phase {
+            Phase::ReadSwitch => true,
+            Phase::Canary => record.cohort.admits(|fact| match fact {
+                CohortAttribute::Header(name) if self.cohort_headers.contains(name) => headers(name),
+                _ => read.fact(fact),
+            }),
+            Phase::Prepare | Phase::DualWrite | Phase::Backfill | Phase::Verify => false,
+        }
     }
 
     /// Whether Cassandra lacks a change of the requested rows, because it is a dead letter.
@@ -262,17 +310,42 @@ impl Reads {
         Ok(by_mysql(rows, reason))
     }
 
-    /// Compares the stores in the background.
-    fn shadow(self: &Arc<Self>, phase: Phase, read: &Read, rows: &[Row]) {
+    /// Compares the stores in the background. A read whose token is not applied yet waits for it here, where no client
+    /// waits.
+    fn shadow(self: &Arc<Self>, phase: Phase, read: &Read, rows: &[Row], applied: bool) {
         let Ok(permit) = Arc::clone(&self.shadows).try_acquire_owned() else { return };
-        let (this, read, rows) = (Arc::clone(self), read.clone(), rows.to_vec());
+        let (this, mut read, rows) = (Arc::clone(self), read.clone(), rows.to_vec());
         self.tasks.spawn(async move {
-            match this.ask_cassandra(&read).await {
+            let ready = if applied { Ok(()) } else { this.applied_later(&mut read).await };
+            let found = match ready {
+                Ok(()) => this.ask_cassandra(&read).await,
+                Err(reason) => Err(reason),
+            };
+            match found {
                 Ok(found) => _ = this.compared(DivergenceSource::Shadow, phase, &read, &rows, &found),
                 Err(reason) => Metrics::count(&this.metrics.shadowed, &read.entity.name, reason.name()),
             }
             drop(permit);
         });
+    }
+
+    /// Waits until the token of a read is applied that MySQL has served. The read's time starts again after that.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why Cassandra is not asked.
+    async fn applied_later(&self, read: &mut Read) -> Result<(), Reason> {
+        if let Some(token) = &read.token {
+            let deadline = Instant::now() + SHADOW_WAIT;
+            if !self.write_tokens.applied(token, &read.entity, SHADOW_WAIT, deadline).await {
+                return Err(Reason::Token);
+            }
+        }
+        read.deadline = Instant::now() + self.cassandra_limit;
+        if self.is_put_aside(read) {
+            return Err(Reason::DeadLetter);
+        }
+        if self.health.ask(Instant::now()) { Ok(()) } else { Err(Reason::Down) }
     }
 
     async fn ask_mysql(&self, read: &Read) -> Result<Vec<Row>, Problem> {
@@ -343,82 +416,4 @@ impl Reads {
 
 fn by_mysql(rows: Vec<Row>, reason: Reason) -> Answer {
     Answer { rows, served_by: "mysql", fallback: Some(reason) }
-}
-
-/// How Cassandra's rows differ from the rows that the mapping expects for MySQL's rows: the reason of the first
-/// difference, and every row that differs.
-fn compare(
-    plan: &TablePlan,
-    target: usize,
-    rows: &[Row],
-    found: &Found,
-) -> Result<Option<Divergence>, RowError> {
-    let (mut reason, mut suspects) = (None, Vec::new());
-    let mut wanted = Vec::with_capacity(rows.len());
-    for (place, row) in rows.iter().enumerate() {
-        let expected = plan.expected(row)?;
-        let Some(expected) = expected.into_iter().find(|e| e.target == target) else { continue };
-        // Usually at the same index; elsewhere if the stores differ.
-        let same = |(key, _): &&(TargetKey, StoredRow)| *key == expected.key;
-        let stored = found.get(place).filter(same).or_else(|| found.iter().find(same));
-        let stored = stored.map(|(_, stored)| stored);
-        if let Some(difference) = differences(Some(&expected.cells), stored) {
-            reason = reason.or(Some(match difference {
-                Difference::Missing => Reason::Missing,
-                Difference::Extra => Reason::Extra,
-                Difference::Cells(_) => Reason::Different,
-            }));
-            suspects.push(Suspect { key: plan.source().key_of(row), candidates: Vec::new() });
-        }
-        wanted.push(expected.key);
-    }
-    let extra = |place: usize, key: &TargetKey| wanted.get(place) != Some(key) && !wanted.contains(key);
-    for (_, (key, _)) in found.iter().enumerate().filter(|(place, (key, _))| extra(*place, key)) {
-        reason = reason.or(Some(Reason::Extra));
-        suspects
-            .push(Suspect { key: plan.source_key(target, key)?, candidates: vec![(target, key.clone())] });
-    }
-    Ok(reason.map(|reason| Divergence { reason, suspects }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tandem_model::{Cell, Decimal};
-
-    fn order(id: i64, total: &str) -> Row {
-        let total = Value::Decimal(Decimal::parse(total, 2).unwrap());
-        vec![Value::Int(id), Value::Text("north".into()), total, Value::Int(1)]
-    }
-
-    fn stored(plan: &TablePlan, row: &Row) -> (TargetKey, StoredRow) {
-        let expected = plan.expected(row).unwrap().swap_remove(0);
-        let cells = expected.cells.into_iter();
-        let cells =
-            cells.map(|cell| if let Cell::Value(bytes) = cell { Some(bytes) } else { None }).collect();
-        (expected.key, StoredRow { cells, writetimes: vec![] })
-    }
-
-    #[test]
-    fn each_difference_is_named() {
-        let plan = crate::entity::tests::orders().plan;
-        let (a, b, c) = (order(1, "1.00"), order(2, "2.00"), order(3, "3.00"));
-        let of = |rows: &[&Row]| rows.iter().map(|row| stored(&plan, row)).collect::<Found>();
-        let rows = |rows: &[&Row]| rows.iter().map(|row| (*row).clone()).collect::<Vec<Row>>();
-        let [one, two] = [1, 2].map(Value::Int);
-        for (mysql, cassandra, reason, suspects) in [
-            (rows(&[&a, &b]), of(&[&a, &b]), None, &[][..]),
-            (rows(&[]), of(&[]), None, &[]),
-            (rows(&[&a, &b]), of(&[&a]), Some(Reason::Missing), std::slice::from_ref(&two)),
-            (rows(&[&a, &b]), of(&[&b]), Some(Reason::Missing), std::slice::from_ref(&one)),
-            (rows(&[&a, &c]), of(&[&a, &b, &c]), Some(Reason::Extra), std::slice::from_ref(&two)),
-            (rows(&[]), of(&[&a]), Some(Reason::Extra), std::slice::from_ref(&one)),
-            (rows(&[&a]), of(&[&order(1, "1.01")]), Some(Reason::Different), std::slice::from_ref(&one)),
-        ] {
-            let divergence = compare(&plan, 0, &mysql, &cassandra).unwrap();
-            assert_eq!(divergence.as_ref().map(|d| d.reason), reason);
-            let keys: Vec<&Value> = divergence.iter().flat_map(|d| &d.suspects).map(|s| &s.key[0]).collect();
-            assert_eq!(keys, suspects.iter().collect::<Vec<_>>());
-        }
-    }
 }

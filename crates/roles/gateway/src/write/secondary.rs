@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::cassandra_health::CassandraHealth;
+use crate::circuit_breaker::CircuitBreaker;
 use crate::entity::Entity;
 use crate::metrics::Metrics;
 use tandem_runtime::now_us;
@@ -42,7 +42,7 @@ pub(crate) struct EntityWrite {
 pub(crate) struct SecondaryWriter {
     pub(crate) target: Target,
     watermarks: Watermarks,
-    pub(crate) health: Arc<CassandraHealth>,
+    pub(crate) health: Arc<CircuitBreaker>,
     metrics: Metrics,
     /// How long Cassandra may take for a write.
     limit: Duration,
@@ -69,7 +69,7 @@ impl SecondaryWriter {
         Ok(Self {
             target,
             watermarks,
-            health: Arc::new(CassandraHealth::default()),
+            health: Arc::new(CircuitBreaker::default()),
             metrics,
             limit,
             behind: Arc::new(Semaphore::new(max_async)),

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::problem::{self, OfField as _};
 use crate::write::change::{Change, Done, Refused};
 use crate::write::secondary::{EntityWrite, SecondaryWriter};
-use crate::write_tokens::{WriteToken, WriteTokens};
+use crate::write_tokens::WriteToken;
 
 /// Attempts of a transaction that a deadlock or a certification conflict rolls back.
 const ATTEMPTS: usize = 4;
@@ -54,7 +54,6 @@ pub(crate) type Answering = fn(&[Done]) -> Reply;
 pub(crate) struct Writes {
     pub(crate) pool: ClientPool,
     pub(crate) secondary: SecondaryWriter,
-    pub(crate) write_tokens: WriteTokens,
     pub(crate) metrics: Metrics,
     /// The table that stores replies by idempotency key.
     pub(crate) idempotency_table: Option<TableName>,
@@ -134,7 +133,6 @@ impl Writes {
         }
         match transaction.commit().await {
             Commit::Committed(gtids) => {
-                self.write_tokens.note_request();
                 let token = WriteToken::text_of(gtids.as_ref());
                 Ok((Written { reply, token, replayed: false }, writes))
             }

@@ -1,4 +1,4 @@
-//! A circuit breaker for requests to Cassandra.
+//! A circuit breaker.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,12 +7,14 @@ use tokio::time::Instant;
 
 /// Consecutive failures that open the circuit.
 const MAX_FAILURES: u32 = 5;
-/// How long the circuit stays open before one request probes Cassandra.
+/// How long the circuit stays open before one request probes it.
 const OPEN_FOR: Duration = Duration::from_secs(1);
 
-/// Counts consecutive failures. While Cassandra is down, only one request a second waits for it.
+/// Counts consecutive failures. While something fails, only one request a second waits for it.
+///
+/// Requests to Cassandra have one, and the waits of reads for their tokens have another one.
 #[derive(Debug, Default)]
-pub(crate) struct CassandraHealth(Mutex<State>);
+pub(crate) struct CircuitBreaker(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -20,8 +22,8 @@ struct State {
     until: Option<Instant>,
 }
 
-impl CassandraHealth {
-    /// Whether to send a request now. While the circuit is open, this is true for one caller every [`OPEN_FOR`].
+impl CircuitBreaker {
+    /// Whether to try now. While the circuit is open, this is true for one caller every [`OPEN_FOR`].
     pub(crate) fn ask(&self, now: Instant) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.until {
@@ -34,10 +36,10 @@ impl CassandraHealth {
         }
     }
 
-    /// Records whether Cassandra answered.
-    pub(crate) fn note(&self, answered: bool, now: Instant) {
+    /// Records whether a try succeeded.
+    pub(crate) fn note(&self, succeeded: bool, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if answered {
+        if succeeded {
             *state = State::default();
         } else {
             state.failures = state.failures.saturating_add(1);
@@ -54,17 +56,17 @@ mod tests {
 
     #[test]
     fn one_request_probes_an_open_circuit() {
-        let (health, start) = (CassandraHealth::default(), Instant::now());
+        let (circuit, start) = (CircuitBreaker::default(), Instant::now());
         for _ in 0..MAX_FAILURES {
-            assert!(health.ask(start));
-            health.note(false, start);
+            assert!(circuit.ask(start));
+            circuit.note(false, start);
         }
-        assert!(!health.ask(start));
+        assert!(!circuit.ask(start));
         let later = start + OPEN_FOR;
-        assert!(health.ask(later) && !health.ask(later));
-        health.note(true, later);
-        assert!(health.ask(later) && health.ask(later));
-        health.note(false, later);
-        assert!(health.ask(later));
+        assert!(circuit.ask(later) && !circuit.ask(later));
+        circuit.note(true, later);
+        assert!(circuit.ask(later) && circuit.ask(later));
+        circuit.note(false, later);
+        assert!(circuit.ask(later));
     }
 }
