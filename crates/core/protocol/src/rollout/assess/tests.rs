@@ -36,6 +36,8 @@ fn good() -> Measurements {
         }
     }
     all.set("canary_reads", Ok(50.0));
+    all.set("routed_reads", Ok(50.0));
+    all.set("cassandra_read_share", Ok(1.0));
     all
 }
 
