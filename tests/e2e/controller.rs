@@ -1,9 +1,9 @@
 //! The controller: manual and automatic phases, gates, leadership, and its behaviour without Kafka. The tests
-//! themselves serve the gateways' metrics pages.
+//! themselves announce a gateway.
 
+mod announced;
 mod hostile;
 mod leadership;
-mod pages;
 mod phases;
 mod tls;
 
@@ -22,7 +22,7 @@ use crate::support::{
     Finished, MINUTE, Migration, Probe, Running, Servers, T, T_MAPPING, control_record, eventually, finish,
     free_port, http,
 };
-use pages::Pages;
+use announced::Announced;
 
 /// No soak times, and two percentages of the canary.
 const QUICK: &str = "interval_ms = 200\ncanary_percents = [1, 50]\n[controller.soak_seconds]\n\
@@ -42,10 +42,10 @@ const NO_GATES: &str = "[controller.gates.prepare]\ncapture_runs = ''\napply_has
 /// for its messages' timeout, which is 50 s, and for an abort, which is 30 s.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// A migration with controllers, and a gateway's metrics page.
+/// A migration with controllers, and a gateway that only announces itself.
 struct Stage {
     migration: Migration,
-    pages: Pages,
+    gateway: Announced,
 }
 
 /// A controller with its own address.
@@ -70,16 +70,14 @@ impl Stage {
     async fn with(servers: Servers, test: &str) -> anyhow::Result<Self> {
         let migration = Migration::new(servers, test, &[T]).await?;
         migration.configure("", T_MAPPING)?;
-        Ok(Self { migration, pages: Pages::serve().await? })
+        let gateway = Announced::start(&migration.kafka()).await?;
+        Ok(Self { migration, gateway })
     }
 
     /// Writes a configuration with these keys of `[controller]`. Returns its file and the port.
     fn configure(&self, name: &str, controller: &str) -> anyhow::Result<(PathBuf, u16)> {
         let port = free_port()?;
-        let section = format!(
-            "[controller]\nlisten = \"127.0.0.1:{port}\"\ngateways = [\"{}\"]\n{controller}\n",
-            self.pages.url()
-        );
+        let section = format!("[controller]\nlisten = \"127.0.0.1:{port}\"\n{controller}\n");
         Ok((self.migration.configure_as(name, &section, |common| common)?, port))
     }
 

@@ -1,5 +1,6 @@
 //! The gateway as its clients see it: the real binary over HTTP, with the real stores.
 
+mod announced;
 mod api;
 mod behind;
 mod canary;

@@ -8,11 +8,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::common::{ConfigArg, JsonArg};
 use crate::cli::dead_letters::DeadLettersCommand;
+use crate::cli::gateways::GatewaysCommand;
 use crate::cli::phase::PhaseCommand;
 use crate::role::Role;
 
 mod common;
 pub(crate) mod dead_letters;
+pub(crate) mod gateways;
 pub(crate) mod phase;
 
 /// What the long-lived roles log: Tandem's own doings, the libraries' troubles. The Cassandra
@@ -106,6 +108,11 @@ pub(crate) enum Command {
     DeadLetters {
         #[command(subcommand)]
         command: DeadLettersCommand,
+    },
+    /// Look at the gateways, and forget those that are gone
+    Gateways {
+        #[command(subcommand)]
+        command: GatewaysCommand,
     },
     /// Let the log go on behind what capture can no longer read, and have every table copied anew
     ///
@@ -259,6 +266,7 @@ impl Command {
             | Self::Schema { .. }
             | Self::Phase { .. }
             | Self::DeadLetters { .. }
+            | Self::Gateways { .. }
             | Self::Resnapshot(_)
             | Self::Tail(_)
             | Self::Status { .. } => false,
@@ -283,6 +291,7 @@ impl Command {
             | Self::Schema { .. }
             | Self::Phase { .. }
             | Self::DeadLetters { .. }
+            | Self::Gateways { .. }
             | Self::Resnapshot(_)
             | Self::Tail(_)
             | Self::Status { .. } => &[],
@@ -332,6 +341,8 @@ mod tests {
             &["tail", "--from", "17"],
             &["check"],
             &["dead-letters", "list"],
+            &["gateways", "list"],
+            &["gateways", "forget", "a:80"],
             &["dead-letters", "retry", "t.changes/0/17"],
             &["schema", "show"],
         ] {

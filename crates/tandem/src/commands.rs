@@ -2,6 +2,7 @@
 
 mod check;
 mod dead_letters;
+mod gateways;
 mod init;
 mod phase;
 mod resnapshot;
@@ -29,6 +30,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
             status::run(&Config::load(&config.config)?, json.json, all).await
         }
         Command::DeadLetters { command } => dead_letters::run(command).await,
+        Command::Gateways { command } => gateways::run(command).await,
         Command::Resnapshot(args) => resnapshot::run(&Config::load(&args.config.config)?, &args).await,
         Command::Tail(args) => tail::run(&Config::load(&args.config.config)?, &args).await,
         Command::Verify { run, full: true, json, exit_code } => {

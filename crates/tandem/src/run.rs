@@ -1,5 +1,6 @@
 //! Running roles, and the telemetry of a running process.
 
+mod announce;
 mod open_files;
 pub(crate) mod process;
 mod role_states;

@@ -36,12 +36,12 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     // The gateway does not know the phase yet.
     controller.until("the gateway to be behind", |a| a.body["measurements"]["gateways_behind"] == 1).await?;
     refused(&controller, "gateways_follow", "gateways_behind = 1").await?;
-    stage.pages.change(|gateway| gateway.generation = 1000);
+    stage.gateway.change(|gateway| gateway.generation = 1000);
     // There are no writes.
     controller.until("writes to be counted", |a| a.body["measurements"]["dual_writes"] == 0).await?;
     let nothing = "dual_write_failure_rate is not measured: no dual write was made since";
     refused(&controller, "dual_writes_succeed", nothing).await?;
-    stage.pages.change(|gateway| gateway.writes_each = 5);
+    stage.gateway.change(|gateway| gateway.writes_each = 5);
     stages.push(stage_of(&controller.advance().await?));
     // The table is empty, but it still needs a verification.
     stages.push(stage_of(&controller.advance().await?));
@@ -51,7 +51,7 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     // There are no reads.
     controller.until("reads to be counted", |a| a.body["measurements"]["canary_reads"] == 0).await?;
     refused(&controller, "canary_is_read", "canary_reads = 0").await?;
-    stage.pages.change(|gateway| gateway.reads_each = 5);
+    stage.gateway.change(|gateway| gateway.reads_each = 5);
     stages.push(stage_of(&controller.advance().await?));
     stages.push(stage_of(&controller.advance().await?));
     assert_eq!(
@@ -61,7 +61,7 @@ async fn by_hand_from_prepare_to_the_read_switch_and_back() -> anyhow::Result<()
     refused(&controller, "end", "no phase follows").await?;
 
     // A rollback needs no gate, and no gateway.
-    stage.pages.change(|gateway| gateway.generation = 0);
+    stage.gateway.change(|gateway| gateway.generation = 0);
     for expected in ["canary 50", "canary 1", "verify 0", "backfill 0", "dual-write 0", "prepare 0"] {
         assert_eq!(stage_of(&controller.order("back").await?.body), expected);
     }
@@ -94,7 +94,7 @@ async fn trail(controller: &Controller) -> anyhow::Result<Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn auto_rolls_back_after_a_mismatch_and_advances_again() -> anyhow::Result<()> {
     let stage = Stage::new("ctlauto").await?;
-    stage.pages.change(|gateway| {
+    stage.gateway.change(|gateway| {
         gateway.generation = 1000;
         gateway.writes_each = 5;
         gateway.reads_each = 5;
@@ -163,7 +163,7 @@ async fn auto_rolls_back_after_a_mismatch_and_advances_again() -> anyhow::Result
 #[tokio::test(flavor = "multi_thread")]
 async fn without_writes_it_stays_until_the_gate_allows_none() -> anyhow::Result<()> {
     let stage = Stage::new("ctlquiet").await?;
-    stage.pages.change(|gateway| gateway.generation = 1000);
+    stage.gateway.change(|gateway| gateway.generation = 1000);
     let (prepare, others) = NO_GATES.split_once("[controller.gates.dual-write]\n").unwrap_or_default();
     let (_, after) = others.split_once("[controller.gates.backfill]\n").unwrap_or_default();
     let with = |gate: &str| {
@@ -199,7 +199,7 @@ fn list(json: &Json) -> &[Json] {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_rolls_back_stage_by_stage_while_cassandra_fails() -> anyhow::Result<()> {
     let stage = Stage::new("ctldown").await?;
-    stage.pages.change(|gateway| {
+    stage.gateway.change(|gateway| {
         gateway.generation = 1000;
         gateway.writes_each = 5;
         gateway.reads_each = 5;
@@ -211,7 +211,7 @@ async fn it_rolls_back_stage_by_stage_while_cassandra_fails() -> anyhow::Result<
     }
     assert_eq!(stage_of(&controller.active().await?.body), "canary 50");
     let phase = eventually("the canary to be left", MINUTE, async || {
-        stage.pages.change(|gateway| gateway.fallbacks += 5);
+        stage.gateway.change(|gateway| gateway.fallbacks += 5);
         let found = controller.active().await?.body;
         let seen = format!("{found:#}");
         Ok(Probe::some((found["phase"] != "canary").then_some(found), seen))
@@ -227,7 +227,7 @@ async fn it_rolls_back_stage_by_stage_while_cassandra_fails() -> anyhow::Result<
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mismatch_found_while_no_controller_ran_counts() -> anyhow::Result<()> {
     let stage = Stage::new("ctlgone").await?;
-    stage.pages.change(|gateway| {
+    stage.gateway.change(|gateway| {
         gateway.generation = 1000;
         gateway.writes_each = 5;
         gateway.reads_each = 5;

@@ -31,7 +31,7 @@ impl Controlled {
         // reads find stays an open mismatch.
         let sections = format!(
             "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\n\
-             gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [100]\ninterval_ms = 200\n{controller}\
+             canary_percents = [100]\ninterval_ms = 200\n{controller}\
              soak_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n\
              [controller.gates.backfill]\nevery_row_is_copied = ''\n[controller.gates.verify]\nfull_scan_is_clean = ''\n\
              no_mismatch_is_open = ''\n[controller.gates.canary]\nno_mismatch_is_open = ''\n"

@@ -16,7 +16,7 @@ impl Stage {
         let (port, control, metrics) = (free_port()?, free_port()?, free_port()?);
         let sections = format!(
             "[gateway]\nlisten = \"127.0.0.1:{port}\"\n[controller]\nlisten = \"127.0.0.1:{control}\"\nauto = true\n\
-             gateways = [\"http://127.0.0.1:{metrics}/metrics\"]\ncanary_percents = [50, 100]\ninterval_ms = 200\n\
+             canary_percents = [50, 100]\ninterval_ms = 200\n\
              soak_seconds = {{ dual-write = 0, verify = 0, canary = 0 }}\n"
         );
         migration.configure(&sections, ORDERS_MAPPING)?;

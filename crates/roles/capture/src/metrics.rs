@@ -4,7 +4,7 @@
 //! and `tandem_capture_tables_not_named` says how many these are.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -31,6 +31,7 @@ pub struct Metrics {
     pub(crate) bytes: Counter<u64, AtomicU64>,
     pub(crate) transactions: Counter<u64, AtomicU64>,
     out_of_band_rows: Family<TableLabel, Counter<u64, AtomicU64>>,
+    all_out_of_band_rows: Arc<AtomicU64>,
     pub(crate) watermarks: Counter<u64, AtomicU64>,
     pub(crate) restarts: Counter<u64, AtomicU64>,
     pub(crate) standby: Gauge<i64, AtomicI64>,
@@ -117,8 +118,14 @@ impl Metrics {
 
     /// Counts out-of-band row changes of a table. A call with 0 puts the counter on the metrics page, which shows that
     /// it is counted.
+    /// The row changes that no gateway made, of all tables, since the process started.
+    pub fn out_of_band_rows(&self) -> u64 {
+        self.all_out_of_band_rows.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn count_out_of_band(&self, table: &TableName, rows: u64) {
         self.out_of_band_rows.get_or_create(&TableLabel { table: self.label(table) }).inc_by(rows);
+        self.all_out_of_band_rows.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// Whether this capture is a standby while another one publishes.

@@ -8,7 +8,6 @@ use tandem_model::{Disposition, Remedy};
 use tandem_protocol::rollout::{Policy, Serving};
 
 use crate::api::auth::Scope;
-use crate::measure::counters::MetricNames;
 use crate::measure::log_state::MappedTable;
 use crate::measure::log_watch::LogError;
 use crate::metrics::Metrics;
@@ -22,10 +21,6 @@ pub struct ControllerConfig {
     pub serving: Serving,
     /// Whether it advances automatically. This applies until a phase record exists.
     pub auto: bool,
-    /// The addresses of the metrics pages of every gateway, and of capture if its out-of-band rows are counted.
-    pub gateways: Vec<String>,
-    /// The names of the metrics to read.
-    pub metric_names: MetricNames,
     /// The time between two rounds of measuring.
     pub interval: Duration,
     /// The longest time over which rates are computed.

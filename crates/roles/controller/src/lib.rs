@@ -24,7 +24,6 @@ mod order;
 pub use api::auth::Scope;
 pub use api::problem::STANDBY;
 pub use config::{Controller, ControllerConfig, ControllerError};
-pub use measure::counters::MetricNames;
 pub use measure::log_state::MappedTable;
 pub use measure::log_watch::LogError;
 pub use metrics::Metrics;

@@ -1,8 +1,7 @@
-//! Measurements: from the log, and from the gateways' metrics pages.
+//! Measurements: from the log, and from the gateways' announcements on it.
 
 pub(crate) mod counters;
-mod exposition;
 pub(crate) mod log_state;
 pub(crate) mod log_watch;
-pub(crate) mod scrape;
+pub(crate) mod presence;
 pub(crate) mod window;

@@ -7,6 +7,7 @@ use tandem_model::PhaseRecord;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::measure::presence::KnownGateway;
 use tandem_protocol::rollout::Measurements;
 use tandem_protocol::rollout::Stage;
 use tandem_protocol::rollout::{Obstacle, Outlook};
@@ -68,6 +69,7 @@ pub(crate) struct Standing {
     pub(crate) record: PhaseRecord,
     pub(crate) outlook: Outlook,
     pub(crate) measured: Measurements,
+    pub(crate) gateways: Vec<KnownGateway>,
     /// When Kafka last confirmed that this record is the newest.
     pub(crate) confirmed: Instant,
     pub(crate) at_us: i64,

@@ -23,6 +23,7 @@ mod metrics;
 mod phases;
 mod problem;
 mod read;
+mod tally;
 mod write;
 mod write_tokens;
 

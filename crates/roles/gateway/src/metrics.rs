@@ -1,5 +1,6 @@
 //! The gateway's metrics.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use crate::tally::Tally;
 
 /// Histogram buckets from 0.1 ms to 10 s.
 fn buckets() -> impl Iterator<Item = f64> {
@@ -80,6 +83,7 @@ pub struct Metrics {
     pub(crate) store_requests: Family<StoreLabel, Histogram, fn() -> Histogram>,
     pub(crate) in_flight: Gauge<i64, AtomicI64>,
     pub(crate) generation: Gauge<i64, AtomicI64>,
+    pub(crate) tally: Tally,
 }
 
 impl Default for Metrics {
@@ -97,6 +101,7 @@ impl Default for Metrics {
             store_requests: Family::new_with_constructor(histogram),
             in_flight: Gauge::default(),
             generation: Gauge::default(),
+            tally: Tally::default(),
         }
     }
 }
@@ -151,6 +156,16 @@ impl Metrics {
         registry.register("generation", "The generation of the phase in effect", self.generation.clone());
     }
 
+    /// The generation of the phase that the gateway acts on.
+    pub fn generation(&self) -> i64 {
+        self.generation.get()
+    }
+
+    /// What the gateway has counted since its process started, by the names of [`tandem_wire::control::counter`].
+    pub fn counters(&self) -> BTreeMap<String, i64> {
+        self.tally.counts()
+    }
+
     pub(crate) fn store_request(
         &self,
         operation: &'static str,
@@ -165,6 +180,7 @@ impl Metrics {
 
     pub(crate) fn routed(&self, label: &RoutedLabel) {
         self.routed_reads.get_or_create(label).inc();
+        self.tally.routed(&label.entity, label.outcome == "cassandra");
     }
 
     pub(crate) fn token_wait(&self, applied: bool, waited: Duration) {

@@ -215,6 +215,16 @@ fn print_phase(phase: &Json) {
     };
     println!("mode:       {mode}");
     println!("next:       {}", stage(&phase["next"]));
+    for gateway in list(&phase["gateways"]) {
+        let (name, generation) = (text(&gateway["name"]), &gateway["generation"]);
+        let silent = match gateway["silent_seconds"].as_u64() {
+            Some(seconds) => {
+                format!(", silent for {seconds} s (gone for good? `tandem gateways forget {name}`)")
+            }
+            None => String::new(),
+        };
+        println!("gateway:    {name}, acts on generation {generation}{silent}");
+    }
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     table.set_header(["", "condition", "", "numbers"]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use axum::http::Uri;
 use serde::Deserialize;
-use tandem_controller::{ControllerConfig, MetricNames};
+use tandem_controller::ControllerConfig;
 use tandem_http_api::RequestRules;
 use tandem_model::{CohortAttribute, DualWriteMode, Phase};
 use tandem_protocol::rollout::{Expressions, Policy, Serving};
@@ -42,9 +42,6 @@ pub(crate) struct ControllerSection {
     soak_seconds: BTreeMap<String, f64>,
     gates: BTreeMap<String, Expressions>,
     rollback: BTreeMap<String, Expressions>,
-    /// The addresses of the metrics pages.
-    gateways: Vec<String>,
-    metric_names: BTreeMap<String, String>,
     validate: f64,
     shadow: f64,
     fallback: bool,
@@ -94,8 +91,6 @@ impl Default for ControllerSection {
             soak_seconds: BTreeMap::new(),
             gates: BTreeMap::new(),
             rollback: BTreeMap::new(),
-            gateways: Vec::new(),
-            metric_names: BTreeMap::new(),
             validate: 1.0,
             shadow: 0.01,
             fallback: true,
@@ -129,9 +124,6 @@ impl ControllerSection {
                 self.listen
             );
         }
-        if let Some(url) = self.gateways.iter().find(|url| !url.starts_with("http://")) {
-            bail!("{url:?} in controller.gateways does not begin with http://");
-        }
         if let Some(url) =
             self.urls.iter().find(|url| !url.starts_with("http://") && !url.starts_with("https://"))
         {
@@ -141,7 +133,6 @@ impl ControllerSection {
         self.rules()?;
         self.policy()?;
         self.serving()?;
-        self.metric_names()?;
         Ok(())
     }
 
@@ -218,17 +209,11 @@ impl ControllerSection {
         })
     }
 
-    fn metric_names(&self) -> Result<MetricNames> {
-        MetricNames::new(&self.metric_names).map_err(anyhow::Error::msg).context("controller.metric_names")
-    }
-
     pub(crate) fn controller(&self) -> Result<ControllerConfig> {
         Ok(ControllerConfig {
             policy: self.policy()?,
             serving: self.serving()?,
             auto: self.auto,
-            gateways: self.gateways.clone(),
-            metric_names: self.metric_names()?,
             interval: Duration::from_millis(self.interval_ms),
             window: Duration::from_secs(self.window_seconds),
             tokens: access_tokens("controller", &self.token)?,
@@ -306,8 +291,6 @@ mod tests {
             ("listen = '0.0.0.0:1'\ntls_key = 'k'\ntls_certificate = 'c'", "[[controller.token]]"),
             ("tls_key = 'k'", "controller.tls_certificate"),
             ("urls = ['c:9465']", "controller.urls"),
-            ("gateways = ['https://g/metrics']", "http://"),
-            ("[metric_names]\nfallback = 'x'", "controller.metric_names"),
             ("[cohort]\nby = 'cookie'", "controller.cohort"),
             ("canary_percents = [5, 1]", "controller.canary_percents"),
             ("interval_ms = 0", "controller.interval_ms"),

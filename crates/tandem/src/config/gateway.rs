@@ -17,6 +17,8 @@ use crate::tls::Endpoint;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GatewaySection {
     listen: SocketAddr,
+    /// What distinguishes this gateway from others. The default is the host's name and the port.
+    name: Option<String>,
     /// Allows serving an address other than loopback without TLS or without tokens.
     insecure: bool,
     tls_certificate: Option<PathBuf>,
@@ -48,6 +50,7 @@ impl Default for GatewaySection {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            name: None,
             insecure: false,
             tls_certificate: None,
             tls_key: None,
@@ -92,6 +95,9 @@ impl GatewaySection {
         }
         self.endpoint().validate()?;
         self.limits.validate("gateway")?;
+        if self.name.as_ref().is_some_and(String::is_empty) {
+            bail!("gateway.name is empty: leave it out for the host's name and the port");
+        }
         request_rules("gateway", &self.allowed_hosts, &self.allowed_origins)?;
         if !self.listen.ip().is_loopback() && !self.insecure && self.token.is_empty() {
             bail!(
@@ -101,6 +107,16 @@ impl GatewaySection {
             );
         }
         Ok(())
+    }
+
+    /// The configured name.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.name.clone()
+    }
+
+    /// The configured address.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.listen
     }
 
     /// The endpoint of the API.

@@ -12,16 +12,21 @@ const RENAMED: &[(&str, &str)] = &[
     ("gateway.max_behind", "gateway.max_async_dual_writes"),
     ("controller.dwell_seconds", "controller.soak_seconds"),
     ("controller.step_back", "controller.rollback"),
-    ("controller.metric_names.foreign_rows", "controller.metric_names.out_of_band_rows"),
     ("table.*.exclude_columns", "exclude_from_capture"),
     ("table.*.target.*.omit", "exclude_from_target"),
+];
+
+/// Keys that are gone, and why they are not needed any more.
+const GONE: &[(&str, &str)] = &[
+    ("controller.gateways", "gateways and capture announce themselves on Kafka"),
+    ("controller.metric_names", "gateways and capture announce what they count on Kafka"),
 ];
 
 /// Rejects a file that uses an old key.
 ///
 /// # Errors
 ///
-/// Names the first old key and its new name. Text that is not TOML passes, because its own error says more.
+/// Names the first old key and its new name, or why it is gone. Text that is not TOML passes, because its own error says more.
 pub(super) fn refuse(text: &str) -> Result<()> {
     let Ok(file) = text.parse::<Table>() else { return Ok(()) };
     for (old, new) in RENAMED {
@@ -29,6 +34,11 @@ pub(super) fn refuse(text: &str) -> Result<()> {
         if has(&Value::Table(file.clone()), &path) {
             let shown = old.replace(".*", "");
             bail!("`{shown}` is now `{new}`: rename it");
+        }
+    }
+    for (old, why) in GONE {
+        if has(&Value::Table(file.clone()), &old.split('.').collect::<Vec<_>>()) {
+            bail!("`{old}` is gone, because {why}: remove it");
         }
     }
     Ok(())
@@ -59,6 +69,8 @@ mod tests {
             let error = refuse(text).unwrap_err().to_string();
             assert!(error.contains(&format!("`{old}`")) && error.contains(new), "{error}");
         }
+        let gone = refuse("[controller]\ngateways = []").unwrap_err().to_string();
+        assert!(gone.contains("`controller.gateways` is gone") && gone.contains("remove it"), "{gone}");
         assert!(refuse("[kafka]\nreplication_factor = 3").is_ok());
         assert!(refuse("no TOML").is_ok());
     }

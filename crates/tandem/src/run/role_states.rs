@@ -71,6 +71,11 @@ impl RoleStates {
         self.set(role, RoleState::Done);
     }
 
+    /// Whether the role runs now.
+    pub(crate) fn runs(&self, role: Role) -> bool {
+        matches!(self.lock().get(&role), Some(RoleState::Running))
+    }
+
     /// Notes that a role ended with an error. Returns for how long it has been down.
     pub(crate) fn down(&self, role: Role, cause: &str, pause: Duration) -> Duration {
         let now = Instant::now();

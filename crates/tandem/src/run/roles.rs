@@ -15,6 +15,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tandem_kafka::SchemaStore;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -83,7 +84,18 @@ impl Process<'_> {
                 Some(Ok(None)) | None => Ok(()),
             }
         };
-        first_error([controller.boxed(), others.boxed()]).await
+        let (ended, end) = oneshot::channel();
+        let roles = async {
+            let outcome = first_error([controller.boxed(), others.boxed()]).await;
+            // Without anybody to announce for, nobody waits for it.
+            let _ = ended.send(());
+            outcome
+        };
+        let announced = self.announce(async {
+            let _ = end.await;
+        });
+        let (outcome, announced) = tokio::join!(roles, announced);
+        outcome.and(announced)
     }
 
     /// Connects to the stores, unless the only role is the controller.

@@ -3,6 +3,7 @@
 //! Their schemas are in the project's `schemas/` folder. Each record starts with its `format`. A reader
 //! refuses a record of a later format.
 
+mod announcement;
 mod audit;
 mod dead_letter;
 mod phase;
@@ -12,6 +13,7 @@ mod watermark;
 
 use crate::WireError;
 
+pub use announcement::{Announcement, GATEWAY_ROLE, announcement_key, counter, no_longer_announced};
 pub use audit::{Audit, AuditGate, AuditMeasurement};
 pub use dead_letter::{BadPlace, DeadLetter, Discarded, RecordPlace, settled};
 pub use phase::PHASE_KEY;
@@ -229,6 +231,22 @@ mod tests {
         }
     }
 
+    fn announcement() -> Announcement {
+        Announcement {
+            role: GATEWAY_ROLE.into(),
+            name: "a:80".into(),
+            address: "127.0.0.1:80".into(),
+            version: "1.0.0".into(),
+            started_at_us: 1,
+            generation: Some(2),
+            counters: BTreeMap::from([
+                (counter::DUAL_WRITES.into(), 3),
+                (counter::FALLBACKS.into(), 1 << 40),
+            ]),
+            at_us: 4,
+        }
+    }
+
     /// Checks that a record round-trips, and that truncated records and other formats are refused.
     fn check<R: ControlRecord + PartialEq + std::fmt::Debug>(record: &R) {
         let bytes = encode_control(record).unwrap();
@@ -283,6 +301,8 @@ mod tests {
         check(&full_scan());
         check(&resnapshot());
         check(&audit());
+        check(&announcement());
+        check(&Announcement { generation: None, counters: BTreeMap::new(), ..announcement() });
         assert_eq!(decode_phase(&encode_phase(&phase())).unwrap(), phase());
         assert_eq!(decode_watermark(&encode_watermark(&full(watermark()))).unwrap(), full(watermark()));
         let bytes = encode_backfill_progress(&progress());
@@ -304,6 +324,7 @@ mod tests {
             Resnapshot::schema(),
             Audit::schema(),
             DeadLetter::schema(),
+            Announcement::schema(),
         ]
         .map(|schema| {
             let json: serde_json::Value = serde_json::from_str(schema.json()).unwrap();
@@ -323,7 +344,8 @@ mod tests {
                 ("FullScan", 1_901_654_515),
                 ("Resnapshot", 1_621_096_297),
                 ("Audit", 534_078_992),
-                ("DeadLetter", 1_999_199_211)
+                ("DeadLetter", 1_999_199_211),
+                ("Announcement", 1_599_010_247)
             ]
         );
     }

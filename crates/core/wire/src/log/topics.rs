@@ -112,6 +112,11 @@ impl Topics {
         self.named("dead-letters")
     }
 
+    /// The topic of announcements: which roles run, and what they have counted. It has one partition.
+    pub fn announcements(&self) -> String {
+        self.named("announcements")
+    }
+
     /// The control topic: phases, throttles and progress. It has one partition.
     pub fn control(&self) -> String {
         self.named("control")

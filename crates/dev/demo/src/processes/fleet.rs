@@ -73,14 +73,11 @@ impl Fleet {
             let tandem = Tandem::new(binary.to_path_buf(), config, log).role(role, listen);
             Ok::<_, anyhow::Error>(Member { tandem, port })
         };
-        let (mut gateways, mut pages) = (Vec::new(), Vec::new());
+        let mut gateways = Vec::new();
         for name in ["gateway-1", "gateway-2"] {
-            let listen = free_port()?;
-            pages.push(format!("http://127.0.0.1:{listen}/metrics"));
-            gateways.push(member("gateway", name, free_port()?, listen, GATEWAY)?);
+            gateways.push(member("gateway", name, free_port()?, free_port()?, GATEWAY)?);
         }
-        let section = format!("{CONTROLLER}gateways = {pages:?}\n");
-        let controller = member("controller", "controller", free_port()?, free_port()?, &section)?;
+        let controller = member("controller", "controller", free_port()?, free_port()?, CONTROLLER)?;
         let begun = time::OffsetDateTime::now_utc().format(&Rfc3339).context("the time of the start")?;
         let mut fleet = Self { gateways, controller, begun };
         for member in fleet.gateways.iter_mut().chain([&mut fleet.controller]) {

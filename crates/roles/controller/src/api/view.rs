@@ -5,6 +5,7 @@ use tandem_wire::control::Audit;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::measure::presence::KnownGateway;
 use crate::order::Standing;
 use tandem_protocol::rollout::Measured;
 use tandem_protocol::rollout::Stage;
@@ -12,7 +13,7 @@ use tandem_protocol::rollout::Verdict;
 
 /// The response of `GET /v1/phase`.
 pub(crate) fn phase(standing: &Standing) -> Json {
-    let Standing { record, outlook, measured, at_us, .. } = standing;
+    let Standing { record, outlook, measured, gateways, at_us, .. } = standing;
     let (mut numbers, mut unmeasured) = (Map::new(), Map::new());
     for (name, value) in measured.iter() {
         match value {
@@ -48,7 +49,19 @@ pub(crate) fn phase(standing: &Standing) -> Json {
         "obstacles": outlook.obstacles.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "measurements": numbers,
         "unmeasured": unmeasured,
+        "gateways": gateways.iter().map(gateway).collect::<Vec<_>>(),
         "at": time_or_null(*at_us),
+    })
+}
+
+/// A gateway that has announced itself.
+fn gateway(known: &KnownGateway) -> Json {
+    json!({
+        "name": known.name,
+        "address": known.address,
+        "version": known.version,
+        "generation": known.generation,
+        "silent_seconds": known.silent.map(|silent| silent.as_secs()),
     })
 }
 

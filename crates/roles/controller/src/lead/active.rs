@@ -13,7 +13,6 @@ use crate::config::{Controller, ControllerError};
 use crate::lead::outcome::Ended;
 use crate::measure::log_state::Since;
 use crate::measure::log_watch::LogWatch;
-use crate::measure::scrape::scrape;
 use crate::measure::window::Window;
 use crate::metrics::ActionLabel;
 use crate::order::{Command, Order, OrderError, Standing, View};
@@ -110,7 +109,7 @@ impl Active<'_> {
         Ok(round)
     }
 
-    /// Measures once. While Kafka does not answer, the values from the log are missing.
+    /// Measures once. While Kafka does not answer, nothing is known.
     async fn measure(&mut self) -> Result<(), ControllerError> {
         let config = &self.controller.config;
         let now = now_us();
@@ -119,12 +118,10 @@ impl Active<'_> {
             offset: self.record.mismatches_from,
             seen_us: now.saturating_sub(config.window.as_micros() as i64),
         };
-        let (log, pages) = tokio::join!(
-            self.log.measure(now, since, &mut all),
-            scrape(&config.gateways, &config.metric_names)
-        );
-        match log {
+        match self.log.measure(now, since, &mut all).await {
             Ok(()) => {
+                let pages = self.log.presence().pages(Instant::now());
+                self.window.measure(now, self.record.generation, pages, &mut all);
                 if self.unmeasured.take().is_some() {
                     tracing::info!("the log is measured again");
                 }
@@ -143,7 +140,6 @@ impl Active<'_> {
                 Disposition::Stop | Disposition::Refuse => return Err(error.into()),
             },
         }
-        self.window.measure(now, self.record.generation, pages, &mut all);
         self.measured = all;
         Ok(())
     }
@@ -164,6 +160,7 @@ impl Active<'_> {
                 record: self.record.clone(),
                 outlook: outlook.clone(),
                 measured: self.measured.clone(),
+                gateways: self.log.presence().gateways(Instant::now()),
                 confirmed: self.confirmed,
                 at_us: situation.now_us,
             }

@@ -14,6 +14,7 @@ use tandem_wire::log::Topics;
 use tokio::time::Instant;
 
 use crate::measure::log_state::{LogState, MappedTable, Since};
+use crate::measure::presence::Presence;
 use tandem_protocol::rollout::Measurements;
 use tandem_runtime::now_us;
 
@@ -64,7 +65,7 @@ impl LogError {
     }
 }
 
-/// Follows the control, mismatch, watermark and dead-letter topics.
+/// Follows the control, mismatch, watermark and dead-letter topics, and the announcements.
 pub(crate) struct LogWatch {
     kafka: KafkaConfig,
     tables: Vec<MappedTable>,
@@ -75,6 +76,7 @@ pub(crate) struct LogWatch {
     /// Completes the records of the watermark topic.
     watermarks: WatermarkReader,
     state: LogState,
+    presence: Presence,
 }
 
 impl LogWatch {
@@ -90,8 +92,9 @@ impl LogWatch {
             state.take_watermark(newest.watermark);
             (reader, after) = (newest.reader, newest.offset + 1);
         }
-        let letters = topics.dead_letters();
+        let (letters, announcements) = (topics.dead_letters(), topics.announcements());
         let from = vec![
+            (announcements.clone(), 0, admin.first_offsets(&announcements, 1).await?[0]),
             (letters.clone(), 0, admin.first_offsets(&letters, 1).await?[0]),
             (control.clone(), 0, admin.first_offsets(&control, 1).await?[0]),
             (mismatches.clone(), 0, admin.first_offsets(&mismatches, 1).await?[0]),
@@ -106,6 +109,7 @@ impl LogWatch {
             reader: TailReader::start(kafka, from).await?,
             watermarks: reader,
             state,
+            presence: Presence::default(),
         };
         watch.catch_up(false).await?;
         Ok(watch)
@@ -114,6 +118,11 @@ impl LogWatch {
     /// The newest phase record read so far.
     pub(crate) fn phase(&self) -> Option<&PhaseRecord> {
         self.state.phase()
+    }
+
+    /// The roles that have announced themselves.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.presence
     }
 
     /// The offset after the last mismatch event read.
@@ -125,11 +134,11 @@ impl LogWatch {
     async fn catch_up(&mut self, live: bool) -> Result<(), LogError> {
         let (control, mismatches, watermarks) =
             (self.topics.control(), self.topics.mismatches(), self.topics.watermarks());
-        let letters = self.topics.dead_letters();
+        let (letters, announcements) = (self.topics.dead_letters(), self.topics.announcements());
         let begun = Instant::now();
         // The control topic is read again at the end: once the watermark behind a log gap is known, the re-snapshot that
         // invalidates the copies must be known too.
-        for topic in [&control, &mismatches, &watermarks, &letters, &control] {
+        for topic in [&announcements, &control, &mismatches, &watermarks, &letters, &control] {
             let end = self.admin.end_offsets(topic, 1).await?[0];
             while self.reader.consumed_to(topic, 0).is_none_or(|at| at < end) {
                 if begun.elapsed() > CATCH_UP_TIMEOUT {
@@ -139,6 +148,7 @@ impl LogWatch {
                     let taken = match &*record.topic {
                         name if name == control => self.state.take_control(&record),
                         name if name == letters => self.state.take_dead_letter(&record),
+                        name if name == announcements => self.presence.take(&record, Instant::now()),
                         name if name == mismatches => self.state.take_mismatch(&record, live.then(now_us)),
                         _ => {
                             let watermark = read_watermark(&mut self.watermarks, &record)?;

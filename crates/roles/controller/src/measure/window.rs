@@ -5,17 +5,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::measure::counters::{Counter, Page};
+use crate::measure::counters::Page;
 use tandem_protocol::rollout::Measurements;
+use tandem_wire::control::counter;
 
 /// Why the rate has no samples, and the remedy.
 const NO_WRITE: (&str, &str) = (
     "no dual write was made",
     "if none will come, use the gate `dual_write_failures <= 0.01 * dual_writes`, which is met without writes",
 );
+const NO_GATEWAY: &str = "no gateway has announced itself";
 const NO_READ: (&str, &str) = ("no read was Cassandra's to serve", "read through a gateway");
 
-/// The pages of every process, read at about the same time.
+/// What every role has counted, at about the same time.
 #[derive(Debug, Clone)]
 struct Round {
     at_us: i64,
@@ -43,8 +45,8 @@ impl Window {
         self.rounds.clear();
     }
 
-    /// Adds the page that was read from each process, by address, and sets the measurements that follow. `current` is
-    /// the current generation.
+    /// Adds what each role has counted, by its name, and sets the measurements that follow. `current` is the current
+    /// generation.
     pub(crate) fn measure(
         &mut self,
         at_us: i64,
@@ -53,26 +55,20 @@ impl Window {
         into: &mut Measurements,
     ) {
         if read.is_empty() {
-            let why = "controller.gateways lists no gateway";
-            return set_all(into, why);
+            return set_all(into, NO_GATEWAY);
         }
         let mut pages = BTreeMap::new();
-        for (address, page) in read {
+        for (name, page) in read {
             match page {
                 Ok(page) => {
-                    pages.insert(address, page);
+                    pages.insert(name, page);
                 }
-                Err(why) => {
-                    let why = format!("{address} was not read: {why}");
-                    return set_all(into, &why);
-                }
+                Err(why) => return set_all(into, &format!("{name}: {why}")),
             }
         }
         let gateways: Vec<u64> = pages.values().filter_map(|page| page.generation).collect();
         if gateways.is_empty() {
-            let why = "no page is a gateway's: none has a generation";
-            into.set("gateways_behind", Err(why.to_owned()));
-            return set_increases(into, why);
+            return set_all(into, NO_GATEWAY);
         }
         let behind = |generation: u64| gateways.iter().filter(|seen| **seen < generation).count();
         into.set("gateways_behind", Ok(behind(current) as f64));
@@ -88,25 +84,24 @@ impl Window {
             return set_increases(into, "the counters were read only once since this stage began");
         }
         let grown = |counter| self.increase(counter);
-        let (writes, failures) = (grown(Counter::DualWrites), grown(Counter::DualWriteFailures));
-        let (served, fallbacks) = (grown(Counter::CassandraReads), grown(Counter::Fallbacks));
+        let (writes, failures) = (grown(counter::DUAL_WRITES), grown(counter::DUAL_WRITE_FAILURES));
+        let (served, fallbacks) = (grown(counter::CASSANDRA_READS), grown(counter::FALLBACKS));
         into.set("dual_writes", Ok(writes));
         into.set("dual_write_failures", Ok(failures));
         into.set("dual_write_failure_rate", share(failures, writes).ok_or_else(|| self.nothing(NO_WRITE)));
         into.set("canary_reads", Ok(served + fallbacks));
         into.set("fallbacks", Ok(fallbacks));
         into.set("fallback_rate", share(fallbacks, served + fallbacks).ok_or_else(|| self.nothing(NO_READ)));
-        let (routed, answered) = (grown(Counter::RoutedReads), grown(Counter::RoutedToCassandra));
+        let (routed, answered) = (grown(counter::ROUTED_READS), grown(counter::ROUTED_READS_BY_CASSANDRA));
         into.set("routed_reads", Ok(routed));
         into.set("cassandra_read_share", share(answered, routed).ok_or_else(|| self.nothing(NO_READ)));
         into.set_flag("window_is_full", Ok(self.is_full(at_us)));
         let counted = self
             .rounds
             .back()
-            .is_some_and(|round| round.pages.values().any(|page| page.has(Counter::OutOfBandRows)));
-        let nobody =
-            || "no page has this counter: controller.gateways must list capture's page too".to_owned();
-        into.set("out_of_band_rows", counted.then(|| grown(Counter::OutOfBandRows)).ok_or_else(nobody));
+            .is_some_and(|round| round.pages.values().any(|page| page.has(counter::OUT_OF_BAND_ROWS)));
+        let nobody = || "no capture has announced itself".to_owned();
+        into.set("out_of_band_rows", counted.then(|| grown(counter::OUT_OF_BAND_ROWS)).ok_or_else(nobody));
     }
 
     /// Whether the rounds cover the window's whole length.
@@ -123,14 +118,19 @@ impl Window {
         )
     }
 
-    /// The increase of a counter over all processes. A counter that has fallen was reset to 0 by a restart.
-    fn increase(&self, counter: Counter) -> f64 {
+    /// The increase of a counter over all roles. A role that has started since the round before counted from 0.
+    fn increase(&self, counter: &str) -> f64 {
         let pairs = self.rounds.iter().zip(self.rounds.iter().skip(1));
         let growth = pairs.flat_map(|(before, after)| {
-            after.pages.iter().map(move |(address, page)| {
+            after.pages.iter().map(move |(name, page)| {
                 let now = page.count(counter);
-                let was = before.pages.get(address).map_or(0.0, |page| page.count(counter));
-                if now >= was { now - was } else { now }
+                match before.pages.get(name) {
+                    Some(was) if was.started_at_us == page.started_at_us => now - was.count(counter),
+                    Some(_) => now,
+                    None if page.started_at_us > before.at_us => now,
+                    // It was known before and forgotten meanwhile. What it counted then is not known.
+                    None => 0.0,
+                }
             })
         });
         growth.sum()
@@ -174,33 +174,57 @@ fn set_increases(into: &mut Measurements, why: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::counters::MetricNames;
+    use std::collections::BTreeMap;
     use tandem_protocol::rollout::Gate;
+    use tandem_wire::control::Announcement;
 
-    fn page(text: &str) -> Page {
-        MetricNames::default().read(text).unwrap()
+    fn page(generation: Option<i64>, started_at_us: i64, counters: &[(&str, i64)]) -> Page {
+        let counters = counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let (role, name, address, version) = Default::default();
+        Page::of(&Announcement {
+            role,
+            name,
+            address,
+            version,
+            started_at_us,
+            generation,
+            counters,
+            at_us: 0,
+        })
     }
 
-    #[allow(clippy::unnecessary_wraps)] // the same type as a page that could not be read
-    /// A gateway's page: generation, writes, failures, reads by Cassandra, fallbacks.
+    #[allow(clippy::unnecessary_wraps)] // the same type as a silent gateway
+    /// A gateway: generation, writes, failures, reads by Cassandra, fallbacks.
     fn gateway(
-        generation: u64,
-        writes: u64,
-        failures: u64,
-        reads: u64,
-        fallbacks: u64,
+        generation: i64,
+        writes: i64,
+        failures: i64,
+        reads: i64,
+        fallbacks: i64,
     ) -> Result<Page, String> {
-        Ok(page(&format!(
-            "tandem_gateway_generation {generation}\n\
-             tandem_gateway_requests_total{{entity=\"e\",operation=\"put\",status=\"200\"}} {writes}\n\
-             tandem_gateway_requests_total{{entity=\"e\",operation=\"get\",status=\"200\"}} 1000\n\
-             tandem_gateway_requests_total{{entity=\"e\",operation=\"put\",status=\"500\"}} 1000\n\
-             tandem_gateway_dual_write_failures_total{{entity=\"e\",reason=\"late\"}} {failures}\n\
-             tandem_gateway_reads_total{{entity=\"e\",served_by=\"cassandra\"}} {reads}\n\
-             tandem_gateway_reads_total{{entity=\"e\",served_by=\"mysql\"}} 1000\n\
-             tandem_gateway_fallbacks_total{{entity=\"e\",reason=\"down\"}} {fallbacks}\n\
-             tandem_gateway_fallbacks_total{{entity=\"e\",reason=\"token-not-applied\"}} 1000\n"
-        )))
+        started(1, generation, writes, failures, reads, fallbacks)
+    }
+
+    #[allow(clippy::unnecessary_wraps)]
+    fn started(
+        at_us: i64,
+        generation: i64,
+        writes: i64,
+        failures: i64,
+        reads: i64,
+        fallbacks: i64,
+    ) -> Result<Page, String> {
+        Ok(page(
+            Some(generation),
+            at_us,
+            &[
+                (counter::DUAL_WRITES, writes),
+                (counter::DUAL_WRITE_FAILURES, failures),
+                (counter::CASSANDRA_READS, reads),
+                (counter::FALLBACKS, fallbacks),
+                (counter::ROUTED_READS, 1000),
+            ],
+        ))
     }
 
     fn round<const N: usize>(
@@ -230,20 +254,23 @@ mod tests {
         assert!((number(&second, "dual_write_failure_rate") - 1.0 / 20.0).abs() < 1e-9);
         assert!((number(&second, "fallback_rate") - 1.0 / 4.0).abs() < 1e-9);
         assert!((number(&second, "canary_reads") - 4.0).abs() < 1e-9);
-        // `a` was restarted.
-        let third = round(&mut window, 2, [("a", gateway(5, 5, 0, 0, 0)), ("b", gateway(5, 10, 0, 1, 0))]);
-        assert!((number(&third, "dual_writes") - 25.0).abs() < 1e-9);
+        // `a` was restarted, and has counted more since then than before. `c` is new. `d` was forgotten for a while.
+        let [a, c, d] = [1_500_000, 1_900_000, 0].map(|at| started(at, 5, 115, 0, 0, 0));
+        let third = round(&mut window, 2, [("a", a), ("b", gateway(5, 10, 0, 1, 0)), ("c", c), ("d", d)]);
+        assert!((number(&third, "dual_writes") - (20.0 + 115.0 + 115.0)).abs() < 1e-9);
     }
 
     #[test]
     fn the_share_counts_every_routed_read() {
-        let of = |cassandra: u64, token: u64, down: u64| {
-            Ok(page(&format!(
-                "tandem_gateway_generation 5\n\
-                 tandem_gateway_routed_reads_total{{entity=\"e\",operation=\"get\",token=\"no\",outcome=\"cassandra\"}} {cassandra}\n\
-                 tandem_gateway_routed_reads_total{{entity=\"e\",operation=\"get\",token=\"yes\",outcome=\"token-not-applied\"}} {token}\n\
-                 tandem_gateway_routed_reads_total{{entity=\"f\",operation=\"list\",token=\"no\",outcome=\"down\"}} {down}\n"
-            )))
+        let of = |cassandra: i64, token: i64, down: i64| {
+            let all = cassandra + token + down;
+            let counts = [
+                (counter::ROUTED_READS, all),
+                (counter::ROUTED_READS_BY_CASSANDRA, cassandra),
+                (counter::CASSANDRA_READS, cassandra),
+                (counter::FALLBACKS, down),
+            ];
+            Ok(page(Some(5), 1, &counts))
         };
         let mut window = Window::new(10_000_000);
         window.begin(5);
@@ -295,8 +322,7 @@ mod tests {
     fn out_of_band_rows_are_counted_if_captures_page_is_read() {
         let mut window = Window::new(60_000_000);
         window.begin(5);
-        let capture =
-            |rows: u64| Ok(page(&format!("tandem_capture_out_of_band_rows_total{{table=\"a.b\"}} {rows}\n")));
+        let capture = |rows: i64| Ok(page(None, 1, &[(counter::OUT_OF_BAND_ROWS, rows)]));
         round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);
         let without = round(&mut window, 1, [("a", gateway(5, 0, 0, 0, 0))]);
         assert!(without.get("out_of_band_rows").unwrap_err().contains("capture"));
@@ -317,9 +343,9 @@ mod tests {
         assert!((number(&lagging, "gateways_behind") - 1.0).abs() < 1e-9);
         assert!(lagging.get("canary_reads").is_err());
         let silent = round(&mut window, 2, [("a", gateway(5, 0, 0, 0, 0)), ("b", Err("refused".into()))]);
-        assert!(silent.get("gateways_behind").unwrap_err().contains("b was not read: refused"));
+        assert!(silent.get("gateways_behind").unwrap_err().contains("b: refused"));
         let nobody = round(&mut window, 3, []);
-        assert!(nobody.get("gateways_behind").unwrap_err().contains("controller.gateways"));
+        assert!(nobody.get("gateways_behind").unwrap_err().contains("no gateway has announced itself"));
     }
 
     #[test]

@@ -93,6 +93,7 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response<Body> 
     let label =
         RequestLabel { entity: named.entity, operation: named.operation, status: response.status().as_u16() };
     api.metrics.requests.get_or_create(&label).inc();
+    api.metrics.tally.answered(label.operation, label.status);
     response
 }
 

@@ -201,7 +201,11 @@ impl Reads {
                 outcome: answer.fallback.map_or(answer.served_by, Reason::name),
             });
         }
+        if answer.served_by == "cassandra" {
+            self.metrics.tally.by_cassandra();
+        }
         if let Some(reason) = answer.fallback {
+            self.metrics.tally.fallback(reason);
             Metrics::count(&self.metrics.fallbacks, &read.entity.name, reason.name());
         }
         let label = ReadLabel { entity: read.entity.name.clone(), served_by: answer.served_by };

@@ -151,6 +151,7 @@ impl SecondaryWriter {
         let mut records = Vec::with_capacity(writes.len());
         for one in writes {
             Metrics::count(&self.metrics.dual_write_failures, &one.entity.name, kind);
+            self.metrics.tally.dual_write_failed();
             let key = one.entity.framed_key(&one.key);
             let record = key.and_then(|source_key| {
                 let failure = DualWriteFailure {
