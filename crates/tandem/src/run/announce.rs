@@ -120,12 +120,11 @@ impl<'a> Announcer<'a> {
 
     fn announcement(&self, role: Role) -> Announcement {
         let metrics = &self.process.metrics;
-        let (generation, counters) = match role {
-            Role::Gateway => (Some(metrics.gateway.generation()), metrics.gateway.counters()),
-            _ => {
-                let rows = i64::try_from(metrics.capture.out_of_band_rows()).unwrap_or(i64::MAX);
-                (None, BTreeMap::from([(counter::OUT_OF_BAND_ROWS.to_owned(), rows)]))
-            }
+        let (generation, counters) = if role == Role::Gateway {
+            (Some(metrics.gateway.generation()), metrics.gateway.counters())
+        } else {
+            let rows = i64::try_from(metrics.capture.out_of_band_rows()).unwrap_or(i64::MAX);
+            (None, BTreeMap::from([(counter::OUT_OF_BAND_ROWS.to_owned(), rows)]))
         };
         let (name, address) = self.identity(role);
         Announcement {

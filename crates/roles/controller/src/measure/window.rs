@@ -174,7 +174,6 @@ fn set_increases(into: &mut Measurements, why: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use tandem_protocol::rollout::Gate;
     use tandem_wire::control::Announcement;
 
