@@ -17,8 +17,10 @@ const SILENT_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 struct Known {
     announcement: Announcement,
-    /// When this controller read it.
-    heard: Instant,
+    /// When it was read, or when this controller began to listen and found it on the topic.
+    since: Instant,
+    /// Whether it was said while this controller listened.
+    heard: bool,
 }
 
 /// The roles that have announced themselves. A silent gateway counts until it is heard again or forgotten: it may still
@@ -38,18 +40,19 @@ pub(crate) struct KnownGateway {
 }
 
 impl Presence {
-    /// Applies a record of the topic.
+    /// Applies a record of the topic. `live` says that it is new: what was on the topic before may be of a role that is
+    /// gone.
     ///
     /// # Errors
     ///
     /// The record cannot be decoded.
-    pub(crate) fn take(&mut self, record: &InRecord, now: Instant) -> Result<(), WireError> {
+    pub(crate) fn take(&mut self, record: &InRecord, now: Instant, live: bool) -> Result<(), WireError> {
         let key = record.key.clone().unwrap_or_default();
         match &record.value {
             None => _ = self.0.remove(&key),
             Some(value) => {
                 let announcement: Announcement = decode_control(value)?;
-                self.0.insert(key, Known { announcement, heard: now });
+                self.0.insert(key, Known { announcement, since: now, heard: live });
             }
         }
         Ok(())
@@ -62,7 +65,12 @@ impl Presence {
             let of = &known.announcement;
             let name = format!("{} {}", of.role, of.name);
             match known.silent(now) {
-                None => _ = pages.insert(name, Ok(Page::of(of))),
+                None if known.heard => _ = pages.insert(name, Ok(Page::of(of))),
+                None if of.role == GATEWAY_ROLE => {
+                    let why = "it was not heard yet since this controller became active";
+                    pages.insert(name, Err(why.to_owned()));
+                }
+                None => {}
                 Some(silent) if of.role == GATEWAY_ROLE => {
                     let seconds = silent.as_secs();
                     let why =
@@ -92,7 +100,7 @@ impl Presence {
 
 impl Known {
     fn silent(&self, now: Instant) -> Option<Duration> {
-        Some(now.saturating_duration_since(self.heard)).filter(|silent| *silent >= SILENT_AFTER)
+        Some(now.saturating_duration_since(self.since)).filter(|silent| *silent >= SILENT_AFTER)
     }
 }
 
@@ -126,12 +134,12 @@ mod tests {
     #[test]
     fn a_silent_gateway_counts_until_it_is_heard_or_forgotten() {
         let (mut presence, start) = (Presence::default(), Instant::now());
-        presence.take(&record("gateway", "a"), start).unwrap();
-        presence.take(&record("gateway", "b"), start).unwrap();
-        presence.take(&record("capture", "c"), start).unwrap();
+        presence.take(&record("gateway", "a"), start, true).unwrap();
+        presence.take(&record("gateway", "b"), start, true).unwrap();
+        presence.take(&record("capture", "c"), start, true).unwrap();
         assert_eq!(presence.pages(start).len(), 3);
         let later = start + SILENT_AFTER;
-        presence.take(&record("gateway", "b"), later).unwrap();
+        presence.take(&record("gateway", "b"), later, true).unwrap();
         let pages = presence.pages(later);
         assert_eq!(pages.len(), 2, "a silent capture holds nothing up");
         let why = pages["gateway a"].as_ref().unwrap_err();
@@ -144,5 +152,18 @@ mod tests {
             .take(&InRecord { key: Some(gone.key), value: None, ..record("gateway", "a") }, later)
             .unwrap();
         assert_eq!(presence.pages(later).into_keys().collect::<Vec<_>>(), ["gateway b"]);
+    }
+
+    #[test]
+    fn what_was_said_before_is_no_sign_of_life() {
+        let (mut presence, start) = (Presence::default(), Instant::now());
+        presence.take(&record("gateway", "a"), start, false).unwrap();
+        presence.take(&record("capture", "c"), start, false).unwrap();
+        let pages = presence.pages(start);
+        assert_eq!(pages.len(), 1);
+        assert!(pages["gateway a"].as_ref().unwrap_err().contains("not heard yet"));
+        assert!(presence.pages(start + SILENT_AFTER)["gateway a"].as_ref().unwrap_err().contains("silent"));
+        presence.take(&record("gateway", "a"), start, true).unwrap();
+        assert!(presence.pages(start)["gateway a"].is_ok());
     }
 }
