@@ -55,8 +55,9 @@ async fn a_read_waits_until_its_token_is_applied() -> anyhow::Result<()> {
         line.starts_with("tandem_gateway_token_wait_seconds_count") && line.contains("\"applied\"")
     });
     assert_eq!(waits.and_then(|line| line.split(' ').nth(1)), Some("60"), "{page}");
-    let routed: Vec<&str> =
+    let mut routed: Vec<&str> =
         page.lines().filter(|line| line.starts_with("tandem_gateway_routed_reads_total{")).collect();
+    routed.sort_unstable();
     for (operation, line) in ["get", "list"].iter().zip(&routed) {
         assert!(
             line.contains(operation) && line.contains("token=\"yes\"") && line.ends_with(" 30"),

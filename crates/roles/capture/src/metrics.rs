@@ -116,13 +116,13 @@ impl Metrics {
         self.rows.get_or_create(&labels).inc_by(rows);
     }
 
-    /// Counts out-of-band row changes of a table. A call with 0 puts the counter on the metrics page, which shows that
-    /// it is counted.
     /// The row changes that no gateway made, of all tables, since the process started.
     pub fn out_of_band_rows(&self) -> u64 {
         self.all_out_of_band_rows.load(Ordering::Relaxed)
     }
 
+    /// Counts out-of-band row changes of a table. A call with 0 puts the counter on the metrics page, which shows that
+    /// it is counted.
     pub(crate) fn count_out_of_band(&self, table: &TableName, rows: u64) {
         self.out_of_band_rows.get_or_create(&TableLabel { table: self.label(table) }).inc_by(rows);
         self.all_out_of_band_rows.fetch_add(rows, Ordering::Relaxed);

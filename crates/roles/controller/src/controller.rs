@@ -31,6 +31,8 @@ use crate::order::{Command, OrderError, View};
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest pause before a retry after Kafka failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The window of the gateways' counters restarts after so long without a measurement.
+const MEASURING_GAP: Duration = Duration::from_secs(15);
 /// Queued orders at most.
 const MAX_ORDERS: usize = 16;
 
@@ -136,7 +138,8 @@ impl Controller {
         let record = log.phase().cloned().unwrap_or(first);
         tracing::info!(generation = record.generation, phase = %record.phase, "this is the active controller");
         self.metrics.active.set(1);
-        let mut window = Window::new(self.config.window.as_micros() as i64);
+        let gap = MEASURING_GAP.max(self.config.interval * 3);
+        let mut window = Window::new(self.config.window.as_micros() as i64, gap.as_micros() as i64);
         window.begin(record.generation);
         let mut active = Active {
             controller: self,
@@ -147,6 +150,7 @@ impl Controller {
             confirmed: Instant::now(),
             measured: Measurements::none("nothing was measured yet"),
             unmeasured: None,
+            gateways: Vec::new(),
             record,
         };
         let mut ticks = tokio::time::interval(self.config.interval);

@@ -180,7 +180,7 @@ impl Metrics {
 
     pub(crate) fn routed(&self, label: &RoutedLabel) {
         self.routed_reads.get_or_create(label).inc();
-        self.tally.routed(&label.entity, label.outcome == "cassandra");
+        self.tally.routed(label.outcome == "cassandra");
     }
 
     pub(crate) fn token_wait(&self, applied: bool, waited: Duration) {

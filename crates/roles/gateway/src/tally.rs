@@ -1,51 +1,53 @@
 //! What a gateway has counted since its start, for its announcements.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use tandem_protocol::route::Reason;
 use tandem_wire::control::counter;
 
-/// How many entities are counted by name.
-const NAMED_ENTITIES: usize = 200;
+#[derive(Debug, Default)]
+struct Counts {
+    dual_writes: AtomicI64,
+    dual_write_failures: AtomicI64,
+    cassandra_reads: AtomicI64,
+    fallbacks: AtomicI64,
+    routed_reads: AtomicI64,
+    routed_reads_by_cassandra: AtomicI64,
+}
 
 /// Counts by name. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally(Arc<Mutex<BTreeMap<String, i64>>>);
+pub(crate) struct Tally(Arc<Counts>);
+
+fn one_more(count: &AtomicI64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
 
 impl Tally {
-    fn add(&self, names: &[&str]) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in names {
-            match counts.get_mut(*name) {
-                Some(count) => *count += 1,
-                None => _ = counts.insert((*name).to_owned(), 1),
-            }
-        }
-    }
-
     /// A request was answered with this status.
     pub(crate) fn answered(&self, operation: &str, status: u16) {
         let writes = ["insert", "put", "patch", "delete", "batch"].contains(&operation);
         if writes && [200, 201, 204].contains(&status) {
-            self.add(&[counter::DUAL_WRITES]);
+            one_more(&self.0.dual_writes);
         }
     }
 
     /// Cassandra did not accept a secondary write in time.
     pub(crate) fn dual_write_failed(&self) {
-        self.add(&[counter::DUAL_WRITE_FAILURES]);
+        one_more(&self.0.dual_write_failures);
     }
 
     /// Cassandra served a read.
     pub(crate) fn by_cassandra(&self) {
-        self.add(&[counter::CASSANDRA_READS]);
+        one_more(&self.0.cassandra_reads);
     }
 
     /// MySQL served a read instead of Cassandra.
     pub(crate) fn fallback(&self, reason: Reason) {
         match reason {
-            Reason::Down | Reason::Late | Reason::Failed => self.add(&[counter::FALLBACKS]),
+            Reason::Down | Reason::Late | Reason::Failed => one_more(&self.0.fallbacks),
             Reason::Token
             | Reason::DeadLetter
             | Reason::NoTarget
@@ -56,29 +58,27 @@ impl Tally {
     }
 
     /// A read that phase and cohort give to Cassandra was answered.
-    pub(crate) fn routed(&self, entity: &str, by_cassandra: bool) {
-        let of_entity = format!("{}/{entity}", counter::ROUTED_READS);
-        let by_name = self.has_room_for(&of_entity);
-        self.add(&[counter::ROUTED_READS]);
-        if by_name {
-            self.add(&[&of_entity]);
-        }
+    pub(crate) fn routed(&self, by_cassandra: bool) {
+        one_more(&self.0.routed_reads);
         if by_cassandra {
-            self.add(&[counter::ROUTED_READS_BY_CASSANDRA]);
-            if by_name {
-                self.add(&[&format!("{}/{entity}", counter::ROUTED_READS_BY_CASSANDRA)]);
-            }
+            one_more(&self.0.routed_reads_by_cassandra);
         }
-    }
-
-    fn has_room_for(&self, name: &str) -> bool {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.contains_key(name) || counts.len() < 2 * NAMED_ENTITIES
     }
 
     /// All counts.
     pub(crate) fn counts(&self) -> BTreeMap<String, i64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let counts = &*self.0;
+        [
+            (counter::DUAL_WRITES, &counts.dual_writes),
+            (counter::DUAL_WRITE_FAILURES, &counts.dual_write_failures),
+            (counter::CASSANDRA_READS, &counts.cassandra_reads),
+            (counter::FALLBACKS, &counts.fallbacks),
+            (counter::ROUTED_READS, &counts.routed_reads),
+            (counter::ROUTED_READS_BY_CASSANDRA, &counts.routed_reads_by_cassandra),
+        ]
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
+        .collect()
     }
 }
 
@@ -97,30 +97,16 @@ mod tests {
         for reason in [Reason::Down, Reason::Token, Reason::Different] {
             tally.fallback(reason);
         }
-        tally.routed("a", true);
-        tally.routed("a", false);
-        let counts = tally.counts();
+        tally.routed(true);
+        tally.routed(false);
         let expected = [
             ("cassandra_reads", 1),
             ("dual_write_failures", 1),
             ("dual_writes", 1),
             ("fallbacks", 1),
             ("routed_reads", 2),
-            ("routed_reads/a", 2),
             ("routed_reads_by_cassandra", 1),
-            ("routed_reads_by_cassandra/a", 1),
         ];
-        assert_eq!(counts, expected.map(|(name, count)| (name.to_owned(), count)).into());
-    }
-
-    #[test]
-    fn the_named_entities_are_bounded() {
-        let tally = Tally::default();
-        for n in 0..1000 {
-            tally.routed(&format!("e{n}"), true);
-        }
-        let counts = tally.counts();
-        assert_eq!(counts["routed_reads_by_cassandra"], 1000);
-        assert!(counts.len() <= 2 * NAMED_ENTITIES + 2, "{}", counts.len());
+        assert_eq!(tally.counts(), expected.map(|(name, count)| (name.to_owned(), count)).into());
     }
 }

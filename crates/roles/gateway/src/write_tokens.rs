@@ -25,6 +25,8 @@ const MAX_LENGTH: usize = 16 << 10;
 
 /// How often Kafka is asked for the apply group's offsets at most, while reads wait.
 const ASK_INTERVAL: Duration = Duration::from_millis(5);
+/// A wait of at least this length that ended in vain says something about apply or capture.
+const TELLING: Duration = Duration::from_millis(50);
 /// The pause after a request that failed.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 
@@ -76,8 +78,11 @@ pub(crate) struct WriteTokens {
     progress: watch::Receiver<Progress>,
     letters: DeadLetters,
     waiting: Arc<Waiting>,
-    /// Opens when waits end in vain one after another, because apply is far behind or stopped.
+    /// Opens when waits for apply end in vain one after another, because it is far behind or stopped.
     circuit: Arc<CircuitBreaker>,
+    /// The same for waits for capture. A token that names no transaction of this log waits in vain, too, and must not keep
+    /// reads of captured writes from waiting.
+    captured: Arc<CircuitBreaker>,
 }
 
 /// The reads that wait for apply's progress.
@@ -116,7 +121,7 @@ impl WriteTokens {
         let (sender, progress) = watch::channel(Progress::default());
         let waiting = Arc::new(Waiting::default());
         tokio::spawn(follow(applied, topics, letters.clone(), Arc::clone(&waiting), sender));
-        Self { watermarks, progress, letters, waiting, circuit: Arc::default() }
+        Self { watermarks, progress, letters, waiting, circuit: Arc::default(), captured: Arc::default() }
     }
 
     /// Whether apply has written the entity's changes that the token covers, or put them aside, and the dead letters among
@@ -133,17 +138,43 @@ impl WriteTokens {
         if self.is_applied_now(gtids, entity) {
             return true;
         }
+        if patience.is_zero() {
+            return false;
+        }
         let now = Instant::now();
-        if patience.is_zero() || !self.circuit.ask(now) {
+        let Some(watermark) = self.watermarks.containing(gtids) else {
+            // Capture has to bring the write first.
+            return self
+                .wait(&self.captured, now, patience, deadline, self.until_applied(gtids, entity))
+                .await;
+        };
+        self.wait(&self.circuit, now, patience, deadline, self.until_reached(&watermark, entity)).await
+    }
+
+    /// The same for a read that no client waits for.
+    pub(crate) async fn applied_within(&self, token: &WriteToken, entity: &Entity, limit: Duration) -> bool {
+        let WriteToken::Gtids(gtids) = token else { return false };
+        let applied = tokio::time::timeout(limit, self.until_applied(gtids, entity)).await;
+        applied.unwrap_or(false)
+    }
+
+    async fn wait(
+        &self,
+        circuit: &CircuitBreaker,
+        now: Instant,
+        patience: Duration,
+        deadline: Instant,
+        applied: impl Future<Output = bool>,
+    ) -> bool {
+        if !circuit.ask(now) {
+            // What is known of apply is renewed for the reads that come.
             self.waiting.wanted.notify_one();
             return false;
         }
-        let limit = now + patience;
-        let applied = timeout_at(limit.min(deadline), self.until_applied(gtids, entity)).await;
-        let applied = applied.unwrap_or(false);
-        // A wait that the client's own short deadline has ended says nothing about apply.
-        if applied || limit <= deadline {
-            self.circuit.note(applied, Instant::now());
+        let applied = timeout_at(deadline.min(now + patience), applied).await.unwrap_or(false);
+        // A wait that the client's own short deadline has ended says nothing.
+        if applied || now.elapsed() >= patience.min(TELLING) {
+            circuit.note(applied, Instant::now());
         }
         applied
     }
@@ -157,9 +188,13 @@ impl WriteTokens {
     /// Waits without limit. Returns false if the log is no longer followed.
     async fn until_applied(&self, gtids: &GtidSet, entity: &Entity) -> bool {
         let Ok(watermark) = self.watermarks.until_containing(gtids).await else { return false };
+        self.until_reached(&watermark, entity).await
+    }
+
+    async fn until_reached(&self, watermark: &Watermark, entity: &Entity) -> bool {
         let _waiter = self.waiting.enter();
         let mut progress = self.progress.clone();
-        let covering = progress.wait_for(|progress| progress.covers(&watermark, entity)).await;
+        let covering = progress.wait_for(|progress| progress.covers(watermark, entity)).await;
         let Ok(end) = covering.map(|progress| progress.letters_end) else { return false };
         self.letters.up_to(end).await.is_ok()
     }

@@ -13,6 +13,9 @@ use tandem_wire::control::{Announcement, GATEWAY_ROLE, counter, decode_control, 
 use crate::cli::gateways::{ForgetArgs, GatewaysCommand, ListArgs};
 use crate::config::Config;
 
+/// A gateway that was heard within so many seconds still runs.
+const STILL_THERE: f64 = 3.0;
+
 pub(crate) async fn run(command: GatewaysCommand) -> Result<ExitCode> {
     match command {
         GatewaysCommand::List(args) => list(&args).await,
@@ -80,11 +83,16 @@ async fn list(args: &ListArgs) -> Result<ExitCode> {
 
 async fn forget(args: &ForgetArgs) -> Result<ExitCode> {
     let kafka = Config::load(&args.config.config)?.kafka()?;
-    if !announced(&kafka).await?.iter().any(|one| one.name == args.name) {
+    let gateways = announced(&kafka).await?;
+    let Some(known) = gateways.iter().find(|one| one.name == args.name) else {
         bail!(
             "no gateway `{}` has announced itself: `tandem gateways list` shows those that have",
             args.name
         );
+    };
+    let age = (now_us() - known.at_us) as f64 / 1e6;
+    if age < STILL_THERE {
+        bail!("{} announced itself {age:.1} s ago: stop it first, it would announce itself again", args.name);
     }
     let gone = no_longer_announced(&kafka.topics().announcements(), GATEWAY_ROLE, &args.name);
     Producer::start(&kafka).await?.send(vec![gone]).await?;

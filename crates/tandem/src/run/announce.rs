@@ -4,6 +4,7 @@
 //! they have counted. A role that does not run is not announced, so its silence is noticed. One that ends is taken back.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -35,6 +36,8 @@ struct Announcer<'a> {
     producer: Producer,
     started_at_us: i64,
     host: String,
+    /// When each role was announced last, with its generation.
+    announced: BTreeMap<Role, (Instant, Option<i64>)>,
 }
 
 impl Process<'_> {
@@ -46,7 +49,7 @@ impl Process<'_> {
             return Ok(());
         }
         let kafka = self.config.kafka()?;
-        let announcer = tokio::select! {
+        let mut announcer = tokio::select! {
             announcer = Announcer::start(self, &kafka) => announcer,
             () = &mut ended => return Ok(()),
         };
@@ -79,31 +82,36 @@ impl<'a> Announcer<'a> {
             tokio::time::sleep(LOOK).await;
         };
         let topic = kafka.topics().announcements();
-        Self { process, topic, producer, started_at_us, host: host.unwrap_or_default() }
+        Self {
+            process,
+            topic,
+            producer,
+            started_at_us,
+            host: host.unwrap_or_default(),
+            announced: BTreeMap::new(),
+        }
     }
 
-    async fn run(&self) {
-        let mut announced: BTreeMap<Role, (Instant, Option<i64>)> = BTreeMap::new();
+    async fn run(&mut self) {
         loop {
             let now = Instant::now();
-            let due: Vec<Announcement> = ANNOUNCED
-                .into_iter()
-                .filter(|role| self.process.states.runs(*role))
-                .filter_map(|role| {
-                    let announcement = self.announcement(role);
-                    let of_now = (now, announcement.generation);
-                    let is_due = announced.get(&role).is_none_or(|(at, generation)| {
-                        now.duration_since(*at) >= INTERVAL || *generation != announcement.generation
-                    });
-                    is_due.then(|| {
-                        announced.insert(role, of_now);
-                        announcement
-                    })
-                })
-                .collect();
+            let mut due = Vec::new();
+            for role in ANNOUNCED.into_iter().filter(|role| self.process.states.runs(*role)) {
+                let generation = self.generation(role);
+                let last = self.announced.get(&role);
+                if last.is_none_or(|(at, of)| now.duration_since(*at) >= INTERVAL || *of != generation) {
+                    self.announced.insert(role, (now, generation));
+                    due.push(self.announcement(role, generation));
+                }
+            }
             self.send(&due).await;
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// The generation of the phase that a role acts on.
+    fn generation(&self, role: Role) -> Option<i64> {
+        (role == Role::Gateway).then(|| self.process.metrics.gateway.generation())
     }
 
     async fn send(&self, announcements: &[Announcement]) {
@@ -118,13 +126,13 @@ impl<'a> Announcer<'a> {
         }
     }
 
-    fn announcement(&self, role: Role) -> Announcement {
+    fn announcement(&self, role: Role, generation: Option<i64>) -> Announcement {
         let metrics = &self.process.metrics;
-        let (generation, counters) = if role == Role::Gateway {
-            (Some(metrics.gateway.generation()), metrics.gateway.counters())
+        let counters = if role == Role::Gateway {
+            metrics.gateway.counters()
         } else {
             let rows = i64::try_from(metrics.capture.out_of_band_rows()).unwrap_or(i64::MAX);
-            (None, BTreeMap::from([(counter::OUT_OF_BAND_ROWS.to_owned(), rows)]))
+            BTreeMap::from([(counter::OUT_OF_BAND_ROWS.to_owned(), rows)])
         };
         let (name, address) = self.identity(role);
         Announcement {
@@ -139,24 +147,30 @@ impl<'a> Announcer<'a> {
         }
     }
 
-    /// The name and the address of a role. A gateway that starts again at the same address is the same gateway.
+    /// The name and the address of a role. A role that starts again at the same address is the same one.
     fn identity(&self, role: Role) -> (String, String) {
+        let named = |address: SocketAddr| match address {
+            // Others of this host have other processes.
+            _ if address.port() == 0 => format!("{}:{}", self.host, std::process::id()),
+            // Other hosts have the same address.
+            _ if address.ip().is_unspecified() || address.ip().is_loopback() => {
+                format!("{}:{}", self.host, address.port())
+            }
+            _ => address.to_string(),
+        };
         if role != Role::Gateway {
-            return (format!("{}:{}", self.host, std::process::id()), String::new());
+            return (named(self.process.listen), String::new());
         }
         let default = GatewaySection::default();
         let section = self.process.config.gateway.as_ref().unwrap_or(&default);
         let address = section.listen();
-        let name = section.name().unwrap_or_else(|| format!("{}:{}", self.host, address.port()));
-        (name, address.to_string())
+        (section.name().unwrap_or_else(|| named(address)), address.to_string())
     }
 
     /// Takes the announcements back: the roles have ended, and nobody must wait for them.
     async fn leave(&self) {
-        let own = ANNOUNCED.into_iter().filter(|role| self.process.has(*role));
-        let records = own
-            .map(|role| no_longer_announced(&self.topic, &role.to_string(), &self.identity(role).0))
-            .collect();
+        let gone = |role: &Role| no_longer_announced(&self.topic, &role.to_string(), &self.identity(*role).0);
+        let records = self.announced.keys().map(gone).collect();
         if let Err(error) = self.producer.send(records).await {
             tracing::warn!(%error, "the end of this process was not announced");
         }

@@ -1,5 +1,6 @@
 //! What the roles of one process share.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -52,6 +53,8 @@ pub(super) struct Process<'a> {
     pub(super) states: RoleStates,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) stop: CancellationToken,
+    /// Where the process serves its metrics.
+    pub(super) listen: SocketAddr,
 }
 
 impl Process<'_> {

@@ -44,8 +44,9 @@ pub(crate) async fn run(config: &Config, roles: &[Role], listen: Option<SocketAd
         refusals: config.refusals.clone(),
         schemas: RwLock::new(None),
     });
-    telemetry::serve(listen.unwrap_or(config.http.listen), Arc::clone(&telemetry), stop.clone()).await?;
-    let process = Process { config, roles, metrics, states, telemetry, stop: stop.clone() };
+    let listen = listen.unwrap_or(config.http.listen);
+    telemetry::serve(listen, Arc::clone(&telemetry), stop.clone()).await?;
+    let process = Process { config, roles, metrics, states, telemetry, stop: stop.clone(), listen };
     let mut working = std::pin::pin!(process.work());
     let by_signal = tokio::select! {
         outcome = &mut working => return outcome,

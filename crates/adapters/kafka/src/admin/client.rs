@@ -224,6 +224,14 @@ fn settings(cleanup: Cleanup) -> Vec<(&'static str, String)> {
             settings.push(("cleanup.policy", "compact".into()));
             settings.push(("min.compaction.lag.ms", time.as_millis().to_string()));
         }
+        // Kafka never compacts the segment that it writes to, so this is a small one.
+        Cleanup::NewestOnly => {
+            settings.push(("cleanup.policy", "compact".into()));
+            settings.push(("segment.ms", "60000".into()));
+            settings.push(("segment.bytes", (1 << 20).to_string()));
+            settings.push(("min.cleanable.dirty.ratio", "0.1".into()));
+            settings.push(("delete.retention.ms", "3600000".into()));
+        }
     }
     settings
 }

@@ -30,6 +30,8 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(20);
 const BUSY_POLL_TIMEOUT: Duration = Duration::from_millis(5);
 /// The shortest interval between two commits. Clients' reads wait for these offsets.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(10);
+/// The shortest interval between two looks at the positions of a reader that commits nothing.
+const POSITION_INTERVAL: Duration = Duration::from_millis(50);
 /// After so long without a record, the thread asks whether a broker answers.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long it waits for the answer.
@@ -228,7 +230,8 @@ pub(crate) fn run<C: ConsumerContext + Watched>(
             shared.health.failed(error.to_string());
         }
         // Waits for one record, then takes those behind it without waiting.
-        let mut wait = if shared.lock().is_settled() { POLL_TIMEOUT } else { BUSY_POLL_TIMEOUT };
+        let busy = commits && !shared.lock().is_settled();
+        let mut wait = if busy { BUSY_POLL_TIMEOUT } else { POLL_TIMEOUT };
         let mut taken = 0;
         while taken < 1000 {
             match consumer.poll(wait) {
@@ -261,7 +264,7 @@ pub(crate) fn run<C: ConsumerContext + Watched>(
                 rebootstrap(consumer.client());
             }
         }
-        if ticked.elapsed() >= COMMIT_INTERVAL {
+        if ticked.elapsed() >= if commits { COMMIT_INTERVAL } else { POSITION_INTERVAL } {
             ticked = Instant::now();
             note_positions(consumer, shared);
             if commits {

@@ -13,6 +13,7 @@ use crate::config::{Controller, ControllerError};
 use crate::lead::outcome::Ended;
 use crate::measure::log_state::Since;
 use crate::measure::log_watch::LogWatch;
+use crate::measure::presence::KnownGateway;
 use crate::measure::window::Window;
 use crate::metrics::ActionLabel;
 use crate::order::{Command, Order, OrderError, Standing, View};
@@ -42,6 +43,8 @@ pub(crate) struct Active<'a> {
     pub(crate) measured: Measurements,
     /// Why the log was not measured in the last round, if it was not.
     pub(crate) unmeasured: Option<String>,
+    /// The gateways as of the last round that measured the log.
+    pub(crate) gateways: Vec<KnownGateway>,
     pub(crate) record: PhaseRecord,
 }
 
@@ -120,6 +123,7 @@ impl Active<'_> {
         };
         match self.log.measure(now, since, &mut all).await {
             Ok(()) => {
+                self.gateways = self.log.presence().gateways(Instant::now());
                 let pages = self.log.presence().pages(Instant::now());
                 self.window.measure(now, self.record.generation, pages, &mut all);
                 if self.unmeasured.take().is_some() {
@@ -160,7 +164,7 @@ impl Active<'_> {
                 record: self.record.clone(),
                 outlook: outlook.clone(),
                 measured: self.measured.clone(),
-                gateways: self.log.presence().gateways(Instant::now()),
+                gateways: self.gateways.clone(),
                 confirmed: self.confirmed,
                 at_us: situation.now_us,
             }

@@ -148,7 +148,10 @@ impl LogWatch {
                     let taken = match &*record.topic {
                         name if name == control => self.state.take_control(&record),
                         name if name == letters => self.state.take_dead_letter(&record),
-                        name if name == announcements => self.presence.take(&record, Instant::now(), live),
+                        name if name == announcements => {
+                            self.presence.take(&record, Instant::now(), live);
+                            Ok(())
+                        }
                         name if name == mismatches => self.state.take_mismatch(&record, live.then(now_us)),
                         _ => {
                             let watermark = read_watermark(&mut self.watermarks, &record)?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tandem_wire::WireError;
 use tandem_wire::control::{Announcement, GATEWAY_ROLE, decode_control};
 use tandem_wire::log::InRecord;
 use tokio::time::Instant;
@@ -21,12 +20,18 @@ struct Known {
     since: Instant,
     /// Whether it was said while this controller listened.
     heard: bool,
+    /// When another process with the same name was heard last.
+    other: Option<Instant>,
 }
 
 /// The roles that have announced themselves. A silent gateway counts until it is heard again or forgotten: it may still
 /// serve clients.
 #[derive(Debug, Default)]
-pub(crate) struct Presence(BTreeMap<Vec<u8>, Known>);
+pub(crate) struct Presence {
+    known: BTreeMap<Vec<u8>, Known>,
+    /// The announcements that cannot be read, by key. A later release may have written them.
+    unreadable: BTreeMap<Vec<u8>, String>,
+}
 
 /// A gateway as the controller knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,41 +47,56 @@ pub(crate) struct KnownGateway {
 impl Presence {
     /// Applies a record of the topic. `live` says that it is new: what was on the topic before may be of a role that is
     /// gone.
-    ///
-    /// # Errors
-    ///
-    /// The record cannot be decoded.
-    pub(crate) fn take(&mut self, record: &InRecord, now: Instant, live: bool) -> Result<(), WireError> {
+    pub(crate) fn take(&mut self, record: &InRecord, now: Instant, live: bool) {
         let key = record.key.clone().unwrap_or_default();
-        match &record.value {
-            None => _ = self.0.remove(&key),
-            Some(value) => {
-                let announcement: Announcement = decode_control(value)?;
-                self.0.insert(key, Known { announcement, since: now, heard: live });
+        self.unreadable.remove(&key);
+        let Some(value) = &record.value else {
+            self.known.remove(&key);
+            return;
+        };
+        match decode_control::<Announcement>(value) {
+            Ok(announcement) => {
+                let before = self.known.get(&key);
+                // The process that started first still speaks, although another one has taken its name.
+                let older =
+                    before.is_some_and(|k| live && k.announcement.started_at_us > announcement.started_at_us);
+                let other = if older { Some(now) } else { before.and_then(|known| known.other) };
+                self.known.insert(key, Known { announcement, since: now, heard: live, other });
             }
+            Err(error) => _ = self.unreadable.insert(key, error.to_string()),
         }
-        Ok(())
     }
 
     /// What each role has counted, by its name. A silent gateway has an error instead, and other silent roles are left out.
     pub(crate) fn pages(&self, now: Instant) -> BTreeMap<String, Result<Page, String>> {
         let mut pages = BTreeMap::new();
-        for known in self.0.values() {
+        let gateway = |key: &[u8]| key.starts_with(format!("{GATEWAY_ROLE}/").as_bytes());
+        for (key, error) in self.unreadable.iter().filter(|(key, _)| gateway(key)) {
+            let why = format!("its announcement cannot be read: {error}");
+            pages.insert(String::from_utf8_lossy(key).replacen('/', " ", 1), Err(why));
+        }
+        for known in self.known.values() {
             let of = &known.announcement;
             let name = format!("{} {}", of.role, of.name);
-            match known.silent(now) {
-                None if known.heard => _ = pages.insert(name, Ok(Page::of(of))),
-                None if of.role == GATEWAY_ROLE => {
-                    let why = "it was not heard yet since this controller became active";
-                    pages.insert(name, Err(why.to_owned()));
+            let shared = known.other.is_some_and(|at| now.saturating_duration_since(at) < SILENT_AFTER);
+            let why = match known.silent(now) {
+                Some(silent) => Some(format!(
+                    "it has been silent for {} s: if it is gone for good, forget it",
+                    silent.as_secs()
+                )),
+                None if shared => Some(
+                    "two processes announce themselves by this name: give one of them another gateway.name"
+                        .into(),
+                ),
+                None if !known.heard => {
+                    Some("it was not heard yet since this controller became active".into())
                 }
-                None => {}
-                Some(silent) if of.role == GATEWAY_ROLE => {
-                    let seconds = silent.as_secs();
-                    let why =
-                        format!("it has been silent for {seconds} s: if it is gone for good, forget it");
-                    pages.insert(name, Err(why));
-                }
+                None => None,
+            };
+            match why {
+                None => _ = pages.insert(name, Ok(Page::of(of))),
+                Some(why) if of.role == GATEWAY_ROLE => _ = pages.insert(name, Err(why)),
+                // Other silent roles hold nothing up.
                 Some(_) => {}
             }
         }
@@ -85,7 +105,7 @@ impl Presence {
 
     /// The gateways, by name.
     pub(crate) fn gateways(&self, now: Instant) -> Vec<KnownGateway> {
-        let gateways = self.0.values().filter(|known| known.announcement.role == GATEWAY_ROLE);
+        let gateways = self.known.values().filter(|known| known.announcement.role == GATEWAY_ROLE);
         gateways
             .map(|known| KnownGateway {
                 name: known.announcement.name.clone(),
@@ -134,12 +154,12 @@ mod tests {
     #[test]
     fn a_silent_gateway_counts_until_it_is_heard_or_forgotten() {
         let (mut presence, start) = (Presence::default(), Instant::now());
-        presence.take(&record("gateway", "a"), start, true).unwrap();
-        presence.take(&record("gateway", "b"), start, true).unwrap();
-        presence.take(&record("capture", "c"), start, true).unwrap();
+        presence.take(&record("gateway", "a"), start, true);
+        presence.take(&record("gateway", "b"), start, true);
+        presence.take(&record("capture", "c"), start, true);
         assert_eq!(presence.pages(start).len(), 3);
         let later = start + SILENT_AFTER;
-        presence.take(&record("gateway", "b"), later, true).unwrap();
+        presence.take(&record("gateway", "b"), later, true);
         let pages = presence.pages(later);
         assert_eq!(pages.len(), 2, "a silent capture holds nothing up");
         let why = pages["gateway a"].as_ref().unwrap_err();
@@ -148,22 +168,43 @@ mod tests {
         let silent: Vec<bool> = presence.gateways(later).iter().map(|g| g.silent.is_some()).collect();
         assert_eq!(silent, [true, false]);
         let gone = no_longer_announced("t", "gateway", "a");
-        presence
-            .take(&InRecord { key: Some(gone.key), value: None, ..record("gateway", "a") }, later)
-            .unwrap();
+        let gone = InRecord { key: Some(gone.key), value: None, ..record("gateway", "a") };
+        presence.take(&gone, later, true);
         assert_eq!(presence.pages(later).into_keys().collect::<Vec<_>>(), ["gateway b"]);
     }
 
     #[test]
     fn what_was_said_before_is_no_sign_of_life() {
         let (mut presence, start) = (Presence::default(), Instant::now());
-        presence.take(&record("gateway", "a"), start, false).unwrap();
-        presence.take(&record("capture", "c"), start, false).unwrap();
+        presence.take(&record("gateway", "a"), start, false);
+        presence.take(&record("capture", "c"), start, false);
         let pages = presence.pages(start);
         assert_eq!(pages.len(), 1);
         assert!(pages["gateway a"].as_ref().unwrap_err().contains("not heard yet"));
         assert!(presence.pages(start + SILENT_AFTER)["gateway a"].as_ref().unwrap_err().contains("silent"));
-        presence.take(&record("gateway", "a"), start, true).unwrap();
+        presence.take(&record("gateway", "a"), start, true);
         assert!(presence.pages(start)["gateway a"].is_ok());
+    }
+
+    #[test]
+    fn two_gateways_of_one_name_and_what_cannot_be_read_are_noticed() {
+        let (mut presence, start) = (Presence::default(), Instant::now());
+        let said = |started_at_us| {
+            let value = record("gateway", "a").value.unwrap();
+            let announcement: Announcement = decode_control(&value).unwrap();
+            let value = encode_control(&Announcement { started_at_us, ..announcement }).unwrap();
+            InRecord { value: Some(value), ..record("gateway", "a") }
+        };
+        presence.take(&said(1), start, true);
+        presence.take(&said(2), start, true);
+        assert!(presence.pages(start)["gateway a"].is_ok(), "it has started again");
+        presence.take(&said(1), start, true);
+        presence.take(&said(2), start, true);
+        assert!(presence.pages(start)["gateway a"].as_ref().unwrap_err().contains("two processes"));
+        let later = start + SILENT_AFTER;
+        presence.take(&said(2), later, true);
+        assert!(presence.pages(later)["gateway a"].is_ok());
+        presence.take(&InRecord { value: Some(vec![1]), ..record("gateway", "b") }, later, true);
+        assert!(presence.pages(later)["gateway b"].as_ref().unwrap_err().contains("cannot be read"));
     }
 }

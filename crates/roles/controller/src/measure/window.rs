@@ -1,7 +1,10 @@
 //! The increases of the gateways' counters since the migration entered its current stage.
 //!
-//! The window restarts when a round could not be read, when a gateway restarts, or when another controller becomes
-//! active. That is acceptable for rates. Counts that must survive it come from the log (`log_state`).
+//! A silent gateway holds the gates, because `gateways_behind` is not measured then. The increases are those of the gateways
+//! that are heard, so that a failing Cassandra is noticed all the same.
+//!
+//! The window restarts when the log was not measured for a while, and when another controller becomes active. That is
+//! acceptable for rates. Counts that must survive it come from the log (`log_state`).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,14 +32,16 @@ struct Round {
 #[derive(Debug)]
 pub(crate) struct Window {
     length_us: i64,
+    /// The longest time between two rounds. What happened within a longer one does not count as what happens now.
+    gap_us: i64,
     generation: u64,
     rounds: VecDeque<Round>,
 }
 
 impl Window {
-    /// Creates a window of at most `length_us` microseconds.
-    pub(crate) fn new(length_us: i64) -> Self {
-        Self { length_us, generation: 0, rounds: VecDeque::new() }
+    /// Creates a window of at most `length_us` microseconds, for rounds that are at most `gap_us` apart.
+    pub(crate) fn new(length_us: i64, gap_us: i64) -> Self {
+        Self { length_us, gap_us, generation: 0, rounds: VecDeque::new() }
     }
 
     /// Starts the window of another stage, and drops earlier counts.
@@ -57,24 +62,25 @@ impl Window {
         if read.is_empty() {
             return set_all(into, NO_GATEWAY);
         }
-        let mut pages = BTreeMap::new();
+        let (mut pages, mut silent) = (BTreeMap::new(), None);
         for (name, page) in read {
             match page {
-                Ok(page) => {
-                    pages.insert(name, page);
-                }
-                Err(why) => return set_all(into, &format!("{name}: {why}")),
+                Ok(page) => _ = pages.insert(name, page),
+                Err(why) => silent = silent.or(Some(format!("{name}: {why}"))),
             }
         }
         let gateways: Vec<u64> = pages.values().filter_map(|page| page.generation).collect();
         if gateways.is_empty() {
-            return set_all(into, NO_GATEWAY);
+            return set_all(into, silent.as_deref().unwrap_or(NO_GATEWAY));
         }
         let behind = |generation: u64| gateways.iter().filter(|seen| **seen < generation).count();
-        into.set("gateways_behind", Ok(behind(current) as f64));
+        into.set("gateways_behind", silent.map_or_else(|| Ok(behind(current) as f64), Err));
         if behind(self.generation) > 0 {
             self.rounds.clear();
             return set_increases(into, "not every gateway has reached this stage");
+        }
+        if self.rounds.back().is_some_and(|last| at_us - last.at_us > self.gap_us) {
+            self.rounds.clear();
         }
         self.rounds.push_back(Round { at_us, pages });
         while self.rounds.len() > 2 && self.rounds[1].at_us <= at_us - self.length_us {
@@ -118,22 +124,18 @@ impl Window {
         )
     }
 
-    /// The increase of a counter over all roles. A role that has started since the round before counted from 0.
+    /// The increase of a counter over all roles. A role that has started again counted from 0. What one had counted when it
+    /// was first heard belongs to nobody knows which time.
     fn increase(&self, counter: &str) -> f64 {
-        let pairs = self.rounds.iter().zip(self.rounds.iter().skip(1));
-        let growth = pairs.flat_map(|(before, after)| {
-            after.pages.iter().map(move |(name, page)| {
-                let now = page.count(counter);
-                match before.pages.get(name) {
-                    Some(was) if was.started_at_us == page.started_at_us => now - was.count(counter),
-                    Some(_) => now,
-                    None if page.started_at_us > before.at_us => now,
-                    // It was known before and forgotten meanwhile. What it counted then is not known.
-                    None => 0.0,
-                }
-            })
-        });
-        growth.sum()
+        let mut last: BTreeMap<&str, &Page> = BTreeMap::new();
+        let mut growth = 0.0;
+        for (name, page) in self.rounds.iter().flat_map(|round| &round.pages) {
+            if let Some(was) = last.insert(name, page) {
+                let again = was.started_at_us != page.started_at_us;
+                growth += page.count(counter) - if again { 0.0 } else { was.count(counter) };
+            }
+        }
+        growth
     }
 }
 
@@ -243,7 +245,7 @@ mod tests {
 
     #[test]
     fn rates_use_increases_over_all_gateways() {
-        let mut window = Window::new(60_000_000);
+        let mut window = Window::new(60_000_000, 15_000_000);
         window.begin(5);
         let first =
             round(&mut window, 0, [("a", gateway(5, 100, 50, 10, 10)), ("b", gateway(5, 0, 0, 0, 0))]);
@@ -253,10 +255,17 @@ mod tests {
         assert!((number(&second, "dual_write_failure_rate") - 1.0 / 20.0).abs() < 1e-9);
         assert!((number(&second, "fallback_rate") - 1.0 / 4.0).abs() < 1e-9);
         assert!((number(&second, "canary_reads") - 4.0).abs() < 1e-9);
-        // `a` was restarted, and has counted more since then than before. `c` is new. `d` was forgotten for a while.
-        let [a, c, d] = [1_500_000, 1_900_000, 0].map(|at| started(at, 5, 115, 0, 0, 0));
-        let third = round(&mut window, 2, [("a", a), ("b", gateway(5, 10, 0, 1, 0)), ("c", c), ("d", d)]);
-        assert!((number(&third, "dual_writes") - (20.0 + 115.0 + 115.0)).abs() < 1e-9);
+        // `a` was restarted, and has counted more since then than before. `c` is new.
+        let [a, c] = [1_500_000, 1_900_000].map(|at| started(at, 5, 115, 0, 0, 0));
+        let third = round(&mut window, 2, [("a", a.clone()), ("b", gateway(5, 10, 0, 1, 0)), ("c", c)]);
+        assert!((number(&third, "dual_writes") - (20.0 + 115.0)).abs() < 1e-9);
+        // `b` is silent for a round, and goes on to count.
+        let silent = || Err("silent".to_owned());
+        let fourth = round(&mut window, 3, [("a", a.clone()), ("b", silent())]);
+        assert!((number(&fourth, "dual_writes") - (20.0 + 115.0)).abs() < 1e-9);
+        assert_eq!(fourth.get("gateways_behind").unwrap_err(), "b: silent");
+        let fifth = round(&mut window, 4, [("a", a), ("b", gateway(5, 13, 0, 1, 0))]);
+        assert!((number(&fifth, "dual_writes") - (20.0 + 115.0 + 3.0)).abs() < 1e-9);
     }
 
     #[test]
@@ -271,7 +280,7 @@ mod tests {
             ];
             Ok(page(Some(5), 1, &counts))
         };
-        let mut window = Window::new(10_000_000);
+        let mut window = Window::new(10_000_000, 15_000_000);
         window.begin(5);
         round(&mut window, 0, [("a", of(10, 10, 10))]);
         let quiet = round(&mut window, 1, [("a", of(10, 10, 10))]);
@@ -297,7 +306,7 @@ mod tests {
     #[test]
     fn a_rate_without_samples_fails_its_gate_and_a_zero_count_meets_it() {
         let gate = |text: &str| Gate::compile("g", text).unwrap();
-        let mut window = Window::new(60_000_000);
+        let mut window = Window::new(60_000_000, 15_000_000);
         window.begin(5);
         round(&mut window, 0, [("a", gateway(5, 9, 0, 9, 0))]);
         let quiet = round(&mut window, 1, [("a", gateway(5, 9, 0, 9, 0))]);
@@ -318,8 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn out_of_band_rows_are_counted_if_captures_page_is_read() {
-        let mut window = Window::new(60_000_000);
+    fn out_of_band_rows_are_counted_if_capture_is_heard() {
+        let mut window = Window::new(60_000_000, 15_000_000);
         window.begin(5);
         let capture = |rows: i64| Ok(page(None, 1, &[(counter::OUT_OF_BAND_ROWS, rows)]));
         round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);
@@ -335,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_lagging_or_silent_gateway_leaves_no_measurement() {
-        let mut window = Window::new(60_000_000);
+        let mut window = Window::new(60_000_000, 15_000_000);
         window.begin(5);
         round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0)), ("b", gateway(5, 0, 0, 0, 0))]);
         let lagging = round(&mut window, 1, [("a", gateway(5, 0, 0, 0, 0)), ("b", gateway(4, 0, 0, 0, 0))]);
@@ -343,13 +352,28 @@ mod tests {
         assert!(lagging.get("canary_reads").is_err());
         let silent = round(&mut window, 2, [("a", gateway(5, 0, 0, 0, 0)), ("b", Err("refused".into()))]);
         assert!(silent.get("gateways_behind").unwrap_err().contains("b: refused"));
+        let alone = round(&mut window, 2, [("b", Err("refused".into()))]);
+        assert!(alone.get("canary_reads").unwrap_err().contains("b: refused"));
         let nobody = round(&mut window, 3, []);
         assert!(nobody.get("gateways_behind").unwrap_err().contains("no gateway has announced itself"));
     }
 
     #[test]
+    fn what_happened_while_nothing_was_measured_does_not_count() {
+        let mut window = Window::new(60_000_000, 15_000_000);
+        window.begin(5);
+        round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);
+        round(&mut window, 1, [("a", gateway(5, 0, 0, 5, 0))]);
+        let after = round(&mut window, 100, [("a", gateway(5, 0, 0, 5, 90))]);
+        assert!(after.get("fallback_rate").unwrap_err().contains("only once"));
+        let next = round(&mut window, 101, [("a", gateway(5, 0, 0, 15, 90))]);
+        assert!(number(&next, "fallback_rate").abs() < 1e-9);
+        assert_eq!(next.get("window_is_full").unwrap().as_number() as i64, 0);
+    }
+
+    #[test]
     fn counts_of_other_stages_or_of_long_ago_do_not_count() {
-        let mut window = Window::new(10_000_000);
+        let mut window = Window::new(10_000_000, 15_000_000);
         window.begin(5);
         round(&mut window, 0, [("a", gateway(5, 0, 0, 0, 0))]);
         let ten = round(&mut window, 5, [("a", gateway(5, 0, 0, 0, 10))]);

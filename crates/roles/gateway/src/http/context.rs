@@ -71,8 +71,7 @@ impl Context<'_> {
         let token = self.header(TOKEN.as_str())?.map(WriteToken::parse).transpose()?;
         let read = Read { entity, query, token, deadline: self.deadline };
         let header = |name: &str| self.header(name).ok().flatten().map(str::to_owned);
-        let _permit = self.admit()?;
-        self.api.reads.read(read, header).await
+        self.api.reads.read(read, || self.admit(), header).await
     }
 
     pub(crate) async fn get(&self, entity: Arc<Entity>, key: Vec<Value>) -> Result<Response<Body>, Problem> {

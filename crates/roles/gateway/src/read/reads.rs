@@ -10,7 +10,7 @@ use tandem_mapping::RowError;
 use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, Value};
 use tandem_mysql::{ClientPool, MysqlError};
 use tandem_protocol::route::{ReadFacts, Reason, Route, route};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -144,13 +144,15 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    /// Serves a read from the store that the phase names. `headers` returns request headers by name.
+    /// Serves a read from the store that the phase names. `headers` returns request headers by name. `admit` lets the read
+    /// use the stores; a read that waits for its token uses none, and keeps nobody out.
     ///
     /// A read that the phase gives to Cassandra waits until its token is applied. Everything else that the route rests on
     /// is asked for after the wait, the phase too. Returns the phase record that the read has followed.
     pub(crate) async fn read(
         self: &Arc<Self>,
         read: Read,
+        admit: impl FnOnce() -> Result<OwnedSemaphorePermit, Problem>,
         headers: impl Fn(&str) -> Option<String>,
     ) -> Result<(Arc<PhaseRecord>, Answer), Problem> {
         let has_target = read.target().is_some();
@@ -162,10 +164,13 @@ impl Reads {
                 let now = Instant::now();
                 let half = now + read.deadline.saturating_duration_since(now) / 2;
                 let applied = self.write_tokens.applied(token, &read.entity, patience, half).await;
-                self.metrics.token_wait(applied, now.elapsed());
+                if wait {
+                    self.metrics.token_wait(applied, now.elapsed());
+                }
                 applied
             }
         };
+        let _permit = admit()?;
         // After `applied`, which waits for the dead letters among the token's changes.
         let put_aside = self.is_put_aside(&read);
         let record = self.phases.now();
@@ -193,7 +198,8 @@ impl Reads {
                 self.trusted(record.phase, &read, fallback).await?
             }
         };
-        if cassandras {
+        // What no target can serve stays in MySQL by the mapping, and says nothing about Cassandra.
+        if cassandras && has_target {
             self.metrics.routed(&RoutedLabel {
                 entity: read.entity.name.clone(),
                 operation: read.query.operation(),
@@ -339,11 +345,10 @@ impl Reads {
     ///
     /// Returns the reason why Cassandra is not asked.
     async fn applied_later(&self, read: &mut Read) -> Result<(), Reason> {
-        if let Some(token) = &read.token {
-            let deadline = Instant::now() + SHADOW_WAIT;
-            if !self.write_tokens.applied(token, &read.entity, SHADOW_WAIT, deadline).await {
-                return Err(Reason::Token);
-            }
+        if let Some(token) = &read.token
+            && !self.write_tokens.applied_within(token, &read.entity, SHADOW_WAIT).await
+        {
+            return Err(Reason::Token);
         }
         read.deadline = Instant::now() + self.cassandra_limit;
         if self.is_put_aside(read) {
