@@ -13,6 +13,7 @@
 //! | [`dead_letter`] | how a change that was put aside is retried |
 //! | [`dual_write`] | what a gateway writes to Cassandra after MySQL |
 //! | [`route`] | which store serves a read |
+//! | [`cutover`] | the write switch, native writes, and the switch back; no role uses it yet |
 //! | [`rollout`] | phases, gates and the next transition |
 //!
 //! The model in `tests/protocol` runs these functions, not copies of them.
@@ -31,6 +32,7 @@
 
 pub mod assemble;
 pub mod captured_tables;
+pub mod cutover;
 pub mod dead_letter;
 pub mod dual_write;
 pub mod mint;
