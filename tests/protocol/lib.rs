@@ -22,6 +22,7 @@
 mod actors;
 mod capture_log;
 mod cassandra;
+mod cutover;
 mod protocol;
 mod rules;
 mod state;
