@@ -347,7 +347,8 @@ fn without_any_rule_something_does() {
     let mut page = String::from(
         "# The rules of the cutover, and what breaks without each\n\n\
          Made by `tests/protocol/cutover`: each rule is broken alone, and the exploration finds a shortest way to something \
-         wrong. It begins where the table says; the steps to there are a script without an accident.\n\n\
+         wrong.\nIt begins where the table says. The number there is the length of the script that leads to that state \
+         without an accident.\n\n\
          | rule | without it | begins when | steps |\n|---|---|---|---|\n",
     );
     let mut traces = String::new();
@@ -392,6 +393,6 @@ fn property_broken(property: &str) -> &'static str {
         "a request happens at most once" => "a request happens twice",
         "nothing is called wrong that nobody corrupted" => "a false mismatch is confirmed",
         "nothing corrupt is called right" => "a corrupt row passes a check",
-        _ => "a client is shown something older than what a client was told",
+        _ => "a client is shown a stale or a mixed row",
     }
 }

@@ -113,3 +113,87 @@ pub fn repair(guard: &Guard, found: &[TargetDifference], nonce: Nonce) -> Native
         above: found.iter().flat_map(|d| &d.writetimes).max().map(|at| Version(*at)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use tandem_mapping::same_shape;
+    use tandem_model::{ColumnDef, TableDef, TableName, Value};
+
+    fn guard(nonce: u128) -> Guard {
+        Guard {
+            version: Version(5),
+            nonce: Nonce(nonce),
+            recent: Vec::new(),
+            image: Some(vec![Value::Int(1), Value::Int(2)]),
+            stale: Vec::new(),
+            tentative: None,
+        }
+    }
+
+    #[test]
+    fn a_check_counts_only_while_nothing_else_explains_what_it_saw() {
+        let (before, later) = (guard(1), guard(2));
+        let judged = |done: i64, after: Option<&Guard>, same_epoch| {
+            let judge = |differ| judge_targets(&before, Some(Version(done)), after, differ, same_epoch);
+            (judge(false), judge(true))
+        };
+        let counts = (Verdict::Match, Verdict::Mismatch);
+        let void = (Verdict::Undecided, Verdict::Undecided);
+        assert_eq!(judged(5, Some(&before), true), counts);
+        assert_eq!(judged(4, Some(&before), true), void);
+        assert_eq!(judged(5, Some(&later), true), void);
+        assert_eq!(judged(5, None, true), void);
+        assert_eq!(judged(5, Some(&before), false), void);
+    }
+
+    #[test]
+    fn mysql_is_judged_only_at_the_guards_version() {
+        for (kept, same_epoch, expected) in [
+            (Some(5), true, Verdict::Mismatch),
+            (Some(4), true, Verdict::Undecided),
+            (Some(6), true, Verdict::Undecided),
+            (None, true, Verdict::Undecided),
+            (Some(5), false, Verdict::Undecided),
+        ] {
+            assert_eq!(judge_mysql(&guard(1), kept.map(Version), true, same_epoch), expected);
+        }
+        assert_eq!(judge_unguarded(None, true, true), Verdict::Mismatch);
+        assert_eq!(judge_unguarded(None, true, false), Verdict::Undecided);
+        assert_eq!(judge_unguarded(Some(&guard(1)), true, true), Verdict::Undecided);
+    }
+
+    #[test]
+    fn a_writetime_ahead_is_a_difference_and_a_repair_is_above_it() {
+        let column =
+            |name: &str| ColumnDef { name: name.into(), ty: "int".parse().unwrap(), nullable: false };
+        let table = TableDef {
+            name: TableName::new("shop", "orders"),
+            columns: vec![column("id"), column("a")],
+            primary_key: vec![0],
+        };
+        let plan = TablePlan::compile(&same_shape(&table), &Arc::new(table)).unwrap();
+        let guard = guard(1);
+        let image = guard.image.as_ref();
+        let [(target, key)] = &plan.target_keys(image.unwrap()).unwrap()[..] else { panic!("one target") };
+        let read = |writetime| TargetRow {
+            target: *target,
+            key: key.clone(),
+            stored: Some(StoredRow {
+                cells: vec![Some(2_i32.to_be_bytes().into())],
+                writetimes: vec![Some(writetime)],
+            }),
+        };
+        let differing = |image, writetime| differing(&plan, image, &[read(writetime)], Version(5)).unwrap();
+        assert_eq!(differing(image, 5), []);
+        let ahead = differing(image, 6);
+        assert_eq!(ahead[0].difference, Difference::Cells(vec![0]));
+        assert_eq!(differing(None, 5)[0].difference, Difference::Extra);
+        // The row may have moved away since: every row that differed is named.
+        let write = repair(&guard, &ahead, Nonce(7));
+        assert_eq!((write.image.as_ref(), write.above), (image, Some(Version(6))));
+        assert_eq!(write.extra, [(*target, key.clone())]);
+    }
+}
