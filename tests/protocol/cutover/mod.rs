@@ -9,13 +9,17 @@
 //! | whether a gateway may act | `cutover::lease` | `gateway` |
 //! | the steps of a switch, who may write, read and publish, floors | `cutover::switch` | `controller`, `gateway`, `stores` |
 //! | which native records MySQL needs | `cutover::reverse` | `stores` |
+//! | what becomes of a batch and of a guard that names it | `cutover::batch` | `batches` |
 //! | whether a row is right, and what repairs it | `cutover::check` | `check` |
 //! | a captured row's version and mutations | `mint::Minter`, `TablePlan` | `stores` |
 //!
 //! A rule that lies within such a function is broken at its border: its input or its output is altered.
 
 mod action;
+mod batch_actors;
+mod batches;
 mod bridge;
+mod cases;
 mod check;
 mod controller;
 mod explore;

@@ -7,13 +7,17 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use stateright::{Model, Property};
 
-use crate::cutover::action::Action;
-use crate::cutover::rules::Cutover;
-use crate::cutover::state::State;
+/// A model with states that are equal but for names.
+pub(crate) trait Explored: Model<State: Copy + Hash, Action: Copy> {
+    /// The one state that stands for all of them.
+    fn canonical(state: Self::State) -> Self::State {
+        state
+    }
+}
 
 /// What a search has found.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct Found<Action> {
     pub(crate) states: usize,
     /// The steps of the longest way that was gone.
     pub(crate) depth: usize,
@@ -22,15 +26,15 @@ pub(crate) struct Found {
 }
 
 /// Goes through all states within the bounds, in the order of their distance from the beginning.
-pub(crate) fn breadth_first(cutover: &Cutover) -> Found {
-    let properties = cutover.properties();
+pub(crate) fn breadth_first<M: Explored>(model: &M) -> Found<M::Action> {
+    let properties = model.properties();
     let mut known: HashSet<u64, BuildHasherDefault<Fold>> = HashSet::default();
     // For each state that was met: the one before it, and which of its actions led here.
     let mut ways: Vec<(u32, u16)> = Vec::new();
-    let mut waiting: VecDeque<(State, u32)> = VecDeque::new();
+    let mut waiting: VecDeque<(M::State, u32)> = VecDeque::new();
     let (mut level, mut depth) = (0, 0);
-    let first = cutover.init_states().remove(0);
-    known.insert(fingerprint(&first));
+    let first = model.init_states().remove(0);
+    known.insert(fingerprint::<M>(first));
     ways.push((0, 0));
     waiting.push_back((first, 0));
     let mut actions = Vec::new();
@@ -39,18 +43,14 @@ pub(crate) fn breadth_first(cutover: &Cutover) -> Found {
             level = ways.len() as u32;
             depth += usize::from(at > 0);
         }
-        if let Some(property) = properties.iter().find(|property| !holds(property, cutover, &state)) {
-            return Found {
-                states: ways.len(),
-                depth,
-                wrong: Some((property.name, way(cutover, &ways, at))),
-            };
+        if let Some(property) = properties.iter().find(|property| !holds(property, model, &state)) {
+            return Found { states: ways.len(), depth, wrong: Some((property.name, way(model, &ways, at))) };
         }
         actions.clear();
-        cutover.actions(&state, &mut actions);
+        model.actions(&state, &mut actions);
         for (number, action) in actions.iter().enumerate() {
-            let Some(next) = cutover.next_state(&state, *action) else { continue };
-            if known.insert(fingerprint(&next)) {
+            let Some(next) = model.next_state(&state, *action) else { continue };
+            if known.insert(fingerprint::<M>(next)) {
                 waiting.push_back((next, ways.len() as u32));
                 ways.push((at, number as u16));
             }
@@ -59,14 +59,12 @@ pub(crate) fn breadth_first(cutover: &Cutover) -> Found {
     Found { states: ways.len(), depth, wrong: None }
 }
 
-fn holds(property: &Property<Cutover>, cutover: &Cutover, state: &State) -> bool {
-    (property.condition)(cutover, state)
+fn holds<M: Model>(property: &Property<M>, model: &M, state: &M::State) -> bool {
+    (property.condition)(model, state)
 }
 
-/// States that differ only in which gateway is which are one state.
-fn fingerprint(state: &State) -> u64 {
-    let mut state = *state;
-    state.gateways.sort_unstable();
+fn fingerprint<M: Explored>(state: M::State) -> u64 {
+    let state = M::canonical(state);
     let mut fold = Fold::default();
     state.hash(&mut fold);
     fold.finish()
@@ -109,20 +107,20 @@ impl Hasher for Fold {
     }
 }
 
-fn way(cutover: &Cutover, ways: &[(u32, u16)], mut at: u32) -> Vec<Action> {
+fn way<M: Explored>(model: &M, ways: &[(u32, u16)], mut at: u32) -> Vec<M::Action> {
     let mut numbers = Vec::new();
     while at > 0 {
         let (before, number) = ways[at as usize];
         numbers.push(number);
         at = before;
     }
-    let mut state = cutover.init_states().remove(0);
+    let mut state = model.init_states().remove(0);
     let mut way = Vec::new();
     for number in numbers.into_iter().rev() {
         let mut actions = Vec::new();
-        cutover.actions(&state, &mut actions);
+        model.actions(&state, &mut actions);
         let action = actions[number as usize];
-        state = cutover.next_state(&state, action).unwrap();
+        state = model.next_state(&state, action).unwrap();
         way.push(action);
     }
     way

@@ -7,6 +7,7 @@ use crate::cutover::action::Action;
 use crate::cutover::bridge::{PLACES, base_image, img, is_right, native_writes};
 use crate::cutover::record::Record;
 use crate::cutover::rules::Cutover;
+use crate::cutover::search::Explored;
 use crate::cutover::state::{
     Capture, Check, Controller, Few, GATEWAYS, Gateway, Left, Stage, State, Sweep, Written, Wrong,
 };
@@ -91,6 +92,14 @@ impl Cutover {
         let guarded = !written || guard.image == state.mysql;
         let right = (0..PLACES).all(|place| is_right(place, state.mysql, &state.places));
         right && guarded && base_image(&state.places) == state.mysql && state.mysql_is_current()
+    }
+}
+
+impl Explored for Cutover {
+    /// States that differ only in which gateway is which are one state.
+    fn canonical(mut state: State) -> State {
+        state.gateways.sort_unstable();
+        state
     }
 }
 

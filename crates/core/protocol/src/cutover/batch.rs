@@ -38,14 +38,17 @@ pub enum Settle {
     Back,
 }
 
-/// Decides what one does that met a guard of a batch. `None` means that the batch has no row. A row is removed
-/// only once no guard names it, so the guard that was read is out of date: waiting reads it again.
+/// Decides what one does that met a guard of a batch. `None` means that the batch has no row.
+///
+/// The row is written before any guard names the batch, and removed once the batch is settled and no guard names
+/// it. So a guard without a row is one of an aborted batch, set late by a writer that had paused: nobody else can
+/// settle it any more. If the guard that was read is out of date, the CAS that takes it back fails.
 pub fn settle(batch: Option<Outcome>, now_us: i64) -> Settle {
     match batch {
         Some(Outcome::Committed(version)) => Settle::Forward(version),
-        Some(Outcome::Aborted) => Settle::Back,
         Some(Outcome::Pending { deadline_us }) if now_us >= deadline_us => Settle::Abort,
-        Some(Outcome::Pending { .. }) | None => Settle::Wait,
+        Some(Outcome::Pending { .. }) => Settle::Wait,
+        Some(Outcome::Aborted) | None => Settle::Back,
     }
 }
 
@@ -128,7 +131,7 @@ mod tests {
     #[test]
     fn only_a_pending_batch_past_its_deadline_is_aborted() {
         for (outcome, now_us, expected) in [
-            (None, 99, Settle::Wait),
+            (None, 0, Settle::Back),
             (Some(Outcome::Pending { deadline_us: 10 }), 9, Settle::Wait),
             (Some(Outcome::Pending { deadline_us: 10 }), 10, Settle::Abort),
             (Some(Outcome::Aborted), 0, Settle::Back),
