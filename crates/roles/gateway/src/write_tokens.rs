@@ -126,19 +126,21 @@ impl WriteTokens {
 
     /// Whether apply has written the entity's changes that the token covers, or put them aside, and the dead letters among
     /// them are known. Waits for that up to `patience`, and at most until `deadline`. While waits end in vain, only one read
-    /// a second waits.
+    /// a second waits. Without `patience`, MySQL serves the read anyway, and nothing is asked.
     pub(crate) async fn applied(
         &self,
         token: &WriteToken,
         entity: &Entity,
-        patience: Duration,
+        patience: Option<Duration>,
         deadline: Instant,
     ) -> bool {
         let WriteToken::Gtids(gtids) = token else { return false };
         if self.is_applied_now(gtids, entity) {
             return true;
         }
+        let Some(patience) = patience else { return false };
         if patience.is_zero() {
+            self.waiting.wanted.notify_one();
             return false;
         }
         let now = Instant::now();

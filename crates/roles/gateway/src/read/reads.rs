@@ -157,7 +157,7 @@ impl Reads {
     ) -> Result<(Arc<PhaseRecord>, Answer), Problem> {
         let has_target = read.target().is_some();
         let wait = has_target && self.is_cassandras(&self.phases.now(), &read, &headers);
-        let patience = if wait { self.token_wait } else { Duration::ZERO };
+        let patience = wait.then_some(self.token_wait);
         let applied = match &read.token {
             None => true,
             Some(token) => {
