@@ -71,7 +71,7 @@ struct Progress {
 
 /// Tracks how far apply has come, and waits for it.
 ///
-/// Kafka is asked only while a read waits. All that wait share the answers.
+/// Kafka is asked only while a read waits. All waiting reads share the answers.
 #[derive(Clone)]
 pub(crate) struct WriteTokens {
     watermarks: Watermarks,

@@ -19,7 +19,7 @@ use crate::run::process::Process;
 
 /// How often a running role is announced.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is looked whether a gateway acts on another generation, which is announced at once.
+/// How often a gateway's generation is compared with the announced one. A new one is announced at once.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long taking the announcements back may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);

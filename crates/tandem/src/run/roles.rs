@@ -88,7 +88,7 @@ impl Process<'_> {
         let (ended, end) = oneshot::channel();
         let roles = async {
             let outcome = first_error([controller.boxed(), others.boxed()]).await;
-            // Without anybody to announce for, nobody waits for it.
+            // Nobody receives it where no role is announced.
             let _ = ended.send(());
             outcome
         };

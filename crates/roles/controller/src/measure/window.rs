@@ -124,8 +124,8 @@ impl Window {
         )
     }
 
-    /// The increase of a counter over all roles. A role that has started again counted from 0. What one had counted when it
-    /// was first heard belongs to nobody knows which time.
+    /// The increase of a counter over all roles. A role that has started again counted from 0. The counts with which a role
+    /// is first heard are not an increase: they may be from before the window.
     fn increase(&self, counter: &str) -> f64 {
         let mut last: BTreeMap<&str, &Page> = BTreeMap::new();
         let mut growth = 0.0;
@@ -194,8 +194,8 @@ mod tests {
         })
     }
 
-    #[allow(clippy::unnecessary_wraps)] // the same type as a silent gateway
     /// A gateway: generation, writes, failures, reads by Cassandra, fallbacks.
+    #[allow(clippy::unnecessary_wraps)] // the same type as a silent gateway
     fn gateway(
         generation: i64,
         writes: i64,
@@ -206,7 +206,8 @@ mod tests {
         started(1, generation, writes, failures, reads, fallbacks)
     }
 
-    #[allow(clippy::unnecessary_wraps)]
+    /// The same, of a process that started at this time.
+    #[allow(clippy::unnecessary_wraps)] // as above
     fn started(
         at_us: i64,
         generation: i64,
