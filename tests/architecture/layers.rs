@@ -64,7 +64,8 @@ const SERVICES: [(&str, &[&str]); 4] = [
     ("tandem-http-api", &[]),
     ("tandem-watermarks", &[]),
     ("tandem-dead-letters", &["tandem-watermarks"]),
-    ("tandem-row-check", &["tandem-watermarks", "tandem-dead-letters"]),
+    ("tandem-table-states", &[]),
+    ("tandem-row-check", &["tandem-watermarks", "tandem-dead-letters", "tandem-table-states"]),
 ];
 
 /// A package is named `tandem-` and its folder. So a path in an error message or a dependency list leads to

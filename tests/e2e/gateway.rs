@@ -13,6 +13,7 @@ mod faults;
 mod hostile;
 mod phases;
 mod rollout;
+mod tables;
 mod tls;
 mod tokens;
 

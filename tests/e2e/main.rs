@@ -26,3 +26,4 @@ mod resnapshot;
 mod role_down;
 mod security;
 mod support;
+mod tables;

@@ -10,12 +10,14 @@ use crate::cli::common::{ConfigArg, JsonArg};
 use crate::cli::dead_letters::DeadLettersCommand;
 use crate::cli::gateways::GatewaysCommand;
 use crate::cli::phase::PhaseCommand;
+use crate::cli::table::TableCommand;
 use crate::role::Role;
 
 mod common;
 pub(crate) mod dead_letters;
 pub(crate) mod gateways;
 pub(crate) mod phase;
+pub(crate) mod table;
 
 /// What the long-lived roles log: Tandem's own doings, the libraries' troubles. The Cassandra
 /// driver's warnings speak of every retry of its own.
@@ -109,6 +111,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeadLettersCommand,
     },
+    /// Look at the tables that have halted, and lead them on
+    Table {
+        #[command(subcommand)]
+        command: TableCommand,
+    },
     /// Look at the gateways, and forget those that are gone
     Gateways {
         #[command(subcommand)]
@@ -116,8 +123,8 @@ pub(crate) enum Command {
     },
     /// Let the log go on behind what capture can no longer read, and have every table copied anew
     ///
-    /// For a capture that stopped for good: its binlogs were purged, an event cannot be carried (a TRUNCATE, a
-    /// statement without row images), or a fail-over lost transactions. Without --yes it says what is missing
+    /// For a capture that stopped for good: its binlogs were purged, an event cannot be carried (a statement without row
+    /// images), or a fail-over lost transactions. A table that halted needs `tandem table rebuild` only. Without --yes it says what is missing
     /// and changes nothing.
     ///
     /// With --yes the log goes on at what MySQL has executed by now. What happened in between stands on no topic,
@@ -266,6 +273,7 @@ impl Command {
             | Self::Schema { .. }
             | Self::Phase { .. }
             | Self::DeadLetters { .. }
+            | Self::Table { .. }
             | Self::Gateways { .. }
             | Self::Resnapshot(_)
             | Self::Tail(_)
@@ -291,6 +299,7 @@ impl Command {
             | Self::Schema { .. }
             | Self::Phase { .. }
             | Self::DeadLetters { .. }
+            | Self::Table { .. }
             | Self::Gateways { .. }
             | Self::Resnapshot(_)
             | Self::Tail(_)
@@ -341,6 +350,8 @@ mod tests {
             &["tail", "--from", "17"],
             &["check"],
             &["dead-letters", "list"],
+            &["table", "status"],
+            &["table", "resume", "d.t"],
             &["gateways", "list"],
             &["gateways", "forget", "a:80"],
             &["dead-letters", "retry", "t.changes/0/17"],

@@ -8,6 +8,7 @@ mod phase;
 mod resnapshot;
 mod schema;
 mod status;
+mod table;
 mod tail;
 mod verify;
 
@@ -30,6 +31,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
             status::run(&Config::load(&config.config)?, json.json, all).await
         }
         Command::DeadLetters { command } => dead_letters::run(command).await,
+        Command::Table { command } => table::run(command).await,
         Command::Gateways { command } => gateways::run(command).await,
         Command::Resnapshot(args) => resnapshot::run(&Config::load(&args.config.config)?, &args).await,
         Command::Tail(args) => tail::run(&Config::load(&args.config.config)?, &args).await,

@@ -15,6 +15,7 @@ use tandem_watermarks::{WatermarkError, WatermarkReadError};
 pub(crate) fn command(follow_up: FollowUp) -> &'static str {
     match follow_up {
         FollowUp::Resnapshot => "`tandem resnapshot`",
+        FollowUp::RebuildTable => "`tandem table rebuild`",
         FollowUp::FullVerification => "`tandem verify --full`",
         FollowUp::Run => "`tandem run`",
     }
@@ -55,7 +56,7 @@ fn text(remedy: &Remedy) -> String {
             "{}, which continues the log behind the gap and has every table copied again",
             command(follow_up)
         ),
-        FollowUp::FullVerification | FollowUp::Run => command(follow_up).to_owned(),
+        FollowUp::RebuildTable | FollowUp::FullVerification | FollowUp::Run => command(follow_up).to_owned(),
     });
     let steps = [remedy.first.as_deref(), then.as_deref(), remedy.afterwards.as_deref()];
     let steps = steps.into_iter().flatten().collect::<Vec<_>>().join("; then ");

@@ -155,7 +155,15 @@ fn switched() -> PhaseRecord {
 
 /// A read of a healthy Cassandra that MySQL does not validate.
 fn facts(applied: bool, put_aside: bool) -> ReadFacts {
-    ReadFacts { in_cohort: true, has_target: true, applied, put_aside, healthy: true, sample: 1.0 }
+    ReadFacts {
+        in_cohort: true,
+        has_target: true,
+        live: true,
+        applied,
+        put_aside,
+        healthy: true,
+        sample: 1.0,
+    }
 }
 
 impl Gateway {

@@ -126,6 +126,16 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Whether the failure concerns all rows of the table, or `None` if it says nothing about the table: then every write
+    /// of this process would fail alike.
+    pub fn concerns_table(&self) -> Option<bool> {
+        match self {
+            Self::Row(_) => Some(false),
+            Self::SchemaChanged(_) | Self::Unauthorized(_) | Self::NotPrepared => Some(true),
+            Self::Shape(_) => None,
+        }
+    }
+
     /// What the caller does next. Only [`Self::Row`] concerns one row; with the others every write to the
     /// table fails.
     pub fn retry(&self) -> Disposition {

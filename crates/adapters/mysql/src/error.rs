@@ -130,6 +130,16 @@ impl MysqlError {
         }
     }
 
+    /// Whether a read of a table failed because of the table itself: a value in it, or there is no such table, column or
+    /// database any more. A read of another table may succeed.
+    pub fn concerns_table(&self) -> bool {
+        match self {
+            Self::BadValue { .. } => true,
+            Self::Server { code, .. } => matches!(code, 1049 | 1054 | 1146),
+            _ => false,
+        }
+    }
+
     /// Classifies a driver error on an established connection, while `doing` something.
     pub(crate) fn while_doing(error: Error, address: &str, doing: &str) -> Self {
         let doing = doing.to_owned();

@@ -30,6 +30,8 @@ pub struct Remedy {
 pub enum FollowUp {
     /// The log continues behind the gap, and every table is copied again.
     Resnapshot,
+    /// The table is captured again and copied again.
+    RebuildTable,
     /// Every row of every table is compared.
     FullVerification,
     /// The roles run.

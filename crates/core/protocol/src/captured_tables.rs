@@ -2,23 +2,21 @@
 //!
 //! The invariant: from the first watermark that has a table on, the table's change topic holds all changes of the
 //! table. Tables can share a topic, so the topic alone does not show since when a table is captured.
+//!
+//! A table that the log lacks changes of is not captured, until an operator has ordered a new copy of it. The copy borrows a
+//! watermark that has the table again, so it begins after capture has taken the table up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tandem_model::{CapturedTables, Disposition, TableName, Watermark};
+use tandem_wire::control::{TableCondition, TableState};
+
+use crate::table_state::is_captured;
 
 /// Capture cannot continue after a watermark with the mapped tables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TablesError {
-    /// A table was removed from the mapping and is mapped again.
-    #[error(
-        "table {table} was taken out of tandem.toml and put back, and what changed in between is not on the log"
-    )]
-    Retired {
-        /// The table.
-        table: TableName,
-    },
     /// A table's changes would move to another topic.
     #[error(
         "the changes of {table} are in topic `{from}` and would move to `{to}`, which the readers of `{from}` would \
@@ -44,48 +42,78 @@ impl TablesError {
     /// The configuration or the log must change first.
     pub fn retry(&self) -> Disposition {
         match self {
-            Self::Retired { .. } | Self::Moved { .. } | Self::ChangedInPartial => Disposition::Stop,
+            Self::Moved { .. } | Self::ChangedInPartial => Disposition::Stop,
         }
     }
 }
 
-/// The tables of a capture that continues after the watermark `last`. `mapped` has the topic of each mapped table.
+/// Which of the mapped tables a capture publishes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The tables that it publishes, with their topics.
+    pub tables: BTreeMap<TableName, Arc<str>>,
+    /// The tables that it does not publish although nobody has said so yet: they were taken out of the mapping, or put
+    /// back without an order to copy them. They must be halted.
+    pub left_out: BTreeSet<TableName>,
+}
+
+/// Which tables a capture publishes that continues after the watermark `last`. `mapped` has the topic of each mapped table,
+/// `state` the state of a table.
+///
+/// A table that halted within a partly published transaction has no row in the published part: its first row event in the
+/// transaction is what halted it.
 ///
 /// # Errors
 ///
 /// See [`TablesError`].
-pub fn resumed(
+pub fn select<'a>(
     last: &Watermark,
     mapped: &BTreeMap<TableName, Arc<str>>,
-) -> Result<CapturedTables, TablesError> {
+    state: impl Fn(&TableName) -> Option<&'a TableState>,
+) -> Result<Selection, TablesError> {
     let before = &last.tables;
-    if last.partial.is_some() && before.captured.keys().ne(mapped.keys()) {
-        return Err(TablesError::ChangedInPartial);
-    }
-    for (table, topic) in mapped {
+    let mut selection = Selection::default();
+    for (table, topic) in mapped.iter().filter(|(table, _)| is_captured(state(table))) {
         if before.retired.contains(table) {
-            return Err(TablesError::Retired { table: table.clone() });
+            let ordered = state(table).is_some_and(|state| {
+                state.condition == TableCondition::Verifying && state.copy_from.is_some()
+            });
+            if !ordered {
+                selection.left_out.insert(table.clone());
+                continue;
+            }
+            // It is taken up once the transaction is complete.
+            if last.partial.is_some() {
+                continue;
+            }
         }
         if let Some(from) = before.captured.get(table).filter(|from| *from != topic) {
             let (table, from, to) = (table.clone(), Arc::clone(from), Arc::clone(topic));
             return Err(TablesError::Moved { table, from, to });
         }
+        selection.tables.insert(table.clone(), Arc::clone(topic));
     }
-    Ok(resnapshot(before, mapped))
+    let captured = before.captured.keys().filter(|table| is_captured(state(table)));
+    if last.partial.is_some() && captured.clone().ne(selection.tables.keys()) {
+        return Err(TablesError::ChangedInPartial);
+    }
+    selection.left_out.extend(captured.filter(|table| !mapped.contains_key(*table)).cloned());
+    Ok(selection)
 }
 
-/// The tables after a re-snapshot. It copies every mapped table again, so a table may also come back or move.
-pub fn resnapshot(before: &CapturedTables, mapped: &BTreeMap<TableName, Arc<str>>) -> CapturedTables {
+/// The tables of the watermarks after `before`, for a capture that publishes `captured`.
+pub fn continued(before: &CapturedTables, captured: &BTreeMap<TableName, Arc<str>>) -> CapturedTables {
     let known = before.captured.keys().chain(&before.retired);
     CapturedTables {
-        captured: mapped.clone(),
-        retired: known.filter(|table| !mapped.contains_key(*table)).cloned().collect(),
+        captured: captured.clone(),
+        retired: known.filter(|table| !captured.contains_key(*table)).cloned().collect(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table_state::{TableFault, halt, rebuild};
     use tandem_model::{BinlogPosition, GtidSet, PartialTransaction, Version};
 
     fn table(name: &str) -> TableName {
@@ -109,25 +137,61 @@ mod tests {
         }
     }
 
+    fn within(watermark: Watermark) -> Watermark {
+        let gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1".parse().unwrap();
+        Watermark { partial: Some(PartialTransaction { gtid, rows: 1 }), ..watermark }
+    }
+
+    fn lost(name: &str) -> TableState {
+        let fault = TableFault {
+            reason: "truncate".into(),
+            cause: String::new(),
+            by: String::new(),
+            captured: false,
+        };
+        halt(None, &table(name), &fault, &BTreeMap::new(), 1).unwrap()
+    }
+
     #[test]
-    fn a_table_that_leaves_does_not_come_back_without_a_resnapshot() {
+    fn a_table_that_leaves_does_not_come_back_without_a_copy() {
         let both = mapped(&[("a", "p.changes"), ("b", "p.changes")]);
         let one = mapped(&[("a", "p.changes")]);
-        let first = resumed(&after(CapturedTables::default()), &both).unwrap();
-        assert_eq!((&first.captured, first.retired.len()), (&both, 0));
-        let second = resumed(&after(first), &one).unwrap();
-        assert_eq!((&second.captured, second.retired.contains(&table("b"))), (&one, true));
-        let third = resumed(&after(second.clone()), &both);
-        assert_eq!(third, Err(TablesError::Retired { table: table("b") }));
-        let copied = resnapshot(&second, &both);
-        assert_eq!((&copied.captured, copied.retired.len()), (&both, 0));
+        let first = after(continued(&CapturedTables::default(), &both));
+        let left = select(&first, &one, |_| None).unwrap();
+        assert_eq!((&left.tables, left.left_out), (&one, BTreeSet::from([table("b")])));
+        let second = after(continued(&first.tables, &one));
+        assert!(second.tables.retired.contains(&table("b")));
+        let put_back = select(&second, &both, |_| None).unwrap();
+        assert_eq!((&put_back.tables, put_back.left_out), (&one, BTreeSet::from([table("b")])));
+        let halted = lost("b");
+        let state = |name: &TableName| (*name == table("b")).then_some(&halted);
+        assert_eq!(
+            select(&second, &both, state).unwrap(),
+            Selection { tables: one.clone(), ..Selection::default() }
+        );
+        let ordered = rebuild(Some(&halted), &table("b"), 1, "cli", "", 2);
+        let state = |name: &TableName| (*name == table("b")).then_some(&ordered);
+        assert_eq!(
+            select(&second, &both, state).unwrap(),
+            Selection { tables: both.clone(), ..Selection::default() }
+        );
+        // Not in the middle of a transaction.
+        assert_eq!(select(&within(second), &both, state).unwrap().tables, one);
+    }
+
+    #[test]
+    fn a_table_that_is_halted_by_apply_is_still_captured() {
+        let one = mapped(&[("a", "p.changes")]);
+        let halted = TableState { captured: true, ..lost("a") };
+        let last = after(continued(&CapturedTables::default(), &one));
+        assert_eq!(select(&last, &one, |_| Some(&halted)).unwrap().tables, one);
     }
 
     #[test]
     fn a_table_does_not_move_to_another_topic() {
         let shared = mapped(&[("a", "p.changes")]);
-        let first = resumed(&after(CapturedTables::default()), &shared).unwrap();
-        let moved = resumed(&after(first), &mapped(&[("a", "p.d.a")])).unwrap_err();
+        let first = after(continued(&CapturedTables::default(), &shared));
+        let moved = select(&first, &mapped(&[("a", "p.d.a")]), |_| None).unwrap_err();
         assert_eq!(
             moved,
             TablesError::Moved { table: table("a"), from: "p.changes".into(), to: "p.d.a".into() }
@@ -135,12 +199,16 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_do_not_change_within_a_transaction() {
-        let first = resumed(&after(CapturedTables::default()), &mapped(&[("a", "t")])).unwrap();
-        let gtid = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1".parse().unwrap();
-        let partial = Watermark { partial: Some(PartialTransaction { gtid, rows: 1 }), ..after(first) };
+    fn the_tables_do_not_change_within_a_transaction_but_for_one_that_halts() {
+        let one = mapped(&[("a", "t")]);
         let more = mapped(&[("a", "t"), ("b", "t")]);
-        assert_eq!(resumed(&partial, &more), Err(TablesError::ChangedInPartial));
-        assert!(resumed(&partial, &mapped(&[("a", "t")])).is_ok());
+        let partial = within(after(continued(&CapturedTables::default(), &one)));
+        assert_eq!(select(&partial, &more, |_| None), Err(TablesError::ChangedInPartial));
+        assert_eq!(select(&partial, &one, |_| None).unwrap().tables, one);
+        let partial = within(after(continued(&CapturedTables::default(), &more)));
+        assert_eq!(select(&partial, &one, |_| None), Err(TablesError::ChangedInPartial));
+        let halted = lost("b");
+        let state = |name: &TableName| (*name == table("b")).then_some(&halted);
+        assert_eq!(select(&partial, &more, state).unwrap().tables, one);
     }
 }

@@ -11,6 +11,7 @@
 //! | [`watermark`] | which watermark a write may borrow, what a watermark covers, and when it is applied |
 //! | [`row_check`] | whether a difference between the stores is a mismatch, and what repairs it |
 //! | [`dead_letter`] | how a change that was put aside is retried |
+//! | [`table_state`] | when a table halts, resumes, is copied again and is live |
 //! | [`dual_write`] | what a gateway writes to Cassandra after MySQL |
 //! | [`route`] | which store serves a read |
 //! | [`cutover`] | the write switch, native writes, and the switch back; no role uses it yet |
@@ -39,5 +40,6 @@ pub mod mint;
 pub mod rollout;
 pub mod route;
 pub mod row_check;
+pub mod table_state;
 pub mod watermark;
 pub mod watermark_log;

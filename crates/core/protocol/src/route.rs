@@ -11,6 +11,8 @@ pub enum Reason {
     Token,
     /// A change of the row is a dead letter. For a list: of any row of the table.
     DeadLetter,
+    /// The table has halted, or is not verified again since.
+    TableNotLive,
     /// No target table has the key of the request.
     NoTarget,
     /// Cassandra has failed repeatedly and recently.
@@ -33,6 +35,7 @@ impl Reason {
         match self {
             Self::Token => "token-not-applied",
             Self::DeadLetter => "dead-letter",
+            Self::TableNotLive => "table-not-live",
             Self::NoTarget => "no-target",
             Self::Down => "down",
             Self::Missing => "missing",
@@ -58,6 +61,8 @@ pub struct ReadFacts {
     pub in_cohort: bool,
     /// Whether a target table can answer the read.
     pub has_target: bool,
+    /// Whether the table is live. If not, committed offsets say nothing about its changes.
+    pub live: bool,
     /// Whether all changes that the request's token stands for are applied. True without a token.
     pub applied: bool,
     /// Whether a change of a requested row is a dead letter.
@@ -99,6 +104,7 @@ pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
     // Whether Cassandra answers is asked again once the token is applied.
     let able = record.phase.writes_both()
         && facts.has_target
+        && facts.live
         && !facts.put_aside
         && (facts.healthy || !facts.applied);
     let shadow = able && facts.sample < record.shadow;
@@ -107,6 +113,9 @@ pub fn route(record: &PhaseRecord, facts: ReadFacts) -> Route {
     }
     if !facts.has_target {
         return instead(Reason::NoTarget);
+    }
+    if !facts.live {
+        return instead(Reason::TableNotLive);
     }
     // This holds without fallback, too: a client reads its own writes in every phase.
     if !facts.applied {
@@ -130,6 +139,7 @@ mod tests {
     const GOOD: ReadFacts = ReadFacts {
         in_cohort: true,
         has_target: true,
+        live: true,
         applied: true,
         put_aside: false,
         healthy: true,
@@ -163,6 +173,8 @@ mod tests {
         for phase in [Phase::Canary, Phase::ReadSwitch] {
             for (facts, reason, shadow) in [
                 (ReadFacts { has_target: false, ..GOOD }, Reason::NoTarget, false),
+                (ReadFacts { live: false, ..GOOD }, Reason::TableNotLive, false),
+                (ReadFacts { live: false, applied: false, ..GOOD }, Reason::TableNotLive, false),
                 // Cassandra is asked later, once the token is applied and whether or not it is healthy now.
                 (ReadFacts { applied: false, healthy: false, ..GOOD }, Reason::Token, true),
                 (ReadFacts { applied: false, put_aside: true, ..GOOD }, Reason::Token, false),
@@ -184,6 +196,8 @@ mod tests {
         assert_eq!(route(&bare, ReadFacts { applied: false, ..GOOD }), token);
         let letter = Route::Mysql { shadow: false, instead: Some(Reason::DeadLetter) };
         assert_eq!(route(&bare, ReadFacts { put_aside: true, ..GOOD }), letter);
+        let halted = Route::Mysql { shadow: false, instead: Some(Reason::TableNotLive) };
+        assert_eq!(route(&bare, ReadFacts { live: false, ..GOOD }), halted);
     }
 
     #[test]
@@ -198,7 +212,8 @@ mod tests {
         let broken = ReadFacts { in_cohort: false, healthy: false, ..GOOD };
         let unseen = Route::Mysql { shadow: false, instead: None };
         assert_eq!(route(&record(Phase::Canary), broken), unseen);
-        let aside = ReadFacts { in_cohort: false, put_aside: true, ..GOOD };
-        assert_eq!(route(&record(Phase::Canary), aside), unseen);
+        for facts in [ReadFacts { put_aside: true, ..GOOD }, ReadFacts { live: false, ..GOOD }] {
+            assert_eq!(route(&record(Phase::Canary), ReadFacts { in_cohort: false, ..facts }), unseen);
+        }
     }
 }

@@ -27,7 +27,8 @@ pub struct Evidence {
     pub floor: Version,
     /// Whether a dead letter of the key is open.
     pub put_aside: bool,
-    /// Whether one was settled since the check began. Cassandra may have been read before that.
+    /// Whether one was settled since the check began, or the state of the table has changed. Cassandra may have been read
+    /// before that.
     pub settled: bool,
 }
 

@@ -99,18 +99,24 @@ struct Recent {
 }
 
 impl Recent {
+    /// Counts the dead letters, unless a table would exceed its limit.
     fn admit(&mut self, bad: &[BadRow], now_us: i64) -> Result<(), ApplyError> {
+        let mut more: HashMap<&TableName, usize> = HashMap::new();
         for BadRow { table, letter } in bad {
-            let times = self.by_table.entry(table.clone()).or_default();
-            times.retain(|at| now_us - at < WINDOW_US);
-            if times.len() >= self.limit {
+            let more = more.entry(table).or_default();
+            *more += 1;
+            let recent = self.by_table.entry(table.clone()).or_default();
+            recent.retain(|at| now_us - at < WINDOW_US);
+            if recent.len() + *more > self.limit {
                 return Err(ApplyError::TooManyDeadLetters {
                     table: table.clone(),
                     limit: self.limit,
                     cause: letter.cause.clone(),
                 });
             }
-            times.push_back(now_us);
+        }
+        for (table, more) in more {
+            self.by_table.entry(table.clone()).or_default().extend(std::iter::repeat_n(now_us, more));
         }
         Ok(())
     }

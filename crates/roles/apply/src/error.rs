@@ -6,6 +6,8 @@ use tandem_cassandra::WriteError;
 use tandem_kafka::{ConsumeError, PublishError};
 use tandem_mapping::{PlanError, RowError};
 use tandem_model::{Disposition, Remedy, TableName};
+use tandem_protocol::table_state::TableFault;
+use tandem_table_states::TableStatesError;
 use tandem_watermarks::WatermarkReadError;
 use tandem_wire::WireError;
 
@@ -37,7 +39,7 @@ pub enum ApplyError {
     #[error(
         "table {table} would have more than {limit} dead letters in a minute, the last because: {cause}. If the mapping is \
          wrong, correct it; if so many rows are bad, set `zero_dates` of the table or raise \
-         apply.max_dead_letters_per_minute. Nothing is lost: apply goes on at the same record"
+         apply.max_dead_letters_per_minute. Nothing is lost: the table resumes at the same record"
     )]
     TooManyDeadLetters {
         /// The table.
@@ -56,6 +58,28 @@ pub enum ApplyError {
         /// The table.
         table: TableName,
     },
+    /// A table had halted when this process started, and could not be mapped then.
+    #[error(
+        "this apply has started without table {table}, which had halted and had problems: start it again once \
+         `check` finds none, then resume the table"
+    )]
+    LeftOut {
+        /// The table.
+        table: TableName,
+    },
+    /// One of the errors above, which concerns a whole table. The table halts, and apply goes on with the others.
+    #[error("{source}")]
+    OfTable {
+        /// The table.
+        table: TableName,
+        /// A short name of the reason.
+        reason: &'static str,
+        /// The error.
+        source: Box<ApplyError>,
+    },
+    /// The states of tables cannot be read or written.
+    #[error(transparent)]
+    States(#[from] TableStatesError),
     /// One of the errors above, with the position of its record. The record is not skipped: its offset is not committed.
     #[error("record {topic}[{partition}]@{offset}: {source}")]
     At {
@@ -81,8 +105,37 @@ impl ApplyError {
             Self::Plan(error) => error.retry(),
             Self::Row(error) => error.retry(),
             Self::Publish(error) => error.retry(),
-            Self::NotMapped { .. } | Self::TooManyDeadLetters { .. } => Disposition::Stop,
-            Self::At { source, .. } => source.retry(),
+            Self::NotMapped { .. } | Self::LeftOut { .. } | Self::TooManyDeadLetters { .. } => {
+                Disposition::Stop
+            }
+            Self::States(error) => error.retry(),
+            Self::OfTable { source, .. } | Self::At { source, .. } => source.retry(),
+        }
+    }
+
+    pub(crate) fn of_table(table: &TableName, reason: &'static str, source: Self) -> Self {
+        Self::OfTable { table: table.clone(), reason, source: Box::new(source) }
+    }
+
+    /// The table that halts because of this error, and its fault. `None` if the error does not concern one table.
+    pub(crate) fn table_fault(&self) -> Option<(TableName, TableFault)> {
+        let fault = |reason: &str| TableFault {
+            reason: reason.to_owned(),
+            cause: self.to_string(),
+            by: "apply".to_owned(),
+            captured: true,
+        };
+        match self.unplaced() {
+            Self::OfTable { table, reason, .. } => Some((table.clone(), fault(reason))),
+            Self::TooManyDeadLetters { table, .. } => Some((table.clone(), fault("too-many-dead-letters"))),
+            _ => None,
+        }
+    }
+
+    fn unplaced(&self) -> &Self {
+        match self {
+            Self::At { source, .. } => source.unplaced(),
+            other => other,
         }
     }
 
@@ -91,13 +144,15 @@ impl ApplyError {
         match self {
             Self::Consume(error) => error.remedy(),
             Self::Watermark(error) => error.remedy(),
-            Self::At { source, .. } => source.remedy(),
+            Self::States(error) => error.remedy(),
+            Self::OfTable { source, .. } | Self::At { source, .. } => source.remedy(),
             Self::Write(_)
             | Self::Wire(_)
             | Self::Plan(_)
             | Self::Row(_)
             | Self::Publish(_)
             | Self::TooManyDeadLetters { .. }
+            | Self::LeftOut { .. }
             | Self::NotMapped { .. } => None,
         }
     }

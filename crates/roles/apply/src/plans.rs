@@ -1,14 +1,22 @@
 //! The plans for the schemas that records were written with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tandem_kafka::{KafkaConfig, SchemaStore};
 use tandem_mapping::TablePlan;
 use tandem_model::{Change, TableName, Version};
+use tandem_protocol::table_state;
+use tandem_table_states::States;
 use tandem_watermarks::NewestWatermark;
 
 use crate::error::ApplyError;
+
+/// The reason of a table that halts because the mapping does not fit its definition any more.
+const PLAN: &str = "mapping-does-not-fit";
+
+/// The reason of a table that halts because this process has started without it.
+const LEFT_OUT: &str = "left-out-at-start";
 
 /// Finds the plan of a change. The plan of a table is compiled from its definition when the process starts. A record
 /// written under another definition, for example after an ALTER, gets a plan of its own.
@@ -16,25 +24,38 @@ pub struct Plans {
     kafka: KafkaConfig,
     schemas: SchemaStore,
     by_table: HashMap<TableName, Arc<TablePlan>>,
+    /// The mapped tables that this process has no plan for.
+    left_out: HashSet<TableName>,
     /// By schema id.
     by_schema: HashMap<u32, Arc<TablePlan>>,
     /// The version of a watermark at which each of these tables is not captured any more.
     retired: HashMap<TableName, Version>,
 }
 
+/// What a record of a change topic is for apply.
+pub enum Decoded {
+    /// A change, with the plan for the schema that it was written with.
+    Change(Change, Arc<TablePlan>),
+    /// A change that is not applied: its table has halted, or was taken out of the mapping.
+    Skipped,
+}
+
 impl Plans {
-    /// Creates the set from the plans of all mapped tables.
+    /// Creates the set from the plans of the mapped tables. `left_out` are those without one, which had halted when this
+    /// process started.
     pub fn new(
         kafka: KafkaConfig,
         schemas: SchemaStore,
         plans: impl IntoIterator<Item = Arc<TablePlan>>,
+        left_out: impl IntoIterator<Item = TableName>,
     ) -> Self {
         let by_table = plans.into_iter().map(|p| (p.source().name.clone(), p)).collect();
-        Self { kafka, schemas, by_table, by_schema: HashMap::new(), retired: HashMap::new() }
+        let left_out = left_out.into_iter().collect();
+        Self { kafka, schemas, by_table, left_out, by_schema: HashMap::new(), retired: HashMap::new() }
     }
 
-    /// Decodes a record of a change topic and finds its plan. Returns `None` for a record of a table that was taken
-    /// out of the mapping, because a shared topic keeps such records.
+    /// Decodes a record of a change topic and finds its plan. It skips a record of a halted table, and of a table that was
+    /// taken out of the mapping, because a shared topic keeps such records.
     ///
     /// # Errors
     ///
@@ -44,36 +65,46 @@ impl Plans {
         &mut self,
         value: &[u8],
         version: Option<Version>,
-    ) -> Result<Option<(Change, Arc<TablePlan>)>, ApplyError> {
+        states: &States,
+    ) -> Result<Decoded, ApplyError> {
         let id = tandem_wire::schema_id(value)?;
         let schema = self.schemas.get(id).await?;
+        let table = schema.table();
+        if !table_state::is_applied(states.get(&table.name)) {
+            return Ok(Decoded::Skipped);
+        }
         let plan = if let Some(plan) = self.by_schema.get(&id) {
             Arc::clone(plan)
         } else {
-            let Some(base) = self.by_table.get(&schema.table().name) else {
-                return self.skip(&schema.table().name, version).await;
+            let Some(base) = self.by_table.get(&table.name) else {
+                if self.left_out.contains(&table.name) {
+                    let left_out = ApplyError::LeftOut { table: table.name.clone() };
+                    return Err(ApplyError::of_table(&table.name, LEFT_OUT, left_out));
+                }
+                self.skip(&table.name, version).await?;
+                return Ok(Decoded::Skipped);
             };
-            let table = schema.table();
-            let plan = if base.source() == table { Arc::clone(base) } else { Arc::new(base.adapt(table)?) };
+            let plan = if base.source() == table {
+                Arc::clone(base)
+            } else {
+                let adapted = base.adapt(table);
+                Arc::new(adapted.map_err(|e| ApplyError::of_table(&table.name, PLAN, e.into()))?)
+            };
             self.by_schema.insert(id, Arc::clone(&plan));
             plan
         };
-        Ok(Some((schema.decode(value)?, plan)))
+        Ok(Decoded::Change(schema.decode(value)?, plan))
     }
 
     /// Skips a record that is older than a watermark at which its table is retired.
     ///
     /// A later record may come from a capture that took the table up again. Skipping it would lose a change.
-    async fn skip<T>(
-        &mut self,
-        table: &TableName,
-        version: Option<Version>,
-    ) -> Result<Option<T>, ApplyError> {
+    async fn skip(&mut self, table: &TableName, version: Option<Version>) -> Result<(), ApplyError> {
         let skipped = |retired: &HashMap<TableName, Version>| {
             retired.get(table).is_some_and(|at| version.is_some_and(|version| version < *at))
         };
         if skipped(&self.retired) {
-            return Ok(None);
+            return Ok(());
         }
         let newest = NewestWatermark::read(&self.kafka).await?;
         if let Some(NewestWatermark { watermark, .. }) = newest
@@ -82,6 +113,6 @@ impl Plans {
             tracing::warn!(%table, "records of a table that is not captured any more are skipped");
             self.retired.insert(table.clone(), watermark.version);
         }
-        if skipped(&self.retired) { Ok(None) } else { Err(ApplyError::NotMapped { table: table.clone() }) }
+        if skipped(&self.retired) { Ok(()) } else { Err(ApplyError::NotMapped { table: table.clone() }) }
     }
 }

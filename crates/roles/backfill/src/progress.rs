@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
-use tandem_model::{Disposition, Remedy};
+use tandem_model::{Disposition, Remedy, TableName};
 use tandem_wire::WireError;
 use tandem_wire::control::{
-    BackfillProgress, RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control,
-    encode_backfill_progress, is_progress_key, progress_key,
+    BackfillProgress, RESNAPSHOT_KEY, Resnapshot, TableState, copies_from, decode_backfill_progress,
+    decode_control, encode_backfill_progress, is_progress_key, is_table_state_key, progress_key,
 };
 use tandem_wire::log::OutRecord;
 
@@ -40,17 +40,20 @@ impl ProgressError {
     }
 }
 
-/// The progress of the copies that count: those begun after the newest re-snapshot.
+/// The progress of the copies that count: those begun after the newest re-snapshot, and after the newest order to copy
+/// their table again.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
-    /// The newest re-snapshot. Without one these are the first copies.
-    pub(crate) resnapshot: Option<Resnapshot>,
+    /// The newest re-snapshot.
+    resnapshot: Option<Resnapshot>,
+    /// The states of tables, by `database.table`.
+    states: HashMap<String, TableState>,
     /// The progress by `database.table`. A table without an entry has not begun.
     pub(crate) tables: HashMap<String, BackfillProgress>,
 }
 
-/// Reads the newest progress of every table's copy, by `database.table`. A table without an entry has not begun, or was
-/// copied only before the newest re-snapshot.
+/// Reads the newest progress of every table's copy, by `database.table`. A table without an entry has not begun, or only
+/// copies of it exist that do not count any more.
 ///
 /// # Errors
 ///
@@ -62,29 +65,48 @@ pub async fn read_progress(config: &KafkaConfig) -> Result<HashMap<String, Backf
 impl Copies {
     /// Reads the current state from the control topic.
     pub(crate) async fn read(config: &KafkaConfig) -> Result<Self, ProgressError> {
-        let (mut resnapshot, mut newest) = (None, HashMap::new());
+        let (mut resnapshot, mut states, mut newest) = (None, HashMap::new(), HashMap::new());
         for record in read_all(config, &config.topics().control()).await? {
             let (Some(key), Some(value)) = (record.key, record.value) else { continue };
             if key == RESNAPSHOT_KEY {
                 resnapshot = Some(decode_control(&value)?);
+            } else if is_table_state_key(&key) {
+                let state: TableState = decode_control(&value)?;
+                states.insert(state.table.clone(), state);
             } else if is_progress_key(&key) {
                 newest.insert(key, decode_backfill_progress(&value)?);
             }
         }
-        let counts = |(key, progress): &(Vec<u8>, BackfillProgress)| {
-            *key == progress_key(&progress.table, resnapshot.as_ref())
+        let mut copies = Self { resnapshot, states, tables: HashMap::new() };
+        let counts = |key: &[u8], progress: &BackfillProgress| {
+            *key == progress_key(&progress.table, copies.from_of(&progress.table))
         };
-        let tables = newest.into_iter().filter(counts).map(|(_, p)| (p.table.clone(), p)).collect();
-        Ok(Self { resnapshot, tables })
+        let counting = newest.into_iter().filter(|(key, progress)| counts(key, progress));
+        copies.tables = counting.map(|(_, p)| (p.table.clone(), p)).collect();
+        Ok(copies)
+    }
+
+    /// The state of a table.
+    pub(crate) fn state(&self, table: &TableName) -> Option<&TableState> {
+        self.states.get(&table.to_string())
+    }
+
+    /// The version from which copies of a table count. Without one its first copy counts.
+    pub(crate) fn from(&self, table: &TableName) -> Option<i64> {
+        self.from_of(&table.to_string())
+    }
+
+    fn from_of(&self, table: &str) -> Option<i64> {
+        copies_from(self.resnapshot.as_ref().map(|r| r.version), self.states.get(table))
     }
 }
 
-/// The record that stores `progress`.
+/// The record that stores `progress` of a copy that counts from a version.
 pub(crate) fn progress_record(
     config: &KafkaConfig,
-    resnapshot: Option<&Resnapshot>,
+    from: Option<i64>,
     progress: &BackfillProgress,
 ) -> OutRecord {
-    let key = progress_key(&progress.table, resnapshot);
+    let key = progress_key(&progress.table, from);
     OutRecord::control(config.topics().control(), key, encode_backfill_progress(progress))
 }

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, Producer, PublishError, SchemaStore};
 use tandem_model::{Change, Disposition, Op, Remedy, SourceInfo, TableDef, Value, Version};
 use tandem_mysql::{Mysql, MysqlError, Reader};
+use tandem_protocol::table_state::{TableFault, is_applied};
 use tandem_runtime::{Backoff, now_us};
-use tandem_watermarks::{WatermarkError, Watermarks};
-use tandem_wire::control::{BackfillProgress, Resnapshot};
+use tandem_table_states::{TableStatesError, halt};
+use tandem_watermarks::{NewestWatermark, WatermarkError, WatermarkReadError, Watermarks};
+use tandem_wire::control::BackfillProgress;
 use tandem_wire::fingerprint;
 use tandem_wire::log::{ChangeTopic, OutRecord};
 use tandem_wire::{TableSchema, WireError};
@@ -52,6 +54,12 @@ pub enum BackfillError {
     /// Reading the progress failed.
     #[error(transparent)]
     Progress(#[from] ProgressError),
+    /// The newest watermark cannot be read.
+    #[error(transparent)]
+    NewestWatermark(#[from] WatermarkReadError),
+    /// The states of tables cannot be read or written.
+    #[error(transparent)]
+    States(#[from] TableStatesError),
     /// A row does not fit its table's schema.
     #[error("backfill of {table}: {source}")]
     Encode {
@@ -63,6 +71,17 @@ pub enum BackfillError {
 }
 
 impl BackfillError {
+    /// The fault of the table that is being copied, if no other table would meet the error.
+    fn table_fault(&self) -> Option<TableFault> {
+        let reason = match self {
+            Self::Encode { .. } => "cannot-be-encoded",
+            Self::Mysql(error) if error.concerns_table() => "cannot-be-read",
+            _ => return None,
+        };
+        let (reason, by) = (reason.to_owned(), "backfill".to_owned());
+        Some(TableFault { reason, cause: self.to_string(), by, captured: true })
+    }
+
     /// What the caller does next. A retry continues from the last progress. The backfill skips no row, so it
     /// ends on one that is refused.
     pub fn retry(&self) -> Disposition {
@@ -72,6 +91,8 @@ impl BackfillError {
             Self::Publish(error) => error.retry(),
             Self::Consume(error) => error.retry(),
             Self::Progress(error) => error.retry(),
+            Self::NewestWatermark(error) => error.retry(),
+            Self::States(error) => error.retry(),
             Self::Encode { source, .. } => source.retry(),
         }
     }
@@ -82,6 +103,8 @@ impl BackfillError {
             Self::Watermark(error) => error.remedy(),
             Self::Consume(error) => error.remedy(),
             Self::Progress(error) => error.remedy(),
+            Self::NewestWatermark(error) => error.remedy(),
+            Self::States(error) => error.remedy(),
             Self::Mysql(_) | Self::Publish(_) | Self::Encode { .. } => None,
         }
     }
@@ -156,30 +179,40 @@ impl Backfill {
         }
     }
 
-    /// Copies every table, and copies them again if a re-snapshot was ordered in the meantime.
+    /// Copies every table, and copies again what was ordered in the meantime. A halted table is left out.
     async fn all_tables(&self) -> Result<(), BackfillError> {
         let producer = Producer::start(&self.kafka).await?;
         let mut copies = Copies::read(&self.kafka).await?;
         loop {
             for table in &self.tables {
-                let known = copies.tables.remove(&table.def.name.to_string());
-                self.table(&producer, table, copies.resnapshot.as_ref(), known).await?;
+                let name = &table.def.name;
+                // Its rows could not be applied now. It is copied once it resumes.
+                if !is_applied(copies.state(name)) {
+                    continue;
+                }
+                let known = copies.tables.remove(&name.to_string());
+                let from = copies.from(name);
+                let Err(error) = self.table(&producer, table, from, known).await else { continue };
+                let Some(fault) = error.table_fault() else { return Err(error) };
+                tracing::error!(table = %name, %error, "the table halts; the others are copied");
+                halt(&self.kafka, name, &fault).await?;
             }
             let now = Copies::read(&self.kafka).await?;
-            if now.resnapshot == copies.resnapshot {
+            let counts = |table: &BackfillTable| now.from(&table.def.name) == copies.from(&table.def.name);
+            if self.tables.iter().all(counts) {
                 return Ok(());
             }
             copies = now;
         }
     }
 
-    /// Copies the rest of a table. The rows of a copy that follows a re-snapshot are marked, so that they overwrite
-    /// older cells.
+    /// Copies the rest of a table. `from` is the version from which its copies count. The rows of a copy that is not the
+    /// first one are marked, so that they overwrite older cells.
     async fn table(
         &self,
         producer: &Producer,
         copied: &BackfillTable,
-        resnapshot: Option<&Resnapshot>,
+        from: Option<i64>,
         mut known: Option<BackfillProgress>,
     ) -> Result<(), BackfillError> {
         let BackfillTable { def: table, mapping, configured } = copied;
@@ -196,7 +229,7 @@ impl Backfill {
         // compares only that.
         if let Some(progress) = known.as_mut().filter(|p| p.configured != *configured) {
             progress.configured.clone_from(configured);
-            producer.send(vec![progress_record(&self.kafka, resnapshot, progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, from, progress)]).await?;
         }
         if known.as_ref().is_some_and(|p| p.done) {
             return Ok(());
@@ -212,7 +245,7 @@ impl Backfill {
 
         let mut progress = match known {
             Some(progress) => progress,
-            None => self.begin(&mut reader, &schema, copied, resnapshot).await?,
+            None => self.begin(&mut reader, &schema, copied, from).await?,
         };
         let key = |bytes: &Option<Vec<u8>>| {
             bytes.as_ref().map(|k| schema.decode_key(k)).transpose().map_err(encode)
@@ -221,11 +254,12 @@ impl Backfill {
         let mut after: Option<Vec<Value>> = key(&progress.last_key)?;
         if after.is_some() {
             tracing::info!(table = name, rows = progress.rows, "the backfill continues where it stopped");
-        } else if resnapshot.is_some() {
-            tracing::info!(table = name, "the table is copied again after a log gap");
+        } else if from.is_some() {
+            tracing::info!(table = name, "the table is copied again");
         }
-        let op = if resnapshot.is_some() { Op::Resnapshot } else { Op::Snapshot };
-        let least = least(resnapshot);
+        let op = if from.is_some() { Op::Resnapshot } else { Op::Snapshot };
+        // Never below what the copy began with.
+        let least = Version(progress.version);
         let mut limit = self.config.chunk_rows.min(FIRST_CHUNK);
         while let (false, Some(upto)) = (progress.done, &upto) {
             let began = Instant::now();
@@ -264,7 +298,7 @@ impl Backfill {
             if progress.done {
                 progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
             }
-            producer.send(vec![progress_record(&self.kafka, resnapshot, &progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, from, &progress)]).await?;
             self.metrics.rows.inc_by(count as u64);
             self.metrics.chunks.inc();
             if let Some(limit) = self.config.max_rows_per_second {
@@ -276,7 +310,7 @@ impl Backfill {
             progress.done = true;
             // This copy has no rows. The topic may hold an earlier copy, which must be applied before a verification.
             progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
-            producer.send(vec![progress_record(&self.kafka, resnapshot, &progress)]).await?;
+            producer.send(vec![progress_record(&self.kafka, from, &progress)]).await?;
         }
         self.metrics.tables_done.inc();
         tracing::info!(table = name, rows = progress.rows, "the backfill of this table is published");
@@ -290,17 +324,30 @@ impl Backfill {
         fit.min(limit.saturating_mul(4)).clamp(1, self.config.chunk_rows)
     }
 
+    /// The lowest version that a copy may borrow that counts from a version.
+    ///
+    /// After a re-snapshot, an older one could tie with dual writes from before the gap. After an order to copy the table
+    /// again, the copy must hold every change that was skipped while the table was halted. All of them were on the log
+    /// when the order was read, and so was the watermark of all but the last Kafka transaction. So the copy borrows a later
+    /// one than the newest.
+    async fn least(&self, from: Option<i64>) -> Result<Version, BackfillError> {
+        let Some(from) = from else { return Ok(Version(i64::MIN)) };
+        let newest = NewestWatermark::read(&self.kafka).await?;
+        Ok(Version(newest.map_or(from, |newest| from.max(newest.watermark.version.0 + 1))))
+    }
+
     /// The initial progress of a table. It reads the table's upper end after it has borrowed a watermark.
     async fn begin(
         &self,
         reader: &mut Reader,
         schema: &TableSchema,
         copied: &BackfillTable,
-        resnapshot: Option<&Resnapshot>,
+        from: Option<i64>,
     ) -> Result<BackfillProgress, BackfillError> {
         let table = schema.table();
         let name = table.name.to_string();
-        let watermark = self.watermarks.borrow_from(reader, &table.name, least(resnapshot)).await?;
+        let least = self.least(from).await?;
+        let watermark = self.watermarks.borrow_from(reader, &table.name, least).await?;
         let upto_key = match reader.max_key(table).await? {
             None => None,
             Some(key) => {
@@ -326,12 +373,6 @@ impl Backfill {
             table: name,
         })
     }
-}
-
-/// The lowest version that a copy may borrow. After a re-snapshot it is the re-snapshot's version: an older one could
-/// tie with dual writes from before the gap.
-fn least(resnapshot: Option<&Resnapshot>) -> Version {
-    Version(resnapshot.map_or(i64::MIN, |resnapshot| resnapshot.version))
 }
 
 #[cfg(test)]

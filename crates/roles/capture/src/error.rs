@@ -1,10 +1,13 @@
 //! Why capture stops.
 
+use tandem_binlog::DecodeError;
 use tandem_kafka::{ConsumeError, PublishError};
-use tandem_model::{Disposition, FollowUp, GtidSet, Remedy};
+use tandem_model::{Disposition, FollowUp, GtidSet, Remedy, TableName};
 use tandem_mysql::{BinlogError, MysqlError};
 use tandem_protocol::assemble::AssembleError;
 use tandem_protocol::captured_tables::TablesError;
+use tandem_protocol::table_state::TableFault;
+use tandem_table_states::TableStatesError;
 use tandem_watermarks::WatermarkReadError;
 
 /// Why capture stopped.
@@ -52,6 +55,9 @@ pub enum CaptureError {
     /// The list of tables changed while a MySQL transaction was partly published.
     #[error(transparent)]
     Tables(#[from] TablesError),
+    /// The states of tables cannot be read or written.
+    #[error(transparent)]
+    States(#[from] TableStatesError),
     /// A change topic is new to the log and is not empty.
     #[error(
         "topic `{topic}` holds changes of an earlier time, but the last watermark does not know it, so changes in \
@@ -103,6 +109,19 @@ impl CaptureError {
         )
     }
 
+    /// The tables that the error concerns, and their fault, if capture can go on without them.
+    pub(crate) fn table_fault(&self) -> Option<(Vec<TableName>, TableFault)> {
+        let (tables, reason) = match self {
+            Self::Assemble(error) => error.tables().map(|(tables, reason)| (tables.to_vec(), reason))?,
+            Self::Binlog(BinlogError::Decode(DecodeError::Table { table, .. })) => {
+                (vec![table.clone()], "cannot-be-decoded")
+            }
+            _ => return None,
+        };
+        let (reason, cause) = (reason.to_lowercase().replace(' ', "-"), self.to_string());
+        Some((tables, TableFault { reason, cause, by: "capture".to_owned(), captured: false }))
+    }
+
     /// What the caller does next. A retry restarts from the last watermark. Capture skips no change, so it
     /// ends on one that is refused.
     pub fn retry(&self) -> Disposition {
@@ -114,6 +133,7 @@ impl CaptureError {
             Self::Assemble(error) => error.retry(),
             Self::Checkpoint(error) => error.retry(),
             Self::Tables(error) => error.retry(),
+            Self::States(error) => error.retry(),
             Self::StreamEnded | Self::PreparedBefore { .. } => Disposition::Retry,
             Self::Lost { .. }
             | Self::LogGap { .. }
@@ -136,7 +156,8 @@ impl CaptureError {
                     .afterwards("verify every table")
                     .or("point mysql.url at a server that has them, which needs no new copy"),
             ),
-            Self::LogGap { .. } | Self::Tables(TablesError::Retired { .. }) => {
+            Self::States(error) => error.remedy(),
+            Self::LogGap { .. } => {
                 Some(Remedy::from(FollowUp::Resnapshot).or("take the table out of tandem.toml again"))
             }
             Self::NoLog => Some(FollowUp::Run.into()),
@@ -144,7 +165,7 @@ impl CaptureError {
             | Self::Publish(_)
             | Self::StreamEnded
             | Self::PreparedBefore { .. }
-            | Self::Tables(TablesError::Moved { .. } | TablesError::ChangedInPartial)
+            | Self::Tables(_)
             | Self::StillCaptured
             | Self::Repartitioned { .. }
             | Self::ClockAhead { .. } => None,

@@ -28,7 +28,9 @@ use tandem_model::{BinlogPosition, GtidSet, TableName, Watermark};
 use tandem_mysql::Reader;
 use tandem_protocol::captured_tables;
 use tandem_protocol::mint::Minter;
+use tandem_protocol::table_state::is_captured;
 use tandem_runtime::now_us;
+use tandem_table_states::read_states;
 use tandem_wire::control::{RESNAPSHOT_KEY, Resnapshot, encode_control};
 use tandem_wire::log::{OutRecord, Topics};
 
@@ -89,8 +91,11 @@ impl Capture {
         let clock_us = self.clock(&mut reader).await?;
         let LogGap { last, executed, .. } = LogGap::of(last, &mut reader).await?;
         self.nothing_prepared(&mut reader).await?;
-        let mapped: BTreeMap<TableName, Arc<str>> =
-            self.config.tables.iter().map(|table| (table.clone(), topics.changes(table).into())).collect();
+        // A table that the log lacks changes of stays so: its own order has it copied again.
+        let states = read_states(&self.kafka).await?;
+        let captured = self.config.tables.iter().filter(|table| is_captured(states.get(table)));
+        let captured: BTreeMap<TableName, Arc<str>> =
+            captured.map(|table| (table.clone(), topics.changes(table).into())).collect();
         let offsets = self.ends(&topics, &last).await?;
         let watermark = Watermark {
             source: last.source,
@@ -98,7 +103,7 @@ impl Capture {
             // It has no position until the stream has reached one.
             position: BinlogPosition::default(),
             version: Minter::after(last.version).watermark(clock_us),
-            tables: Arc::new(captured_tables::resnapshot(&last.tables, &mapped)),
+            tables: Arc::new(captured_tables::continued(&last.tables, &captured)),
             offsets: BTreeMap::new(),
             partial: None,
             clock_us: last.clock_us,

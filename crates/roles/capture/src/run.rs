@@ -8,10 +8,12 @@ use tandem_binlog::BinlogEvent;
 use tandem_kafka::{Admin, KafkaConfig, SchemaStore, TransactionalPublisher, read_last};
 use tandem_model::{BinlogPosition, Disposition, Gtid, GtidSet, Op, TableName, Version, Watermark};
 use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
-use tandem_protocol::assemble::{Assembler, AssemblerConfig, Batch};
-use tandem_protocol::captured_tables::resumed;
+use tandem_protocol::assemble::{AssembleError, Assembler, AssemblerConfig, Batch};
+use tandem_protocol::captured_tables::{Selection, continued, select};
 use tandem_protocol::mint::Minter;
+use tandem_protocol::table_state::TableFault;
 use tandem_runtime::{Backoff, now_us};
+use tandem_table_states::{States, TableStates, halt};
 use tandem_watermarks::NewestWatermark;
 use tandem_wire::log::Topics;
 use tokio::time::Instant;
@@ -52,6 +54,8 @@ pub struct CaptureConfig {
 
 /// Why a term ended.
 enum Ended {
+    /// The tables to capture are other ones now. Everything read before is published.
+    OtherTables,
     /// Another capture seems to have taken over.
     Displaced(Displaced),
     Failed(CaptureError),
@@ -102,11 +106,15 @@ impl Capture {
             self.metrics.connected.set(0);
             match session {
                 Ok(()) => return Ok(()),
+                Err(Ended::OtherTables) => {}
                 Err(Ended::Displaced(by)) => {
                     tracing::warn!(error = %by.error, "another capture has taken over: this one stands by");
                     displaced = Some(by);
                 }
                 Err(Ended::Failed(error)) => {
+                    if self.halts_tables(&error).await {
+                        continue;
+                    }
                     match error.retry() {
                         Disposition::Retry => {}
                         Disposition::Stop | Disposition::Refuse => return Err(error),
@@ -143,12 +151,53 @@ impl Capture {
             _ => {}
         }
         match self.session().await {
+            Ok(()) => Err(Ended::OtherTables),
             Err(error) if error.is_displaced() => Err(Ended::Displaced(Displaced { error, again: alone })),
-            session => session.map_err(Ended::Failed),
+            Err(error) => Err(Ended::Failed(error)),
         }
     }
 
-    /// Captures from the last watermark until something fails. If it is dropped, it leaves at most an open Kafka
+    /// Halts the tables that an error concerns, so that capture can go on without them. Returns whether it can.
+    async fn halts_tables(&self, error: &CaptureError) -> bool {
+        let Some((tables, fault)) = error.table_fault() else { return false };
+        for table in &tables {
+            tracing::error!(%table, %error, "the table halts and is no longer captured; the others go on");
+            if let Err(error) = halt(&self.kafka, table, &fault).await {
+                tracing::warn!(%table, %error, "the table could not be halted: capture meets the event again");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Which tables to capture after `last`, by their states. Those that are left out are halted.
+    async fn selection(
+        &self,
+        last: &Watermark,
+        mapped: &BTreeMap<TableName, Arc<str>>,
+        states: &TableStates,
+    ) -> Result<(Selection, Arc<States>), CaptureError> {
+        let now = states.up_to_now().await?;
+        let selection = select(last, mapped, |table| now.get(table))?;
+        if selection.left_out.is_empty() {
+            return Ok((selection, now));
+        }
+        for table in &selection.left_out {
+            let cause = if mapped.contains_key(table) {
+                "it was taken out of tandem.toml and put back, and what changed in between is not on the log"
+            } else {
+                "it was taken out of tandem.toml"
+            };
+            let (reason, by) = ("not-captured".to_owned(), "capture".to_owned());
+            let fault = TableFault { reason, cause: cause.to_owned(), by, captured: false };
+            halt(&self.kafka, table, &fault).await?;
+        }
+        let now = states.up_to_now().await?;
+        Ok((select(last, mapped, |table| now.get(table))?, now))
+    }
+
+    /// Captures from the last watermark until something fails, or until the tables to capture are other ones. If it is
+    /// dropped, it leaves at most an open Kafka
     /// transaction, which the `init_transactions` of the next session aborts.
     async fn session(&self) -> Result<(), CaptureError> {
         let topics = self.kafka.topics();
@@ -157,12 +206,9 @@ impl Capture {
         let publisher =
             TransactionalPublisher::start(&self.kafka, &topics.capture_transactional_id()).await?;
         let admin = Admin::connect(&self.kafka).await?;
-        let mut partitions = BTreeMap::new();
+        let states = TableStates::follow(&self.kafka).await?;
         let mapped: BTreeMap<TableName, Arc<str>> =
             self.config.tables.iter().map(|table| (table.clone(), topics.changes(table).into())).collect();
-        for topic in mapped.values().collect::<BTreeSet<_>>() {
-            partitions.insert(topic.to_string(), admin.partitions(topic).await?);
-        }
         // The timeout for queries is the time that the stream may be silent.
         let mut reader = self.mysql.reader().await?.within(self.binlog.silence());
         let last = self.last_watermark().await?;
@@ -177,7 +223,15 @@ impl Capture {
             return Err(CaptureError::Lost { lost });
         }
         let mut ends = last.offsets.clone();
-        let last = Watermark { tables: Arc::new(resumed(&last, &mapped)?), ..last };
+        let (Selection { tables: captured, .. }, mut known) = self.selection(&last, &mapped, &states).await?;
+        let mut partitions = BTreeMap::new();
+        for topic in mapped.values().collect::<BTreeSet<_>>() {
+            partitions.insert(topic.to_string(), admin.partitions(topic).await?);
+        }
+        // The topics of tables that come back. Their new copies replace what the topics lack.
+        let back = captured.iter().filter(|(table, _)| last.tables.retired.contains(*table));
+        let back: HashSet<Arc<str>> = back.map(|(_, topic)| Arc::clone(topic)).collect();
+        let last = Watermark { tables: Arc::new(continued(&last.tables, &captured)), ..last };
         ends.retain(|topic, _| partitions.contains_key(topic));
         for (topic, &count) in &partitions {
             if let Some(known) = ends.get(topic) {
@@ -188,12 +242,12 @@ impl Capture {
                 continue;
             }
             let found = admin.end_offsets(topic, count).await?;
-            if self.holds_changes(&admin, topic, &found).await? {
+            if !back.contains(topic.as_str()) && self.holds_changes(&admin, topic, &found).await? {
                 return Err(CaptureError::LogGap { topic: topic.clone() });
             }
             ends.insert(topic.clone(), found);
         }
-        let wanted: HashSet<TableName> = self.config.tables.iter().cloned().collect();
+        let wanted: HashSet<TableName> = captured.keys().cloned().collect();
         let outline = AssemblerConfig {
             tables: wanted.clone(),
             topics: topics.clone(),
@@ -214,14 +268,32 @@ impl Capture {
         // A new log begins with a watermark at once, because nothing can be borrowed before there is one.
         let mut idle_at = Instant::now() + if continues { self.config.idle } else { Duration::ZERO };
         let mut next_at = Instant::now();
+        // Why this session ends, once everything that was read is published.
+        let mut leaving: Option<Result<(), CaptureError>> = None;
+        // A table is not taken up in the middle of a transaction, but after it.
+        let complete = Watermark { partial: None, ..last.clone() };
+        if select(&complete, &mapped, |table| known.get(table))?.tables != captured {
+            leaving = Some(Ok(()));
+        }
 
         loop {
             let (now, mut behind) = (now_us(), None);
+            let leaves = |assembler: &Assembler, leaving: &Option<_>| {
+                leaving.is_some() && assembler.is_between_transactions()
+            };
             while !self.is_full(&assembler)
+                && !leaves(&assembler, &leaving)
                 && let Some(event) = again.as_mut().unwrap_or(&mut events).take()
             {
                 behind = behind_us(&event, now).or(behind);
-                assembler.on_event(event, now)?;
+                match assembler.on_event(event, now) {
+                    // A statement stands between transactions: what was read before it is published first.
+                    Err(error @ AssembleError::TablesGone { .. }) => {
+                        leaving = Some(Err(error.into()));
+                        break;
+                    }
+                    outcome => outcome?,
+                }
                 match assembler.rows_needed() {
                     None => again = None,
                     Some(_) if again.is_some() => {}
@@ -233,12 +305,16 @@ impl Capture {
             if let Some(behind) = behind {
                 self.metrics.source_lag_s.set(behind as f64 / 1e6);
             }
+            let leaves = leaves(&assembler, &leaving);
+            if leaves && assembler.is_empty() && publication.is_none() {
+                return leaving.unwrap_or(Ok(()));
+            }
             let full = self.is_full(&assembler);
             let caught_up = again.is_none() && events.is_empty();
             let idle = Instant::now() >= idle_at;
             let whole = caught_up && !assembler.is_empty() && !assembler.in_transaction();
             let lingers = Instant::now() < next_at;
-            if publication.is_none() && (full || whole && !lingers || idle) {
+            if publication.is_none() && (full || whole && !lingers || idle || leaves) {
                 // Ask for MySQL's clock only when everything is read. A watermark's clock must not be ahead of older
                 // changes that are still unread in the binlog.
                 let clock = if idle && caught_up && assembler.is_empty() {
@@ -276,7 +352,13 @@ impl Capture {
                     }
                     self.metrics.watermarks.inc();
                 }
-                more = again.as_mut().unwrap_or(&mut events).ready(), if !self.is_full(&assembler) => {
+                changed = states.other_than(&known), if leaving.is_none() => {
+                    known = changed?;
+                    if select(&complete, &mapped, |table| known.get(table))?.tables != captured {
+                        leaving = Some(Ok(()));
+                    }
+                }
+                more = again.as_mut().unwrap_or(&mut events).ready(), if !leaves && !self.is_full(&assembler) => {
                     more?;
                     self.metrics.last_event_s.set(now_us() as f64 / 1e6);
                 }

@@ -10,6 +10,7 @@ use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_mapping::TablePlan;
 use tandem_model::{Disposition, Remedy, TableName};
 use tandem_mysql::{ClientPool, Mysql, MysqlError};
+use tandem_table_states::TableStatesError;
 use tandem_watermarks::WatermarkError;
 use tandem_wire::WireError;
 
@@ -90,6 +91,8 @@ pub enum GatewayError {
     Mysql(#[from] MysqlError),
     #[error(transparent)]
     DeadLetters(#[from] DeadLettersError),
+    #[error(transparent)]
+    States(#[from] TableStatesError),
     #[error("a table's key cannot be encoded as in the log: {0}")]
     Wire(#[from] WireError),
     #[error("two tables have the name `{0}` in the gateway: set `entity` of one of them")]
@@ -107,6 +110,7 @@ impl GatewayError {
             Self::Publish(error) => error.retry(),
             Self::Mysql(error) => error.retry(),
             Self::DeadLetters(error) => error.retry(),
+            Self::States(error) => error.retry(),
             Self::Wire(error) => error.retry(),
             Self::SameName(_) | Self::NoSuchEntity(_) => Disposition::Stop,
         }
@@ -118,6 +122,7 @@ impl GatewayError {
             Self::Control(error) | Self::Consume(error) => error.remedy(),
             Self::Watermark(error) => error.remedy(),
             Self::DeadLetters(error) => error.remedy(),
+            Self::States(error) => error.remedy(),
             Self::Publish(_) | Self::Mysql(_) | Self::Wire(_) | Self::SameName(_) | Self::NoSuchEntity(_) => {
                 None
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tandem_dead_letters::DeadLetters;
 use tandem_http_api::{AccessToken, HttpListener, RequestRules, guarded, serve};
 use tandem_mysql::Forgotten;
+use tandem_table_states::TableStates;
 use tandem_watermarks::{Applied, Watermarks};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use crate::read::reads::Reads;
 use crate::read::recheck::Rechecks;
 use crate::write::secondary::SecondaryWriter;
 use crate::write::writes::Writes;
-use crate::write_tokens::WriteTokens;
+use crate::write_tokens::{Followers, WriteTokens};
 
 /// Concurrent shadow reads at most. A shadow read beyond that is skipped.
 const MAX_SHADOW_READS: usize = 64;
@@ -34,6 +35,7 @@ pub struct Gateway {
     api: Arc<Api>,
     watermarks: Watermarks,
     letters: DeadLetters,
+    states: TableStates,
     idempotency: Option<Idempotency>,
     rules: RequestRules,
 }
@@ -69,6 +71,7 @@ impl Gateway {
         let watermarks = Watermarks::follow(&kafka, watermark_timeout).await?;
         let applied = Applied::of(&kafka).map_err(GatewayError::Consume)?;
         let letters = DeadLetters::follow(&kafka).await?;
+        let states = TableStates::follow(&kafka).await?;
         let change_topics: BTreeSet<String> = entities.values().map(|entity| entity.topic.clone()).collect();
         let change_topics = change_topics.into_iter().collect();
         let tasks = TaskTracker::new();
@@ -80,16 +83,19 @@ impl Gateway {
             config.cassandra_write,
             config.max_async_dual_writes,
             tasks.clone(),
+            states.clone(),
         )
         .await?;
         let rechecks = Rechecks::start(
             (mysql, target.clone()),
             (&kafka, secondary.producer.clone()),
-            (watermarks.clone(), applied.clone(), letters.clone()),
+            (watermarks.clone(), applied.clone()),
+            (letters.clone(), states.clone()),
             entities.values(),
             metrics.clone(),
         )?;
-        let write_tokens = WriteTokens::watch(watermarks.clone(), applied, letters.clone(), change_topics);
+        let followers = Followers { letters: letters.clone(), states: states.clone() };
+        let write_tokens = WriteTokens::watch(watermarks.clone(), applied, followers, change_topics);
         let reads = Reads {
             pool: pool.clone(),
             target,
@@ -98,6 +104,7 @@ impl Gateway {
             write_tokens,
             token_wait: config.token_wait,
             letters: letters.clone(),
+            states: states.clone(),
             rechecks,
             metrics: metrics.clone(),
             cassandra_limit: config.cassandra_read,
@@ -127,16 +134,16 @@ impl Gateway {
             stopping: CancellationToken::new(),
         };
         let (idempotency, rules) = (config.idempotency, config.rules);
-        Ok(Self { api: Arc::new(api), watermarks, letters, idempotency, rules })
+        Ok(Self { api: Arc::new(api), watermarks, letters, states, idempotency, rules })
     }
 
     /// Serves until `stop`, then finishes the requests in flight and their secondary writes.
     ///
     /// # Errors
     ///
-    /// Fails if watermarks or dead letters can no longer be followed.
+    /// Fails if watermarks, dead letters or the states of tables can no longer be followed.
     pub async fn serve(self, listener: HttpListener, stop: CancellationToken) -> Result<(), GatewayError> {
-        let Self { api, watermarks, letters, idempotency, rules } = self;
+        let Self { api, watermarks, letters, states, idempotency, rules } = self;
         if let Some(kept) = idempotency {
             let (pool, stopping) = (api.writes.pool.clone(), api.stopping.clone());
             tokio::spawn(stopping.run_until_cancelled_owned(async move {
@@ -169,6 +176,7 @@ impl Gateway {
             () = serve(listener, router, api.stopping.clone()) => None,
             ended = watermarks.ended() => Some(GatewayError::from(ended)),
             ended = letters.ended() => Some(ended.into()),
+            ended = states.ended() => Some(ended.into()),
         };
         if let Some(error) = failed {
             // Connections that are open must not be served with what this gateway knows.

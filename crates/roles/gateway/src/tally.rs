@@ -50,6 +50,7 @@ impl Tally {
             Reason::Down | Reason::Late | Reason::Failed => one_more(&self.0.fallbacks),
             Reason::Token
             | Reason::DeadLetter
+            | Reason::TableNotLive
             | Reason::NoTarget
             | Reason::Missing
             | Reason::Extra

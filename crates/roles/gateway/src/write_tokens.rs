@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tandem_dead_letters::{DeadLetters, DeadLettersError};
 use tandem_http_api::Problem;
+use tandem_kafka::ConsumeError;
 use tandem_model::{GtidSet, TableName, Watermark};
 use tandem_protocol::watermark::{applied_in, knows};
+use tandem_table_states::{TableStates, TableStatesError};
 use tandem_watermarks::{Applied, Watermarks};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
@@ -67,6 +69,9 @@ struct Progress {
     /// The end of the dead-letter topic, as asked for after the offsets. A dead letter is published before the offset of
     /// its change is committed, so every dead letter below the offsets lies below this end.
     letters_end: i64,
+    /// The end of the control topic, as asked for after the offsets. A table halts before its changes are skipped, so what
+    /// was skipped below the offsets is told below this end.
+    states_end: i64,
 }
 
 /// Tracks how far apply has come, and waits for it.
@@ -76,13 +81,31 @@ struct Progress {
 pub(crate) struct WriteTokens {
     watermarks: Watermarks,
     progress: watch::Receiver<Progress>,
-    letters: DeadLetters,
+    followers: Followers,
     waiting: Arc<Waiting>,
     /// Opens when waits for apply end in vain one after another, because it is far behind or stopped.
     circuit: Arc<CircuitBreaker>,
     /// The same for waits for capture. A token that names no transaction of this log waits in vain, too, and must not keep
     /// reads of captured writes from waiting.
     captured: Arc<CircuitBreaker>,
+}
+
+/// What tells which changes below apply's offsets are not in Cassandra.
+#[derive(Clone)]
+pub(crate) struct Followers {
+    pub(crate) letters: DeadLetters,
+    pub(crate) states: TableStates,
+}
+
+/// The progress of apply is not known.
+#[derive(Debug, thiserror::Error)]
+enum ProgressError {
+    #[error(transparent)]
+    Consume(#[from] ConsumeError),
+    #[error(transparent)]
+    Letters(#[from] DeadLettersError),
+    #[error(transparent)]
+    States(#[from] TableStatesError),
 }
 
 /// The reads that wait for apply's progress.
@@ -115,17 +138,17 @@ impl WriteTokens {
     pub(crate) fn watch(
         watermarks: Watermarks,
         applied: Applied,
-        letters: DeadLetters,
+        followers: Followers,
         topics: Vec<String>,
     ) -> Self {
         let (sender, progress) = watch::channel(Progress::default());
         let waiting = Arc::new(Waiting::default());
-        tokio::spawn(follow(applied, topics, letters.clone(), Arc::clone(&waiting), sender));
-        Self { watermarks, progress, letters, waiting, circuit: Arc::default(), captured: Arc::default() }
+        tokio::spawn(follow(applied, topics, followers.clone(), Arc::clone(&waiting), sender));
+        Self { watermarks, progress, followers, waiting, circuit: Arc::default(), captured: Arc::default() }
     }
 
-    /// Whether apply has written the entity's changes that the token covers, or put them aside, and the dead letters among
-    /// them are known. Waits for that up to `patience`, and at most until `deadline`. While waits end in vain, only one read
+    /// Whether apply has written the entity's changes that the token covers, or put them aside, or skipped them because the
+    /// table has halted, and the dead letters among them and the state of the table are known. Waits for that up to `patience`, and at most until `deadline`. While waits end in vain, only one read
     /// a second waits. Without `patience`, MySQL serves the read anyway, and nothing is asked.
     pub(crate) async fn applied(
         &self,
@@ -184,7 +207,9 @@ impl WriteTokens {
     fn is_applied_now(&self, gtids: &GtidSet, entity: &Entity) -> bool {
         let Some(watermark) = self.watermarks.containing(gtids) else { return false };
         let progress = self.progress.borrow();
-        progress.covers(&watermark, entity) && self.letters.has_read(progress.letters_end)
+        progress.covers(&watermark, entity)
+            && self.followers.letters.has_read(progress.letters_end)
+            && self.followers.states.has_read(progress.states_end)
     }
 
     /// Waits without limit. Returns false if the log is no longer followed.
@@ -197,8 +222,10 @@ impl WriteTokens {
         let _waiter = self.waiting.enter();
         let mut progress = self.progress.clone();
         let covering = progress.wait_for(|progress| progress.covers(watermark, entity)).await;
-        let Ok(end) = covering.map(|progress| progress.letters_end) else { return false };
-        self.letters.up_to(end).await.is_ok()
+        let ends = covering.map(|progress| (progress.letters_end, progress.states_end));
+        let Ok((letters_end, states_end)) = ends else { return false };
+        self.followers.letters.up_to(letters_end).await.is_ok()
+            && self.followers.states.up_to(states_end).await.is_ok()
     }
 }
 
@@ -215,7 +242,7 @@ impl Progress {
 async fn follow(
     applied: Applied,
     topics: Vec<String>,
-    letters: DeadLetters,
+    followers: Followers,
     waiting: Arc<Waiting>,
     sender: watch::Sender<Progress>,
 ) {
@@ -231,7 +258,7 @@ async fn follow(
         }
         let begun = Instant::now();
         let known = sender.borrow().clone();
-        match newer_than(known, &applied, &topics, &letters).await {
+        match newer_than(known, &applied, &topics, &followers).await {
             Ok(newer) => {
                 newer.map(|progress| sender.send_replace(progress));
                 failing = false;
@@ -246,19 +273,20 @@ async fn follow(
     }
 }
 
-/// Asks for the offsets first, and for the end of the dead letters after that. Offsets that have not moved need no newer
-/// end. Returns `None` if there is nothing new.
+/// Asks for the offsets first, and for the ends of the dead letters and of the control topic after that. Offsets that have
+/// not moved need no newer ends. Returns `None` if there is nothing new.
 async fn newer_than(
     known: Progress,
     applied: &Applied,
     topics: &[String],
-    letters: &DeadLetters,
-) -> Result<Option<Progress>, DeadLettersError> {
+    followers: &Followers,
+) -> Result<Option<Progress>, ProgressError> {
     let committed = applied.committed(topics).await?;
     if committed == known.committed {
         return Ok(None);
     }
-    Ok(Some(Progress { committed, letters_end: letters.end().await? }))
+    let (letters, states) = tokio::join!(followers.letters.end(), followers.states.end());
+    Ok(Some(Progress { committed, letters_end: letters?, states_end: states? }))
 }
 
 /// Whether a table's changes up to a watermark are applied. They are in `topic`.

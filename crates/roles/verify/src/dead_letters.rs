@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tandem_dead_letters::{OpenLetter, Retried, Retrier};
 use tandem_model::{TableName, Version};
 use tandem_mysql::Reader;
+use tandem_protocol::table_state::is_applied;
 use tandem_row_check::{CheckError, Checker};
 use tandem_wire::control::RecordPlace;
 use tandem_wire::log::Topics;
@@ -42,6 +43,13 @@ impl Retries<'_> {
         loop {
             let open = letters.all();
             self.metrics.show_open(&open);
+            let states = self.checker.states.now()?;
+            // A retry would wait for a watermark that a halted table does not get.
+            let applied = |letter: &Arc<OpenLetter>| {
+                let table = self.tables.get(&*letter.table);
+                table.is_none_or(|table| is_applied(states.get(table)))
+            };
+            let open: Vec<Arc<OpenLetter>> = open.into_iter().filter(applied).collect();
             for (letter, change) in schedule.due(&open, Instant::now(), |letter| self.last_change(letter)) {
                 let outcome = self.retry(&mut reader, &letter).await;
                 schedule.attempted(&letter, change, Instant::now());

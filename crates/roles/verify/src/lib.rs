@@ -13,8 +13,10 @@ mod pending;
 mod reconcile;
 mod scan;
 mod stream;
+mod tables;
 
 pub use metrics::Metrics;
 pub use reconcile::Reconciler;
 pub use scan::{Scan, ScanReport, TableReport};
 pub use stream::Stream;
+pub use tables::{CopyProgress, TableVerifier};

@@ -32,6 +32,8 @@ pub struct TableReport {
     pub undecided: u64,
     /// Rows left out: they have dead letters, or the mapping cannot convert them.
     pub put_aside: u64,
+    /// Whether the table was left out, wholly or from some row on, because it has halted or is being replayed.
+    pub halted: bool,
 }
 
 /// What a full verification found.
@@ -73,19 +75,14 @@ impl Scan {
         let mut total = ScanReport::default();
         for table in &self.tables {
             let name = table.source().name.to_string();
-            let Some(done) = progress.get(&name).filter(|p| p.done) else {
-                return Err(CheckError::NotBackfilled(name));
+            let counts = if self.checker.is_checked(table)? {
+                let Some(done) = progress.get(&name).filter(|p| p.done) else {
+                    return Err(CheckError::NotBackfilled(name));
+                };
+                self.table(table, done, &backfill_topic(table), &producer, &mut report).await?
+            } else {
+                TableReport { name, halted: true, ..TableReport::default() }
             };
-            self.checker.applied.wait_for(&backfill_topic(table), &done.end_offsets).await?;
-            let mut reader = self.checker.mysql.reader().await?;
-            // Also where MySQL has no row to read: older changes may still bring rows.
-            let newest = self.checker.watermarks.borrow(&mut reader, &table.source().name).await?;
-            self.checker.applied.wait(&newest, &table.topic).await?;
-            let mut counts = TableReport { name, ..TableReport::default() };
-            self.walk_mysql(&mut reader, table, &producer, &mut counts, &mut report).await?;
-            for target in 0..table.plan.targets().len() {
-                self.walk_target(&mut reader, table, target, &producer, &mut counts, &mut report).await?;
-            }
             total.checked += counts.mysql_rows + counts.target_rows;
             total.mismatches += counts.mismatches;
             total.undecided += counts.undecided;
@@ -93,6 +90,28 @@ impl Scan {
             total.tables.push(counts);
         }
         Ok(total)
+    }
+
+    /// Verifies every row of a table, whose copy is `done`.
+    pub(crate) async fn table(
+        &self,
+        table: &CheckedTable,
+        done: &BackfillProgress,
+        backfill_topic: &str,
+        producer: &Producer,
+        report: &mut impl FnMut(&TableReport),
+    ) -> Result<TableReport, CheckError> {
+        self.checker.applied.wait_for(backfill_topic, &done.end_offsets).await?;
+        let mut reader = self.checker.mysql.reader().await?;
+        // Also where MySQL has no row to read: older changes may still bring rows.
+        let newest = self.checker.watermarks.borrow(&mut reader, &table.source().name).await?;
+        self.checker.applied.wait(&newest, &table.topic).await?;
+        let mut counts = TableReport { name: table.source().name.to_string(), ..TableReport::default() };
+        self.walk_mysql(&mut reader, table, producer, &mut counts, report).await?;
+        for target in 0..table.plan.targets().len() {
+            self.walk_target(&mut reader, table, target, producer, &mut counts, report).await?;
+        }
+        Ok(counts)
     }
 
     async fn walk_mysql(
@@ -107,6 +126,10 @@ impl Scan {
         let Some(upto) = reader.max_key(source).await? else { return Ok(()) };
         let mut after: Option<Vec<Value>> = None;
         loop {
+            if !self.checker.is_checked(table)? {
+                counts.halted = true;
+                return Ok(());
+            }
             let lower = self.checker.lower_bound(reader, table).await?;
             let rows = reader.read_chunk(source, after.as_deref(), &upto, CHUNK).await?;
             let count = rows.len();
@@ -139,6 +162,10 @@ impl Scan {
         while let Some(page) = scan.next_page().await? {
             if page.is_empty() {
                 continue;
+            }
+            if !self.checker.is_checked(table)? {
+                counts.halted = true;
+                return Ok(());
             }
             let keys: Vec<Vec<Value>> =
                 page.iter().map(|key| table.plan.source_key(target, key)).collect::<Result<_, _>>()?;

@@ -111,19 +111,25 @@ impl Stream {
         // Tables take turns, so that none waits for ever behind one that changes faster than it is checked.
         let mut turn = 0;
         loop {
+            let states = self.checker.states.now()?;
             let work = {
                 let mut pending = lock(&shared.pending);
                 let left: usize = pending.iter().map(Pending::len).sum();
                 self.metrics.pending.set(left as i64);
                 let count = self.tables.len();
-                (turn..turn + count).map(|n| n % count).find_map(|n| {
+                // The keys of a table that is not live wait until it is.
+                let live = |n: &usize| states.is_live(&self.tables[*n].source().name);
+                (turn..turn + count).map(|n| n % count).filter(live).find_map(|n| {
                     let suspects = pending[n].take(BATCH);
                     turn = n + 1;
                     (!suspects.is_empty()).then(|| (Arc::clone(&self.tables[n]), suspects))
                 })
             };
             let Some((table, suspects)) = work else {
-                shared.more.notified().await;
+                tokio::select! {
+                    () = shared.more.notified() => {}
+                    changed = self.checker.states.other_than(&states) => drop(changed?),
+                }
                 continue;
             };
             loop {

@@ -10,6 +10,8 @@ use tandem_mapping::{RowError, TablePlan, differences};
 use tandem_model::{Cell, Disposition, Remedy, Row, TableDef, TargetKey, Value, Watermark};
 use tandem_mysql::{Mysql, MysqlError, Reader};
 use tandem_protocol::row_check::{Evidence, TargetDifference, Verdict, judge};
+use tandem_protocol::table_state;
+use tandem_table_states::{TableStates, TableStatesError};
 use tandem_watermarks::{Applied, WatermarkError, Watermarks};
 use tandem_wire::log::Topics;
 use tandem_wire::{ReadKeySchema, TableSchema, WireError};
@@ -34,6 +36,8 @@ pub enum CheckError {
     Tracker(#[from] TrackerError),
     #[error(transparent)]
     DeadLetters(#[from] DeadLettersError),
+    #[error(transparent)]
+    States(#[from] TableStatesError),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
@@ -61,8 +65,8 @@ impl CheckError {
             Self::Row(error) => error.retry(),
             Self::Wire(error) => error.retry(),
             Self::Publish(error) => error.retry(),
-            // A follower of dead letters that has ended does not start again.
-            Self::DeadLetters(_) | Self::NotBackfilled(_) => Disposition::Stop,
+            // A follower that has ended does not start again.
+            Self::DeadLetters(_) | Self::States(_) | Self::NotBackfilled(_) => Disposition::Stop,
         }
     }
 
@@ -73,6 +77,7 @@ impl CheckError {
             Self::Consume(error) => error.remedy(),
             Self::Tracker(error) => error.remedy(),
             Self::DeadLetters(error) => error.remedy(),
+            Self::States(error) => error.remedy(),
             Self::Mysql(_)
             | Self::Read(_)
             | Self::Write(_)
@@ -160,7 +165,7 @@ pub enum Outcome {
     Match,
     /// The key kept changing during the check.
     Undecided,
-    /// A dead letter of the key is open. The row must be checked once that is settled.
+    /// A dead letter of the key is open, or the table has halted. The row must be checked once that is settled.
     PutAside,
     /// The mapping cannot convert MySQL's row. Its change becomes a dead letter, or was discarded.
     Unmappable,
@@ -168,11 +173,13 @@ pub enum Outcome {
     Mismatch(Confirmed),
 }
 
-/// W₁, with what was known of dead letters when it was borrowed.
+/// W₁, with what was known of dead letters and of the table when it was borrowed.
 #[derive(Debug, Clone)]
 pub struct LowerBound {
     watermark: Arc<Watermark>,
     letters: i64,
+    /// The incarnation of the table's state, if it has one.
+    incarnation: Option<i64>,
 }
 
 /// Checks rows. Cheap to clone. The callers hold the MySQL connections.
@@ -190,6 +197,8 @@ pub struct Checker {
     pub tracker: ChangeTracker,
     /// The changes that apply has put aside.
     pub letters: DeadLetters,
+    /// The states of tables.
+    pub states: TableStates,
     /// The counters.
     pub metrics: CheckMetrics,
 }
@@ -213,6 +222,12 @@ impl Checker {
             if open.is_empty() {
                 break;
             }
+            if !self.is_checked(table)? {
+                for i in open {
+                    outcomes[i] = Outcome::PutAside;
+                }
+                break;
+            }
             let lower = self.lower_bound(reader, table).await?;
             let keys: Vec<Vec<Value>> = open.iter().map(|&i| suspects[i].key.clone()).collect();
             let rows = reader.read_keys(table.source(), &keys).await?;
@@ -226,6 +241,14 @@ impl Checker {
         Ok(outcomes)
     }
 
+    /// Whether checks of the table can count. If it has halted, its changes are not applied.
+    ///
+    /// # Errors
+    /// The states of tables are no longer followed.
+    pub fn is_checked(&self, table: &CheckedTable) -> Result<bool, CheckError> {
+        Ok(table_state::is_checked(self.states.now()?.get(&table.source().name)))
+    }
+
     /// Borrows W₁. The caller reads the rows from MySQL after that.
     ///
     /// # Errors
@@ -236,8 +259,9 @@ impl Checker {
         table: &CheckedTable,
     ) -> Result<LowerBound, CheckError> {
         let letters = self.letters.position();
+        let incarnation = self.states.now()?.get(&table.source().name).map(|state| state.incarnation);
         let watermark = self.watermarks.borrow(reader, &table.source().name).await?;
-        Ok(LowerBound { watermark, letters })
+        Ok(LowerBound { watermark, letters, incarnation })
     }
 
     /// Compares rows with Cassandra. `reader` has read the rows after it got the lower bound.
@@ -248,7 +272,7 @@ impl Checker {
     /// 2. Cassandra is read after W₁ is applied.
     /// 3. The end of the binlog is queried after the read of Cassandra.
     /// 4. The verdict waits until this process has seen the whole log up to a watermark that covers that end, and every
-    ///    dead letter that was published before.
+    ///    dead letter and every state of the table that was published before.
     ///
     /// # Errors
     /// As for [`Self::settle`].
@@ -259,7 +283,7 @@ impl Checker {
         lower: LowerBound,
         read: Vec<(&Suspect, Option<Row>)>,
     ) -> Result<Vec<Outcome>, CheckError> {
-        let LowerBound { watermark: lower, letters } = lower;
+        let LowerBound { watermark: lower, letters, incarnation } = lower;
         self.applied.wait(&lower, &table.topic).await?;
         let found = self.differing(table, &read).await?;
         self.metrics.rows.inc_by(read.len() as u64);
@@ -274,8 +298,12 @@ impl Checker {
         if let Some(ends) = upper.offsets.get(&table.topic) {
             self.tracker.seen(&table.topic, ends).await?;
         }
-        // A dead letter is published before the offset of its change is committed, and W₁ is applied.
+        // A dead letter is published before the offset of its change is committed, and W₁ is applied. So is the state of a
+        // table that halts, and its changes are skipped from then on.
         self.letters.up_to_now().await?;
+        let states = self.states.up_to_now().await?;
+        let state = states.get(&table.source().name);
+        let changed = state.map(|state| state.incarnation) != incarnation || !table_state::is_checked(state);
         let floor = self.tracker.floor();
         let outcomes = read.into_iter().zip(found).map(|((suspect, row), differences)| {
             let Some(differences) = differences else { return Ok(Outcome::Unmappable) };
@@ -287,7 +315,7 @@ impl Checker {
                 lower: lower.version,
                 floor,
                 put_aside: self.letters.is_open(name, &key),
-                settled: self.letters.was_settled_since(name, &key, letters),
+                settled: changed || self.letters.was_settled_since(name, &key, letters),
             };
             Ok(match judge(!differences.is_empty(), evidence) {
                 Verdict::Match => Outcome::Match,

@@ -12,13 +12,17 @@ use anyhow::Result;
 use tandem_backfill::read_progress;
 use tandem_kafka::{Admin, ConsumeError, GroupOffsets, PartitionLag, partition_lags, read_unapplied};
 use tandem_model::TableName;
+use tandem_protocol::table_state::is_live;
 use tandem_row_check::{MismatchCounts, count_mismatches};
+use tandem_table_states::{States, read_states};
 use tandem_watermarks::NewestWatermark;
+use tandem_wire::control::TableCondition;
 use tandem_wire::fingerprint;
 use tandem_wire::log::{InRecord, TableOfKey};
 
-use self::report::{Backfill, Lag, Source, Status, TableStatus, TopicStatus, Totals};
+use self::report::{Backfill, Lag, NotLive, Source, Status, TableStatus, TopicStatus, Totals};
 use crate::commands::dead_letters::open_by_table;
+use crate::commands::table::what_leads_on;
 use crate::config::Config;
 
 /// How long the unapplied records are counted by table.
@@ -45,12 +49,13 @@ async fn status(config: &Config) -> Result<Status> {
         Err(ConsumeError::NoTopic(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    let (progress, mismatches, letters) = if source.is_some() {
+    let (progress, mismatches, letters, states) = if source.is_some() {
         let progress = async { read_progress(&kafka).await.map_err(anyhow::Error::from) };
+        let states = async { read_states(&kafka).await.map_err(anyhow::Error::from) };
         let mismatches = async { count_mismatches(&kafka).await.map_err(anyhow::Error::from) };
-        tokio::try_join!(progress, mismatches, open_by_table(&kafka))?
+        tokio::try_join!(progress, mismatches, open_by_table(&kafka), states)?
     } else {
-        (HashMap::new(), MismatchCounts::default(), BTreeMap::new())
+        (HashMap::new(), MismatchCounts::default(), BTreeMap::new(), States::default())
     };
     let group = GroupOffsets::new(&kafka, &topics.apply_group())?;
     let mut behind = Vec::new();
@@ -82,9 +87,20 @@ async fn status(config: &Config) -> Result<Status> {
         Err(error) => return Err(error.into()),
     };
     let counted = oldest.is_some_and(|seen| seen.complete);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+    let age = |us: i64| (now - us).max(0) as f64 / 1e6;
     let tables = names.iter().zip(&config.table).map(|(name, table)| {
         let mapping = fingerprint(&table.spelling());
+        let state = states.get(name);
         TableStatus {
+            state: state.map_or(TableCondition::Live, |state| state.condition).name(),
+            not_live: state.filter(|state| !is_live(Some(state))).map(|state| NotLive {
+                reason: state.reason.clone(),
+                cause: state.cause.clone(),
+                by: state.by.clone(),
+                since_seconds: age(state.since_us),
+                remedy: what_leads_on(state),
+            }),
             lag_records: counted.then(|| unapplied.get(name).copied().unwrap_or(0)),
             topic: topics.changes(name),
             dead_letters: letters.get(name.to_string().as_str()).copied().unwrap_or(0),
@@ -93,8 +109,6 @@ async fn status(config: &Config) -> Result<Status> {
         }
     });
     let tables: Vec<TableStatus> = tables.collect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
-    let age = |us: i64| (now - us).max(0) as f64 / 1e6;
     let seconds = oldest.and_then(|seen| {
         let oldest = seen.oldest_ms.map_or(0.0, |ms| age(ms * 1000));
         source.as_ref().map(|w| oldest.max(age(w.clock_us)))

@@ -67,7 +67,8 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
     } else {
         print(&report);
     }
-    let failed = exit_code && report.mismatches + report.undecided + report.put_aside > 0;
+    let halted = report.tables.iter().any(|table| table.halted);
+    let failed = exit_code && (halted || report.mismatches + report.undecided + report.put_aside > 0);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -104,10 +105,17 @@ fn print(report: &ScanReport) {
             t.target_rows.to_string(),
             t.mismatches.to_string(),
             t.undecided.to_string(),
-            t.put_aside.to_string(),
+            if t.halted { "halted".to_owned() } else { t.put_aside.to_string() },
         ]);
     }
     println!("{table}");
+    for halted in report.tables.iter().filter(|table| table.halted) {
+        println!(
+            "table {} has halted and was left out: `tandem table status` says what leads on. It is verified by itself before \
+             it is live again",
+            halted.name
+        );
+    }
     if report.put_aside > 0 {
         println!(
             "{} rows were left out, because they have dead letters or the mapping cannot convert them: correct them and \

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tandem_dead_letters::DeadLetters;
 use tandem_model::TableName;
+use tandem_protocol::table_state::is_captured;
 use tandem_row_check::{ChangeTracker, CheckMetrics, CheckedTable, Checker};
+use tandem_table_states::TableStates;
 use tandem_watermarks::{Applied, Watermarks};
 use tandem_wire::log::InRecord;
 use tokio::sync::mpsc;
 
 use crate::connect::servers::Servers;
 
-/// Creates a checker whose tracker begins at the newest watermark that covers every table.
+/// Creates a checker whose tracker begins at the newest watermark that covers every captured table.
 pub(crate) async fn checker(
     servers: &Servers,
     watermarks: &Watermarks,
@@ -26,7 +28,11 @@ pub(crate) async fn checker(
         tables.push(Arc::new(CheckedTable::new(Arc::clone(plan), &names)?));
     }
     let topics: BTreeSet<String> = tables.iter().map(|t| t.topic.clone()).collect();
-    let known: Vec<&TableName> = servers.plans.iter().map(|plan| &plan.source().name).collect();
+    let states = TableStates::follow(&servers.kafka).await?;
+    let now = states.now()?;
+    // A table that is not captured is in no watermark.
+    let names = servers.plans.iter().map(|plan| &plan.source().name);
+    let known: Vec<&TableName> = names.filter(|table| is_captured(now.get(table))).collect();
     let from = watermarks.knowing(&known).await?;
     let tracker = ChangeTracker::start(&servers.kafka, &topics, &from, feed).await?;
     let checker = Checker {
@@ -36,6 +42,7 @@ pub(crate) async fn checker(
         applied: Applied::of(&servers.kafka)?,
         tracker,
         letters: DeadLetters::follow(&servers.kafka).await?,
+        states,
         metrics: metrics.clone(),
     };
     Ok((checker, tables))

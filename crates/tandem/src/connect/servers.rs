@@ -3,16 +3,19 @@
 //! The checks collect every problem instead of stopping at the first one. `tandem check` shows all of them at once, and
 //! the roles refuse to start with the same messages.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
 use tandem_cassandra::{TableLimits, Target};
-use tandem_kafka::{Admin, KafkaConfig, MissingAcl, SchemaStore, missing_acls};
-use tandem_mapping::{TablePlan, compile_all};
-use tandem_model::TargetTable;
+use tandem_kafka::{Admin, ConsumeError, KafkaConfig, MissingAcl, SchemaStore, missing_acls};
+use tandem_mapping::{TableConfig, TablePlan, compile_all};
+use tandem_model::{TableName, TargetTable};
 use tandem_mysql::{Mysql, MysqlError, Severity, TableError};
+use tandem_protocol::table_state::is_applied;
+use tandem_table_states::{States, read_states};
 
 use crate::config::Config;
 use crate::connect::privileges::needs;
@@ -30,11 +33,18 @@ pub(crate) struct CheckProblem {
     pub(crate) remedy: Option<String>,
     /// Whether it must be fixed before anything starts.
     pub(crate) fatal: bool,
+    /// The MySQL table, if the problem concerns no other: the roles start without it once it has halted.
+    #[serde(skip)]
+    pub(crate) table: Option<TableName>,
 }
 
 impl CheckProblem {
     fn fatal(part: &'static str, what: impl Into<String>, problem: impl fmt::Display) -> Self {
-        Self { part, what: what.into(), cause: problem.to_string(), remedy: None, fatal: true }
+        Self { part, what: what.into(), cause: problem.to_string(), remedy: None, fatal: true, table: None }
+    }
+
+    fn of_table(part: &'static str, table: &TableName, problem: impl fmt::Display) -> Self {
+        Self { table: Some(table.clone()), ..Self::fatal(part, format!("table {table}"), problem) }
     }
 }
 
@@ -68,23 +78,73 @@ pub(crate) struct Servers {
     pub(crate) admin: Admin,
     pub(crate) target: Option<Target>,
     pub(crate) plans: Vec<Arc<TablePlan>>,
+    /// The mapped tables without a plan: they have halted, and have problems.
+    pub(crate) left_out: Vec<TableName>,
 }
 
 impl Servers {
-    /// Connects to what these roles need and checks it. The error names every problem.
+    /// Connects to what these roles need and checks it. The error names every problem. A table that has halted may have
+    /// problems: it is left out of the plans.
     pub(crate) async fn connect(config: &Config, roles: &[Role]) -> Result<Self> {
-        let found = inspect(config, roles).await?;
+        let mut found = inspect(config, roles).await?;
+        let left_out = leave_out(&config.kafka()?, &mut found).await?;
         for warning in found.problems.iter().filter(|p| !p.fatal) {
             tracing::warn!(part = warning.part, what = warning.what, "{}", warning.cause);
         }
         let fatal: Vec<String> = found.problems.iter().filter(|p| p.fatal).map(ToString::to_string).collect();
         match (found.mysql, found.admin) {
             (Some(mysql), Some(admin)) if fatal.is_empty() => {
-                Ok(Self { mysql, kafka: config.kafka()?, admin, target: found.target, plans: found.plans })
+                let (kafka, target, plans) = (config.kafka()?, found.target, found.plans);
+                Ok(Self { mysql, kafka, admin, target, plans, left_out })
             }
             _ => bail!("{}", fatal.join("\n")),
         }
     }
+}
+
+/// The configured tables that have a plan, each with it.
+pub(crate) fn planned<'a>(
+    config: &'a Config,
+    plans: &'a [Arc<TablePlan>],
+) -> impl Iterator<Item = (&'a TableConfig, &'a Arc<TablePlan>)> {
+    let plan = |table: &'a TableConfig| {
+        let plan = plans.iter().find(|plan| plan.source().name.to_string() == table.source)?;
+        Some((table, plan))
+    };
+    config.table.iter().filter_map(plan)
+}
+
+/// Leaves the halted tables out that have problems. Returns them.
+async fn leave_out(kafka: &KafkaConfig, found: &mut Inspection) -> Result<Vec<TableName>> {
+    let mut left_out = Vec::new();
+    let Some(admin) = &found.admin else { return Ok(left_out) };
+    let broken: BTreeSet<TableName> =
+        found.problems.iter().filter(|p| p.fatal).filter_map(|p| p.table.clone()).collect();
+    if broken.is_empty() {
+        return Ok(left_out);
+    }
+    let states = match admin.partitions(&kafka.topics().control()).await {
+        Err(ConsumeError::NoTopic(_)) => States::default(),
+        Err(error) => return Err(error.into()),
+        Ok(_) => read_states(kafka).await?,
+    };
+    for table in &broken {
+        let halted = !is_applied(states.get(table));
+        for problem in found.problems.iter_mut().filter(|p| p.table.as_ref() == Some(table)) {
+            problem.fatal = !halted;
+            if !halted {
+                let halt = format!("start without the table: `tandem table halt {table}`");
+                problem.remedy =
+                    Some(problem.remedy.take().map_or(halt.clone(), |r| format!("{r} Or {halt}")));
+            }
+        }
+        if halted {
+            tracing::warn!(%table, "the table has halted and is left out");
+            found.plans.retain(|plan| plan.source().name != *table);
+            left_out.push(table.clone());
+        }
+    }
+    Ok(left_out)
 }
 
 /// Connects to everything that these roles need and checks everything that can be reached. An error means that the
@@ -174,6 +234,7 @@ async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option
             first.subject
         )),
         fatal: false,
+        table: None,
     }))
 }
 
@@ -191,6 +252,7 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
             cause: f.problem,
             remedy: Some(f.remedy),
             fatal: f.severity == Severity::Error,
+            table: None,
         })),
         Err(error) => {
             found.problems.push(CheckProblem::fatal("mysql", "", error));
@@ -206,6 +268,7 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
                 cause: format!("it has no column `{column}`, which `exclude_from_capture` names"),
                 remedy: Some("correct the name, unless the column will be added later".into()),
                 fatal: false,
+                table: None,
             })),
             Err(error) => found.problems.push(CheckProblem::fatal("mysql", format!("table {name}"), error)),
         }
@@ -214,25 +277,33 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
                 configs.push(table.clone());
                 tables.push(Arc::new(def));
             }
-            Err(TableError::Refused { table, problems }) => found
-                .problems
-                .extend(problems.iter().map(|p| CheckProblem::fatal("mysql", format!("table {table}"), p))),
-            Err(error) => found.problems.push(CheckProblem::fatal("mysql", format!("table {name}"), error)),
+            Err(TableError::Refused { problems, .. }) => {
+                found.problems.extend(problems.iter().map(|p| CheckProblem::of_table("mysql", name, p)));
+            }
+            Err(error) => found.problems.push(CheckProblem::of_table("mysql", name, error)),
         }
     }
-    match compile_all(&configs, &tables) {
-        Ok(plans) => found.plans = plans.into_iter().map(Arc::new).collect(),
-        Err(error) => {
-            found
-                .problems
-                .extend(error.problems.iter().map(|p| CheckProblem::fatal("mapping", String::new(), p)));
-        }
-    }
+    let compiled = compile_all(&configs, &tables).or_else(|error| {
+        let wrong: BTreeSet<String> = error.problems.iter().map(|p| p.table.clone()).collect();
+        found.problems.extend(error.problems.into_iter().map(|p| CheckProblem {
+            table: p.table.parse().ok(),
+            ..CheckProblem::fatal("mapping", String::new(), &p)
+        }));
+        // The plans of the others are checked, too.
+        configs.retain(|config| !wrong.contains(&config.source));
+        compile_all(&configs, &tables)
+    });
+    found.plans = compiled.unwrap_or_default().into_iter().map(Arc::new).collect();
     Ok(())
 }
 
 async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Inspection) {
     let tables = target_tables(&found.plans);
+    let sources: HashMap<String, TableName> = found
+        .plans
+        .iter()
+        .flat_map(|plan| plan.targets().iter().map(|t| (t.table().name.clone(), plan.source().name.clone())))
+        .collect();
     let mut missing = 0;
     match target.check_schema(&tables).await {
         Ok(findings) => {
@@ -241,6 +312,7 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
                 remedy: f.remedy.as_ref().map(|cql| {
                     format!("{cql};{}", if f.is_absence() { " (`tandem schema create` does it)" } else { "" })
                 }),
+                table: sources.get(&f.table).cloned(),
                 part: "cassandra",
                 what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },
                 cause: f.problem,
@@ -271,6 +343,7 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
                     gc_grace_seconds(kafka)
                 )),
                 fatal: true,
+                table: sources.get(&table.name).cloned(),
             }),
             Ok(_) => {}
             Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
@@ -286,7 +359,14 @@ fn too_many_tables(limits: TableLimits, missing: usize) -> Option<CheckProblem> 
     let total = limits.existing + missing;
     let problem = |cause: String, remedy: &str, fatal: bool| {
         let what = format!("{total} tables, with the {missing} that are missing");
-        Some(CheckProblem { part: "cassandra", what, cause, remedy: Some(remedy.to_owned()), fatal })
+        Some(CheckProblem {
+            part: "cassandra",
+            what,
+            cause,
+            remedy: Some(remedy.to_owned()),
+            fatal,
+            table: None,
+        })
     };
     if let Some(limit) = limits.fail.filter(|limit| total > *limit && missing > 0) {
         return problem(

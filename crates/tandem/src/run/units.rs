@@ -1,5 +1,6 @@
 //! How each role is started.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -7,13 +8,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
 use tandem_apply::Apply;
-use tandem_backfill::{Backfill, BackfillTable, read_progress};
+use tandem_backfill::{Backfill, BackfillTable, ProgressError, read_progress};
 use tandem_controller::{Controller, MappedTable};
 use tandem_gateway::{Gateway, GatewayParts};
 use tandem_kafka::{Admin, KafkaConfig, topic_specs};
+use tandem_model::TableName;
 use tandem_mysql::ClientPool;
-use tandem_verify::{Reconciler, Stream};
+use tandem_protocol::table_state::is_applied;
+use tandem_row_check::CheckError;
+use tandem_table_states::TableStates;
+use tandem_verify::{CopyProgress, Reconciler, Scan, Stream, TableVerifier};
 use tandem_watermarks::Watermarks;
+use tandem_wire::control::BackfillProgress;
 use tandem_wire::fingerprint;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::gateway::GatewaySection;
 use crate::connect::row_checker::checker;
-use crate::connect::servers::Servers;
+use crate::connect::servers::{Servers, planned};
 use crate::role::Role;
 use crate::run::process::{NewestStores, Process, capture_of};
 use crate::run::supervise::{Unit, Work};
@@ -65,6 +71,7 @@ impl Process<'_> {
                         schemas: stores.schemas.clone(),
                         target: servers.target.clone().context("apply needs Cassandra")?,
                         plans: servers.plans.clone(),
+                        left_out: servers.left_out.clone(),
                         config: self.config.apply(),
                         metrics: self.metrics.apply.clone(),
                     };
@@ -101,10 +108,7 @@ impl Process<'_> {
             mysql: servers.mysql.clone(),
             target: servers.target.clone().context("the gateway needs Cassandra")?,
             kafka: servers.kafka.clone(),
-            entities: config
-                .table
-                .iter()
-                .zip(&servers.plans)
+            entities: planned(config, &servers.plans)
                 .map(|(table, plan)| (table.entity.clone(), Arc::clone(plan)))
                 .collect(),
             metrics: self.metrics.gateway.clone(),
@@ -180,8 +184,19 @@ impl Process<'_> {
                             kafka: servers.kafka.clone(),
                             metrics: self.metrics.verify.clone(),
                         };
+                        let verifier = TableVerifier {
+                            scan: Scan {
+                                checker: checker.clone(),
+                                tables: tables.clone(),
+                                kafka: servers.kafka.clone(),
+                            },
+                            progress: Copied::of(self.config, &servers.kafka)?,
+                        };
                         let stop = stop.clone();
-                        works.push(work(Role::Verify, async move { Ok(stream.run(feed, stop).await?) }));
+                        works.push(work(Role::Verify, async move {
+                            tokio::try_join!(stream.run(feed, stop.clone()), verifier.run(stop))?;
+                            Ok(())
+                        }));
                     }
                     if self.has(Role::Reconcile) {
                         let reconciler = Reconciler {
@@ -216,10 +231,7 @@ impl Process<'_> {
                         kafka: servers.kafka.clone(),
                         schemas: stores.schemas.clone(),
                         watermarks: Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?,
-                        tables: config
-                            .table
-                            .iter()
-                            .zip(&servers.plans)
+                        tables: planned(config, &servers.plans)
                             .map(|(t, p)| {
                                 BackfillTable::new(Arc::clone(p.source()), &p.layout(), &t.spelling())
                             })
@@ -227,8 +239,8 @@ impl Process<'_> {
                         config: config.backfill(),
                         metrics: self.metrics.backfill.clone(),
                     };
-                    let (states, kafka, alone) = (self.states.clone(), servers.kafka.clone(), self.alone());
-                    let copied = Copied::of(config)?;
+                    let (states, alone) = (self.states.clone(), self.alone());
+                    let copied = Copied::of(config, &servers.kafka)?;
                     Ok(vec![work(Role::Backfill, async move {
                         loop {
                             backfill.run(stop.clone()).await?;
@@ -237,8 +249,8 @@ impl Process<'_> {
                             }
                             tracing::info!("every table's backfill is published");
                             states.done(Role::Backfill);
-                            // A re-snapshot voids every copy.
-                            match stop.run_until_cancelled(copied.until_voided(&kafka)).await {
+                            // A re-snapshot voids every copy, and a rebuild that of one table.
+                            match stop.run_until_cancelled(copied.until_voided()).await {
                                 Some(voided) => voided?,
                                 None => return Ok(()),
                             }
@@ -253,29 +265,45 @@ impl Process<'_> {
 
 /// The tables whose copies must count.
 struct Copied {
-    /// The name of each table, and the fingerprint of its configured mapping.
-    tables: Vec<(String, String)>,
+    kafka: KafkaConfig,
+    /// The fingerprint of each table's configured mapping, by name.
+    tables: HashMap<TableName, String>,
 }
 
 impl Copied {
-    fn of(config: &Config) -> Result<Self> {
-        let names = config.tables()?.into_iter().map(|name| name.to_string());
+    fn of(config: &Config, kafka: &KafkaConfig) -> Result<Self> {
         let mappings = config.table.iter().map(|table| fingerprint(&table.spelling()));
-        Ok(Self { tables: names.zip(mappings).collect() })
+        Ok(Self { kafka: kafka.clone(), tables: config.tables()?.into_iter().zip(mappings).collect() })
     }
 
-    /// Waits until a copy does not count any more.
-    async fn until_voided(&self, kafka: &KafkaConfig) -> Result<()> {
+    /// Waits until a copy does not count any more, or a table that was not copied can be.
+    async fn until_voided(&self) -> Result<()> {
+        let states = TableStates::follow(&self.kafka).await?;
         loop {
-            tokio::time::sleep(LOOK_FOR_RESNAPSHOT).await;
-            let progress = read_progress(kafka).await?;
-            let counts = |(name, mapping): &(String, String)| {
-                progress.get(name).is_some_and(|p| p.done && p.configured == *mapping)
+            let known = states.now()?;
+            let progress = read_progress(&self.kafka).await?;
+            let counts = |(name, mapping): (&TableName, &String)| {
+                let copied = progress.get(&name.to_string());
+                !is_applied(known.get(name)) || copied.is_some_and(|p| p.done && p.configured == *mapping)
             };
             if !self.tables.iter().all(counts) {
                 return Ok(());
             }
+            let changed = tokio::time::timeout(LOOK_FOR_RESNAPSHOT, states.other_than(&known)).await;
+            changed.map_or(Ok(known), |changed| changed)?;
         }
+    }
+}
+
+impl CopyProgress for Copied {
+    async fn read(&self) -> Result<HashMap<String, BackfillProgress>, CheckError> {
+        let mut progress = read_progress(&self.kafka).await.map_err(|error| match error {
+            ProgressError::Consume(error) => CheckError::from(error),
+            ProgressError::Decode(error) => error.into(),
+        })?;
+        let configured = |name: &str| name.parse().ok().and_then(|name: TableName| self.tables.get(&name));
+        progress.retain(|name, copy| configured(name) == Some(&copy.configured));
+        Ok(progress)
     }
 }
 

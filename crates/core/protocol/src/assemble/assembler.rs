@@ -158,6 +158,11 @@ impl Assembler {
         self.open.is_some()
     }
 
+    /// Whether the last event ended a transaction, so that a watermark after it is complete.
+    pub fn is_between_transactions(&self) -> bool {
+        self.open.is_none() && self.resumed.is_none()
+    }
+
     /// The transaction whose rows must be read again now, if any.
     ///
     /// Until this is `None`, feed the events of that transaction. Events of other transactions among them are
@@ -400,25 +405,29 @@ impl Assembler {
         position: &BinlogPosition,
     ) -> Result<(), AssembleError> {
         let mapped = &self.config.tables;
-        let lost = match kind {
+        let mut lost: Vec<TableName> = match kind {
             StatementKind::Truncate | StatementKind::Drop | StatementKind::Rename => {
-                tables.iter().find(|t| mapped.contains(t))
+                tables.iter().filter(|t| mapped.contains(t)).cloned().collect()
             }
-            StatementKind::DropDatabase => mapped.iter().find(|t| t.database == database),
+            StatementKind::DropDatabase => {
+                mapped.iter().filter(|t| t.database == database).cloned().collect()
+            }
             StatementKind::Alter
             | StatementKind::Create
             | StatementKind::DataChange
-            | StatementKind::Other => None,
+            | StatementKind::Other => Vec::new(),
         };
-        match lost {
-            None => Ok(()),
-            Some(table) => Err(AssembleError::TableGone {
-                kind: kind.name(),
-                table: table.clone(),
-                gtid: gtid.clone(),
-                position: position.clone(),
-            }),
+        lost.sort();
+        lost.dedup();
+        if lost.is_empty() {
+            return Ok(());
         }
+        Err(AssembleError::TablesGone {
+            kind: kind.name(),
+            tables: lost,
+            gtid: gtid.clone(),
+            position: position.clone(),
+        })
     }
 
     /// Adds the row changes of one event at a binlog position.

@@ -5,7 +5,8 @@ use tandem_wire::WireError;
 
 /// Why capture cannot continue at a binlog position.
 ///
-/// Each error is fatal: a restart reads the same event again.
+/// A restart reads the same event again. Where the event concerns some tables only, capture goes on without them
+/// ([`AssembleError::tables`]).
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError {
     /// An envelope cannot be encoded.
@@ -18,16 +19,17 @@ pub enum AssembleError {
         /// The reason.
         source: WireError,
     },
-    /// A statement removed rows of a mapped table, or the table itself, without row changes.
+    /// A statement removed rows of mapped tables, or the tables themselves, without row changes.
     #[error(
-        "`{kind}` on {table} in transaction {gtid} at {position} cannot be carried to Cassandra: \
-         the table's rows there are left as they were"
+        "`{kind}` on {} in transaction {gtid} at {position} cannot be carried to Cassandra: \
+         the rows there are left as they were",
+        names(.tables)
     )]
-    TableGone {
+    TablesGone {
         /// TRUNCATE, DROP or RENAME.
         kind: &'static str,
-        /// The mapped table.
-        table: TableName,
+        /// The mapped tables.
+        tables: Vec<TableName>,
         /// The transaction.
         gtid: Gtid,
         /// The end of the statement's event.
@@ -83,12 +85,30 @@ pub enum AssembleError {
     OutOfOrder(BinlogPosition),
 }
 
+fn names(tables: &[TableName]) -> String {
+    tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl AssembleError {
+    /// The tables that the error concerns, with a short name of the reason, if it concerns no others: without these tables
+    /// capture can continue. Nothing of the event is on the log.
+    pub fn tables(&self) -> Option<(&[TableName], &'static str)> {
+        match self {
+            Self::TablesGone { kind, tables, .. } => Some((tables, kind)),
+            Self::NoPrimaryKey { table, .. } => Some((std::slice::from_ref(table), "no-primary-key")),
+            Self::Encode { table, .. } => Some((std::slice::from_ref(table), "cannot-be-encoded")),
+            Self::ClockAhead { .. }
+            | Self::PartialMissing { .. }
+            | Self::NotPrepared { .. }
+            | Self::OutOfOrder(_) => None,
+        }
+    }
+
     /// What the caller does next. None of these is retried.
     pub fn retry(&self) -> Disposition {
         match self {
             Self::Encode { source, .. } => source.retry(),
-            Self::TableGone { .. }
+            Self::TablesGone { .. }
             | Self::NoPrimaryKey { .. }
             | Self::ClockAhead { .. }
             | Self::PartialMissing { .. }
@@ -100,11 +120,11 @@ impl AssembleError {
     /// What an operator does about it, where the message does not say so.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
-            Self::TableGone { .. } => {
-                Some(Remedy::from(FollowUp::Resnapshot).or("take the table out of tandem.toml"))
+            Self::TablesGone { .. } => {
+                Some(Remedy::from(FollowUp::RebuildTable).or("take the table out of tandem.toml"))
             }
             Self::NoPrimaryKey { .. } => {
-                Some(Remedy::new("ALTER TABLE … ADD PRIMARY KEY").then(FollowUp::Resnapshot))
+                Some(Remedy::new("ALTER TABLE … ADD PRIMARY KEY").then(FollowUp::RebuildTable))
             }
             Self::NotPrepared { .. } => Some(
                 Remedy::new(

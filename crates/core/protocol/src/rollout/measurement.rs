@@ -23,7 +23,7 @@ const fn flag(name: &'static str, about: &'static str) -> Named {
 }
 
 /// Every measurement.
-pub const NAMES: [Named; 23] = [
+pub const NAMES: [Named; 24] = [
     number("capture_age_seconds", "age of the newest watermark"),
     number("apply_lag_records", "records of the change and backfill topics that are not applied yet"),
     number(
@@ -35,6 +35,7 @@ pub const NAMES: [Named; 23] = [
     number("backfill_rows_left", "rows not copied yet, by MySQL's own estimate"),
     number("open_mismatches", "target rows whose last mismatch event says that they differ"),
     number("open_dead_letters", "changes that are put aside, because the mapping or Cassandra refuses them"),
+    number("tables_not_live", "tables that have halted, or are not copied or verified again since"),
     flag("full_scan_clean", "whether a full verification that started after the backfill found no mismatch"),
     number("full_scan_age_seconds", "time since the newest full verification ended"),
     number("gateways_behind", "gateways that act on an older generation of the phase"),

@@ -62,14 +62,21 @@ const DUAL_WRITES: (&str, &str) = ("dual_writes_succeed", "dual_write_failure_ra
 const NO_MISMATCH: (&str, &str) = ("no_mismatch_is_open", "open_mismatches == 0.0");
 const NO_DEAD_LETTER: (&str, &str) = ("no_dead_letter_is_open", "open_dead_letters == 0.0");
 
+const TABLES_LIVE: (&str, &str) = ("every_table_is_live", "tables_not_live == 0.0");
+
 /// What a phase asks for before the next, unless the configuration says otherwise.
 pub fn default_gates(phase: Phase) -> &'static [(&'static str, &'static str)] {
     match phase {
         Phase::Prepare => &[CAPTURE, ("apply_has_begun", "apply_partitions_unclaimed == 0.0")],
         Phase::DualWrite => &[CAPTURE, APPLY, GATEWAYS, DUAL_WRITES],
-        Phase::Backfill => {
-            &[CAPTURE, APPLY, GATEWAYS, DUAL_WRITES, ("every_row_is_copied", "backfill_tables_left == 0.0")]
-        }
+        Phase::Backfill => &[
+            CAPTURE,
+            APPLY,
+            GATEWAYS,
+            DUAL_WRITES,
+            TABLES_LIVE,
+            ("every_row_is_copied", "backfill_tables_left == 0.0"),
+        ],
         Phase::Verify => &[
             CAPTURE,
             APPLY,
@@ -77,6 +84,7 @@ pub fn default_gates(phase: Phase) -> &'static [(&'static str, &'static str)] {
             DUAL_WRITES,
             NO_MISMATCH,
             NO_DEAD_LETTER,
+            TABLES_LIVE,
             ("full_scan_is_clean", "full_scan_clean"),
         ],
         Phase::Canary => &[
@@ -86,6 +94,7 @@ pub fn default_gates(phase: Phase) -> &'static [(&'static str, &'static str)] {
             DUAL_WRITES,
             NO_MISMATCH,
             NO_DEAD_LETTER,
+            TABLES_LIVE,
             ("canary_is_read", "canary_reads >= 1.0"),
             ("canary_agrees", "canary_mismatches == 0.0"),
             ("cassandra_serves", "fallback_rate <= 0.01"),

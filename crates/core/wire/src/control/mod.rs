@@ -9,6 +9,7 @@ mod dead_letter;
 mod phase;
 mod record;
 mod records;
+mod table_state;
 mod watermark;
 
 use crate::WireError;
@@ -22,7 +23,7 @@ pub use records::{
     BackfillProgress, Ddl, DualWriteFailure, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchKind,
     MismatchState, RESNAPSHOT_KEY, Resnapshot, is_progress_key, progress_key,
 };
-
+pub use table_state::{TableCondition, TableState, copies_from, is_table_state_key};
 pub use watermark::{WatermarkBase, WatermarkRecord};
 
 macro_rules! named {
@@ -247,6 +248,22 @@ mod tests {
         }
     }
 
+    fn table_state() -> TableState {
+        TableState {
+            table: "shop.orders".into(),
+            incarnation: 3,
+            condition: TableCondition::Halted,
+            captured: true,
+            from: BTreeMap::from([("t.backfill".into(), vec![]), ("t.changes".into(), vec![0, 1 << 40])]),
+            copy_from: None,
+            reason: "plan".into(),
+            cause: "é".into(),
+            by: "apply".into(),
+            since_us: 4,
+            at_us: 5,
+        }
+    }
+
     /// Checks that a record round-trips, and that truncated records and other formats are refused.
     fn check<R: ControlRecord + PartialEq + std::fmt::Debug>(record: &R) {
         let bytes = encode_control(record).unwrap();
@@ -302,6 +319,10 @@ mod tests {
         check(&resnapshot());
         check(&audit());
         check(&announcement());
+        check(&table_state());
+        for condition in [TableCondition::Live, TableCondition::Replaying, TableCondition::Verifying] {
+            check(&TableState { condition, copy_from: Some(6), captured: false, ..table_state() });
+        }
         check(&Announcement { generation: None, counters: BTreeMap::new(), ..announcement() });
         assert_eq!(decode_phase(&encode_phase(&phase())).unwrap(), phase());
         assert_eq!(decode_watermark(&encode_watermark(&full(watermark()))).unwrap(), full(watermark()));
@@ -325,6 +346,7 @@ mod tests {
             Audit::schema(),
             DeadLetter::schema(),
             Announcement::schema(),
+            TableState::schema(),
         ]
         .map(|schema| {
             let json: serde_json::Value = serde_json::from_str(schema.json()).unwrap();
@@ -345,7 +367,8 @@ mod tests {
                 ("Resnapshot", 1_621_096_297),
                 ("Audit", 534_078_992),
                 ("DeadLetter", 1_999_199_211),
-                ("Announcement", 1_599_010_247)
+                ("Announcement", 1_599_010_247),
+                ("TableState", 249_373_802)
             ]
         );
     }

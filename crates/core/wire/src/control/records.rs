@@ -163,15 +163,15 @@ pub struct Resnapshot {
     pub at_us: i64,
 }
 
-/// The key in `<prefix>.control` of the progress of a table's backfill. `resnapshot` is the newest
-/// [`Resnapshot`], if there is one.
+/// The key in `<prefix>.control` of the progress of a table's backfill. `from` is the version from which its copies
+/// count ([`copies_from`](super::copies_from)).
 ///
-/// Each re-snapshot starts new copies under keys of their own. So rows copied before it do not count. Neither
-/// does a backfill that has not seen the re-snapshot yet and continues the earlier copy.
-pub fn progress_key(table: &str, resnapshot: Option<&Resnapshot>) -> Vec<u8> {
-    match resnapshot {
+/// Each re-snapshot, and each order to copy the table again, starts new copies under keys of their own. So rows copied
+/// before it do not count. Neither does a backfill that has not seen the order yet and continues the earlier copy.
+pub fn progress_key(table: &str, from: Option<i64>) -> Vec<u8> {
+    match from {
         None => format!("backfill/{table}"),
-        Some(Resnapshot { version, .. }) => format!("backfill@{version}/{table}"),
+        Some(version) => format!("backfill@{version}/{table}"),
     }
     .into_bytes()
 }
@@ -256,21 +256,13 @@ mod tests {
     /// The keys must differ even if a database's name is a number or a table's name contains a slash.
     #[test]
     fn each_copy_has_its_own_key() {
-        let resnapshot = |version| Resnapshot {
-            version,
-            from_gtid_set: String::new(),
-            to_gtid_set: String::new(),
-            reason: String::new(),
-            at_us: 0,
-        };
-        let (one, two) = (resnapshot(1), resnapshot(2));
         let keys = [
             progress_key("d.t", None),
-            progress_key("d.t", Some(&one)),
-            progress_key("d.t", Some(&two)),
+            progress_key("d.t", Some(1)),
+            progress_key("d.t", Some(2)),
             progress_key("1/d.t", None),
-            progress_key("1/d.t", Some(&one)),
-            progress_key("d.u", Some(&one)),
+            progress_key("1/d.t", Some(1)),
+            progress_key("d.u", Some(1)),
         ];
         assert!(keys.iter().all(|key| is_progress_key(key)));
         let different: std::collections::HashSet<_> = keys.iter().collect();

@@ -145,6 +145,11 @@ impl Topics {
         self.named("capture")
     }
 
+    /// The transactional id under which the states of tables are written, by one writer at a time.
+    pub fn tables_transactional_id(&self) -> String {
+        self.named("tables")
+    }
+
     /// The consumer group that decides which controller is the active one.
     pub fn controller_group(&self) -> String {
         self.named("controller")

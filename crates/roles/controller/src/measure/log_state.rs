@@ -8,12 +8,13 @@ use tandem_model::{PhaseRecord, TableName, Watermark};
 use tandem_wire::WireError;
 use tandem_wire::control::{
     BackfillProgress, DeadLetter, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY,
-    RESNAPSHOT_KEY, Resnapshot, decode_backfill_progress, decode_control, decode_phase, is_progress_key,
-    progress_key,
+    RESNAPSHOT_KEY, Resnapshot, TableState, copies_from, decode_backfill_progress, decode_control,
+    decode_phase, is_progress_key, is_table_state_key, progress_key,
 };
 use tandem_wire::log::InRecord;
 
 use tandem_protocol::rollout::Measurements;
+use tandem_protocol::table_state::is_live;
 
 /// A migrated table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) struct LogState {
     /// Progress by record key. It includes copies from before the newest re-snapshot.
     progress: HashMap<Vec<u8>, BackfillProgress>,
     resnapshot: Option<Resnapshot>,
+    /// The states of tables, by `database.table`.
+    states: HashMap<String, TableState>,
     full_scan: Option<FullScan>,
     open: HashSet<Vec<u8>>,
     /// The open dead letters, by record key.
@@ -81,6 +84,9 @@ impl LogState {
             self.full_scan = Some(decode_control(value)?);
         } else if key == RESNAPSHOT_KEY {
             self.resnapshot = Some(decode_control(value)?);
+        } else if is_table_state_key(key) {
+            let state: TableState = decode_control(value)?;
+            self.states.insert(state.table.clone(), state);
         } else if is_progress_key(key) {
             self.progress.insert(key.clone(), decode_backfill_progress(value)?);
         }
@@ -149,7 +155,9 @@ impl LogState {
     /// The progress of a table's copy under the current mapping. After a change of the mapping there is none until
     /// the backfill has begun again.
     fn progress_of(&self, table: &MappedTable) -> Option<&BackfillProgress> {
-        let key = progress_key(&table.name.to_string(), self.resnapshot.as_ref());
+        let name = table.name.to_string();
+        let from = copies_from(self.resnapshot.as_ref().map(|r| r.version), self.states.get(&name));
+        let key = progress_key(&name, from);
         self.progress.get(&key).filter(|progress| progress.configured == table.mapping)
     }
 
@@ -176,6 +184,9 @@ impl LogState {
     ) {
         into.set("open_mismatches", Ok(self.open.len() as f64));
         into.set("open_dead_letters", Ok(self.dead_letters.len() as f64));
+        let not_live =
+            tables.iter().filter(|table| !is_live(self.states.get(&table.name.to_string()))).count();
+        into.set("tables_not_live", Ok(not_live as f64));
         self.read_mismatches.retain(|met| met.offset >= since.offset && met.seen_us >= since.seen_us);
         for (name, found_by) in
             [("canary_mismatches", FoundBy::CanaryRead), ("shadow_mismatches", FoundBy::ShadowRead)]
@@ -199,11 +210,15 @@ impl LogState {
         into.set_flag("full_scan_clean", scan.map(|scan| self.is_clean(scan, tables)));
     }
 
-    /// Whether the scan found no mismatch and began after every table was copied. A dead letter that was discarded since
-    /// may have left a row different.
+    /// Whether the scan found no mismatch and began after every table was copied. A table that was copied again or replayed
+    /// since is verified by itself before it is live again. A dead letter that was discarded since may have left a row
+    /// different.
     fn is_clean(&self, scan: &FullScan, tables: &[MappedTable]) -> bool {
         let copied_before = |table: &MappedTable| {
-            self.progress_of(table).is_some_and(|p| p.done && p.updated_at_us <= scan.started_at_us)
+            let state = self.states.get(&table.name.to_string());
+            let verified_us = state.map_or(i64::MIN, |state| state.since_us).max(scan.started_at_us);
+            is_live(state)
+                && self.progress_of(table).is_some_and(|p| p.done && p.updated_at_us <= verified_us)
         };
         let discarded_before = self.discarded_us.is_none_or(|at| at <= scan.started_at_us);
         scan.mismatches == 0 && scan.undecided == 0 && discarded_before && tables.iter().all(copied_before)
@@ -217,7 +232,9 @@ fn seconds(then_us: i64, now_us: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tandem_wire::control::{MismatchKind, encode_backfill_progress, encode_control, encode_phase};
+    use tandem_wire::control::{
+        MismatchKind, TableCondition, encode_backfill_progress, encode_control, encode_phase,
+    };
 
     fn record(key: &[u8], value: Vec<u8>) -> InRecord {
         InRecord {
@@ -380,7 +397,7 @@ mod tests {
         };
         let ordered = |version| record(RESNAPSHOT_KEY, encode_control(&resnapshot(version)).unwrap());
         let copied = |version| {
-            let key = progress_key("d.t", Some(&resnapshot(version)));
+            let key = progress_key("d.t", Some(version));
             InRecord { key: Some(key), ..progress(true, 12) }
         };
         state.take_control(&progress(true, 2)).unwrap();
@@ -416,6 +433,45 @@ mod tests {
         assert_eq!(clean(&mut state), Some(false));
         let age = measured(&mut state).get("full_scan_age_seconds").unwrap().as_number();
         assert!((age - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_table_that_is_not_live_is_counted_and_its_own_verification_counts() {
+        let mut state = LogState::default();
+        state.take_control(&progress(true, 2)).unwrap();
+        state.take_control(&scan(10, 0)).unwrap();
+        let seen = |state: &mut LogState| {
+            let all = measured(state);
+            let clean = all.get("full_scan_clean").unwrap().as_number() > 0.0;
+            (all.get("tables_not_live").unwrap().as_number() as i64, clean)
+        };
+        assert_eq!(seen(&mut state), (0, true));
+        let ordered = |condition, since_us| TableState {
+            table: "d.t".into(),
+            incarnation: 1,
+            condition,
+            captured: true,
+            from: std::collections::BTreeMap::new(),
+            copy_from: Some(7),
+            reason: String::new(),
+            cause: String::new(),
+            by: String::new(),
+            since_us,
+            at_us: since_us,
+        };
+        for (condition, expected) in [
+            (TableCondition::Halted, (1, false)),
+            (TableCondition::Verifying, (1, false)),
+            // The new copy has not begun.
+            (TableCondition::Live, (0, false)),
+        ] {
+            let ordered = ordered(condition, 20).record("t").unwrap();
+            state.take_control(&record(&ordered.key, ordered.value.unwrap())).unwrap();
+            assert_eq!(seen(&mut state), expected, "{condition}");
+        }
+        let copied = InRecord { key: Some(progress_key("d.t", Some(7))), ..progress(true, 15) };
+        state.take_control(&copied).unwrap();
+        assert_eq!(seen(&mut state), (0, true));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tandem_mapping::RowError;
 use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, Value};
 use tandem_mysql::{ClientPool, MysqlError};
 use tandem_protocol::route::{ReadFacts, Reason, Route, route};
+use tandem_table_states::TableStates;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -132,6 +133,7 @@ pub(crate) struct Reads {
     /// How long a read waits until its token is applied. It leaves half of the request's time to the stores.
     pub(crate) token_wait: Duration,
     pub(crate) letters: DeadLetters,
+    pub(crate) states: TableStates,
     pub(crate) rechecks: Rechecks,
     pub(crate) metrics: Metrics,
     /// How long Cassandra may take before MySQL answers.
@@ -156,7 +158,8 @@ impl Reads {
         headers: impl Fn(&str) -> Option<String>,
     ) -> Result<(Arc<PhaseRecord>, Answer), Problem> {
         let has_target = read.target().is_some();
-        let wait = has_target && self.is_cassandras(&self.phases.now(), &read, &headers);
+        let wait =
+            has_target && self.is_live(&read) && self.is_cassandras(&self.phases.now(), &read, &headers);
         let patience = wait.then_some(self.token_wait);
         let applied = match &read.token {
             None => true,
@@ -171,18 +174,21 @@ impl Reads {
             }
         };
         let _permit = admit()?;
-        // After `applied`, which waits for the dead letters among the token's changes.
-        let put_aside = self.is_put_aside(&read);
+        // After `applied`, which waits for the dead letters among the token's changes, and for the state of a table that
+        // halted before them.
+        let (put_aside, live) = (self.is_put_aside(&read), self.is_live(&read));
         let record = self.phases.now();
         let cassandras = self.is_cassandras(&record, &read, &headers);
         let sample = rand::random();
         // A request that will not ask Cassandra must not use up the one probe of an open circuit.
         let may_ask = has_target
+            && live
             && applied
             && !put_aside
             && (cassandras || record.phase.writes_both() && sample < record.shadow);
         let healthy = may_ask && self.health.ask(Instant::now());
-        let facts = ReadFacts { in_cohort: cassandras, has_target, applied, put_aside, healthy, sample };
+        let facts =
+            ReadFacts { in_cohort: cassandras, has_target, live, applied, put_aside, healthy, sample };
         let answer = match route(&record, facts) {
             Route::Mysql { shadow, instead } => {
                 let rows = self.ask_mysql(&read).await?;
@@ -198,8 +204,9 @@ impl Reads {
                 self.trusted(record.phase, &read, fallback).await?
             }
         };
-        // What no target can serve stays in MySQL by the mapping, and says nothing about Cassandra.
-        if cassandras && has_target {
+        // What no target can serve stays in MySQL by the mapping, and a table that is not live stays there alone: neither
+        // says anything about Cassandra.
+        if cassandras && has_target && live {
             self.metrics.routed(&RoutedLabel {
                 entity: read.entity.name.clone(),
                 operation: read.query.operation(),
@@ -247,6 +254,11 @@ impl Reads {
             // The row could belong on the page.
             Query::Page(_) => self.letters.any_open(table),
         }
+    }
+
+    /// Whether Cassandra may serve the table's rows. While the states of tables are unknown, it may not.
+    fn is_live(&self, read: &Read) -> bool {
+        self.states.now().is_ok_and(|states| states.is_live(&read.entity.table().name))
     }
 
     /// Reads both stores. MySQL's answer wins where they differ.
@@ -351,6 +363,9 @@ impl Reads {
             return Err(Reason::Token);
         }
         read.deadline = Instant::now() + self.cassandra_limit;
+        if !self.is_live(read) {
+            return Err(Reason::TableNotLive);
+        }
         if self.is_put_aside(read) {
             return Err(Reason::DeadLetter);
         }

@@ -18,8 +18,10 @@ use tandem_kafka::{KafkaConfig, Producer};
 use tandem_model::{Phase, TableName};
 use tandem_mysql::{Mysql, Reader};
 use tandem_protocol::route::Reason;
+use tandem_protocol::table_state::is_captured;
 use tandem_row_check::{ChangeTracker, CheckError, CheckMetrics, CheckedTable, Checker, Outcome, Suspect};
 use tandem_runtime::Backoff;
+use tandem_table_states::TableStates;
 use tandem_watermarks::{Applied, Watermarks};
 use tandem_wire::WireError;
 use tandem_wire::control::FoundBy;
@@ -145,7 +147,8 @@ impl Rechecks {
     pub(crate) fn start<'a>(
         stores: (Mysql, Target),
         log: (&KafkaConfig, Producer),
-        (watermarks, applied, letters): (Watermarks, Applied, DeadLetters),
+        (watermarks, applied): (Watermarks, Applied),
+        (letters, states): (DeadLetters, TableStates),
         entities: impl Iterator<Item = &'a Arc<Entity>>,
         metrics: Metrics,
     ) -> Result<Self, WireError> {
@@ -164,6 +167,7 @@ impl Rechecks {
             watermarks,
             applied,
             letters,
+            states,
             metrics: metrics.clone(),
         };
         tokio::spawn(rechecker.run(Arc::clone(&queue)));
@@ -223,6 +227,7 @@ struct Rechecker {
     watermarks: Watermarks,
     applied: Applied,
     letters: DeadLetters,
+    states: TableStates,
     metrics: Metrics,
 }
 
@@ -250,7 +255,9 @@ impl Rechecker {
     /// Follows the change topics while there are differences.
     async fn follow(&self, queue: &Queue) -> Result<(), CheckError> {
         let topics = self.tables.values().map(|table| table.topic.clone()).collect();
-        let known: Vec<&TableName> = self.tables.values().map(|table| &table.source().name).collect();
+        let states = self.states.now()?;
+        let names = self.tables.values().map(|table| &table.source().name);
+        let known: Vec<&TableName> = names.filter(|table| is_captured(states.get(table))).collect();
         let from = self.watermarks.knowing(&known).await?;
         let checker = Checker {
             mysql: self.mysql.clone(),
@@ -259,6 +266,7 @@ impl Rechecker {
             applied: self.applied.clone(),
             tracker: ChangeTracker::start(&self.kafka, &topics, &from, None).await?,
             letters: self.letters.clone(),
+            states: self.states.clone(),
             metrics: CheckMetrics::default(),
         };
         loop {

@@ -2,6 +2,7 @@
 //!
 //! - It writes the row image that was read back under the row's lock, at the version of a watermark taken
 //!   before the COMMIT. A later change in the log has a higher version and wins.
+//! - A table that has halted gets none. Its changes wait on the log, or it is copied again.
 //! - It only makes the row visible earlier. If it fails, the log still brings the row: the client gets
 //!   success, and the gateway records and counts the failure.
 
@@ -12,6 +13,8 @@ use tandem_cassandra::Target;
 use tandem_kafka::{KafkaConfig, Producer, PublishError};
 use tandem_model::{DualWriteMode, Value, Version};
 use tandem_protocol::dual_write::SecondaryWrite;
+use tandem_protocol::table_state::is_applied;
+use tandem_table_states::TableStates;
 use tandem_watermarks::Watermarks;
 use tandem_wire::control::{DualWriteFailure, encode_control};
 use tandem_wire::log::OutRecord;
@@ -52,6 +55,7 @@ pub(crate) struct SecondaryWriter {
     topic: Arc<str>,
     recording: Arc<Semaphore>,
     tasks: TaskTracker,
+    states: TableStates,
 }
 
 impl SecondaryWriter {
@@ -65,6 +69,7 @@ impl SecondaryWriter {
         limit: Duration,
         max_async: usize,
         tasks: TaskTracker,
+        states: TableStates,
     ) -> Result<Self, PublishError> {
         Ok(Self {
             target,
@@ -77,6 +82,7 @@ impl SecondaryWriter {
             topic: kafka.topics().dual_write_failures().into(),
             recording: Arc::new(Semaphore::new(MAX_RECORDS)),
             tasks,
+            states,
         })
     }
 
@@ -94,7 +100,13 @@ impl SecondaryWriter {
     }
 
     /// Makes the writes of a committed transaction, before this returns or in the background, by `mode`.
-    pub(crate) async fn write(&self, writes: Vec<EntityWrite>, gtid: String, mode: DualWriteMode) {
+    pub(crate) async fn write(&self, mut writes: Vec<EntityWrite>, gtid: String, mode: DualWriteMode) {
+        if let Ok(states) = self.states.now() {
+            writes.retain(|one| is_applied(states.get(&one.entity.table().name)));
+        }
+        if writes.is_empty() {
+            return;
+        }
         match mode {
             DualWriteMode::InRequest => self.write_now(writes, gtid).await,
             DualWriteMode::Behind => match Arc::clone(&self.behind).try_acquire_owned() {

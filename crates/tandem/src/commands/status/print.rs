@@ -62,11 +62,12 @@ fn chosen<T, K: Ord>(
 fn tables(all: &[TableStatus], every: bool) {
     let lag = |t: &TableStatus| t.lag_records.unwrap_or(0);
     let left = |t: &TableStatus| t.backfill.expected() - t.backfill.rows;
-    let in_order = |t: &TableStatus| t.backfill.done && lag(t) == 0 && t.dead_letters == 0;
-    let chosen = chosen(all, every, in_order, |t| (t.dead_letters, left(t), lag(t)));
+    let live = |t: &TableStatus| t.not_live.is_none();
+    let in_order = |t: &TableStatus| live(t) && t.backfill.done && lag(t) == 0 && t.dead_letters == 0;
+    let chosen = chosen(all, every, in_order, |t| (!live(t), t.dead_letters, left(t), lag(t)));
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["table", "backfill", "change topic", "lag", "dead letters"]);
+    table.set_header(["table", "state", "backfill", "change topic", "lag", "dead letters"]);
     for t in &chosen {
         let backfill = match &t.backfill {
             b if b.done => format!("{} rows, done", b.rows),
@@ -74,9 +75,22 @@ fn tables(all: &[TableStatus], every: bool) {
             b => format!("{} of about {} rows", b.rows, b.expected()),
         };
         let lag = t.lag_records.map_or("not counted".to_owned(), |records| records.to_string());
-        table.add_row([t.name.clone(), backfill, t.topic.clone(), lag, t.dead_letters.to_string()]);
+        let (name, state, topic) = (t.name.clone(), t.state.to_owned(), t.topic.clone());
+        table.add_row([name, state, backfill, topic, lag, t.dead_letters.to_string()]);
     }
     print_some(&table, chosen.len(), all.len(), "tables");
+    for t in &chosen {
+        if let Some(why) = &t.not_live {
+            println!(
+                "{} is {} for {:.0} s: {} (by {})",
+                t.name, t.state, why.since_seconds, why.reason, why.by
+            );
+            if !why.cause.is_empty() {
+                println!("  cause: {}", why.cause);
+            }
+            println!("  what leads on: {}", why.remedy);
+        }
+    }
 }
 
 fn topics(all: &[TopicStatus], every: bool) {

@@ -56,6 +56,22 @@ pub(super) struct TableStatus {
     pub(super) lag_records: Option<i64>,
     /// The changes that are put aside.
     pub(super) dead_letters: u64,
+    /// `live`, `halted`, `replaying` or `verifying`.
+    pub(super) state: &'static str,
+    /// Why, if the table is not live.
+    pub(super) not_live: Option<NotLive>,
+}
+
+/// Why a table is not live.
+#[derive(Serialize)]
+pub(super) struct NotLive {
+    pub(super) reason: String,
+    pub(super) cause: String,
+    /// The role or the command that said so.
+    pub(super) by: String,
+    pub(super) since_seconds: f64,
+    /// The command that leads on, or what the table waits for.
+    pub(super) remedy: String,
 }
 
 /// The progress of apply in a change topic or a backfill topic.
@@ -151,10 +167,12 @@ impl Status {
         let open: Vec<&str> =
             self.tables.iter().filter(|t| !t.backfill.done).map(|t| t.name.as_str()).collect();
         if !open.is_empty() {
-            let more = open.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and of {more} more tables") } else { String::new() };
-            let named = open.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-            missing.push(format!("the backfill of {named}{more} is not complete"));
+            missing.push(format!("the backfill of {} is not complete", named(&open)));
+        }
+        let halted: Vec<&str> =
+            self.tables.iter().filter(|t| t.not_live.is_some()).map(|t| t.name.as_str()).collect();
+        if !halted.is_empty() {
+            missing.push(format!("not live: {}", named(&halted)));
         }
         match self.lag.seconds {
             Some(seconds) if seconds > FRESH => missing.push(format!("apply is {seconds:.0} s behind")),
@@ -172,4 +190,11 @@ impl Status {
         }
         missing
     }
+}
+
+/// The first of these tables, and how many more there are.
+fn named(tables: &[&str]) -> String {
+    let more = tables.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and of {more} more tables") } else { String::new() };
+    format!("{}{more}", tables.iter().take(NAMED).copied().collect::<Vec<_>>().join(", "))
 }

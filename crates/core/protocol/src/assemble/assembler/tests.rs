@@ -525,10 +525,11 @@ fn statements_that_take_a_mapped_table_away_are_refused() {
         on_table.into_iter().chain([(StatementKind::DropDatabase, database(StatementKind::DropDatabase))]);
     for (kind, event) in all {
         match refusal(&start(), [event]) {
-            AssembleError::TableGone { kind: reported, table, gtid: found, position } => {
+            AssembleError::TablesGone { kind: reported, tables, gtid: found, position } => {
                 assert_eq!((reported, found, position), (kind.name(), gtid(2), at(1100)));
                 let named = kind != StatementKind::DropDatabase;
-                assert!(if named { table == name("u") } else { table.database == "d" });
+                assert!(if named { tables == [name("u")] } else { tables.len() > 1 });
+                assert!(tables.iter().all(|table| table.database == "d"));
             }
             other => panic!("{kind:?} was refused as {other}"),
         }
