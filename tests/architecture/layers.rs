@@ -59,8 +59,8 @@ const CORE: [(&str, &[&str]); 5] = [
 ];
 
 /// The services, each with those that it may use. Dead letters and the row check use watermarks, and the row check leaves
-/// out the keys of dead letters. The HTTP APIs' shared code needs none of the others.
-const SERVICES: [(&str, &[&str]); 4] = [
+/// out the keys of dead letters and the tables that have halted. The HTTP APIs' shared code needs none of the others.
+const SERVICES: [(&str, &[&str]); 5] = [
     ("tandem-http-api", &[]),
     ("tandem-watermarks", &[]),
     ("tandem-dead-letters", &["tandem-watermarks"]),

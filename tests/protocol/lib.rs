@@ -11,6 +11,7 @@
 //! | a row check's verdict | `row_check::judge` | `actors/check.rs` |
 //! | what a dual write writes to Cassandra | `dual_write::plan_secondary_writes` | `actors/gateway.rs` |
 //! | which store serves a read | `route::route` | `actors/gateway.rs` |
+//! | when a table halts, resumes and is live, and what is skipped | `table_state` | `halted_tables` |
 //!
 //! A rule that lies within such a function is broken at its border: its input or its output is altered.
 
@@ -23,8 +24,10 @@ mod actors;
 mod capture_log;
 mod cassandra;
 mod cutover;
+mod halted_tables;
 mod protocol;
 mod rules;
+mod search;
 mod state;
 mod table;
 mod world;

@@ -9,8 +9,8 @@ use tandem_protocol::cutover::batch::Settle;
 use tandem_protocol::cutover::guard::{self, Accepted, Tentative};
 
 use crate::cutover::bridge::{Img, img, nonce, row};
-use crate::cutover::search::Explored;
 use crate::cutover::state::Few;
+use crate::search::Explored;
 
 const FIRST: Img = img(0, 1);
 pub(crate) const BATCHED: Img = img(0, 2);

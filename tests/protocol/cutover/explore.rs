@@ -10,7 +10,7 @@ use crate::cutover::batches::Batches;
 use crate::cutover::bridge::DELETED;
 use crate::cutover::cases::*;
 use crate::cutover::rules::{Bounds, Cutover};
-use crate::cutover::search::{Explored, Found, breadth_first};
+use crate::search::{Explored, Found, breadth_first};
 
 /// Prints although the test passes: how much was explored is part of the result.
 macro_rules! say {

@@ -27,7 +27,6 @@ mod gateway;
 mod record;
 mod rules;
 mod scripts;
-mod search;
 mod state;
 mod stores;
 mod world;

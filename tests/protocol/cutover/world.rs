@@ -7,10 +7,10 @@ use crate::cutover::action::Action;
 use crate::cutover::bridge::{PLACES, base_image, img, is_right, native_writes};
 use crate::cutover::record::Record;
 use crate::cutover::rules::Cutover;
-use crate::cutover::search::Explored;
 use crate::cutover::state::{
     Capture, Check, Controller, Few, GATEWAYS, Gateway, Left, Stage, State, Sweep, Written, Wrong,
 };
+use crate::search::Explored;
 
 /// The row before everything.
 const FIRST: crate::cutover::bridge::Img = img(0, 1);

@@ -79,7 +79,7 @@ impl Copies {
         }
         let mut copies = Self { resnapshot, states, tables: HashMap::new() };
         let counts = |key: &[u8], progress: &BackfillProgress| {
-            *key == progress_key(&progress.table, copies.from_of(&progress.table))
+            *key == progress_key(&progress.table, copies.counted_from(&progress.table))
         };
         let counting = newest.into_iter().filter(|(key, progress)| counts(key, progress));
         copies.tables = counting.map(|(_, p)| (p.table.clone(), p)).collect();
@@ -93,10 +93,10 @@ impl Copies {
 
     /// The version from which copies of a table count. Without one its first copy counts.
     pub(crate) fn from(&self, table: &TableName) -> Option<i64> {
-        self.from_of(&table.to_string())
+        self.counted_from(&table.to_string())
     }
 
-    fn from_of(&self, table: &str) -> Option<i64> {
+    fn counted_from(&self, table: &str) -> Option<i64> {
         copies_from(self.resnapshot.as_ref().map(|r| r.version), self.states.get(table))
     }
 }

@@ -78,12 +78,11 @@ impl Gateway {
         let secondary = SecondaryWriter::start(
             &kafka,
             target.clone(),
-            watermarks.clone(),
+            (watermarks.clone(), states.clone()),
             metrics.clone(),
             config.cassandra_write,
             config.max_async_dual_writes,
             tasks.clone(),
-            states.clone(),
         )
         .await?;
         let rechecks = Rechecks::start(

@@ -23,7 +23,7 @@ use crate::scan::Scan;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The first and the longest pause before a table is verified again that was not equal.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// Reads how far the copies are that count, by `database.table`.
 pub trait CopyProgress: Send + Sync {

@@ -64,12 +64,11 @@ impl SecondaryWriter {
     pub(crate) async fn start(
         kafka: &KafkaConfig,
         target: Target,
-        watermarks: Watermarks,
+        (watermarks, states): (Watermarks, TableStates),
         metrics: Metrics,
         limit: Duration,
         max_async: usize,
         tasks: TaskTracker,
-        states: TableStates,
     ) -> Result<Self, PublishError> {
         Ok(Self {
             target,
