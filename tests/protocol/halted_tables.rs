@@ -10,7 +10,7 @@ use std::path::Path;
 use stateright::{Model, Property};
 use tandem_model::TableName;
 use tandem_protocol::table_state::{
-    Offsets, TableFault, halt, is_applied, is_live, replayed, resume, verified,
+    Changes, Offsets, TableFault, halt, is_applied, is_live, replayed, resume, verified,
 };
 use tandem_wire::control::{TableCondition, TableState};
 
@@ -148,6 +148,7 @@ impl State {
             incarnation: i64::from(seen),
             condition,
             captured: true,
+            replayable: true,
             from,
             copy_from: None,
             reason: String::new(),
@@ -206,7 +207,7 @@ impl Tables {
                     reason: String::new(),
                     cause: String::new(),
                     by: String::new(),
-                    captured: true,
+                    changes: Changes::Wait,
                 };
                 let committed = Offsets::from([("t".to_owned(), vec![i64::from(offsets)])]);
                 if let Some(halted) = halt(current.as_ref(), &table(), &fault, &committed, 0)

@@ -130,12 +130,12 @@ impl MysqlError {
         }
     }
 
-    /// Whether a read of a table failed because of the table itself: a value in it, or there is no such table, column or
-    /// database any more. A read of another table may succeed.
+    /// Whether a read of a table failed because of the table itself: a value in it, or there is no such table or database any
+    /// more. A read of another table may succeed.
     pub fn concerns_table(&self) -> bool {
         match self {
             Self::BadValue { .. } => true,
-            Self::Server { code, .. } => matches!(code, 1049 | 1054 | 1146),
+            Self::Server { code, .. } => matches!(code, 1049 | 1146),
             _ => false,
         }
     }

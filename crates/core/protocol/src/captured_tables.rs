@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tandem_model::{CapturedTables, Disposition, TableName, Watermark};
-use tandem_wire::control::{TableCondition, TableState};
+use tandem_wire::control::TableState;
 
 use crate::table_state::is_captured;
 
@@ -30,6 +30,15 @@ pub enum TablesError {
         /// Its topic by the configuration.
         to: Arc<str>,
     },
+    /// A table halted in the middle of a MySQL transaction that is partly published.
+    #[error(
+        "the last watermark lies inside a MySQL transaction, and table {table} has halted since: the count of the \
+         published rows may include some of its rows, so capture cannot tell where the others go on"
+    )]
+    HaltedInPartial {
+        /// The table.
+        table: TableName,
+    },
     /// The mapped tables changed in the middle of a MySQL transaction.
     #[error(
         "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
@@ -42,7 +51,7 @@ impl TablesError {
     /// The configuration or the log must change first.
     pub fn retry(&self) -> Disposition {
         match self {
-            Self::Moved { .. } | Self::ChangedInPartial => Disposition::Stop,
+            Self::Moved { .. } | Self::HaltedInPartial { .. } | Self::ChangedInPartial => Disposition::Stop,
         }
     }
 }
@@ -60,8 +69,7 @@ pub struct Selection {
 /// Which tables a capture publishes that continues after the watermark `last`. `mapped` has the topic of each mapped table,
 /// `state` the state of a table.
 ///
-/// A table that halted within a partly published transaction has no row in the published part: its first row event in the
-/// transaction is what halted it.
+/// The tables stay the same within a partly published transaction, because the watermark counts the published rows of all.
 ///
 /// # Errors
 ///
@@ -75,10 +83,8 @@ pub fn select<'a>(
     let mut selection = Selection::default();
     for (table, topic) in mapped.iter().filter(|(table, _)| is_captured(state(table))) {
         if before.retired.contains(table) {
-            let ordered = state(table).is_some_and(|state| {
-                state.condition == TableCondition::Verifying && state.copy_from.is_some()
-            });
-            if !ordered {
+            // Whoever takes a table out says so in its state, and only an order to copy it takes that back.
+            if state(table).is_none_or(|state| state.copy_from.is_none()) {
                 selection.left_out.insert(table.clone());
                 continue;
             }
@@ -94,8 +100,13 @@ pub fn select<'a>(
         selection.tables.insert(table.clone(), Arc::clone(topic));
     }
     let captured = before.captured.keys().filter(|table| is_captured(state(table)));
-    if last.partial.is_some() && captured.clone().ne(selection.tables.keys()) {
-        return Err(TablesError::ChangedInPartial);
+    if last.partial.is_some() {
+        if let Some(table) = before.captured.keys().find(|table| !is_captured(state(table))) {
+            return Err(TablesError::HaltedInPartial { table: table.clone() });
+        }
+        if captured.clone().ne(selection.tables.keys()) {
+            return Err(TablesError::ChangedInPartial);
+        }
     }
     selection.left_out.extend(captured.filter(|table| !mapped.contains_key(*table)).cloned());
     Ok(selection)
@@ -113,8 +124,9 @@ pub fn continued(before: &CapturedTables, captured: &BTreeMap<TableName, Arc<str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table_state::{TableFault, halt, rebuild};
+    use crate::table_state::{Changes, TableFault, halt, rebuild};
     use tandem_model::{BinlogPosition, GtidSet, PartialTransaction, Version};
+    use tandem_wire::control::TableCondition;
 
     fn table(name: &str) -> TableName {
         TableName::new("d", name)
@@ -147,7 +159,7 @@ mod tests {
             reason: "truncate".into(),
             cause: String::new(),
             by: String::new(),
-            captured: false,
+            changes: Changes::NotCaptured,
         };
         halt(None, &table(name), &fault, &BTreeMap::new(), 1).unwrap()
     }
@@ -175,6 +187,10 @@ mod tests {
             select(&second, &both, state).unwrap(),
             Selection { tables: both.clone(), ..Selection::default() }
         );
+        // Whatever holds for the table by now.
+        let again = TableState { condition: TableCondition::Halted, ..ordered.clone() };
+        let state_again = |name: &TableName| (*name == table("b")).then_some(&again);
+        assert_eq!(select(&second, &both, state_again).unwrap().tables, both);
         // Not in the middle of a transaction.
         assert_eq!(select(&within(second), &both, state).unwrap().tables, one);
     }
@@ -199,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_do_not_change_within_a_transaction_but_for_one_that_halts() {
+    fn the_tables_do_not_change_within_a_transaction() {
         let one = mapped(&[("a", "t")]);
         let more = mapped(&[("a", "t"), ("b", "t")]);
         let partial = within(after(continued(&CapturedTables::default(), &one)));
@@ -209,6 +225,6 @@ mod tests {
         assert_eq!(select(&partial, &one, |_| None), Err(TablesError::ChangedInPartial));
         let halted = lost("b");
         let state = |name: &TableName| (*name == table("b")).then_some(&halted);
-        assert_eq!(select(&partial, &more, state).unwrap().tables, one);
+        assert_eq!(select(&partial, &more, state), Err(TablesError::HaltedInPartial { table: table("b") }));
     }
 }

@@ -23,7 +23,8 @@
 //! - A table that halts again while it is replayed keeps the lower of both offsets.
 //!
 //! Versions make the order of replayed and new changes irrelevant. A rebuilt table needs no replay: its copy borrows a
-//! watermark that was published after the record that ordered the copy, so it holds every change that was skipped.
+//! watermark that was published after the record that ordered the copy, so it holds every row as the skipped changes left
+//! it. What they deleted is found by the verification, which makes the table live.
 
 use std::collections::BTreeMap;
 
@@ -42,8 +43,19 @@ pub struct TableFault {
     pub cause: String,
     /// The role that met it.
     pub by: String,
-    /// Whether the log holds every change of the table all the same.
-    pub captured: bool,
+    /// What becomes of the table's changes.
+    pub changes: Changes,
+}
+
+/// What becomes of the changes of a table that halts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// They wait on the log.
+    Wait,
+    /// The log has lost some that were not applied. Later ones are on it.
+    Expired,
+    /// Capture does not publish them.
+    NotCaptured,
 }
 
 /// An order that does not fit the state of its table.
@@ -57,9 +69,9 @@ pub enum TableOrderError {
         /// What holds for it.
         condition: TableCondition,
     },
-    /// The log lacks changes of the table.
+    /// The log lacks changes of the table that were not applied.
     #[error("the log lacks changes of table {table} ({reason}): it must be rebuilt, which copies it again")]
-    NotCaptured {
+    NotReplayable {
         /// The table.
         table: String,
         /// Why it has halted.
@@ -71,7 +83,7 @@ impl TableOrderError {
     /// What the caller does next. Each needs another order.
     pub fn retry(&self) -> Disposition {
         match self {
-            Self::NotHalted { .. } | Self::NotCaptured { .. } => Disposition::Refuse,
+            Self::NotHalted { .. } | Self::NotReplayable { .. } => Disposition::Refuse,
         }
     }
 }
@@ -106,20 +118,22 @@ pub fn halt(
     now_us: i64,
 ) -> Option<TableState> {
     let halted = current.is_some_and(|state| state.condition == TableCondition::Halted);
-    let lost = current.is_some_and(|state| state.captured) && !fault.captured;
-    if halted && !lost {
+    let captured = is_captured(current) && fault.changes != Changes::NotCaptured;
+    let replayable = current.is_none_or(|state| state.replayable) && fault.changes == Changes::Wait;
+    let worse = current.is_some_and(|state| state.captured != captured || state.replayable != replayable);
+    if halted && !worse {
         return None;
     }
     // What was not replayed yet still has to be.
     let waiting = current.map(|state| &state.from).filter(|from| !from.is_empty());
     let from = match waiting {
-        _ if !fault.captured => Offsets::new(),
+        _ if !replayable => Offsets::new(),
         Some(waiting) => lower(waiting, committed),
         None => committed.clone(),
     };
-    let TableFault { reason, cause, by, captured } = fault.clone();
+    let TableFault { reason, cause, by, .. } = fault.clone();
     let next = next(current, table, TableCondition::Halted, now_us);
-    Some(TableState { captured, from, reason, cause, by, ..next })
+    Some(TableState { captured, replayable, from, reason, cause, by, ..next })
 }
 
 /// The state of a halted table whose changes are applied again, from the log.
@@ -133,11 +147,11 @@ pub fn resume(
     now_us: i64,
 ) -> Result<TableState, TableOrderError> {
     match current {
-        Some(state) if state.condition == TableCondition::Halted && state.captured => {
+        Some(state) if state.condition == TableCondition::Halted && state.replayable => {
             Ok(TableState { by: by.to_owned(), ..next(current, table, TableCondition::Replaying, now_us) })
         }
         Some(TableState { condition: TableCondition::Halted, reason, .. }) => {
-            Err(TableOrderError::NotCaptured { table: table.to_string(), reason: reason.clone() })
+            Err(TableOrderError::NotReplayable { table: table.to_string(), reason: reason.clone() })
         }
         _ => Err(TableOrderError::NotHalted {
             table: table.to_string(),
@@ -156,10 +170,13 @@ pub fn rebuild(
     reason: &str,
     now_us: i64,
 ) -> TableState {
+    // Each order has a version of its own, so that no copy of an earlier one counts.
+    let earlier = current.and_then(|state| state.copy_from).map_or(version, |earlier| earlier + 1);
     TableState {
         captured: true,
+        replayable: true,
         from: Offsets::new(),
-        copy_from: Some(version),
+        copy_from: Some(version.max(earlier)),
         reason: "rebuild".to_owned(),
         cause: reason.to_owned(),
         by: by.to_owned(),
@@ -207,6 +224,7 @@ fn next(
         incarnation: 0,
         condition,
         captured: true,
+        replayable: true,
         from: Offsets::new(),
         copy_from: None,
         reason: String::new(),

@@ -6,7 +6,7 @@ use tandem_cassandra::WriteError;
 use tandem_kafka::{ConsumeError, PublishError};
 use tandem_mapping::{PlanError, RowError};
 use tandem_model::{Disposition, Remedy, TableName};
-use tandem_protocol::table_state::TableFault;
+use tandem_protocol::table_state::{Changes, TableFault};
 use tandem_table_states::TableStatesError;
 use tandem_watermarks::WatermarkReadError;
 use tandem_wire::WireError;
@@ -117,13 +117,21 @@ impl ApplyError {
         Self::OfTable { table: table.clone(), reason, source: Box::new(source) }
     }
 
+    /// The table that this process has no plan for, if that is the error.
+    pub(crate) fn left_out(&self) -> Option<TableName> {
+        match self.unplaced() {
+            Self::LeftOut { table } => Some(table.clone()),
+            _ => None,
+        }
+    }
+
     /// The table that halts because of this error, and its fault. `None` if the error does not concern one table.
     pub(crate) fn table_fault(&self) -> Option<(TableName, TableFault)> {
         let fault = |reason: &str| TableFault {
             reason: reason.to_owned(),
             cause: self.to_string(),
             by: "apply".to_owned(),
-            captured: true,
+            changes: Changes::Wait,
         };
         match self.unplaced() {
             Self::OfTable { table, reason, .. } => Some((table.clone(), fault(reason))),

@@ -15,8 +15,8 @@ use crate::error::ApplyError;
 /// The reason of a table that halts because the mapping does not fit its definition any more.
 const PLAN: &str = "mapping-does-not-fit";
 
-/// The reason of a table that halts because this process has started without it.
-const LEFT_OUT: &str = "left-out-at-start";
+/// The reason of a table that halts again because this process has started without it.
+pub(crate) const LEFT_OUT: &str = "left-out-at-start";
 
 /// Finds the plan of a change. The plan of a table is compiled from its definition when the process starts. A record
 /// written under another definition, for example after an ALTER, gets a plan of its own.
@@ -78,8 +78,7 @@ impl Plans {
         } else {
             let Some(base) = self.by_table.get(&table.name) else {
                 if self.left_out.contains(&table.name) {
-                    let left_out = ApplyError::LeftOut { table: table.name.clone() };
-                    return Err(ApplyError::of_table(&table.name, LEFT_OUT, left_out));
+                    return Err(ApplyError::LeftOut { table: table.name.clone() });
                 }
                 self.skip(&table.name, version).await?;
                 return Ok(Decoded::Skipped);

@@ -5,17 +5,19 @@
 //! make the order irrelevant. A replay that is broken off begins again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tandem_kafka::{Admin, GroupConsumer, TailReader};
 use tandem_model::TableName;
-use tandem_protocol::table_state::{self, TableFault};
+use tandem_protocol::table_state::{self, Changes, TableFault, is_applied};
 use tandem_runtime::now_us;
 use tandem_table_states::{States, TableStates, TableStatesError, change, halt};
 use tandem_wire::control::{TableCondition, TableState};
 use tandem_wire::log::TableOfKey;
 
 use crate::error::ApplyError;
+use crate::plans::LEFT_OUT;
 use crate::run::Apply;
 use crate::writer::{Writer, map};
 
@@ -26,14 +28,24 @@ const LOOK: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(5);
 
 impl Apply {
-    /// Replays the tables whose first partition this member has, one after the other. Returns only an error.
+    /// Replays the tables whose first partition this member has, one after the other. A table that has come back and that
+    /// this process has no plan for is halted again, unless a restart may bring its plan. Returns only an error.
     pub(crate) async fn replay_tables(
         &self,
         consumer: &GroupConsumer,
         states: &TableStates,
     ) -> Result<(), ApplyError> {
+        let mut first = true;
         loop {
             let known = states.now()?;
+            for table in self.left_out.iter().filter(|table| is_applied(known.get(table))) {
+                let left_out = ApplyError::LeftOut { table: table.clone() };
+                if self.restarts && !first {
+                    return Err(left_out);
+                }
+                self.halt(ApplyError::of_table(table, LEFT_OUT, left_out), states).await?;
+            }
+            first = false;
             let mut due = None;
             for plan in &self.plans {
                 let table = &plan.source().name;
@@ -90,7 +102,7 @@ impl Apply {
         let mut reader =
             if starts.is_empty() { None } else { Some(TailReader::start(&self.kafka, starts).await?) };
         let (mut applied, mut reported) = (0_u64, Instant::now());
-        let none = States::default();
+        let none: Arc<States> = Arc::default();
         while let (false, Some(reader)) = (left.is_empty(), &mut reader) {
             let mut records = reader.next_batch(self.config.max_records, Duration::from_millis(100)).await?;
             records.retain(|record| {
@@ -98,7 +110,7 @@ impl Apply {
             });
             applied += records.len() as u64;
             let mapped = map(&mut writer.plans, records, &none).await.map_err(|(error, _)| error)?;
-            writer.write(mapped, &none).await.map_err(|(error, _)| error)?;
+            writer.write(mapped).await.map_err(|(error, _)| error)?;
             left.retain(|(topic, partition), (_, end)| {
                 reader.consumed_to(topic, *partition).is_none_or(|at| at < *end)
             });
@@ -137,7 +149,8 @@ impl Apply {
         states: &TableStates,
     ) -> Result<(), ApplyError> {
         let (reason, by) = ("expired-from-the-log".to_owned(), "apply".to_owned());
-        halt(&self.kafka, table, &TableFault { reason, cause, by, captured: false }).await?;
+        let changes = Changes::Expired;
+        halt(&self.kafka, table, &TableFault { reason, cause, by, changes }).await?;
         states.up_to_now().await?;
         Ok(())
     }

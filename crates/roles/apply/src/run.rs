@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dead_letters::DeadLetterBox;
 use crate::error::ApplyError;
 use crate::metrics::Metrics;
-use crate::plans::Plans;
+use crate::plans::{LEFT_OUT, Plans};
 use crate::writer::{Mapped, Writer, map};
 
 /// The settings of apply.
@@ -36,8 +36,10 @@ pub struct Apply {
     pub target: Target,
     /// The mapped tables.
     pub plans: Vec<Arc<TablePlan>>,
-    /// The mapped tables without a plan. They have halted.
+    /// The mapped tables without a plan. They had halted when this process started.
     pub left_out: Vec<TableName>,
+    /// Whether whoever runs apply starts it again, with the plans of then, when it ends because such a table has come back.
+    pub restarts: bool,
     /// The settings.
     pub config: ApplyConfig,
     /// The metrics.
@@ -146,8 +148,7 @@ impl Apply {
         states: &TableStates,
     ) -> Result<Vec<InRecord>, ApplyError> {
         loop {
-            let holding = states.now()?;
-            match writer.write(batch, &holding).await {
+            match writer.write(batch).await {
                 Ok(records) => return Ok(records),
                 Err((error, records)) => {
                     self.halt(error, states).await?;
@@ -162,6 +163,10 @@ impl Apply {
     /// # Errors
     /// Returns the error if it does not concern a table.
     pub(crate) async fn halt(&self, error: ApplyError, states: &TableStates) -> Result<(), ApplyError> {
+        let error = match error.left_out() {
+            Some(table) if !self.restarts => ApplyError::of_table(&table, LEFT_OUT, error),
+            _ => error,
+        };
         let Some((table, fault)) = error.table_fault() else { return Err(error) };
         tracing::error!(%table, %error, "the table halts; the others go on");
         halt(&self.kafka, &table, &fault).await?;

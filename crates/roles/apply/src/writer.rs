@@ -31,6 +31,8 @@ pub(crate) struct Mapped {
     copied: u64,
     /// The changes that the mapping cannot convert.
     bad: Vec<BadRow>,
+    /// The states by which changes were skipped.
+    skipped_by: Arc<States>,
 }
 
 /// Writes mapped batches.
@@ -50,14 +52,13 @@ impl Writer<'_> {
     pub(crate) async fn write(
         &mut self,
         batch: Mapped,
-        states: &States,
     ) -> Result<Vec<InRecord>, (ApplyError, Vec<InRecord>)> {
-        let Mapped { records, mutations, commits_us, copied, mut bad } = batch;
+        let Mapped { records, mutations, commits_us, copied, mut bad, skipped_by } = batch;
         let count = mutations.len() as u64;
         let refused = match self.target.write(mutations).await {
             Ok(()) => Ok(Vec::new()),
             Err(error) if error.failed.iter().all(|failed| failed.rejection.concerns_table().is_some()) => {
-                self.refused(&records, &error, states).await
+                self.refused(&records, &error, &skipped_by).await
             }
             Err(error) => Err(error.into()),
         };
@@ -86,13 +87,13 @@ impl Writer<'_> {
         &mut self,
         records: &[InRecord],
         error: &WriteError,
-        states: &States,
+        skipped_by: &States,
     ) -> Result<Vec<BadRow>, ApplyError> {
         let concerned = |mutation: &Mutation| error.failed.iter().any(|f| f.target == mutation.target);
         let mut suspects = Vec::new();
         for record in records {
             let mapped =
-                decode(&mut self.plans, record, states).await.map_err(|source| at(record, source))?;
+                decode(&mut self.plans, record, skipped_by).await.map_err(|source| at(record, source))?;
             let Decoded::Change(change, plan) = mapped else { continue };
             let mut mutations = Vec::new();
             // A change that cannot be converted is a dead letter already.
@@ -132,11 +133,16 @@ fn may_be_put_aside(plan: &TablePlan) -> bool {
 pub(crate) async fn map(
     plans: &mut Plans,
     records: Vec<InRecord>,
-    states: &States,
+    states: &Arc<States>,
 ) -> Result<Mapped, (ApplyError, Vec<InRecord>)> {
-    let mut mapped =
-        Mapped { records, mutations: Vec::new(), commits_us: Vec::new(), copied: 0, bad: Vec::new() };
-    let records = std::mem::take(&mut mapped.records);
+    let mut mapped = Mapped {
+        records: Vec::new(),
+        mutations: Vec::new(),
+        commits_us: Vec::new(),
+        copied: 0,
+        bad: Vec::new(),
+        skipped_by: Arc::clone(states),
+    };
     mapped.mutations.reserve(records.len() * 2);
     for record in &records {
         if let Err(error) = map_one(plans, record, states, &mut mapped).await {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, Producer, PublishError, SchemaStore};
 use tandem_model::{Change, Disposition, Op, Remedy, SourceInfo, TableDef, Value, Version};
 use tandem_mysql::{Mysql, MysqlError, Reader};
-use tandem_protocol::table_state::{TableFault, is_applied};
+use tandem_protocol::table_state::{Changes, TableFault, is_applied};
 use tandem_runtime::{Backoff, now_us};
 use tandem_table_states::{TableStatesError, halt};
 use tandem_watermarks::{NewestWatermark, WatermarkError, WatermarkReadError, Watermarks};
@@ -79,7 +79,7 @@ impl BackfillError {
             _ => return None,
         };
         let (reason, by) = (reason.to_owned(), "backfill".to_owned());
-        Some(TableFault { reason, cause: self.to_string(), by, captured: true })
+        Some(TableFault { reason, cause: self.to_string(), by, changes: Changes::Wait })
     }
 
     /// What the caller does next. A retry continues from the last progress. The backfill skips no row, so it
@@ -184,6 +184,7 @@ impl Backfill {
         let producer = Producer::start(&self.kafka).await?;
         let mut copies = Copies::read(&self.kafka).await?;
         loop {
+            let mut late = None;
             for table in &self.tables {
                 let name = &table.def.name;
                 // Its rows could not be applied now. It is copied once it resumes.
@@ -193,6 +194,11 @@ impl Backfill {
                 let known = copies.tables.remove(&name.to_string());
                 let from = copies.from(name);
                 let Err(error) = self.table(&producer, table, from, known).await else { continue };
+                // No watermark has the table yet, for example because capture has not taken it up again.
+                if matches!(error, BackfillError::Watermark(WatermarkError::Late { .. })) {
+                    late = Some(error);
+                    continue;
+                }
                 let Some(fault) = error.table_fault() else { return Err(error) };
                 tracing::error!(table = %name, %error, "the table halts; the others are copied");
                 halt(&self.kafka, name, &fault).await?;
@@ -200,7 +206,7 @@ impl Backfill {
             let now = Copies::read(&self.kafka).await?;
             let counts = |table: &BackfillTable| now.from(&table.def.name) == copies.from(&table.def.name);
             if self.tables.iter().all(counts) {
-                return Ok(());
+                return late.map_or(Ok(()), Err);
             }
             copies = now;
         }

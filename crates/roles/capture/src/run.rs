@@ -11,7 +11,7 @@ use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_protocol::assemble::{AssembleError, Assembler, AssemblerConfig, Batch};
 use tandem_protocol::captured_tables::{Selection, continued, select};
 use tandem_protocol::mint::Minter;
-use tandem_protocol::table_state::TableFault;
+use tandem_protocol::table_state::{Changes, TableFault};
 use tandem_runtime::{Backoff, now_us};
 use tandem_table_states::{States, TableStates, halt};
 use tandem_watermarks::NewestWatermark;
@@ -112,12 +112,11 @@ impl Capture {
                     displaced = Some(by);
                 }
                 Err(Ended::Failed(error)) => {
-                    if self.halts_tables(&error).await {
-                        continue;
-                    }
-                    match error.retry() {
-                        Disposition::Retry => {}
-                        Disposition::Stop | Disposition::Refuse => return Err(error),
+                    // A table that could not be halted yet is met again.
+                    match self.halts_tables(&error).await {
+                        Some(true) => continue,
+                        None if error.retry() != Disposition::Retry => return Err(error),
+                        Some(false) | None => {}
                     }
                     if self.metrics.watermarks.get() > before {
                         backoff.reset();
@@ -157,17 +156,18 @@ impl Capture {
         }
     }
 
-    /// Halts the tables that an error concerns, so that capture can go on without them. Returns whether it can.
-    async fn halts_tables(&self, error: &CaptureError) -> bool {
-        let Some((tables, fault)) = error.table_fault() else { return false };
+    /// Halts the tables that an error concerns, so that capture can go on without them. Returns whether they are halted, or
+    /// `None` if the error concerns others, too.
+    async fn halts_tables(&self, error: &CaptureError) -> Option<bool> {
+        let (tables, fault) = error.table_fault()?;
         for table in &tables {
             tracing::error!(%table, %error, "the table halts and is no longer captured; the others go on");
             if let Err(error) = halt(&self.kafka, table, &fault).await {
                 tracing::warn!(%table, %error, "the table could not be halted: capture meets the event again");
-                return false;
+                return Some(false);
             }
         }
-        true
+        Some(true)
     }
 
     /// Which tables to capture after `last`, by their states. Those that are left out are halted.
@@ -189,7 +189,8 @@ impl Capture {
                 "it was taken out of tandem.toml"
             };
             let (reason, by) = ("not-captured".to_owned(), "capture".to_owned());
-            let fault = TableFault { reason, cause: cause.to_owned(), by, captured: false };
+            let changes = Changes::NotCaptured;
+            let fault = TableFault { reason, cause: cause.to_owned(), by, changes };
             halt(&self.kafka, table, &fault).await?;
         }
         let now = states.up_to_now().await?;
@@ -242,7 +243,9 @@ impl Capture {
                 continue;
             }
             let found = admin.end_offsets(topic, count).await?;
-            if !back.contains(topic.as_str()) && self.holds_changes(&admin, topic, &found).await? {
+            // The topic of a table that is not captured may hold anything: its new copy replaces what the topic lacks.
+            let checked = captured.values().any(|of| **of == **topic) && !back.contains(topic.as_str());
+            if checked && self.holds_changes(&admin, topic, &found).await? {
                 return Err(CaptureError::LogGap { topic: topic.clone() });
             }
             ends.insert(topic.clone(), found);

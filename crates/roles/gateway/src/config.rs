@@ -1,5 +1,6 @@
 //! The configuration of a gateway, its parts, and its start errors.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub struct GatewayParts {
     pub kafka: KafkaConfig,
     /// The mapped tables, each with its entity name if one is configured.
     pub entities: Vec<(Option<String>, Arc<TablePlan>)>,
+    /// The entities of mapped tables that this process has no plan for, because they had halted when it started.
+    pub left_out: BTreeSet<String>,
     /// The gateway's metrics.
     pub metrics: Metrics,
     /// How long the gateway waits for a watermark.

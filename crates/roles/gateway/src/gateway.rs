@@ -48,7 +48,16 @@ impl Gateway {
     /// Fails if a store or Kafka cannot be read, if two tables have the same entity name, or if a token's scope
     /// names an entity that does not exist.
     pub async fn start(parts: GatewayParts, config: GatewayConfig) -> Result<Self, GatewayError> {
-        let GatewayParts { pool, mysql, target, kafka, entities: plans, metrics, watermark_timeout } = parts;
+        let GatewayParts {
+            pool,
+            mysql,
+            target,
+            kafka,
+            entities: plans,
+            left_out,
+            metrics,
+            watermark_timeout,
+        } = parts;
         let topics = kafka.topics();
         let mut entities = BTreeMap::new();
         for (name, plan) in plans {
@@ -60,7 +69,7 @@ impl Gateway {
             }
         }
         for entity in config.tokens.iter().flat_map(AccessToken::scopes).filter_map(Scope::entity) {
-            if !entities.contains_key(entity) {
+            if !entities.contains_key(entity) && !left_out.contains(entity) {
                 return Err(GatewayError::NoSuchEntity(entity.to_owned()));
             }
         }
@@ -119,6 +128,7 @@ impl Gateway {
         };
         let api = Api {
             entities,
+            left_out,
             phases,
             reads: Arc::new(reads),
             writes: Arc::new(writes),

@@ -44,12 +44,14 @@ impl Retries<'_> {
             let open = letters.all();
             self.metrics.show_open(&open);
             let states = self.checker.states.now()?;
-            // A retry would wait for a watermark that a halted table does not get.
-            let applied = |letter: &Arc<OpenLetter>| {
+            // A retry would wait for a watermark that a table does not get while it is not captured.
+            let newest = self.checker.watermarks.newest();
+            let retired = |table| newest.as_ref().is_some_and(|w| w.tables.retired.contains(table));
+            let can_settle = |letter: &Arc<OpenLetter>| {
                 let table = self.tables.get(&*letter.table);
-                table.is_none_or(|table| is_applied(states.get(table)))
+                table.is_some_and(|table| is_applied(states.get(table)) && !retired(table))
             };
-            let open: Vec<Arc<OpenLetter>> = open.into_iter().filter(applied).collect();
+            let open: Vec<Arc<OpenLetter>> = open.into_iter().filter(can_settle).collect();
             for (letter, change) in schedule.due(&open, Instant::now(), |letter| self.last_change(letter)) {
                 let outcome = self.retry(&mut reader, &letter).await;
                 schedule.attempted(&letter, change, Instant::now());

@@ -43,6 +43,8 @@ pub struct Reconciler {
     pub checker: Checker,
     /// The mapped tables.
     pub tables: Vec<Arc<CheckedTable>>,
+    /// The mapped tables that this process has no plan for, as `database.table`.
+    pub left_out: BTreeSet<String>,
     /// The log.
     pub kafka: KafkaConfig,
     /// Where schemas are read.
@@ -97,6 +99,7 @@ impl Reconciler {
             let mut put_aside = BTreeSet::new();
             let (failed, found): (Vec<&InRecord>, Vec<&InRecord>) =
                 records.iter().partition(|record| *record.topic == *failures);
+            put_aside.extend(self.of_left_out(&found)?);
             for (table, mut open) in found_keys(&found, &by_name)? {
                 let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
                 while !open.is_empty() {
@@ -123,6 +126,19 @@ impl Reconciler {
             // The offset of an event is committed only after its outcome is on the log.
             consumer.done(&records)?;
         }
+    }
+
+    /// The offsets of mismatches whose tables this process has no plan for. They wait until it starts again.
+    fn of_left_out(&self, found: &[&InRecord]) -> Result<Vec<i64>, CheckError> {
+        let mut offsets = Vec::new();
+        for record in found.iter().filter(|_| !self.left_out.is_empty()) {
+            let Some(value) = &record.value else { continue };
+            let event: Mismatch = decode_control(value)?;
+            if event.state == MismatchState::Found && self.left_out.contains(&event.table) {
+                offsets.push(record.offset);
+            }
+        }
+        Ok(offsets)
     }
 
     /// Checks rows whose secondary write failed, and repairs those that differ.

@@ -32,8 +32,11 @@ pub struct TableReport {
     pub undecided: u64,
     /// Rows left out: they have dead letters, or the mapping cannot convert them.
     pub put_aside: u64,
-    /// Whether the table was left out, wholly or from some row on, because it has halted or is being replayed.
+    /// Whether the table was left out, wholly or from some row on, because it is not live.
     pub halted: bool,
+    /// The incarnation of the table's state when its verification began.
+    #[serde(skip)]
+    incarnation: Option<i64>,
 }
 
 /// What a full verification found.
@@ -75,7 +78,8 @@ impl Scan {
         let mut total = ScanReport::default();
         for table in &self.tables {
             let name = table.source().name.to_string();
-            let counts = if self.checker.is_checked(table)? {
+            // A table that is not live is verified by itself before it is.
+            let counts = if self.checker.states.now()?.is_live(&table.source().name) {
                 let Some(done) = progress.get(&name).filter(|p| p.done) else {
                     return Err(CheckError::NotBackfilled(name));
                 };
@@ -101,17 +105,32 @@ impl Scan {
         producer: &Producer,
         report: &mut impl FnMut(&TableReport),
     ) -> Result<TableReport, CheckError> {
+        let mut counts = TableReport {
+            name: table.source().name.to_string(),
+            incarnation: self.incarnation(table)?,
+            ..TableReport::default()
+        };
         self.checker.applied.wait_for(backfill_topic, &done.end_offsets).await?;
         let mut reader = self.checker.mysql.reader().await?;
         // Also where MySQL has no row to read: older changes may still bring rows.
         let newest = self.checker.watermarks.borrow(&mut reader, &table.source().name).await?;
         self.checker.applied.wait(&newest, &table.topic).await?;
-        let mut counts = TableReport { name: table.source().name.to_string(), ..TableReport::default() };
         self.walk_mysql(&mut reader, table, producer, &mut counts, report).await?;
         for target in 0..table.plan.targets().len() {
             self.walk_target(&mut reader, table, target, producer, &mut counts, report).await?;
         }
         Ok(counts)
+    }
+
+    fn incarnation(&self, table: &CheckedTable) -> Result<Option<i64>, CheckError> {
+        Ok(self.checker.states.now()?.get(&table.source().name).map(|state| state.incarnation))
+    }
+
+    /// Whether the state of the table has changed since its verification began. Then nothing more counts: it may be copied
+    /// again.
+    fn is_over(&self, table: &CheckedTable, counts: &mut TableReport) -> Result<bool, CheckError> {
+        counts.halted |= self.incarnation(table)? != counts.incarnation;
+        Ok(counts.halted)
     }
 
     async fn walk_mysql(
@@ -126,8 +145,7 @@ impl Scan {
         let Some(upto) = reader.max_key(source).await? else { return Ok(()) };
         let mut after: Option<Vec<Value>> = None;
         loop {
-            if !self.checker.is_checked(table)? {
-                counts.halted = true;
+            if self.is_over(table, counts)? {
                 return Ok(());
             }
             let lower = self.checker.lower_bound(reader, table).await?;
@@ -163,8 +181,7 @@ impl Scan {
             if page.is_empty() {
                 continue;
             }
-            if !self.checker.is_checked(table)? {
-                counts.halted = true;
+            if self.is_over(table, counts)? {
                 return Ok(());
             }
             let keys: Vec<Vec<Value>> =
@@ -204,6 +221,9 @@ impl Scan {
             for (i, outcome) in open.into_iter().zip(self.checker.settle(reader, table, &again).await?) {
                 outcomes[i] = outcome;
             }
+        }
+        if self.is_over(table, counts)? {
+            return Ok(());
         }
         let count = |wanted: fn(&Outcome) -> bool| outcomes.iter().filter(|o| wanted(o)).count() as u64;
         counts.undecided += count(|outcome| matches!(outcome, Outcome::Undecided));

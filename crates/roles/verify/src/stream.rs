@@ -8,6 +8,7 @@ use tandem_kafka::{KafkaConfig, Producer, SchemaStore};
 use tandem_mapping::TablePlan;
 use tandem_model::{Disposition, TableDef, TableName};
 use tandem_mysql::Reader;
+use tandem_protocol::table_state::is_checked;
 use tandem_row_check::{CheckError, CheckedTable, Checker};
 use tandem_runtime::Backoff;
 use tandem_wire::control::FoundBy;
@@ -18,9 +19,12 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::pending::Pending;
 
-/// Keys that may wait at once, over all tables. More are left out, counted, and left to the next
+/// Keys that may wait at once, over all live tables. More are left out, counted, and left to the next
 /// full verification.
 const ROOM: usize = 500_000;
+
+/// Keys of one table that is not live that may wait at once, until its own verification is done.
+const ROOM_OF_ONE: usize = 50_000;
 
 /// Keys checked together.
 const BATCH: usize = 500;
@@ -81,7 +85,13 @@ impl Stream {
                 let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
                 let id = tandem_wire::schema_id(value)?;
                 let schema = self.schemas.get(id).await?;
-                let Some(&number) = by_name.get(&schema.table().name) else { continue };
+                let name = &schema.table().name;
+                let Some(&number) = by_name.get(name) else { continue };
+                let states = self.checker.states.now()?;
+                // What is not applied is not checked. A table that resumes is verified as a whole.
+                if !is_checked(states.get(name)) {
+                    continue;
+                }
                 let change = schema.decode(value)?;
                 let plan =
                     plans.entry(id).or_insert_with(|| plan_for(&self.tables[number].plan, schema.table()));
@@ -91,7 +101,12 @@ impl Stream {
                     targets.extend(plan.possible_keys(image));
                 }
                 let mut pending = lock(&shared.pending);
-                let room = pending.iter().map(Pending::len).sum::<usize>() < ROOM;
+                let room = if states.is_live(name) {
+                    let live = |n: &usize| states.is_live(&self.tables[*n].source().name);
+                    (0..pending.len()).filter(live).map(|n| pending[n].len()).sum::<usize>() < ROOM
+                } else {
+                    pending[number].len() < ROOM_OF_ONE
+                };
                 let source_key = change.table.key_of(change.image());
                 if !pending[number].add(key, source_key, targets.into_iter(), room) {
                     self.metrics.skipped.inc();
@@ -139,6 +154,10 @@ impl Stream {
                         None => self.checker.mysql.reader().await?,
                     };
                     let outcomes = self.checker.settle(&mut connected, &table, &suspects).await?;
+                    // If it is copied again by now, its own verification says what is wrong.
+                    if !self.checker.states.now()?.is_live(&table.source().name) {
+                        return Ok(connected);
+                    }
                     let checked = suspects.iter().zip(&outcomes);
                     let checked = checked.map(|(suspect, outcome)| (suspect, outcome, FoundBy::Verification));
                     self.checker.publish_mismatches(&self.kafka, &producer, &table, checked).await?;
@@ -164,7 +183,7 @@ impl Stream {
     }
 }
 
-/// The plan for records of a schema; where it does not fit (apply stops there and says why), the
+/// The plan for records of a schema; where it does not fit (apply halts the table there and says why), the
 /// table's own plan.
 fn plan_for(base: &Arc<TablePlan>, table: &Arc<TableDef>) -> Arc<TablePlan> {
     if base.source() == table {

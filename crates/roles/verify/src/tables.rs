@@ -104,7 +104,9 @@ impl<P: CopyProgress> TableVerifier<P> {
                     next: Instant::now(),
                     backoff: Backoff::new(PAUSE.0, PAUSE.1),
                 });
-                last.incarnation = incarnation;
+                if last.incarnation != incarnation {
+                    (last.incarnation, last.backoff) = (incarnation, Backoff::new(PAUSE.0, PAUSE.1));
+                }
                 last.next = Instant::now() + last.backoff.next();
             }
             tokio::time::sleep(LOOK).await;
@@ -123,9 +125,9 @@ impl<P: CopyProgress> TableVerifier<P> {
         let topic = self.scan.kafka.topics().backfill(name);
         let report = self.scan.table(table, copy, &topic, producer, &mut |_| {}).await?;
         if report.halted || report.mismatches > 0 || report.undecided > 0 {
-            tracing::info!(
+            tracing::warn!(
                 table = %name, mismatches = report.mismatches, undecided = report.undecided,
-                "the table is not equal yet: it is verified again once that is repaired"
+                "the table is not equal yet: reconcile repairs it, then it is verified again"
             );
             return Ok(false);
         }

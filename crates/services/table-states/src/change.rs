@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use tandem_kafka::{GroupOffsets, KafkaConfig, PublishError, TransactionalPublisher};
 use tandem_model::{Disposition, TableName};
-use tandem_protocol::table_state::{self, Offsets, TableFault};
+use tandem_protocol::table_state::{self, Changes, Offsets, TableFault};
 use tandem_runtime::{Backoff, now_us};
 use tandem_wire::control::TableState;
+use tokio::sync::Mutex;
 
 use crate::error::TableStatesError;
 use crate::states::{States, read_states};
 
-/// The pauses between two attempts of writers that fence each other.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// The pauses between two attempts of writers that fence each other. They grow beyond the length of an attempt, so that one
+/// of the writers gets through.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(15));
+
+/// The writers of one process take turns.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Halts a table. Returns its new state, or nothing if the table has halted already.
 ///
@@ -25,7 +30,8 @@ pub async fn halt(
     table: &TableName,
     fault: &TableFault,
 ) -> Result<Option<TableState>, TableStatesError> {
-    let committed = if fault.captured { committed(kafka, table).await? } else { Offsets::new() };
+    let committed =
+        if fault.changes == Changes::Wait { committed(kafka, table).await? } else { Offsets::new() };
     change(kafka, |states| {
         Ok::<_, TableStatesError>(table_state::halt(states.get(table), table, fault, &committed, now_us()))
     })
@@ -60,7 +66,10 @@ pub async fn change<E: From<TableStatesError>>(
 ) -> Result<Option<TableState>, E> {
     let topics = kafka.topics();
     let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
+    let _turn = TURN.lock().await;
     loop {
+        // Whoever has nothing to write fences nobody.
+        let Some(_) = decide(&read_states(kafka).await?)? else { return Ok(None) };
         match attempt(kafka, &topics.control(), &topics.tables_transactional_id(), &mut decide).await {
             Attempt::Done(outcome) => return outcome,
             Attempt::Again => backoff.pause().await,

@@ -8,7 +8,8 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde_json::json;
 use tandem_kafka::KafkaConfig;
 use tandem_model::{TableName, Watermark};
-use tandem_protocol::table_state::{TableFault, is_captured, is_live, rebuild, resume};
+use tandem_mysql::Mysql;
+use tandem_protocol::table_state::{Changes, TableFault, is_captured, is_live, rebuild, resume};
 use tandem_runtime::now_us;
 use tandem_table_states::{change, halt, read_states};
 use tandem_watermarks::NewestWatermark;
@@ -37,13 +38,14 @@ pub(crate) fn what_leads_on(state: &TableState) -> String {
     let table = &state.table;
     match state.condition {
         TableCondition::Live => String::new(),
-        TableCondition::Halted if state.captured => {
-            format!("remove the cause, then `tandem table resume {table}`")
-        }
+        TableCondition::Halted if state.replayable => format!(
+            "remove the cause, then `tandem table resume {table}`, or `rebuild` if its old records do not fit any more"
+        ),
         TableCondition::Halted => format!("`tandem table rebuild {table}`"),
         TableCondition::Replaying => "apply replays what was not applied".to_owned(),
         TableCondition::Verifying => {
-            "verify compares the table, once its copy is applied if one was ordered".to_owned()
+            "verify compares the table, once its copy is applied if one was ordered, and reconcile repairs it"
+                .to_owned()
         }
     }
 }
@@ -134,7 +136,7 @@ async fn halted(args: &OrderArgs) -> Result<ExitCode> {
         reason: "by-hand".to_owned(),
         cause: args.reason.clone(),
         by: BY.to_owned(),
-        captured: true,
+        changes: Changes::Wait,
     };
     if halt(&kafka, &args.of.table, &fault).await?.is_none() {
         bail!("table {} has halted already: `tandem table status`", args.of.table);
@@ -145,7 +147,7 @@ async fn halted(args: &OrderArgs) -> Result<ExitCode> {
 async fn rebuilt(args: &OrderArgs) -> Result<ExitCode> {
     let kafka = mapped(&args.of)?;
     let table = &args.of.table;
-    let newest = left_out(&kafka, table).await?;
+    let newest = left_out(&Config::load(&args.of.config.config)?, &kafka, table).await?;
     change(&kafka, |states| {
         let state = states.get(table);
         if !is_captured(state) && !newest.tables.retired.contains(table) {
@@ -157,18 +159,29 @@ async fn rebuilt(args: &OrderArgs) -> Result<ExitCode> {
     report(&args.of, TableCondition::Verifying, "the table is copied again, then verified")
 }
 
-/// The newest watermark. If capture does not publish the table, it is one that says so: capture has passed whatever halted
-/// the table, and takes it up behind that.
-async fn left_out(kafka: &KafkaConfig, table: &TableName) -> Result<Watermark> {
+/// The newest watermark. If capture does not publish the table, it is one that says so, and that covers what MySQL has
+/// executed by now: capture has passed whatever halted the table, and takes it up behind that.
+async fn left_out(config: &Config, kafka: &KafkaConfig, table: &TableName) -> Result<Watermark> {
     let begun = Instant::now();
+    let mut executed = None;
     loop {
-        let captured = is_captured(read_states(kafka).await?.get(table));
         let newest = NewestWatermark::read(kafka).await?.context("capture has not begun: `tandem run`")?;
-        if captured || newest.watermark.tables.retired.contains(table) {
-            return Ok(newest.watermark.as_ref().clone());
+        let watermark = newest.watermark.as_ref().clone();
+        if is_captured(read_states(kafka).await?.get(table)) {
+            return Ok(watermark);
+        }
+        if executed.is_none() {
+            let mut reader = Mysql::connect(&config.mysql()?).await?.reader().await?;
+            executed = Some(reader.executed().await?);
+        }
+        let passed = executed.as_ref().is_some_and(|executed| executed.is_subset(&watermark.gtid_set));
+        if passed && watermark.tables.retired.contains(table) {
+            return Ok(watermark);
         }
         if begun.elapsed() > LEFT_OUT {
-            bail!("capture has not left the table out yet: is it running? (`tandem status`)");
+            bail!(
+                "capture has not passed what halted the table yet: is it running, or far behind? (`tandem status`)"
+            );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

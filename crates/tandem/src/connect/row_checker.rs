@@ -9,7 +9,7 @@ use tandem_model::TableName;
 use tandem_protocol::table_state::is_captured;
 use tandem_row_check::{ChangeTracker, CheckMetrics, CheckedTable, Checker};
 use tandem_table_states::TableStates;
-use tandem_watermarks::{Applied, Watermarks};
+use tandem_watermarks::{Applied, NewestWatermark, Watermarks};
 use tandem_wire::log::InRecord;
 use tokio::sync::mpsc;
 
@@ -30,9 +30,13 @@ pub(crate) async fn checker(
     let topics: BTreeSet<String> = tables.iter().map(|t| t.topic.clone()).collect();
     let states = TableStates::follow(&servers.kafka).await?;
     let now = states.now()?;
-    // A table that is not captured is in no watermark.
+    let newest = NewestWatermark::read(&servers.kafka).await?;
+    // A table that is not captured, or not yet again, is in no watermark.
+    let retired =
+        |table: &TableName| newest.as_ref().is_some_and(|n| n.watermark.tables.retired.contains(table));
     let names = servers.plans.iter().map(|plan| &plan.source().name);
-    let known: Vec<&TableName> = names.filter(|table| is_captured(now.get(table))).collect();
+    let known: Vec<&TableName> =
+        names.filter(|table| is_captured(now.get(table)) && !retired(table)).collect();
     let from = watermarks.knowing(&known).await?;
     let tracker = ChangeTracker::start(&servers.kafka, &topics, &from, feed).await?;
     let checker = Checker {

@@ -14,7 +14,7 @@ use tandem_kafka::{Admin, ConsumeError, KafkaConfig, MissingAcl, SchemaStore, mi
 use tandem_mapping::{TableConfig, TablePlan, compile_all};
 use tandem_model::{TableName, TargetTable};
 use tandem_mysql::{Mysql, MysqlError, Severity, TableError};
-use tandem_protocol::table_state::is_applied;
+use tandem_protocol::table_state::is_live;
 use tandem_table_states::{States, read_states};
 
 use crate::config::Config;
@@ -129,7 +129,8 @@ async fn leave_out(kafka: &KafkaConfig, found: &mut Inspection) -> Result<Vec<Ta
         Ok(_) => read_states(kafka).await?,
     };
     for table in &broken {
-        let halted = !is_applied(states.get(table));
+        // A table that is not live serves nothing. If it resumes too early, apply halts it again.
+        let halted = !is_live(states.get(table));
         for problem in found.problems.iter_mut().filter(|p| p.table.as_ref() == Some(table)) {
             problem.fatal = !halted;
             if !halted {
@@ -139,7 +140,7 @@ async fn leave_out(kafka: &KafkaConfig, found: &mut Inspection) -> Result<Vec<Ta
             }
         }
         if halted {
-            tracing::warn!(%table, "the table has halted and is left out");
+            tracing::warn!(%table, "the table is not live and is left out");
             found.plans.retain(|plan| plan.source().name != *table);
             left_out.push(table.clone());
         }
@@ -280,7 +281,10 @@ async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &m
             Err(TableError::Refused { problems, .. }) => {
                 found.problems.extend(problems.iter().map(|p| CheckProblem::of_table("mysql", name, p)));
             }
-            Err(error) => found.problems.push(CheckProblem::of_table("mysql", name, error)),
+            Err(TableError::Mysql(error)) if error.concerns_table() => {
+                found.problems.push(CheckProblem::of_table("mysql", name, error));
+            }
+            Err(error) => found.problems.push(CheckProblem::fatal("mysql", format!("table {name}"), error)),
         }
     }
     let compiled = compile_all(&configs, &tables).or_else(|error| {

@@ -1,11 +1,12 @@
 //! How each role is started.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use futures::future::BoxFuture;
 use tandem_apply::Apply;
 use tandem_backfill::{Backfill, BackfillTable, ProgressError, read_progress};
@@ -72,10 +73,11 @@ impl Process<'_> {
                         target: servers.target.clone().context("apply needs Cassandra")?,
                         plans: servers.plans.clone(),
                         left_out: servers.left_out.clone(),
+                        restarts: !self.alone(),
                         config: self.config.apply(),
                         metrics: self.metrics.apply.clone(),
                     };
-                    Ok(vec![work(Role::Apply, async move { Ok(apply.run(stop).await?) })])
+                    Ok(vec![work(Role::Apply, async move { Ok(Box::pin(apply.run(stop)).await?) })])
                 })
             }),
         }
@@ -111,6 +113,7 @@ impl Process<'_> {
             entities: planned(config, &servers.plans)
                 .map(|(table, plan)| (table.entity.clone(), Arc::clone(plan)))
                 .collect(),
+            left_out: left_out_entities(config, servers)?,
             metrics: self.metrics.gateway.clone(),
             watermark_timeout: config.watermark_timeout(),
         };
@@ -120,7 +123,13 @@ impl Process<'_> {
         let encrypted = tls.is_some();
         let (listener, address) = endpoint.bind(tls, section.limits.connections()).await?;
         tracing::info!(%address, tls = encrypted, "the gateway serves /v1 and /openapi.json");
-        Ok(work(Role::Gateway, async move { Ok(gateway.serve(listener, stop).await?) }))
+        let back = Back::of(servers);
+        let alone = self.alone();
+        Ok(work(Role::Gateway, async move {
+            let served = async { Ok(gateway.serve(listener, stop).await?) };
+            // Alone, it would end for the clients of every table.
+            if alone { served.await } else { back.or(Box::pin(served)).await }
+        }))
     }
 
     pub(super) fn controller(&self) -> Unit<'_> {
@@ -190,23 +199,30 @@ impl Process<'_> {
                                 tables: tables.clone(),
                                 kafka: servers.kafka.clone(),
                             },
-                            progress: Copied::of(self.config, &servers.kafka)?,
+                            progress: Copied::of(self.config, servers),
                         };
-                        let stop = stop.clone();
+                        let (stop, back) = (stop.clone(), Back::of(servers));
                         works.push(work(Role::Verify, async move {
-                            tokio::try_join!(stream.run(feed, stop.clone()), verifier.run(stop))?;
-                            Ok(())
+                            let verified = async {
+                                tokio::try_join!(stream.run(feed, stop.clone()), verifier.run(stop))?;
+                                Ok(())
+                            };
+                            back.or(Box::pin(verified)).await
                         }));
                     }
                     if self.has(Role::Reconcile) {
+                        let back = Back::of(servers);
                         let reconciler = Reconciler {
                             checker,
                             tables,
+                            left_out: servers.left_out.iter().map(ToString::to_string).collect(),
                             kafka: servers.kafka.clone(),
                             schemas: stores.schemas.clone(),
                             metrics: self.metrics.verify.clone(),
                         };
-                        works.push(work(Role::Reconcile, async move { Ok(reconciler.run(stop).await?) }));
+                        works.push(work(Role::Reconcile, async move {
+                            back.or(Box::pin(async { Ok(reconciler.run(stop).await?) })).await
+                        }));
                     }
                     Ok(works)
                 })
@@ -240,8 +256,8 @@ impl Process<'_> {
                         metrics: self.metrics.backfill.clone(),
                     };
                     let (states, alone) = (self.states.clone(), self.alone());
-                    let copied = Copied::of(config, &servers.kafka)?;
-                    Ok(vec![work(Role::Backfill, async move {
+                    let (copied, back) = (Copied::of(config, servers), Back::of(servers));
+                    let copies = async move {
                         loop {
                             backfill.run(stop.clone()).await?;
                             if alone || stop.is_cancelled() {
@@ -256,7 +272,8 @@ impl Process<'_> {
                             }
                             states.running(Role::Backfill);
                         }
-                    })])
+                    };
+                    Ok(vec![work(Role::Backfill, back.or(Box::pin(copies)))])
                 })
             }),
         }
@@ -271,9 +288,10 @@ struct Copied {
 }
 
 impl Copied {
-    fn of(config: &Config, kafka: &KafkaConfig) -> Result<Self> {
-        let mappings = config.table.iter().map(|table| fingerprint(&table.spelling()));
-        Ok(Self { kafka: kafka.clone(), tables: config.tables()?.into_iter().zip(mappings).collect() })
+    fn of(config: &Config, servers: &Servers) -> Self {
+        let tables = planned(config, &servers.plans);
+        let tables = tables.map(|(table, plan)| (plan.source().name.clone(), fingerprint(&table.spelling())));
+        Self { kafka: servers.kafka.clone(), tables: tables.collect() }
     }
 
     /// Waits until a copy does not count any more, or a table that was not copied can be.
@@ -305,6 +323,51 @@ impl CopyProgress for Copied {
         progress.retain(|name, copy| configured(name) == Some(&copy.configured));
         Ok(progress)
     }
+}
+
+/// The tables that had halted when a role started, and that it has no plan for.
+struct Back {
+    kafka: KafkaConfig,
+    left_out: Vec<TableName>,
+}
+
+impl Back {
+    fn of(servers: &Servers) -> Self {
+        Self { kafka: servers.kafka.clone(), left_out: servers.left_out.clone() }
+    }
+
+    /// Runs a role until it ends, or until one of the tables has not halted any more: then the role has to start again, and
+    /// gets its plan. A table that is back already at the start is halted again by apply.
+    async fn or(self, role: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>) -> Result<()> {
+        if self.left_out.is_empty() {
+            return role.await;
+        }
+        tokio::select! {
+            outcome = role => outcome,
+            back = self.until_one_is() => {
+                bail!("table {} has not halted any more: the role starts again, with the table", back?)
+            }
+        }
+    }
+
+    async fn until_one_is(&self) -> Result<TableName> {
+        let states = TableStates::follow(&self.kafka).await?;
+        let mut known = states.now()?;
+        let away: Vec<_> = self.left_out.iter().filter(|table| !is_applied(known.get(table))).collect();
+        loop {
+            if let Some(back) = away.iter().find(|table| is_applied(known.get(table))) {
+                return Ok((**back).clone());
+            }
+            known = states.other_than(&known).await?;
+        }
+    }
+}
+
+/// The names of the entities of tables without a plan.
+fn left_out_entities(config: &Config, servers: &Servers) -> Result<BTreeSet<String>> {
+    let tables = config.tables()?.into_iter().zip(&config.table);
+    let left_out = tables.filter(|(name, _)| servers.left_out.contains(name));
+    Ok(left_out.map(|(name, table)| table.entity.clone().unwrap_or(name.table)).collect())
 }
 
 fn work(role: Role, future: impl Future<Output = Result<()>> + Send + 'static) -> Work {

@@ -254,6 +254,7 @@ mod tests {
             incarnation: 3,
             condition: TableCondition::Halted,
             captured: true,
+            replayable: false,
             from: BTreeMap::from([("t.backfill".into(), vec![]), ("t.changes".into(), vec![0, 1 << 40])]),
             copy_from: None,
             reason: "plan".into(),
@@ -368,7 +369,7 @@ mod tests {
                 ("Audit", 534_078_992),
                 ("DeadLetter", 1_999_199_211),
                 ("Announcement", 1_599_010_247),
-                ("TableState", 249_373_802)
+                ("TableState", 462_740_483)
             ]
         );
     }

@@ -51,8 +51,10 @@ pub struct TableState {
     pub incarnation: i64,
     /// What holds.
     pub condition: TableCondition,
-    /// Whether the log holds every change of the table. If not, only a new copy leads on.
+    /// Whether capture publishes the table's changes.
     pub captured: bool,
+    /// Whether the log holds every change that was not applied. If not, only a new copy leads on.
+    pub replayable: bool,
     /// By topic, for each partition: every change of the table below this offset is applied. Empty if nothing has to be
     /// replayed.
     pub from: BTreeMap<String, Vec<i64>>,

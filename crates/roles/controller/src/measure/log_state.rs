@@ -451,6 +451,7 @@ mod tests {
             incarnation: 1,
             condition,
             captured: true,
+            replayable: true,
             from: std::collections::BTreeMap::new(),
             copy_from: Some(7),
             reason: String::new(),

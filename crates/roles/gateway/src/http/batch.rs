@@ -17,11 +17,6 @@ const OPERATIONS: usize = 100;
 /// Parts of a key at most: MySQL's limit for the columns of a primary key.
 const KEY_PARTS: usize = 16;
 
-/// No entity has the name that an operation gives.
-pub(crate) fn unknown_entity() -> Problem {
-    Problem::not_found("no entity has this name").of_field("entity")
-}
-
 /// The changes that a batch requests. A problem names the operation by its index.
 ///
 /// `entity` finds the entity of an operation, and says whether the caller may write but not read it. Values are parsed
@@ -99,7 +94,8 @@ mod tests {
     fn of(body: &str) -> Result<Vec<Change>, Problem> {
         let orders = Arc::new(crate::entity::tests::orders());
         let one = |name: &str| (name == "orders").then(|| (Arc::clone(&orders), false));
-        changes(body.as_bytes(), |name| one(name).ok_or_else(unknown_entity))
+        let unknown = || Problem::not_found("no entity has this name").of_field("entity");
+        changes(body.as_bytes(), |name| one(name).ok_or_else(unknown))
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::http::api::Api;
 use crate::http::auth::{Access, Caller};
 use crate::http::batch;
 use crate::problem;
+use crate::problem::OfField as _;
 use crate::read::page::Page;
 use crate::read::reads::{Answer, Query, Read};
 use crate::write::change::{Action, Change, Condition};
@@ -124,9 +125,10 @@ impl Context<'_> {
 
     pub(crate) async fn batch(&self, body: &[u8]) -> Result<Response<Body>, Problem> {
         let changes = batch::changes(body, |name| {
-            let entity = self.api.entities.get(name).ok_or_else(batch::unknown_entity)?;
+            let entity = self.api.entity(name).map_err(|problem| problem.of_field("entity"))?;
             self.caller.may(Access::Write, &entity.name)?;
-            Ok((Arc::clone(entity), self.caller.may(Access::Read, &entity.name).is_err()))
+            let blind = self.caller.may(Access::Read, &entity.name).is_err();
+            Ok((entity, blind))
         })?;
         self.write("batch", changes, many, body).await
     }

@@ -55,8 +55,7 @@ impl Named {
     /// The entity with this name, still percent-encoded.
     fn entity(&mut self, api: &Api, name: &str) -> Result<Arc<Entity>, Problem> {
         let name = percent_decode_str(name).decode_utf8().unwrap_or_default();
-        let unknown = || Problem::not_found("no entity has this name");
-        let entity = api.entities.get(&*name).cloned().ok_or_else(unknown)?;
+        let entity = api.entity(&name)?;
         self.entity.clone_from(&entity.name);
         Ok(entity)
     }

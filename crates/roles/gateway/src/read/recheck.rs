@@ -257,7 +257,10 @@ impl Rechecker {
         let topics = self.tables.values().map(|table| table.topic.clone()).collect();
         let states = self.states.now()?;
         let names = self.tables.values().map(|table| &table.source().name);
-        let known: Vec<&TableName> = names.filter(|table| is_captured(states.get(table))).collect();
+        let newest = self.watermarks.newest();
+        let retired = |table: &TableName| newest.as_ref().is_some_and(|w| w.tables.retired.contains(table));
+        let known: Vec<&TableName> =
+            names.filter(|table| is_captured(states.get(table)) && !retired(table)).collect();
         let from = self.watermarks.knowing(&known).await?;
         let checker = Checker {
             mysql: self.mysql.clone(),
