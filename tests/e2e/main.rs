@@ -27,3 +27,4 @@ mod role_down;
 mod security;
 mod support;
 mod tables;
+mod table_names;

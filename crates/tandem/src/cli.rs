@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tandem_model::TableName;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::common::{ConfigArg, JsonArg};
@@ -166,7 +167,7 @@ pub(crate) struct TailArgs {
     pub(crate) config: ConfigArg,
     /// Only of this table (`database.table`); may be repeated
     #[arg(long, value_name = "TABLE")]
-    pub(crate) table: Vec<String>,
+    pub(crate) table: Vec<TableName>,
     /// Where to begin: `beginning`, `end`, or a version
     #[arg(long, value_name = "PLACE", default_value = "end")]
     pub(crate) from: TailStart,

@@ -8,11 +8,12 @@ use futures::FutureExt;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts, ServerError};
 use tandem_binlog::{BinlogEvent, EventDecoder};
-use tandem_model::{GtidSet, TableName};
+use tandem_model::{GtidSet, NameCase, TableName};
 use tokio::time::Instant;
 
 use crate::connect::{MysqlConfig, Server};
 use crate::error::{BinlogError, MysqlError};
+use crate::schema::LOWER_CASE_TABLE_NAMES;
 use replica::{Replica, preparation};
 
 mod dump;
@@ -44,7 +45,7 @@ type Raw = Result<Option<Bytes>, Error>;
 
 impl BinlogStream {
     /// Requests every transaction that is not in `from`. The stream returns row events only for tables that
-    /// are `wanted`. It returns all other events.
+    /// are `wanted`. It returns all other events. Names are in the case in which the server compares them.
     ///
     /// # Errors
     /// The server cannot be reached, refuses the account, or has purged transactions that are not in `from`.
@@ -59,7 +60,8 @@ impl BinlogStream {
         let mut replica = server.connecting(Replica::connect(&opts, tls)).await?;
         let mut conn = server.connecting(Conn::new(opts)).await?;
         let doing = "preparing to read the binlog";
-        let (collations, checksum) = server.answer(server.timeout, doing, settings(&mut conn)).await?;
+        let Settings { collations, checksum, names } =
+            server.answer(server.timeout, doing, settings(&mut conn)).await?;
         // The connection is no longer needed, so an error does not matter.
         let _ = conn.disconnect().await;
         let prepared = async {
@@ -72,6 +74,7 @@ impl BinlogStream {
             replica,
             decoder: EventDecoder::new(collations, wanted)
                 .excluding(config.excluded.clone())
+                .comparing_names(names)
                 .with_checksums(checksum != "NONE"),
             server,
             server_id: config.server_id,
@@ -159,9 +162,18 @@ impl BinlogStream {
     }
 }
 
-/// Reads the server's collations and its binlog checksum setting, `NONE` or `CRC32`.
-async fn settings(conn: &mut Conn) -> mysql_async::Result<(Vec<(u64, String)>, String)> {
+/// What decoding depends on.
+struct Settings {
+    /// The id of each collation and its character set.
+    collations: Vec<(u64, String)>,
+    /// `NONE` or `CRC32`.
+    checksum: String,
+    names: NameCase,
+}
+
+async fn settings(conn: &mut Conn) -> mysql_async::Result<Settings> {
     let checksum = conn.query_first("SELECT @@GLOBAL.binlog_checksum").await?.unwrap_or_default();
     let collations = conn.query("SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATIONS").await?;
-    Ok((collations, checksum))
+    let names = conn.query_first(LOWER_CASE_TABLE_NAMES).await?;
+    Ok(Settings { collations, checksum, names: NameCase::of(names.unwrap_or_default()) })
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use tandem_model::{BinlogPosition, TableName};
+use tandem_model::{BinlogPosition, NameCase, TableName};
 
 use crate::cursor::{Cursor, Fault, Malformed};
 use crate::event::header::{Checksums, EventHeader, PAYLOAD};
@@ -46,6 +46,14 @@ impl EventDecoder {
     #[must_use]
     pub fn excluding(mut self, columns: ExcludedColumns) -> Self {
         self.parser.exclude(columns);
+        self
+    }
+
+    /// Sets how the server compares names. The names of statements are folded accordingly. By default they stay as
+    /// they were typed.
+    #[must_use]
+    pub fn comparing_names(mut self, names: NameCase) -> Self {
+        self.parser.compare_names(names);
         self
     }
 

@@ -23,15 +23,16 @@ pub fn compile_all(configs: &[TableConfig], tables: &[Arc<TableDef>]) -> Result<
     let mut filled_from: BTreeMap<&str, &str> = BTreeMap::new();
     for (i, config) in configs.iter().enumerate() {
         let mut report = Report::new(config.source.clone());
-        if configs[..i].iter().any(|earlier| earlier.source == config.source) {
+        if configs[..i].iter().any(|earlier| same_table(&earlier.source, &config.source)) {
             report.add(PlanProblemKind::SourceTwice);
         } else {
-            match tables.iter().find(|t| t.name.to_string() == config.source) {
+            let name = config.source.parse::<TableName>();
+            match tables.iter().find(|table| name.as_ref() == Ok(&table.name)) {
                 Some(table) => match TablePlan::compile(config, table) {
                     Ok(plan) => plans.push(plan),
                     Err(error) => report.problems = error.problems,
                 },
-                None if config.source.parse::<TableName>().is_err() => report.add(PlanProblemKind::BadSource),
+                None if name.is_err() => report.add(PlanProblemKind::BadSource),
                 None => report.add(PlanProblemKind::NoSuchTable),
             }
             for target in &config.target {
@@ -45,6 +46,11 @@ pub fn compile_all(configs: &[TableConfig], tables: &[Arc<TableDef>]) -> Result<
         problems.append(&mut report.problems);
     }
     if problems.is_empty() { Ok(plans) } else { Err(PlanError { problems }) }
+}
+
+/// Whether two texts name the same table, with backticks or without.
+fn same_table(a: &str, b: &str) -> bool {
+    a == b || a.parse::<TableName>().is_ok_and(|a| b.parse() == Ok(a))
 }
 
 impl TablePlan {

@@ -1,11 +1,14 @@
 //! Names and definitions of MySQL tables.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::{ColumnType, Row, Value};
 
 /// `database.table`.
+///
+/// Two names never have the same text, because control records and the keys of maps use the text. A part that has a
+/// dot or a backtick, or is empty, is written in backticks, as MySQL quotes names: `` `a.b`.c ``.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableName {
     /// The database (MySQL's schema).
@@ -23,7 +26,17 @@ impl TableName {
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.database, self.table)
+        write_part(f, &self.database)?;
+        f.write_char('.')?;
+        write_part(f, &self.table)
+    }
+}
+
+fn write_part(f: &mut fmt::Formatter<'_>, part: &str) -> fmt::Result {
+    if part.is_empty() || part.contains(['.', '`']) {
+        write!(f, "`{}`", part.replace('`', "``"))
+    } else {
+        f.write_str(part)
     }
 }
 
@@ -31,11 +44,37 @@ impl FromStr for TableName {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        match s.split_once('.') {
-            Some((d, t)) if !d.is_empty() && !t.is_empty() && !t.contains('.') => Ok(Self::new(d, t)),
-            _ => Err(format!("`{s}` is not of the form database.table")),
+        let parts = read_part(s).and_then(|(database, rest)| {
+            let (table, rest) = read_part(rest.strip_prefix('.')?)?;
+            rest.is_empty().then(|| Self { database, table })
+        });
+        parts.ok_or_else(|| {
+            format!(
+                "{s:?} is not of the form database.table, where a name with a dot or a backtick stands in backticks, \
+                 as in `a.b`.c"
+            )
+        })
+    }
+}
+
+/// Reads a database's or a table's name, in backticks or not, and returns it with the rest of the text.
+fn read_part(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('`') else {
+        let (name, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+        return (!name.is_empty() && !name.contains('`')).then(|| (name.to_owned(), rest));
+    };
+    let mut name = String::new();
+    let mut chars = quoted.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if c != '`' {
+            name.push(c);
+        } else if chars.next_if(|(_, next)| *next == '`').is_some() {
+            name.push('`');
+        } else {
+            return (!name.is_empty()).then(|| (name, &quoted[at + 1..]));
         }
     }
+    None
 }
 
 /// A column of a MySQL table.
@@ -80,14 +119,36 @@ impl TableDef {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn names_round_trip() {
-        let name = TableName::new("d", "t");
-        assert_eq!((name.to_string().as_str(), "d.t".parse()), ("d.t", Ok(name)));
-        for bad in ["", "t", ".t", "d.", "d.t.u"] {
+        for (database, table, text) in [
+            ("d", "t", "d.t"),
+            ("a.b", "c", "`a.b`.c"),
+            ("a", "b.c", "a.`b.c`"),
+            ("`", "x``.y", "````.`x````.y`"),
+            ("my shop", "a\"b'c\\", "my shop.a\"b'c\\"),
+        ] {
+            let name = TableName::new(database, table);
+            assert_eq!((name.to_string().as_str(), text.parse()), (text, Ok(name)));
+        }
+        assert_eq!("`d`.`t`".parse(), Ok(TableName::new("d", "t")));
+        for bad in ["", "t", ".t", "d.", "d.t.u", "``.t", "`d.t", "`d`t", "`d`.`t`u", "d.t`", "a`b.t"] {
             assert!(bad.parse::<TableName>().unwrap_err().contains("database.table"), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn different_names_have_different_texts(
+            a in "[a.`\"]{1,4}", b in "[a.`\"]{1,4}", c in "[a.`\"]{1,4}", d in "[a.`\"]{1,4}",
+        ) {
+            let (x, y) = (TableName::new(a, b), TableName::new(c, d));
+            prop_assert_eq!(x == y, x.to_string() == y.to_string());
+            prop_assert_eq!(x.to_string().parse(), Ok(x));
         }
     }
 

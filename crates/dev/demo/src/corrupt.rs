@@ -106,7 +106,7 @@ impl<'a> Corruptor<'a> {
         target: &'a Target,
     ) -> Result<Self> {
         let (database, table) = source.parts()?;
-        let info = schema::mysql_table(conn, database, table).await?;
+        let info = schema::mysql_table(conn, &database, &table).await?;
         let shape = schema::cassandra_table(session, keyspace, &target.table).await?;
         let mut columns: Vec<String> =
             shape.partition_key.iter().chain(&shape.clustering_key).cloned().collect();

@@ -1,6 +1,7 @@
 //! The arguments of `tandem dead-letters`.
 
 use clap::{Args, Subcommand};
+use tandem_model::TableName;
 use tandem_wire::control::RecordPlace;
 
 use crate::cli::common::{ConfigArg, JsonArg};
@@ -31,7 +32,7 @@ pub(crate) struct ListArgs {
     pub(crate) json: JsonArg,
     /// Only of this table (`database.table`)
     #[arg(long, value_name = "TABLE")]
-    pub(crate) table: Option<String>,
+    pub(crate) table: Option<TableName>,
     /// List those that were discarded instead
     #[arg(long)]
     pub(crate) discarded: bool,
@@ -83,7 +84,7 @@ pub(crate) struct Which {
     pub(crate) places: Vec<RecordPlace>,
     /// All of this table (`database.table`)
     #[arg(long, value_name = "TABLE")]
-    pub(crate) table: Option<String>,
+    pub(crate) table: Option<TableName>,
     /// All
     #[arg(long)]
     pub(crate) all: bool,

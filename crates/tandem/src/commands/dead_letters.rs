@@ -57,7 +57,8 @@ impl Which {
         let mut open: BTreeMap<RecordPlace, Stored> =
             all.into_iter().filter(|(_, stored)| stored.letter.discarded.is_none()).collect();
         if self.all || self.table.is_some() {
-            let of_table = |stored: &Stored| self.table.as_ref().is_none_or(|t| *t == stored.letter.table);
+            let of_table =
+                |stored: &Stored| self.table.as_ref().is_none_or(|t| t.to_string() == stored.letter.table);
             return Ok(open.into_values().filter(of_table).collect());
         }
         let mut chosen = Vec::new();
@@ -77,7 +78,7 @@ async fn list(args: &ListArgs) -> Result<ExitCode> {
     let letters = stored(&kafka).await?.into_values().filter(|stored| {
         let letter = &stored.letter;
         letter.discarded.is_some() == args.discarded
-            && args.table.as_ref().is_none_or(|table| *table == letter.table)
+            && args.table.as_ref().is_none_or(|table| table.to_string() == letter.table)
     });
     let mut letters: Vec<DeadLetter> = letters.map(|stored| stored.letter).collect();
     letters.sort_by_key(|letter| letter.at_us);

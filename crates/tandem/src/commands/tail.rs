@@ -69,14 +69,14 @@ pub(crate) async fn run(config: &Config, args: &TailArgs) -> Result<ExitCode> {
 }
 
 /// The requested tables, or all.
-fn tables(config: &Config, named: &[String]) -> Result<Vec<TableName>> {
+fn tables(config: &Config, named: &[TableName]) -> Result<Vec<TableName>> {
     let all = config.tables()?;
     if named.is_empty() {
         return Ok(all);
     }
     let mut tables = Vec::new();
     for name in named {
-        let Some(table) = all.iter().find(|table| table.to_string() == *name) else {
+        let Some(table) = all.iter().find(|table| *table == name) else {
             let known: Vec<_> = all.iter().map(ToString::to_string).collect();
             bail!("{name} is not a mapped table; the mapped tables are: {}", known.join(", "))
         };

@@ -36,6 +36,12 @@ pub enum TableProblem {
     /// The table does not exist, or the account may not see it.
     #[error("there is no such table, or the account has no privilege on it")]
     NoSuchTable,
+    /// The name differs in case from the one under which the binlog has the table's changes.
+    #[error("the binlog has its changes under the name {found} only: write source = {found:?}")]
+    OtherCase {
+        /// That name, as `source` takes it.
+        found: String,
+    },
     /// It is a view or another object without rows of its own.
     #[error("it is a {0}, not a base table")]
     NotATable(String),

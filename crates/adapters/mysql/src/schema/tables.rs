@@ -11,8 +11,10 @@ use crate::read::query::quoted_table;
 use crate::schema::table_error::{TableError, TableProblem};
 
 /// A table as `information_schema` describes it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Description {
+    /// The table's name in the binlog.
+    name: TableName,
     /// `BASE TABLE` or another kind.
     kind: String,
     engine: String,
@@ -29,20 +31,24 @@ struct Description {
 }
 
 impl Mysql {
-    /// Lists the base tables of a database, sorted by name.
+    /// Lists the base tables of a database, sorted by name, under their names in the binlog.
     ///
     /// # Errors
     /// The server cannot be reached or the query fails.
     pub async fn list_tables(&self, database: &str) -> Result<Vec<TableName>, MysqlError> {
-        let names: Vec<String> = self
+        let case = self.name_case().await?;
+        let names: Vec<(String, String)> = self
             .rows(
                 &format!("listing the tables of {database}"),
-                "SELECT TABLE_NAME FROM information_schema.TABLES \
+                "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLES \
                  WHERE TABLE_SCHEMA = ? AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME",
                 (database,),
             )
             .await?;
-        Ok(names.into_iter().map(|name| TableName::new(database, name)).collect())
+        Ok(names
+            .into_iter()
+            .map(|(database, name)| case.fold_table(TableName::new(database, name)))
+            .collect())
     }
 
     /// Reads the definition of a table.
@@ -51,9 +57,12 @@ impl Mysql {
     /// [`TableError::Refused`] lists every reason why the table cannot be migrated. [`TableError::Mysql`]
     /// means that the query failed.
     pub async fn table_def(&self, table: &TableName) -> Result<TableDef, TableError> {
-        let description = self.describe(table).await?;
-        definition(table, description.as_ref(), &self.excluded)
-            .map_err(|problems| TableError::Refused { table: table.clone(), problems })
+        let refused = |problems| TableError::Refused { table: table.clone(), problems };
+        let Some(description) = self.describe(table).await? else {
+            let found = self.in_another_case(table).await?;
+            return Err(refused(vec![found.map_or(TableProblem::NoSuchTable, |found| other_case(&found))]));
+        };
+        definition(table, &description, &self.excluded).map_err(refused)
     }
 
     /// Returns the excluded columns that the table does not have.
@@ -74,15 +83,15 @@ impl Mysql {
     async fn describe(&self, table: &TableName) -> Result<Option<Description>, MysqlError> {
         let doing = format!("reading the definition of {table}");
         let name = || (table.database.clone(), table.table.clone());
-        let kinds: Vec<(String, Option<String>)> = self
+        let kinds: Vec<(String, String, String, Option<String>)> = self
             .rows(
                 &doing,
-                "SELECT TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND \
+                "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND \
                  TABLE_NAME = ?",
                 name(),
             )
             .await?;
-        let Some((kind, engine)) = kinds.into_iter().next() else {
+        let Some((database, table_name, kind, engine)) = kinds.into_iter().next() else {
             return Ok(None);
         };
         let columns = self
@@ -119,7 +128,9 @@ impl Mysql {
             Err(MysqlError::MissingPrivilege { .. }) => false,
             Err(error) => return Err(error),
         };
+        let case = self.name_case().await?;
         Ok(Some(Description {
+            name: case.fold_table(TableName::new(database, table_name)),
             kind,
             engine: engine.unwrap_or_default(),
             columns,
@@ -134,12 +145,12 @@ impl Mysql {
 /// Returns the definition, or every problem.
 fn definition(
     table: &TableName,
-    description: Option<&Description>,
+    found: &Description,
     excluded: &ExcludedColumns,
 ) -> Result<TableDef, Vec<TableProblem>> {
-    let Some(found) = description else {
-        return Err(vec![TableProblem::NoSuchTable]);
-    };
+    if found.name != *table {
+        return Err(vec![other_case(&found.name)]);
+    }
     if found.kind != "BASE TABLE" {
         return Err(vec![TableProblem::NotATable(found.kind.to_lowercase())]);
     }
@@ -198,6 +209,10 @@ fn definition(
     }
 }
 
+fn other_case(found: &TableName) -> TableProblem {
+    TableProblem::OtherCase { found: found.to_string() }
+}
+
 /// A type without its arguments, because an ENUM may have thousands of members.
 fn kind_of(ty: &str) -> String {
     ty.split('(').next().unwrap_or(ty).to_owned()
@@ -209,6 +224,7 @@ mod tests {
 
     fn described(columns: &[(&str, &str, Option<&str>)], key: &[&str]) -> Description {
         Description {
+            name: TableName::new("d", "t"),
             kind: "BASE TABLE".into(),
             engine: "InnoDB".into(),
             columns: columns
@@ -229,7 +245,7 @@ mod tests {
             &[("a", "int", None), ("b", "varchar(9)", Some("latin1")), ("c", "binary(3)", None)],
             &["c", "a"],
         );
-        let def = definition(&name, Some(&found), &none).unwrap();
+        let def = definition(&name, &found, &none).unwrap();
         assert_eq!(def.primary_key, [2, 0]);
         assert_eq!(def.columns[2].ty, ColumnType::Bytes { fixed: Some(3) });
     }
@@ -243,13 +259,13 @@ mod tests {
         );
         let excluding =
             |column: &str| [(name.clone(), column.to_owned())].into_iter().collect::<ExcludedColumns>();
-        let def = definition(&name, Some(&found), &excluding("secret")).unwrap();
+        let def = definition(&name, &found, &excluding("secret")).unwrap();
         assert_eq!(def.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
         assert_eq!(def.primary_key, [1, 0]);
-        let problems = definition(&name, Some(&found), &excluding("a")).unwrap_err();
+        let problems = definition(&name, &found, &excluding("a")).unwrap_err();
         assert_eq!(problems, [TableProblem::ExcludedKey { column: "a".into() }]);
         let elsewhere = [(TableName::new("d", "other"), "a".to_owned())].into_iter().collect();
-        assert_eq!(definition(&name, Some(&found), &elsewhere).unwrap().columns.len(), 3);
+        assert_eq!(definition(&name, &found, &elsewhere).unwrap().columns.len(), 3);
     }
 
     #[test]
@@ -268,7 +284,7 @@ mod tests {
         found.readable = false;
         found.foreign_keys = vec![("fk".into(), "CASCADE".into(), "SET NULL".into())];
         found.cascades_logged = false;
-        let problems = definition(&name, Some(&found), &none).unwrap_err();
+        let problems = definition(&name, &found, &none).unwrap_err();
         assert_eq!(
             problems,
             [
@@ -288,12 +304,13 @@ mod tests {
 
         found.cascades_logged = true;
         found.key.clear();
-        let problems = definition(&name, Some(&found), &none).unwrap_err();
+        let problems = definition(&name, &found, &none).unwrap_err();
         assert!(problems.contains(&TableProblem::NoPrimaryKey("`d`.`t`".into())));
         assert!(!problems.iter().any(|r| matches!(r, TableProblem::NativeCascade { .. })));
 
-        assert_eq!(definition(&name, None, &none), Err(vec![TableProblem::NoSuchTable]));
+        let typed = TableName::new("D", "t");
+        assert_eq!(definition(&typed, &found, &none), Err(vec![other_case(&name)]));
         found.kind = "VIEW".into();
-        assert_eq!(definition(&name, Some(&found), &none), Err(vec![TableProblem::NotATable("view".into())]));
+        assert_eq!(definition(&name, &found, &none), Err(vec![TableProblem::NotATable("view".into())]));
     }
 }

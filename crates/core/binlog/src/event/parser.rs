@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tandem_model::{BinlogPosition, FollowUp, Remedy, TableName};
+use tandem_model::{BinlogPosition, FollowUp, NameCase, Remedy, TableName};
 
 use crate::cursor::{Cursor, Fault};
 use crate::event::GATEWAY_LOCALE;
@@ -24,6 +24,7 @@ pub(crate) type Wanted = Box<dyn Fn(&TableName) -> bool + Send>;
 pub(crate) struct EventParser {
     wanted: Wanted,
     excluded: ExcludedColumns,
+    names: NameCase,
     collations: Collations,
     at: BinlogPosition,
     state: State,
@@ -102,6 +103,7 @@ impl EventParser {
         Self {
             wanted,
             excluded,
+            names: NameCase::default(),
             collations,
             at: BinlogPosition::default(),
             state: State::Outside,
@@ -114,6 +116,11 @@ impl EventParser {
     /// Excludes these columns.
     pub(crate) fn exclude(&mut self, columns: ExcludedColumns) {
         self.excluded = columns;
+    }
+
+    /// Sets how the server compares names.
+    pub(crate) fn compare_names(&mut self, names: NameCase) {
+        self.names = names;
     }
 
     /// The end of the last event.
@@ -405,10 +412,10 @@ impl EventParser {
             State::Opened(Opened { gtid, commit_us, .. }) => Some(BinlogEvent::Statement {
                 gtid,
                 commit_us,
-                database: dropped.unwrap_or_else(|| text.database.into_owned()),
+                database: self.names.fold(dropped.unwrap_or_else(|| text.database.into_owned())),
                 sql: text.sql.into_owned(),
                 kind,
-                tables,
+                tables: tables.into_iter().map(|table| self.names.fold_table(table)).collect(),
                 position: self.at.clone(),
             }),
             State::Outside | State::Inside | State::InsideXa => None,
@@ -420,7 +427,8 @@ impl EventParser {
         if self.maps.get(&id).is_some_and(|known| known.bytes == bytes) {
             return Ok(None);
         }
-        let head = Head::read(body)?;
+        let mut head = Head::read(body)?;
+        head.name = self.names.fold_table(head.name);
         let plan = if (self.wanted)(&head.name) {
             match self.plans.get(&head.name) {
                 Some((same, plan)) if same == bytes => Some(Arc::clone(plan)),

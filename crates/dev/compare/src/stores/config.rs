@@ -103,11 +103,33 @@ impl Source {
     /// Database and table.
     ///
     /// # Errors
-    /// If the name is not of the form `database.table`.
-    pub fn parts(&self) -> Result<(&str, &str)> {
-        self.source
-            .split_once('.')
-            .with_context(|| format!("source {:?} is not of the form database.table", self.source))
+    /// If the name is not of the form `database.table`. A part with a dot or a backtick is in backticks.
+    pub fn parts(&self) -> Result<(String, String)> {
+        let parts = part(&self.source).and_then(|(database, rest)| {
+            let (table, rest) = part(rest.strip_prefix('.')?)?;
+            rest.is_empty().then_some((database, table))
+        });
+        parts.with_context(|| format!("source {:?} is not of the form database.table", self.source))
+    }
+}
+
+/// A name at the beginning of the text, in backticks or not, and the rest of the text.
+fn part(text: &str) -> Option<(String, &str)> {
+    let Some(mut rest) = text.strip_prefix('`') else {
+        let (name, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+        return (!name.is_empty()).then(|| (name.to_owned(), rest));
+    };
+    let mut name = String::new();
+    loop {
+        let (before, after) = rest.split_once('`')?;
+        name.push_str(before);
+        match after.strip_prefix('`') {
+            Some(after) => {
+                name.push('`');
+                rest = after;
+            }
+            None => return Some((name, after)),
+        }
     }
 }
 
@@ -135,13 +157,20 @@ mod tests {
         "[mysql]\nurl = \"mysql://root@h\"\n[cassandra]\nnodes = [\"a:1\"]\nkeyspace = \"k\"\n";
 
     #[test]
+    fn names_with_dots_are_in_backticks() {
+        let parts = |source: &str| Source { source: source.into(), targets: Vec::new() }.parts().ok();
+        assert_eq!(parts("`a.b`.`c``d`"), Some(("a.b".into(), "c`d".into())));
+        assert!(["t", ".t", "d.t.u", "`d.t", "`d`.`t`u"].iter().all(|bad| parts(bad).is_none()));
+    }
+
+    #[test]
     fn names_in_the_target() {
         let text = format!(
             "{HEAD}[kafka]\nbrokers = \"b\"\n[[table]]\nsource = \"d.t\"\n[[table.target]]\ntable = \"x\"\n\
              partition_key = [\"a\"]\nclustering_key = [\"b desc\", \"c\"]\nrename = {{ d = \"e\" }}\nexclude_from_target = [\"f\"]\n"
         );
         let config = Config::parse(&text).unwrap();
-        assert_eq!(config.tables[0].parts().unwrap(), ("d", "t"));
+        assert_eq!(config.tables[0].parts().unwrap(), ("d".to_owned(), "t".to_owned()));
         let target = &config.tables[0].targets[0];
         assert_eq!(target.key(), ["a", "b", "c"]);
         let names: Vec<_> = ["a", "d", "f"].iter().map(|n| target.name_of(n)).collect();

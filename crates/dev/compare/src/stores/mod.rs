@@ -85,7 +85,7 @@ pub async fn compare(config: &Config, mut about_to: impl FnMut(&str)) -> Result<
     let mut comparison = Comparison::default();
     for source in &config.tables {
         let (database, table) = source.parts()?;
-        let info = schema::mysql_table(&mut conn, database, table).await?;
+        let info = schema::mysql_table(&mut conn, &database, &table).await?;
         for target in &source.targets {
             about_to(&target.table);
             let result = table_result(&mut conn, &session, &config.cassandra.keyspace, source, &info, target)

@@ -187,6 +187,31 @@ fn statements_are_whole_transactions() {
 }
 
 #[test]
+fn the_names_of_statements_are_those_that_the_server_compares() {
+    let named = |names, sql: &str| {
+        let mut parser = parser();
+        parser.compare_names(names);
+        feed(&mut parser, GTID, 100, &gtid()).unwrap();
+        match feed(&mut parser, QUERY, 200, &query(sql)).unwrap() {
+            Some(BinlogEvent::Statement { database, tables, .. }) => {
+                let tables: Vec<_> = tables.iter().map(ToString::to_string).collect();
+                (database, tables.join(" "))
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    for (sql, typed, folded) in [
+        ("TRUNCATE `D`.Orders", ("d", "D.Orders"), ("d", "d.orders")),
+        ("RENAME TABLE Orders TO `X.Y`.z", ("d", "d.Orders `X.Y`.z"), ("d", "d.orders `x.y`.z")),
+        ("DROP DATABASE Shop", ("Shop", ""), ("shop", "")),
+    ] {
+        for (names, (database, tables)) in [(NameCase::Sensitive, typed), (NameCase::Insensitive, folded)] {
+            assert_eq!(named(names, sql), (database.into(), tables.into()), "{sql}");
+        }
+    }
+}
+
+#[test]
 fn errors_hold_the_position_and_the_remedy() {
     let refused = |parser: &mut EventParser, kind, body: &[u8], text: &str| {
         let error = feed(parser, kind, 777, body).unwrap_err();
