@@ -26,5 +26,5 @@ mod resnapshot;
 mod role_down;
 mod security;
 mod support;
-mod tables;
 mod table_names;
+mod tables;

@@ -56,10 +56,10 @@ async fn a_server_without_case_has_one_name_for_a_table() -> anyhow::Result<()> 
 
     // A TRUNCATE has no row changes, so it must be noticed by its name.
     migration.mysql.query_drop(format!("TRUNCATE {database}.T")).await?;
-    let stopped = migration.tandem(&["capture"]).await?;
-    let table = migration.table("t").to_string();
-    assert!(!stopped.success && stopped.stderr.contains("TRUNCATE"), "{}", stopped.stderr);
-    assert!(stopped.stderr.contains(&table), "{}", stopped.stderr);
+    let mut capture = migration.start_as("capture", &["capture"])?;
+    let halted = |s: &serde_json::Value| s["tables"][0]["not_live"]["reason"] == "truncate";
+    migration.until(&mut capture, "the TRUNCATE to halt the table", halted).await?;
+    capture.terminate().await?;
     migration.drop().await
 }
 
@@ -120,8 +120,12 @@ async fn names_with_dots_are_not_confused() -> anyhow::Result<()> {
     migration.until_captured(&mut running).await?;
     running.terminate().await?;
     migration.mysql.query_drop(format!("TRUNCATE {other}")).await?;
-    let stopped = migration.tandem(&["capture"]).await?;
-    assert!(!stopped.success && stopped.stderr.contains(&other), "{}", stopped.stderr);
+    let mut capture = migration.start_as("capture", &["capture"])?;
+    let halted = |s: &serde_json::Value| {
+        s["tables"][1]["not_live"]["reason"] == "truncate" && s["tables"][0]["state"] == "live"
+    };
+    migration.until(&mut capture, "the TRUNCATE to halt its table", halted).await?;
+    capture.terminate().await?;
     migration.mysql.query_drop(format!("DROP DATABASE `{}.a`", migration.database)).await?;
     migration.drop().await
 }

@@ -260,7 +260,8 @@ mod tests {
             }
             prop_assert!(returned > 0 || !full);
             // A reader that starts at the full record of the last record returns that one.
-            let (offset, _, bytes, last) = log.last().unwrap();
+            // Without one, every step was an aborted transaction.
+            let Some((offset, _, bytes, last)) = log.last() else { return Ok(()) };
             let record = decode_watermark(bytes).unwrap();
             let mut reader = WatermarkReader::default();
             if let Some(base) = record.base {

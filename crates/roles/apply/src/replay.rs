@@ -17,7 +17,6 @@ use tandem_wire::control::{TableCondition, TableState};
 use tandem_wire::log::TableOfKey;
 
 use crate::error::ApplyError;
-use crate::plans::LEFT_OUT;
 use crate::run::Apply;
 use crate::writer::{Writer, map};
 
@@ -35,17 +34,11 @@ impl Apply {
         consumer: &GroupConsumer,
         states: &TableStates,
     ) -> Result<(), ApplyError> {
-        let mut first = true;
         loop {
             let known = states.now()?;
             for table in self.left_out.iter().filter(|table| is_applied(known.get(table))) {
-                let left_out = ApplyError::LeftOut { table: table.clone() };
-                if self.restarts && !first {
-                    return Err(left_out);
-                }
-                self.halt(ApplyError::of_table(table, LEFT_OUT, left_out), states).await?;
+                self.halt(ApplyError::LeftOut { table: table.clone() }, states).await?;
             }
-            first = false;
             let mut due = None;
             for plan in &self.plans {
                 let table = &plan.source().name;

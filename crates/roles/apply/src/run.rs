@@ -7,6 +7,7 @@ use tandem_cassandra::Target;
 use tandem_kafka::{GroupConsumer, KafkaConfig, SchemaStore};
 use tandem_mapping::TablePlan;
 use tandem_model::TableName;
+use tandem_protocol::table_state::is_applied;
 use tandem_table_states::{States, TableStates, halt};
 use tandem_wire::log::InRecord;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +59,11 @@ impl Apply {
         let tables = self.plans.iter().map(|plan| &plan.source().name).chain(&self.left_out);
         let names = topics.of_tables(tables);
         let states = TableStates::follow(&self.kafka).await?;
+        // A table that is back already has no plan after this start either.
+        let known = states.now()?;
+        for table in self.left_out.iter().filter(|table| is_applied(known.get(table))) {
+            self.halt_left_out(table, &states).await?;
+        }
         let mut writer = self.writer().await?;
         let consumer = GroupConsumer::start(&self.kafka, &topics.apply_group(), &names).await?;
         let outcome = tokio::select! {
@@ -158,20 +164,31 @@ impl Apply {
         }
     }
 
+    async fn halt_left_out(&self, table: &TableName, states: &TableStates) -> Result<(), ApplyError> {
+        let left_out = ApplyError::LeftOut { table: table.clone() };
+        self.halt_table(&ApplyError::of_table(table, LEFT_OUT, left_out), states).await?;
+        Ok(())
+    }
+
     /// Halts the table that an error concerns.
     ///
     /// # Errors
-    /// Returns the error if it does not concern a table.
+    /// Returns the error if it does not concern a table, or if a restart may bring the plan of the table.
     pub(crate) async fn halt(&self, error: ApplyError, states: &TableStates) -> Result<(), ApplyError> {
-        let error = match error.left_out() {
-            Some(table) if !self.restarts => ApplyError::of_table(&table, LEFT_OUT, error),
-            _ => error,
-        };
-        let Some((table, fault)) = error.table_fault() else { return Err(error) };
+        match error.left_out() {
+            Some(table) if !self.restarts => return self.halt_left_out(&table, states).await,
+            _ => {}
+        }
+        if self.halt_table(&error, states).await? { Ok(()) } else { Err(error) }
+    }
+
+    /// Halts the table that an error concerns, if it is one.
+    async fn halt_table(&self, error: &ApplyError, states: &TableStates) -> Result<bool, ApplyError> {
+        let Some((table, fault)) = error.table_fault() else { return Ok(false) };
         tracing::error!(%table, %error, "the table halts; the others go on");
         halt(&self.kafka, &table, &fault).await?;
         states.up_to_now().await?;
-        Ok(())
+        Ok(true)
     }
 }
 

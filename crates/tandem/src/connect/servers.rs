@@ -108,7 +108,8 @@ pub(crate) fn planned<'a>(
     plans: &'a [Arc<TablePlan>],
 ) -> impl Iterator<Item = (&'a TableConfig, &'a Arc<TablePlan>)> {
     let plan = |table: &'a TableConfig| {
-        let plan = plans.iter().find(|plan| plan.source().name.to_string() == table.source)?;
+        let name: TableName = table.source.parse().ok()?;
+        let plan = plans.iter().find(|plan| plan.source().name == name)?;
         Some((table, plan))
     };
     config.table.iter().filter_map(plan)
