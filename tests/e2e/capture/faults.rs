@@ -341,7 +341,7 @@ async fn metrics_readiness_and_tail() -> anyhow::Result<()> {
 /// A swap of tables as online schema changes make it. The rows of the new table were written under another
 /// name.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_swap_of_tables_stops_capture_before_rows_of_the_new_one() -> anyhow::Result<()> {
+async fn a_swap_of_tables_halts_its_table_before_rows_of_the_new_one() -> anyhow::Result<()> {
     let servers = Servers::from_env();
     let mut stage = Stage::new(servers, "swap").await?;
     let url = stage.migration.servers.mysql_url.clone();
@@ -355,11 +355,13 @@ async fn a_swap_of_tables_stops_capture_before_rows_of_the_new_one() -> anyhow::
     ] {
         stage.migration.mysql.query_drop(sql).await?;
     }
-    let log = capture.until_ended().await?;
-    assert!(
-        log.contains("RENAME TABLE") && log.contains("binlog.") && log.contains(".t in transaction"),
-        "{log}"
-    );
+    stage.migration.until_captured(&mut capture).await?;
+    let status = stage.migration.status().await?;
+    let why = &status["tables"][0]["not_live"];
+    assert_eq!(why["reason"], "rename-table", "{status:#}");
+    let cause = why["cause"].as_str().unwrap_or_default();
+    assert!(cause.contains("binlog.") && cause.contains(".t in transaction"), "{cause}");
     assert_eq!(stage.ids().await?, [1]);
+    capture.terminate().await?;
     stage.migration.drop().await
 }

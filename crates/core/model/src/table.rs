@@ -46,7 +46,7 @@ impl FromStr for TableName {
     fn from_str(s: &str) -> Result<Self, String> {
         let parts = read_part(s).and_then(|(database, rest)| {
             let (table, rest) = read_part(rest.strip_prefix('.')?)?;
-            rest.is_empty().then(|| Self { database, table })
+            rest.is_empty().then_some(Self { database, table })
         });
         parts.ok_or_else(|| {
             format!(
