@@ -11,7 +11,7 @@ use crate::log::OutRecord;
 use super::record::{ControlRecord, ControlSchema};
 use super::record::{encode_control, sealed::Sealed};
 
-/// What holds for a table. `table_state` of the protocol has the transitions.
+/// What holds for a table. The transitions are in `tandem_protocol::table_state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TableCondition {
     /// Its changes are applied, its rows are verified, and Cassandra may serve them.
