@@ -2,15 +2,22 @@
 
 use mysql_async::prelude::Queryable;
 
-use crate::support::{Migration, Servers, T, T_MAPPING, http, until_readyz};
+use crate::support::{Migration, Servers, T, T_MAPPING, host_of, http, unique_id, until_readyz};
 
-/// A column that somebody drops in Cassandra ends apply and the checks. Capture goes on, and everything returns once the
-/// column is back.
+/// MySQL refuses Tandem's account, which ends capture. Apply, which needs no MySQL, goes on. Everything returns once the
+/// account is right again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_fails_is_started_again_and_the_others_go_on() -> anyhow::Result<()> {
-    let servers = Servers::from_env();
     let mut migration =
-        Migration::new(servers, "roledown", &[T, "INSERT INTO t VALUES (1, 1), (2, 2)"]).await?;
+        Migration::new(Servers::from_env(), "roledown", &[T, "INSERT INTO t VALUES (1, 1), (2, 0)"]).await?;
+    let account = unique_id();
+    for statement in
+        [format!("CREATE USER {account} IDENTIFIED BY 'right'"), format!("GRANT ALL ON *.* TO {account}")]
+    {
+        migration.mysql.query_drop(statement).await?;
+    }
+    let host = host_of(&migration.servers.mysql_url);
+    migration.servers.mysql_url = format!("mysql://{account}:right@{host}");
     migration.configure("", T_MAPPING)?;
     migration.succeed(&["schema", "create"]).await?;
     let mut running = migration.start(&["run"])?;
@@ -18,23 +25,30 @@ async fn a_role_that_fails_is_started_again_and_the_others_go_on() -> anyhow::Re
     let port = running.metrics_ports()[0];
     until_readyz(port, "ready\n").await?;
 
-    let session = migration.cassandra().await?;
-    session.query_unpaged("ALTER TABLE t DROP v", ()).await?;
+    migration.mysql.query_drop(format!("ALTER USER {account} IDENTIFIED BY 'wrong'")).await?;
+    let connections: Vec<u64> = migration
+        .mysql
+        .query(format!("SELECT id FROM information_schema.processlist WHERE user = '{account}'"))
+        .await?;
+    for id in connections {
+        // It may have ended by itself.
+        let _ = migration.mysql.query_drop(format!("KILL {id}")).await;
+    }
     migration.mysql.query_drop("UPDATE t SET v = 10 WHERE id = 1").await?;
-    until_readyz(port, "apply has been down for ").await?;
-    migration.mysql.query_drop("UPDATE t SET v = 20 WHERE id = 2").await?;
-    migration.until_captured(&mut running).await?;
+    until_readyz(port, "capture has been down for ").await?;
     let metrics = http(port, "GET", "/metrics", &[], "").await?.body;
-    for line in ["tandem_role_up{role=\"apply\"} 0", "tandem_role_up{role=\"capture\"} 1"] {
+    for line in ["tandem_role_up{role=\"capture\"} 0", "tandem_role_up{role=\"apply\"} 1"] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
     assert!(running.logged("ended, and is started again") > 0, "{}", running.tail());
 
-    session.query_unpaged("ALTER TABLE t ADD v int", ()).await?;
-    migration.drained(&mut running).await?;
+    migration.mysql.query_drop(format!("ALTER USER {account} IDENTIFIED BY 'right'")).await?;
     until_readyz(port, "ready\n").await?;
+    migration.drained(&mut running).await?;
+    assert_eq!(running.logged("runs role=apply"), 1, "apply was not to start again: {}", running.log());
     running.terminate().await?;
     migration.succeed(&["verify", "--full", "--exit-code"]).await?;
+    migration.mysql.query_drop(format!("DROP USER {account}")).await?;
     migration.drop().await
 }
 
