@@ -36,6 +36,8 @@ const POSITION_INTERVAL: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long it waits for the answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the thread of a consumer that failed waits for the reader to mark the last records as done.
+const LAST_RECORDS: Duration = Duration::from_secs(10);
 /// How long the thread waits for space in the queue without polling. After that it pauses its partitions and
 /// polls without records, because the group would expel a member that does not poll.
 const SPACE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -59,7 +61,10 @@ pub(crate) struct State {
     partitions: HashMap<Arc<str>, BTreeMap<i32, Progress>>,
     /// The client's positions at the last revocation.
     revoked_at: HashMap<(String, i32), i64>,
+    /// The error to return once the queue is empty.
     failed: Option<ConsumeError>,
+    /// Whether there was an error. Nothing is fetched after it.
+    has_failed: bool,
     ended: bool,
 }
 
@@ -144,14 +149,22 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether the thread has ended.
-    pub(crate) fn ended(&self) -> bool {
-        self.lock().ended
+    /// Returns the error of a consumer whose thread has ended: its own error, unless that was returned before.
+    pub(crate) fn check_running(&self) -> Result<(), ConsumeError> {
+        let mut state = self.lock();
+        if state.ended { Err(state.failed.take().unwrap_or(ConsumeError::Closed)) } else { Ok(()) }
     }
 
+    /// Ends fetching with `error`. What was fetched before can still be read and marked as done.
     pub(crate) fn fail(&self, error: ConsumeError) {
-        self.lock().failed = Some(error);
-        self.stop();
+        let mut state = self.lock();
+        state.failed = Some(error);
+        state.has_failed = true;
+    }
+
+    /// Whether the thread goes on fetching.
+    fn fetches(&self) -> bool {
+        !self.stopped() && !self.lock().has_failed
     }
 
     fn end(&self) {
@@ -178,7 +191,7 @@ impl Shared {
                 if let Some(error) = state.failed.take() {
                     return Err(error);
                 }
-                if state.ended || self.stopped() {
+                if state.ended || state.has_failed || self.stopped() {
                     return Err(ConsumeError::Closed);
                 }
             }
@@ -225,7 +238,7 @@ pub(crate) fn run<C: ConsumerContext + Watched>(
 ) {
     let (mut ticked, mut heard) = (Instant::now(), Instant::now());
     let mut paused = false;
-    while !shared.stopped() {
+    while shared.fetches() {
         if let Err(error) = pause_or_resume(consumer, shared, &mut paused) {
             shared.health.failed(error.to_string());
         }
@@ -273,6 +286,12 @@ pub(crate) fn run<C: ConsumerContext + Watched>(
         }
     }
     if commits {
+        // The reader still handles what came before an error. Without the wait those records would be read again.
+        let failed = Instant::now();
+        shared.arrived.notify_one();
+        while !shared.stopped() && failed.elapsed() < LAST_RECORDS {
+            std::thread::sleep(COMMIT_INTERVAL);
+        }
         note_positions(consumer, shared);
         commit(consumer, shared, CommitMode::Sync);
     }

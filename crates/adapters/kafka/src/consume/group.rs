@@ -90,7 +90,7 @@ impl GroupConsumer {
     /// Records of partitions that this member has lost are ignored. The new owner reads them again.
     ///
     /// # Errors
-    /// [`ConsumeError::Closed`] if the consumer has ended.
+    /// If the consumer has ended: the error that ended it, or [`ConsumeError::Closed`] if that was returned before.
     pub fn done(&self, records: &[InRecord]) -> Result<(), ConsumeError> {
         self.done_offsets(records.iter().map(|r| (r.topic.as_ref(), r.partition, r.offset)))
     }
@@ -110,7 +110,7 @@ impl GroupConsumer {
             }
         }
         drop(state);
-        if self.shared.ended() { Err(ConsumeError::Closed) } else { Ok(()) }
+        self.shared.check_running()
     }
 
     /// Whether the partition is assigned to this member, as far as the member knows.
