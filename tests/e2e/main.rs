@@ -19,6 +19,7 @@ mod history;
 mod huge;
 mod migration;
 mod mysql_source;
+mod owners;
 mod refusals;
 mod registry;
 mod replay;

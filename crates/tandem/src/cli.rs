@@ -250,10 +250,18 @@ pub(crate) enum SchemaCommand {
         #[command(flatten)]
         config: ConfigArg,
     },
-    /// Create the keyspace and the tables that are not there; change nothing that is
+    /// Create the keyspace and the tables that are not there, and make them this migration's; change no table that is
+    /// there
     Create {
         #[command(flatten)]
         config: ConfigArg,
+        /// Also make tables this migration's that hold rows and belong to nobody. Rows that MySQL does not have are
+        /// deleted once a full verification has found them
+        #[arg(long)]
+        adopt: bool,
+        /// Also make tables this migration's that belong to the migration with this kafka.prefix, which must have ended
+        #[arg(long, value_name = "PREFIX")]
+        take_over: Option<String>,
     },
 }
 

@@ -1,5 +1,6 @@
 //! Connections to the servers, and the checks before a role starts.
 
+pub(crate) mod ownership;
 pub(crate) mod privileges;
 pub(crate) mod row_checker;
 pub(crate) mod servers;

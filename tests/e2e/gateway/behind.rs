@@ -4,7 +4,7 @@ use tandem_kafka::Producer;
 use tandem_model::{GtidSet, Phase, PhaseRecord};
 
 use super::{Stage, everything};
-use crate::support::{ORDERS_MAPPING, Servers, captured, free_port, http, phase_record};
+use crate::support::{Migration, ORDERS_MAPPING, Servers, captured, finish, free_port, http, phase_record};
 
 /// One gateway does not know the phase of the other. It follows a control topic of its own with an older
 /// phase. A client that writes through one and reads through the other with the write's token reads that
@@ -19,6 +19,10 @@ async fn gateways_on_different_generations_agree_under_a_token() -> anyhow::Resu
     let prefix = format!("{}-late", stage.migration.prefix);
     let own_topics = |text: String| text.replace(&stage.migration.prefix, &prefix);
     let config = stage.migration.configure_as("late", &section, own_topics)?;
+    // A table has one owner. The roles that run already are not asked again.
+    let take_over = ["schema", "create", "--take-over", &stage.migration.prefix];
+    let taken = finish(Migration::command_with(&config, &take_over)).await?;
+    assert!(taken.success, "{}", taken.stderr);
     stage.running.push(stage.migration.start_with(&config, "late", &["gateway"])?);
     stage.until_ready(late).await?;
     let mut kafka = stage.migration.kafka();

@@ -31,7 +31,7 @@ mod write;
 pub use connect::{CassandraConfig, Consistency, Target};
 pub use error::{ConnectError, FailedWrite, ReadError, Rejection, SchemaError, WriteError};
 pub use read::{Scan, Slice, SliceBound, TokenRange};
-pub use schema::{Finding, TableLimits};
+pub use schema::{Finding, Owner, TableLimits};
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,9 @@
 
 mod catalog;
 mod compare;
+mod owners;
 mod prepare;
 
 pub use catalog::TableLimits;
 pub use compare::Finding;
+pub use owners::Owner;

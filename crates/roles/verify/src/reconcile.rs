@@ -7,6 +7,7 @@ use std::time::Duration;
 use tandem_dead_letters::Retrier;
 use tandem_kafka::{GroupConsumer, KafkaConfig, Producer, SchemaStore};
 use tandem_model::{Disposition, Version};
+use tandem_mysql::Reader;
 use tandem_protocol::row_check::repair;
 use tandem_row_check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect, mismatch_record};
 use tandem_runtime::{Backoff, now_us};
@@ -153,7 +154,7 @@ impl Reconciler {
     ) -> Result<(), CheckError> {
         let mut reader = self.checker.mysql.reader().await?;
         for _ in 0..ATTEMPTS {
-            let outcomes = self.checker.settle(&mut reader, table, &open).await?;
+            let outcomes = self.settle(&mut reader, table, &open).await?;
             let (mut differing, mut used) = (Vec::new(), Version::default());
             for (suspect, outcome) in open.into_iter().zip(outcomes) {
                 if let Outcome::Mismatch(confirmed) = outcome
@@ -182,6 +183,28 @@ impl Reconciler {
             "rows whose dual write failed could not be repaired: cells there may carry timestamps far in the future"
         );
         Ok(())
+    }
+
+    /// Checks rows. Fails instead of returning a mismatch if a target of the table has got another owner since this
+    /// process began: nothing may be repaired or deleted there.
+    async fn settle(
+        &self,
+        reader: &mut Reader,
+        table: &CheckedTable,
+        suspects: &[Suspect],
+    ) -> Result<Vec<Outcome>, CheckError> {
+        let outcomes = self.checker.settle(reader, table, suspects).await?;
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Mismatch(_))) {
+            let owners = self.checker.target.owners().await?;
+            for target in table.plan.targets() {
+                let name = &target.table().name;
+                if owners.get(name).is_some_and(|owner| !owner.stale && owner.migration != self.kafka.prefix)
+                {
+                    return Err(CheckError::NotOwned(name.clone()));
+                }
+            }
+        }
+        Ok(outcomes)
     }
 
     /// Writes MySQL's row at W₁'s version, and returns that version. The log has no change of the key after W₁; a
@@ -214,7 +237,7 @@ impl Reconciler {
     async fn resolve(&self, table: &CheckedTable, open: &mut [OpenMismatch]) -> Result<(), CheckError> {
         let mut reader = self.checker.mysql.reader().await?;
         let suspects: Vec<Suspect> = open.iter().map(|o| o.suspect.clone()).collect();
-        let outcomes = self.checker.settle(&mut reader, table, &suspects).await?;
+        let outcomes = self.settle(&mut reader, table, &suspects).await?;
         let (mut used, mut changing) = (None, false);
         for (OpenMismatch { event, repairs, put_aside, .. }, outcome) in open.iter_mut().zip(outcomes) {
             match outcome {

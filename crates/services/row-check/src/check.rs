@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tandem_cassandra::{ReadError, Target, WriteError};
+use tandem_cassandra::{ReadError, SchemaError, Target, WriteError};
 use tandem_dead_letters::{DeadLetters, DeadLettersError};
 use tandem_kafka::ConsumeError;
 use tandem_mapping::{RowError, TablePlan, differences};
@@ -48,6 +48,12 @@ pub enum CheckError {
     Wire(#[from] WireError),
     #[error(transparent)]
     Publish(#[from] tandem_kafka::PublishError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(
+        "table `{0}` in Cassandra does not belong to this migration any more: nothing is repaired or deleted there"
+    )]
+    NotOwned(String),
     #[error("the backfill of {0} is not complete: its rows can be checked once it is")]
     NotBackfilled(String),
 }
@@ -65,8 +71,11 @@ impl CheckError {
             Self::Row(error) => error.retry(),
             Self::Wire(error) => error.retry(),
             Self::Publish(error) => error.retry(),
+            Self::Schema(error) => error.retry(),
             // A follower that has ended does not start again.
-            Self::DeadLetters(_) | Self::States(_) | Self::NotBackfilled(_) => Disposition::Stop,
+            Self::DeadLetters(_) | Self::States(_) | Self::NotOwned(_) | Self::NotBackfilled(_) => {
+                Disposition::Stop
+            }
         }
     }
 
@@ -84,6 +93,8 @@ impl CheckError {
             | Self::Row(_)
             | Self::Wire(_)
             | Self::Publish(_)
+            | Self::Schema(_)
+            | Self::NotOwned(_)
             | Self::NotBackfilled(_) => None,
         }
     }

@@ -10,13 +10,16 @@ use tandem_mysql::Mysql;
 
 use crate::cli::SchemaCommand;
 use crate::config::Config;
+use crate::connect::ownership::{self, Consent};
 use crate::connect::servers::{gc_grace_seconds, target_tables};
 
 /// Shows or creates the tables.
 pub(crate) async fn run(command: SchemaCommand) -> Result<ExitCode> {
     match command {
         SchemaCommand::Show { config } => show(&Config::load(&config.config)?).await,
-        SchemaCommand::Create { config } => create(&Config::load(&config.config)?).await,
+        SchemaCommand::Create { config, adopt, take_over } => {
+            create(&Config::load(&config.config)?, &Consent { adopt, take_over }).await
+        }
     }
 }
 
@@ -28,9 +31,15 @@ async fn show(config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn create(config: &Config) -> Result<ExitCode> {
+async fn create(config: &Config, consent: &Consent) -> Result<ExitCode> {
     let tables = target_tables(&plans(config).await?);
     let target = Target::connect(&config.cassandra()?).await?;
+    let kafka = config.kafka()?;
+    let refused = ownership::refused(&target, &tables, &kafka.prefix, consent).await?;
+    if !refused.is_empty() {
+        let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        bail!("{}", lines.join("\n"));
+    }
     if !target.keyspace_exists().await? {
         target.create_keyspace().await?;
         println!(
@@ -39,7 +48,7 @@ async fn create(config: &Config) -> Result<ExitCode> {
             target.replication_factor()
         );
     }
-    let seconds = gc_grace_seconds(&config.kafka()?);
+    let seconds = gc_grace_seconds(&kafka);
     for (number, table) in (1..).zip(&tables) {
         let place = format!("{number} of {}", tables.len());
         if target.gc_grace(&table.name).await?.is_some() {
@@ -59,6 +68,13 @@ async fn create(config: &Config) -> Result<ExitCode> {
             })
             .collect();
         bail!("existing tables do not match the mapping:\n{}", lines.join("\n"));
+    }
+    let held_rows = ownership::claim(&target, &tables, &kafka.prefix, consent).await?;
+    for table in tables.iter().filter(|table| held_rows.contains(&table.name)) {
+        println!(
+            "table {} held rows: the copy overwrites each cell, and `tandem verify --full` finds extra rows",
+            table.name
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

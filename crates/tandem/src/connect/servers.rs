@@ -18,6 +18,7 @@ use tandem_protocol::table_state::is_live;
 use tandem_table_states::{States, read_states};
 
 use crate::config::Config;
+use crate::connect::ownership::{self, Consent};
 use crate::connect::privileges::needs;
 use crate::role::Role;
 
@@ -83,8 +84,8 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Connects to what these roles need and checks it. The error names every problem. A table that has halted may have
-    /// problems: it is left out of the plans.
+    /// Connects to what these roles need and checks it. Claims the target tables for roles that write or copy. The error
+    /// names every problem. A table that has halted may have problems: it is left out of the plans.
     pub(crate) async fn connect(config: &Config, roles: &[Role]) -> Result<Self> {
         let mut found = inspect(config, roles).await?;
         let left_out = leave_out(&config.kafka()?, &mut found).await?;
@@ -95,6 +96,13 @@ impl Servers {
         match (found.mysql, found.admin) {
             (Some(mysql), Some(admin)) if fatal.is_empty() => {
                 let (kafka, target, plans) = (config.kafka()?, found.target, found.plans);
+                let claims = |role: &Role| {
+                    matches!(role, Role::Apply | Role::Backfill | Role::Reconcile | Role::Gateway)
+                };
+                if let Some(target) = target.as_ref().filter(|_| roles.iter().any(claims)) {
+                    let tables = target_tables(&plans);
+                    ownership::claim(target, &tables, &kafka.prefix, &Consent::default()).await?;
+                }
                 Ok(Self { mysql, kafka, admin, target, plans, left_out })
             }
             _ => bail!("{}", fatal.join("\n")),
@@ -152,8 +160,7 @@ async fn leave_out(kafka: &KafkaConfig, found: &mut Inspection) -> Result<Vec<Ta
 /// Connects to everything that these roles need and checks everything that can be reached. An error means that the
 /// configuration itself is wrong.
 pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspection> {
-    let cassandra =
-        roles.iter().any(|r| matches!(r, Role::Apply | Role::Verify | Role::Reconcile | Role::Gateway));
+    let cassandra = roles.iter().any(|role| !matches!(role, Role::Capture | Role::Controller));
     let (mysql, kafka) = (config.mysql()?, config.kafka()?);
     let cassandra = if cassandra { Some(config.cassandra()?) } else { None };
     let mut found =
@@ -324,6 +331,10 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
                 fatal: true,
             }));
         }
+        Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
+    }
+    match ownership::refused(target, &tables, &kafka.prefix, &Consent::default()).await {
+        Ok(refused) => found.problems.extend(refused),
         Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
     }
     match target.table_limits().await {

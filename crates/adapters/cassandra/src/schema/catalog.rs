@@ -133,7 +133,7 @@ impl Target {
         Ok(limits)
     }
 
-    async fn actual(&self, table: &str) -> Result<Option<ActualTable>, SchemaError> {
+    pub(super) async fn actual(&self, table: &str) -> Result<Option<ActualTable>, SchemaError> {
         let action = format!("describe table `{table}`");
         let key = (self.keyspace(), table);
         let tables: Vec<(Option<Vec<String>>, i32, i32)> = self.ask(&action, TABLE, key).await?;
@@ -155,7 +155,7 @@ impl Target {
         }))
     }
 
-    async fn ask<R>(
+    pub(super) async fn ask<R>(
         &self,
         action: &str,
         cql: &str,

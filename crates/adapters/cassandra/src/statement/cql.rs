@@ -132,6 +132,47 @@ pub(crate) fn no_default_ttl(keyspace: &str, table: &str) -> String {
     format!("ALTER TABLE {} WITH default_time_to_live = 0", qualified(keyspace, table))
 }
 
+/// The table that says which migration owns each target table.
+pub(crate) const OWNERS: &str = "tandem_targets";
+
+pub(crate) fn create_owners(keyspace: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (table_name text PRIMARY KEY, migration text, table_id text, held_rows boolean)",
+        qualified(keyspace, OWNERS)
+    )
+}
+
+/// Returns the table's name, its id, its owner, and whether it held rows.
+pub(crate) fn select_owners(keyspace: &str) -> String {
+    format!("SELECT table_name, table_id, migration, held_rows FROM {}", qualified(keyspace, OWNERS))
+}
+
+/// Like [`select_owners`]. Binds the table's name.
+pub(crate) fn select_owner(keyspace: &str) -> String {
+    format!("{} WHERE table_name = ?", select_owners(keyspace))
+}
+
+/// Binds the table's name, its id, its owner, and whether it held rows.
+pub(crate) fn insert_owner(keyspace: &str) -> String {
+    format!(
+        "INSERT INTO {} (table_name, table_id, migration, held_rows) VALUES (?, ?, ?, ?) IF NOT EXISTS",
+        qualified(keyspace, OWNERS)
+    )
+}
+
+/// Binds the table's id, its owner, whether it held rows, its name, and the id and the owner so far.
+pub(crate) fn update_owner(keyspace: &str) -> String {
+    format!(
+        "UPDATE {} SET table_id = ?, migration = ?, held_rows = ? WHERE table_name = ? IF table_id = ? AND migration = ?",
+        qualified(keyspace, OWNERS)
+    )
+}
+
+/// Returns a row if there is one.
+pub(crate) fn any_row(keyspace: &str, table: &str, key_column: &str) -> String {
+    format!("SELECT {} FROM {} LIMIT 1", quote(key_column), qualified(keyspace, table))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
