@@ -14,6 +14,7 @@ mod debezium;
 mod event_log;
 mod excluded;
 mod filters;
+mod first_copy;
 mod gateway;
 mod history;
 mod huge;

@@ -119,12 +119,15 @@ pub struct BackfillTable {
     mapping: String,
     /// A hash of the configured mapping.
     configured: String,
+    /// Whether a target held rows before the migration wrote any.
+    held_rows: bool,
 }
 
 impl BackfillTable {
     /// Creates the table of a plan. `layout` is the plan's layout, and `configuration` the configured mapping.
-    pub fn new(def: Arc<TableDef>, layout: &str, configuration: &str) -> Self {
-        Self { def, mapping: fingerprint(layout), configured: fingerprint(configuration) }
+    /// `held_rows` says whether one of its targets held rows before the migration wrote any.
+    pub fn new(def: Arc<TableDef>, layout: &str, configuration: &str, held_rows: bool) -> Self {
+        Self { def, mapping: fingerprint(layout), configured: fingerprint(configuration), held_rows }
     }
 }
 
@@ -221,7 +224,7 @@ impl Backfill {
         from: Option<i64>,
         mut known: Option<BackfillProgress>,
     ) -> Result<(), BackfillError> {
-        let BackfillTable { def: table, mapping, configured } = copied;
+        let BackfillTable { def: table, mapping, configured, held_rows } = copied;
         let name = table.name.to_string();
         let encode = |source| BackfillError::Encode { table: name.clone(), source };
         if known.as_ref().is_some_and(|p| p.mapping != *mapping) {
@@ -263,7 +266,7 @@ impl Backfill {
         } else if from.is_some() {
             tracing::info!(table = name, "the table is copied again");
         }
-        let op = if from.is_some() { Op::Resnapshot } else { Op::Snapshot };
+        let op = if from.is_some() || *held_rows { Op::Resnapshot } else { Op::Snapshot };
         // Never below what the copy began with.
         let least = Version(progress.version);
         let mut limit = self.config.chunk_rows.min(FIRST_CHUNK);

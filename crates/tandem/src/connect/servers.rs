@@ -3,7 +3,7 @@
 //! The checks collect every problem instead of stopping at the first one. `tandem check` shows all of them at once, and
 //! the roles refuse to start with the same messages.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -81,6 +81,8 @@ pub(crate) struct Servers {
     pub(crate) plans: Vec<Arc<TablePlan>>,
     /// The mapped tables without a plan: they have halted, and have problems.
     pub(crate) left_out: Vec<TableName>,
+    /// The target tables that held rows before this migration wrote any. Known to roles that write or copy.
+    pub(crate) held_rows: HashSet<String>,
 }
 
 impl Servers {
@@ -99,11 +101,14 @@ impl Servers {
                 let claims = |role: &Role| {
                     matches!(role, Role::Apply | Role::Backfill | Role::Reconcile | Role::Gateway)
                 };
-                if let Some(target) = target.as_ref().filter(|_| roles.iter().any(claims)) {
-                    let tables = target_tables(&plans);
-                    ownership::claim(target, &tables, &kafka.prefix, &Consent::default()).await?;
-                }
-                Ok(Self { mysql, kafka, admin, target, plans, left_out })
+                let held_rows = match &target {
+                    Some(target) if roles.iter().any(claims) => {
+                        let tables = target_tables(&plans);
+                        ownership::claim(target, &tables, &kafka.prefix, &Consent::default()).await?
+                    }
+                    _ => HashSet::new(),
+                };
+                Ok(Self { mysql, kafka, admin, target, plans, left_out, held_rows })
             }
             _ => bail!("{}", fatal.join("\n")),
         }

@@ -13,7 +13,7 @@ use tandem_backfill::{Backfill, BackfillTable, ProgressError, read_progress};
 use tandem_controller::{Controller, MappedTable};
 use tandem_gateway::{Gateway, GatewayParts};
 use tandem_kafka::{Admin, KafkaConfig, topic_specs};
-use tandem_model::TableName;
+use tandem_model::{TableName, TargetTable};
 use tandem_mysql::ClientPool;
 use tandem_protocol::table_state::is_applied;
 use tandem_row_check::CheckError;
@@ -249,7 +249,14 @@ impl Process<'_> {
                         watermarks: Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?,
                         tables: planned(config, &servers.plans)
                             .map(|(t, p)| {
-                                BackfillTable::new(Arc::clone(p.source()), &p.layout(), &t.spelling())
+                                let held_rows = |table: &TargetTable| servers.held_rows.contains(&table.name);
+                                let held_rows = p.targets().iter().any(|target| held_rows(target.table()));
+                                BackfillTable::new(
+                                    Arc::clone(p.source()),
+                                    &p.layout(),
+                                    &t.spelling(),
+                                    held_rows,
+                                )
                             })
                             .collect(),
                         config: config.backfill(),
