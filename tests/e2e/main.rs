@@ -26,6 +26,7 @@ mod registry;
 mod replay;
 mod resnapshot;
 mod role_down;
+mod rolling;
 mod security;
 mod support;
 mod table_names;

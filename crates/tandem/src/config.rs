@@ -18,6 +18,7 @@ use tandem_kafka::{KafkaConfig, Refusals};
 use tandem_mapping::{TableConfig, TopicChoice};
 use tandem_model::TableName;
 use tandem_mysql::MysqlConfig;
+use tandem_protocol::mapping_in_use::configured;
 
 use crate::config::controller::ControllerSection;
 use crate::config::gateway::GatewaySection;
@@ -316,6 +317,11 @@ impl Config {
             max_clock_ahead: Duration::from_secs(self.capture.max_clock_ahead_seconds),
             tombstones: self.capture.tombstones_on_delete,
         })
+    }
+
+    /// The hash of the configured mapping.
+    pub(crate) fn mapping(&self) -> String {
+        configured(self.table.iter().map(|table| (table.source.as_str(), table.spelling())))
     }
 
     pub(crate) fn apply(&self) -> ApplyConfig {

@@ -53,6 +53,9 @@ pub enum ConsumeError {
          A group such as apply's has missed changes, so every table must be copied again"
     )]
     OffsetOutOfRange(String),
+    /// The member does not take the partitions that its group assigned to it.
+    #[error("another member of the group may read, and this one may not")]
+    NotAdmitted,
     /// A request failed.
     #[error("{doing}: {cause}")]
     Request {
@@ -168,6 +171,7 @@ impl ConsumeError {
             Self::Unreachable { .. }
             | Self::RegistryUnreachable { .. }
             | Self::UnknownSchema { .. }
+            | Self::NotAdmitted
             | Self::Closed => Disposition::Retry,
             Self::Request { retry, .. } => *retry,
             Self::Publish(error) => error.retry(),
@@ -204,6 +208,7 @@ impl ConsumeError {
             | Self::NoTopic(_)
             | Self::CreateTopic { .. }
             | Self::Request { .. }
+            | Self::NotAdmitted
             | Self::BadVersion { .. }
             | Self::UnknownSchema { .. }
             | Self::SchemaCollision { .. }

@@ -39,8 +39,8 @@ mod registry;
 pub use admin::{AclReport, Admin, Cleanup, EnsuredTopic, MissingAcl, TopicSpec, missing_acls, topic_specs};
 pub use connect::{KafkaConfig, KafkaSecurity, Refusals, Sasl, SaslMechanism, TlsFiles};
 pub use consume::{
-    GroupConsumer, GroupOffsets, PartitionLag, TailReader, Unapplied, partition_lags, read_all, read_at,
-    read_last, read_unapplied,
+    Admission, Admitted, Decide, GroupConsumer, GroupMember, GroupMembers, GroupOffsets, PartitionLag,
+    TailReader, Unapplied, partition_lags, read_all, read_at, read_last, read_unapplied,
 };
 pub use error::{BoxError, ConsumeError, PublishError};
 pub use produce::{Producer, TransactionalPublisher};

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`assemble`] | the records, versions and Kafka transactions that a binlog's transactions become |
 //! | [`captured_tables`] | which tables are captured from a watermark on |
+//! | [`mapping_in_use`] | which mapping apply uses while its processes are restarted with another one |
 //! | [`mint`] | the version of each row change and each watermark |
 //! | [`watermark`] | which watermark a write may borrow, what a watermark covers, and when it is applied |
 //! | [`row_check`] | whether a difference between the stores is a mismatch, and what repairs it |
@@ -36,6 +37,7 @@ pub mod captured_tables;
 pub mod cutover;
 pub mod dead_letter;
 pub mod dual_write;
+pub mod mapping_in_use;
 pub mod mint;
 pub mod rollout;
 pub mod route;

@@ -16,10 +16,12 @@
 //! - Only changes of halted tables are skipped, and all of them are replayed when the table resumes
 //!   (`tandem_protocol::table_state`). A table halts when the mapping does not fit it any more, when it has too many dead
 //!   letters, and when its target is gone.
+//! - All members of the group have one layout of the target tables: a process with another one waits (`membership.rs`).
 //! - Changes of one row within a batch are folded and written together. Batches are written one after the other.
 
 mod dead_letters;
 mod error;
+mod membership;
 mod metrics;
 mod plans;
 mod replay;
@@ -27,6 +29,7 @@ mod run;
 mod writer;
 
 pub use error::ApplyError;
+pub use membership::{is_in_use, layout_of, read_mapping_in_use};
 pub use metrics::Metrics;
 pub use plans::{Decoded, Plans};
 pub use run::{Apply, ApplyConfig};

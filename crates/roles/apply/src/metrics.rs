@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -32,6 +33,7 @@ pub struct Metrics {
     pub(crate) mutations: Counter<u64, AtomicU64>,
     pub(crate) latency: Histogram,
     pub(crate) dead_letters: Family<LetterLabel, Counter<u64, AtomicU64>>,
+    pub(crate) waits_for_mapping: Gauge,
 }
 
 impl Default for Metrics {
@@ -42,6 +44,7 @@ impl Default for Metrics {
             mutations: Counter::default(),
             latency: Histogram::new(latency_buckets()),
             dead_letters: Family::default(),
+            waits_for_mapping: Gauge::default(),
         }
     }
 }
@@ -55,6 +58,11 @@ impl Metrics {
             "backfill_rows",
             "Backfilled rows acknowledged by Cassandra",
             self.backfill_rows.clone(),
+        );
+        registry.register(
+            "waits_for_mapping",
+            "1 while this process waits until the apply processes with another mapping have ended",
+            self.waits_for_mapping.clone(),
         );
         registry.register(
             "mutations",

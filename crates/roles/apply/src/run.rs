@@ -7,6 +7,7 @@ use tandem_cassandra::Target;
 use tandem_kafka::{GroupConsumer, KafkaConfig, SchemaStore};
 use tandem_mapping::TablePlan;
 use tandem_model::TableName;
+use tandem_protocol::mapping_in_use::Layouts;
 use tandem_protocol::table_state::is_applied;
 use tandem_table_states::{States, TableStates, halt};
 use tandem_wire::log::InRecord;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dead_letters::DeadLetterBox;
 use crate::error::ApplyError;
+use crate::membership::{Membership, is_not_admitted};
 use crate::metrics::Metrics;
 use crate::plans::{LEFT_OUT, Plans};
 use crate::writer::{Mapped, Writer, map};
@@ -41,6 +43,8 @@ pub struct Apply {
     pub left_out: Vec<TableName>,
     /// Whether whoever runs apply starts it again, with the plans of then, when it ends because such a table has come back.
     pub restarts: bool,
+    /// The layouts of the mapped tables.
+    pub layouts: Arc<Layouts>,
     /// The settings.
     pub config: ApplyConfig,
     /// The metrics.
@@ -65,13 +69,19 @@ impl Apply {
             self.halt_left_out(table, &states).await?;
         }
         let mut writer = self.writer().await?;
-        let consumer = GroupConsumer::start(&self.kafka, &topics.apply_group(), &names).await?;
-        let outcome = tokio::select! {
-            outcome = self.consume(&consumer, &states, &mut writer, &stop) => outcome,
-            outcome = self.replay_tables(&consumer, &states) => outcome,
-        };
-        consumer.close().await;
-        outcome
+        let membership = Membership::new(&self.kafka, &self.layouts, &self.metrics);
+        loop {
+            let Some(consumer) = membership.join(&names, &stop).await? else { return Ok(()) };
+            let outcome = tokio::select! {
+                outcome = self.consume(&consumer, &states, &mut writer, &stop) => outcome,
+                outcome = self.replay_tables(&consumer, &states) => outcome,
+            };
+            consumer.close().await;
+            match outcome {
+                Err(error) if is_not_admitted(&error) => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     pub(crate) async fn writer(&self) -> Result<Writer<'_>, ApplyError> {

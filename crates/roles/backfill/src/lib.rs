@@ -9,6 +9,8 @@
 //! - Copies from before a re-snapshot do not count. Each re-snapshot has its own copies under its own keys
 //!   (`progress_key`). Their rows are marked with [`Op::Resnapshot`](tandem_model::Op), so that their NULLs overwrite
 //!   older cells.
+//! - So are the rows of a table that is copied anew because of another layout. Its copy begins once apply uses that layout
+//!   (`turn.rs`).
 //! - So are the rows of a table with a target that held rows before the migration wrote any. Who claims a target for the
 //!   migration records that, before anything is written, so every restart decides the same.
 //! - The upper end of a table is read once, after the first watermark is borrowed. Rows with greater keys are inserted
@@ -17,6 +19,7 @@
 mod metrics;
 mod progress;
 mod run;
+mod turn;
 
 pub use metrics::Metrics;
 pub use progress::{ProgressError, read_progress};

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
-use tandem_model::{Disposition, Remedy, TableName};
+use tandem_model::{Disposition, Remedy, TableName, Version};
+use tandem_protocol::mapping_in_use::copy_hash;
 use tandem_wire::WireError;
 use tandem_wire::control::{
-    BackfillProgress, RESNAPSHOT_KEY, Resnapshot, TableState, copies_from, decode_backfill_progress,
-    decode_control, encode_backfill_progress, is_progress_key, is_table_state_key, progress_key,
+    BackfillProgress, MAPPING_KEY, MappingInUse, RESNAPSHOT_KEY, Resnapshot, TableState, copies_from,
+    decode_backfill_progress, decode_control, encode_backfill_progress, is_progress_key, is_table_state_key,
+    progress_key,
 };
 use tandem_wire::log::OutRecord;
 
@@ -46,6 +48,8 @@ impl ProgressError {
 pub(crate) struct Copies {
     /// The newest re-snapshot.
     resnapshot: Option<Resnapshot>,
+    /// The mapping by which apply writes, if one has begun.
+    pub(crate) in_use: Option<MappingInUse>,
     /// The states of tables, by `database.table`.
     states: HashMap<String, TableState>,
     /// The progress by `database.table`. A table without an entry has not begun.
@@ -59,13 +63,17 @@ pub(crate) struct Copies {
 ///
 /// Fails if the control topic cannot be read or holds an invalid record.
 pub async fn read_progress(config: &KafkaConfig) -> Result<HashMap<String, BackfillProgress>, ProgressError> {
-    Ok(Copies::read(config).await?.tables)
+    let mut copies = Copies::read(config).await?;
+    let mut tables = std::mem::take(&mut copies.tables);
+    tables.retain(|_, progress| copies.is_of_mapping_in_use(progress));
+    Ok(tables)
 }
 
 impl Copies {
     /// Reads the current state from the control topic.
     pub(crate) async fn read(config: &KafkaConfig) -> Result<Self, ProgressError> {
-        let (mut resnapshot, mut states, mut newest) = (None, HashMap::new(), HashMap::new());
+        let (mut resnapshot, mut in_use, mut states, mut newest) =
+            (None, None, HashMap::new(), HashMap::new());
         for record in read_all(config, &config.topics().control()).await? {
             let (Some(key), Some(value)) = (record.key, record.value) else { continue };
             if key == RESNAPSHOT_KEY {
@@ -73,17 +81,26 @@ impl Copies {
             } else if is_table_state_key(&key) {
                 let state: TableState = decode_control(&value)?;
                 states.insert(state.table.clone(), state);
+            } else if key == MAPPING_KEY {
+                in_use = Some(decode_control(&value)?);
             } else if is_progress_key(&key) {
                 newest.insert(key, decode_backfill_progress(&value)?);
             }
         }
-        let mut copies = Self { resnapshot, states, tables: HashMap::new() };
+        let mut copies = Self { resnapshot, in_use, states, tables: HashMap::new() };
         let counts = |key: &[u8], progress: &BackfillProgress| {
             *key == progress_key(&progress.table, copies.counted_from(&progress.table))
         };
         let counting = newest.into_iter().filter(|(key, progress)| counts(key, progress));
         copies.tables = counting.map(|(_, p)| (p.table.clone(), p)).collect();
         Ok(copies)
+    }
+
+    /// Whether a copy of a table counts for the mapping in use.
+    fn is_of_mapping_in_use(&self, progress: &BackfillProgress) -> bool {
+        let in_use = self.in_use.as_ref().into_iter().flat_map(|in_use| &in_use.tables);
+        let mut of_table = in_use.filter(|known| known.table == progress.table);
+        of_table.all(|known| progress.mapping == copy_hash(&known.layout, known.since.map(Version)))
     }
 
     /// The state of a table.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, Producer, PublishError, SchemaStore};
 use tandem_model::{Change, Disposition, Op, Remedy, SourceInfo, TableDef, Value, Version};
 use tandem_mysql::{Mysql, MysqlError, Reader};
+use tandem_protocol::mapping_in_use::{Layouts, since};
 use tandem_protocol::table_state::{Changes, TableFault, is_applied};
 use tandem_runtime::{Backoff, now_us};
 use tandem_table_states::{TableStatesError, halt};
@@ -16,7 +17,7 @@ use tandem_wire::log::{ChangeTopic, OutRecord};
 use tandem_wire::{TableSchema, WireError};
 use tokio_util::sync::CancellationToken;
 
-use crate::progress::{Copies, progress_record};
+use crate::progress::progress_record;
 use crate::{Metrics, ProgressError};
 
 /// The first and the longest pause before a backfill continues after a transient error.
@@ -114,11 +115,11 @@ impl BackfillError {
 #[derive(Debug, Clone)]
 pub struct BackfillTable {
     /// The definition.
-    def: Arc<TableDef>,
+    pub(crate) def: Arc<TableDef>,
     /// A hash of the plan's layout.
-    mapping: String,
+    pub(crate) layout: String,
     /// A hash of the configured mapping.
-    configured: String,
+    pub(crate) configured: String,
     /// Whether a target held rows before the migration wrote any.
     held_rows: bool,
 }
@@ -127,7 +128,7 @@ impl BackfillTable {
     /// Creates the table of a plan. `layout` is the plan's layout, and `configuration` the configured mapping.
     /// `held_rows` says whether one of its targets held rows before the migration wrote any.
     pub fn new(def: Arc<TableDef>, layout: &str, configuration: &str, held_rows: bool) -> Self {
-        Self { def, mapping: fingerprint(layout), configured: fingerprint(configuration), held_rows }
+        Self { def, layout: fingerprint(layout), configured: fingerprint(configuration), held_rows }
     }
 }
 
@@ -143,6 +144,8 @@ pub struct Backfill {
     pub watermarks: Watermarks,
     /// The tables to copy.
     pub tables: Vec<BackfillTable>,
+    /// The layouts of their plans.
+    pub layouts: Arc<Layouts>,
     /// The settings.
     pub config: BackfillConfig,
     /// The metrics.
@@ -185,7 +188,7 @@ impl Backfill {
     /// Copies every table, and copies again what was ordered in the meantime. A halted table is left out.
     async fn all_tables(&self) -> Result<(), BackfillError> {
         let producer = Producer::start(&self.kafka).await?;
-        let mut copies = Copies::read(&self.kafka).await?;
+        let mut copies = self.copies_in_turn().await?;
         loop {
             let mut late = None;
             for table in &self.tables {
@@ -196,7 +199,8 @@ impl Backfill {
                 }
                 let known = copies.tables.remove(&name.to_string());
                 let from = copies.from(name);
-                let Err(error) = self.table(&producer, table, from, known).await else { continue };
+                let since = since(copies.in_use.as_ref(), &name.to_string());
+                let Err(error) = self.table(&producer, table, from, since, known).await else { continue };
                 // No watermark has the table yet, for example because capture has not taken it up again.
                 if matches!(error, BackfillError::Watermark(WatermarkError::Late { .. })) {
                     late = Some(error);
@@ -206,9 +210,9 @@ impl Backfill {
                 tracing::error!(table = %name, %error, "the table halts; the others are copied");
                 halt(&self.kafka, name, &fault).await?;
             }
-            let now = Copies::read(&self.kafka).await?;
+            let now = self.copies_in_turn().await?;
             let counts = |table: &BackfillTable| now.from(&table.def.name) == copies.from(&table.def.name);
-            if self.tables.iter().all(counts) {
+            if now.in_use == copies.in_use && self.tables.iter().all(counts) {
                 return late.map_or(Ok(()), Err);
             }
             copies = now;
@@ -222,12 +226,14 @@ impl Backfill {
         producer: &Producer,
         copied: &BackfillTable,
         from: Option<i64>,
+        since: Option<Version>,
         mut known: Option<BackfillProgress>,
     ) -> Result<(), BackfillError> {
-        let BackfillTable { def: table, mapping, configured, held_rows } = copied;
+        let BackfillTable { def: table, configured, held_rows, .. } = copied;
+        let mapping = copied.hash(since);
         let name = table.name.to_string();
         let encode = |source| BackfillError::Encode { table: name.clone(), source };
-        if known.as_ref().is_some_and(|p| p.mapping != *mapping) {
+        if known.as_ref().is_some_and(|p| p.mapping != mapping) {
             tracing::info!(
                 table = name,
                 "the table's targets have changed since it was copied: it is copied anew"
@@ -254,7 +260,7 @@ impl Backfill {
 
         let mut progress = match known {
             Some(progress) => progress,
-            None => self.begin(&mut reader, &schema, copied, from).await?,
+            None => self.begin(&mut reader, &schema, copied, from, since).await?,
         };
         let key = |bytes: &Option<Vec<u8>>| {
             bytes.as_ref().map(|k| schema.decode_key(k)).transpose().map_err(encode)
@@ -266,7 +272,8 @@ impl Backfill {
         } else if from.is_some() {
             tracing::info!(table = name, "the table is copied again");
         }
-        let op = if from.is_some() || *held_rows { Op::Resnapshot } else { Op::Snapshot };
+        let over_cells = from.is_some() || since.is_some() || *held_rows;
+        let op = if over_cells { Op::Resnapshot } else { Op::Snapshot };
         // Never below what the copy began with.
         let least = Version(progress.version);
         let mut limit = self.config.chunk_rows.min(FIRST_CHUNK);
@@ -352,10 +359,11 @@ impl Backfill {
         schema: &TableSchema,
         copied: &BackfillTable,
         from: Option<i64>,
+        since: Option<Version>,
     ) -> Result<BackfillProgress, BackfillError> {
         let table = schema.table();
         let name = table.name.to_string();
-        let least = self.least(from).await?;
+        let least = self.least(from).await?.max(since.unwrap_or(Version(i64::MIN)));
         let watermark = self.watermarks.borrow_from(reader, &table.name, least).await?;
         let upto_key = match reader.max_key(table).await? {
             None => None,
@@ -368,7 +376,7 @@ impl Backfill {
             }
         };
         Ok(BackfillProgress {
-            mapping: copied.mapping.clone(),
+            mapping: copied.hash(since),
             configured: copied.configured.clone(),
             last_key: None,
             upto_key,

@@ -9,8 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use tandem_apply::{layout_of, read_mapping_in_use};
 use tandem_backfill::read_progress;
-use tandem_kafka::{Admin, ConsumeError, GroupOffsets, PartitionLag, partition_lags, read_unapplied};
+use tandem_kafka::{
+    Admin, ConsumeError, GroupMembers, GroupOffsets, KafkaConfig, PartitionLag, partition_lags,
+    read_unapplied,
+};
 use tandem_model::TableName;
 use tandem_protocol::table_state::is_live;
 use tandem_row_check::{MismatchCounts, count_mismatches};
@@ -20,7 +24,7 @@ use tandem_wire::control::TableCondition;
 use tandem_wire::fingerprint;
 use tandem_wire::log::{InRecord, TableOfKey};
 
-use self::report::{Backfill, Lag, NotLive, Source, Status, TableStatus, TopicStatus, Totals};
+use self::report::{Backfill, Lag, Mapping, NotLive, Source, Status, TableStatus, TopicStatus, Totals};
 use crate::commands::dead_letters::open_by_table;
 use crate::commands::table::what_leads_on;
 use crate::config::Config;
@@ -48,6 +52,10 @@ async fn status(config: &Config) -> Result<Status> {
         Ok(_) => NewestWatermark::read(&kafka).await?.map(|newest| newest.watermark),
         Err(ConsumeError::NoTopic(_)) => None,
         Err(error) => return Err(error.into()),
+    };
+    let mapping = match &source {
+        Some(_) => mapping(config, &kafka).await?,
+        None => None,
     };
     let (progress, mismatches, letters, states) = if source.is_some() {
         let progress = async { read_progress(&kafka).await.map_err(anyhow::Error::from) };
@@ -116,6 +124,7 @@ async fn status(config: &Config) -> Result<Status> {
     let lag = Lag { records: topic_status.iter().map(|t| t.lag_records).sum(), seconds };
     let mut status = Status {
         source: source.map(|w| Source::of(&w, age(w.clock_us))),
+        mapping,
         totals: Totals::of(&tables),
         tables,
         topics: topic_status,
@@ -128,4 +137,15 @@ async fn status(config: &Config) -> Result<Status> {
     status.why_not_ready = status.missing();
     status.ready = status.why_not_ready.is_empty();
     Ok(status)
+}
+
+/// The mapping by which apply writes, and the processes that do it.
+async fn mapping(config: &Config, kafka: &KafkaConfig) -> Result<Option<Mapping>> {
+    let Some(in_use) = read_mapping_in_use(kafka).await? else { return Ok(None) };
+    let members = GroupMembers::new(kafka, &kafka.topics().apply_group())?.read().await?;
+    let applies = members.into_iter().filter(|member| layout_of(member) == Some(&in_use.layout));
+    let mut applies: Vec<String> = applies.map(|member| member.host).collect();
+    applies.sort_unstable();
+    let in_use_here = in_use.configured == config.mapping();
+    Ok(Some(Mapping { generation: in_use.generation, in_use: in_use_here, applies }))
 }

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use indicatif::{ProgressBar, ProgressStyle};
+use tandem_apply::is_in_use;
 use tandem_backfill::read_progress;
 use tandem_kafka::{KafkaConfig, Producer};
 use tandem_row_check::CheckMetrics;
@@ -24,6 +25,12 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
     let servers = Servers::connect(config, &[Role::Verify]).await?;
     if let Some(target) = &servers.target {
         target.prepare(&target_tables(&servers.plans)).await?;
+    }
+    if !is_in_use(&servers.kafka, &servers.layouts).await? {
+        bail!(
+            "apply does not use the mapping of this tandem.toml yet, so the tables cannot be verified by it: `tandem status` \
+             says what it waits for"
+        );
     }
     let progress = read_progress(&servers.kafka).await?;
     let watermarks = Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?;

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
+use tandem_apply::read_mapping_in_use;
 use tandem_cassandra::{TableLimits, Target};
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, MissingAcl, SchemaStore, missing_acls};
 use tandem_mapping::{TableConfig, TablePlan, compile_all};
 use tandem_model::{TableName, TargetTable};
 use tandem_mysql::{Mysql, MysqlError, Severity, TableError};
+use tandem_protocol::mapping_in_use::Layouts;
 use tandem_protocol::table_state::is_live;
 use tandem_table_states::{States, read_states};
 
@@ -79,6 +81,8 @@ pub(crate) struct Servers {
     pub(crate) admin: Admin,
     pub(crate) target: Option<Target>,
     pub(crate) plans: Vec<Arc<TablePlan>>,
+    /// The layouts of all mapped tables.
+    pub(crate) layouts: Layouts,
     /// The mapped tables without a plan: they have halted, and have problems.
     pub(crate) left_out: Vec<TableName>,
     /// The target tables that held rows before this migration wrote any. Known to roles that write or copy.
@@ -89,7 +93,7 @@ impl Servers {
     /// Connects to what these roles need and checks it. Claims the target tables for roles that write or copy. The error
     /// names every problem. A table that has halted may have problems: it is left out of the plans.
     pub(crate) async fn connect(config: &Config, roles: &[Role]) -> Result<Self> {
-        let mut found = inspect(config, roles).await?;
+        let mut found = Box::pin(inspect(config, roles)).await?;
         let left_out = leave_out(&config.kafka()?, &mut found).await?;
         for warning in found.problems.iter().filter(|p| !p.fatal) {
             tracing::warn!(part = warning.part, what = warning.what, "{}", warning.cause);
@@ -108,7 +112,9 @@ impl Servers {
                     }
                     _ => HashSet::new(),
                 };
-                Ok(Self { mysql, kafka, admin, target, plans, left_out, held_rows })
+                let in_use = if left_out.is_empty() { None } else { read_mapping_in_use(&kafka).await? };
+                let layouts = Layouts::of(&plans, &left_out, in_use.as_ref(), config.mapping());
+                Ok(Self { mysql, kafka, admin, target, plans, layouts, left_out, held_rows })
             }
             _ => bail!("{}", fatal.join("\n")),
         }

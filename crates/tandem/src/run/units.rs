@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::BoxFuture;
-use tandem_apply::Apply;
+use tandem_apply::{Apply, is_in_use};
 use tandem_backfill::{Backfill, BackfillTable, ProgressError, read_progress};
 use tandem_controller::{Controller, MappedTable};
 use tandem_gateway::{Gateway, GatewayParts};
 use tandem_kafka::{Admin, KafkaConfig, topic_specs};
 use tandem_model::{TableName, TargetTable};
 use tandem_mysql::ClientPool;
+use tandem_protocol::mapping_in_use::Layouts;
 use tandem_protocol::table_state::is_applied;
 use tandem_row_check::CheckError;
 use tandem_table_states::TableStates;
@@ -35,6 +36,9 @@ use crate::run::supervise::{Unit, Work};
 
 /// Batches of changes that may wait for streaming verification.
 const FEED: usize = 16;
+
+/// How often the mapping in use is read while a role waits for it.
+const LOOK_FOR_MAPPING: Duration = Duration::from_secs(1);
 
 /// How often a complete backfill looks for a re-snapshot.
 const LOOK_FOR_RESNAPSHOT: Duration = Duration::from_secs(15);
@@ -74,6 +78,7 @@ impl Process<'_> {
                         plans: servers.plans.clone(),
                         left_out: servers.left_out.clone(),
                         restarts: !self.alone(),
+                        layouts: Arc::new(servers.layouts.clone()),
                         config: self.config.apply(),
                         metrics: self.metrics.apply.clone(),
                     };
@@ -166,7 +171,8 @@ impl Process<'_> {
         Ok(work(Role::Controller, async move { Ok(controller.run(listener, stop).await?) }))
     }
 
-    /// Verify and reconcile, which share a row checker. They wait for capture's first watermark.
+    /// Verify and reconcile, which share a row checker. They wait until apply uses the mapping, and for capture's first
+    /// watermark.
     pub(super) fn checks<'a>(&'a self, stores: &'a NewestStores) -> Unit<'a> {
         let starts = Arc::new(AtomicUsize::new(0));
         let roles = [Role::Verify, Role::Reconcile].into_iter().filter(|role| self.has(*role)).collect();
@@ -178,6 +184,10 @@ impl Process<'_> {
                 Box::pin(async move {
                     let stores = self.stores(stores, &starts).await;
                     let servers = &stores.servers;
+                    match stop.run_until_cancelled(until_in_use(&servers.kafka, &servers.layouts)).await {
+                        Some(in_use) => in_use?,
+                        None => return Ok(Vec::new()),
+                    }
                     let watermarks =
                         Watermarks::follow(&servers.kafka, self.config.watermark_timeout()).await?;
                     let (sender, feed) = mpsc::channel(FEED);
@@ -259,11 +269,12 @@ impl Process<'_> {
                                 )
                             })
                             .collect(),
+                        layouts: Arc::new(servers.layouts.clone()),
                         config: config.backfill(),
                         metrics: self.metrics.backfill.clone(),
                     };
                     let (states, alone) = (self.states.clone(), self.alone());
-                    let (copied, back) = (Copied::of(config, servers), Back::of(servers));
+                    let back = Back::of(servers);
                     let copies = async move {
                         loop {
                             backfill.run(stop.clone()).await?;
@@ -272,8 +283,9 @@ impl Process<'_> {
                             }
                             tracing::info!("every table's backfill is published");
                             states.done(Role::Backfill);
-                            // A re-snapshot voids every copy, and a rebuild that of one table.
-                            match stop.run_until_cancelled(copied.until_voided()).await {
+                            // A re-snapshot voids every copy, a rebuild that of one table, and so does another mapping that was in
+                            // use meanwhile.
+                            match stop.run_until_cancelled(until_voided(&backfill)).await {
                                 Some(voided) => voided?,
                                 None => return Ok(()),
                             }
@@ -287,7 +299,33 @@ impl Process<'_> {
     }
 }
 
-/// The tables whose copies must count.
+/// Waits until apply uses this mapping. Before, the targets lack what only this mapping fills.
+async fn until_in_use(kafka: &KafkaConfig, layouts: &Layouts) -> Result<()> {
+    let mut waits = false;
+    while !is_in_use(kafka, layouts).await? {
+        if !waits {
+            tracing::warn!("checks wait until apply uses the mapping of this tandem.toml");
+            waits = true;
+        }
+        tokio::time::sleep(LOOK_FOR_MAPPING).await;
+    }
+    Ok(())
+}
+
+/// Waits until a copy does not count any more, or a table that was not copied can be.
+async fn until_voided(backfill: &Backfill) -> Result<()> {
+    let states = TableStates::follow(&backfill.kafka).await?;
+    loop {
+        let known = states.now()?;
+        if !backfill.is_complete().await? {
+            return Ok(());
+        }
+        let changed = tokio::time::timeout(LOOK_FOR_RESNAPSHOT, states.other_than(&known)).await;
+        changed.map_or(Ok(known), |changed| changed)?;
+    }
+}
+
+/// The copies of the tables that are verified.
 struct Copied {
     kafka: KafkaConfig,
     /// The fingerprint of each table's configured mapping, by name.
@@ -299,24 +337,6 @@ impl Copied {
         let tables = planned(config, &servers.plans);
         let tables = tables.map(|(table, plan)| (plan.source().name.clone(), fingerprint(&table.spelling())));
         Self { kafka: servers.kafka.clone(), tables: tables.collect() }
-    }
-
-    /// Waits until a copy does not count any more, or a table that was not copied can be.
-    async fn until_voided(&self) -> Result<()> {
-        let states = TableStates::follow(&self.kafka).await?;
-        loop {
-            let known = states.now()?;
-            let progress = read_progress(&self.kafka).await?;
-            let counts = |(name, mapping): (&TableName, &String)| {
-                let copied = progress.get(&name.to_string());
-                !is_applied(known.get(name)) || copied.is_some_and(|p| p.done && p.configured == *mapping)
-            };
-            if !self.tables.iter().all(counts) {
-                return Ok(());
-            }
-            let changed = tokio::time::timeout(LOOK_FOR_RESNAPSHOT, states.other_than(&known)).await;
-            changed.map_or(Ok(known), |changed| changed)?;
-        }
     }
 }
 

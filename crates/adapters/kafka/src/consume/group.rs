@@ -14,6 +14,7 @@ use crate::connect::client::{REQUEST, blocking, created, log, ping};
 use crate::connect::config::KafkaConfig;
 use crate::connect::health::Health;
 use crate::connect::rebootstrap::Watched;
+use crate::consume::admission::Admission;
 use crate::consume::fetch::{self, Shared, commit_failed, note_positions};
 use crate::error::ConsumeError;
 use tandem_wire::log::InRecord;
@@ -42,11 +43,38 @@ impl GroupConsumer {
     /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong or
     /// the subscription fails.
     pub async fn start(config: &KafkaConfig, group: &str, topics: &[String]) -> Result<Self, ConsumeError> {
+        Self::join(config, group, topics, None).await
+    }
+
+    /// The same, for a member that takes partitions only if `admission` lets it.
+    ///
+    /// [`Self::next_batch`] fails with [`ConsumeError::NotAdmitted`] once it does not.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub async fn start_admitted(
+        config: &KafkaConfig,
+        group: &str,
+        topics: &[String],
+        admission: Admission,
+    ) -> Result<Self, ConsumeError> {
+        Self::join(config, group, topics, Some(admission)).await
+    }
+
+    async fn join(
+        config: &KafkaConfig,
+        group: &str,
+        topics: &[String],
+        admission: Option<Admission>,
+    ) -> Result<Self, ConsumeError> {
         let health = Health::new(&config.refusals, &config.brokers);
         let shared = Shared::new(Arc::clone(&health));
-        let context = GroupContext { shared: Arc::clone(&shared) };
-        let consumer: BaseConsumer<GroupContext> =
-            created(config.consumer(group, &[]).create_with_context(context))?;
+        let mut client = config.consumer(group, &[]);
+        if let Some(admission) = &admission {
+            admission.label(&mut client);
+        }
+        let context = GroupContext { shared: Arc::clone(&shared), group: group.to_owned(), admission };
+        let consumer: BaseConsumer<GroupContext> = created(client.create_with_context(context))?;
         let (config, topics) = (config.clone(), topics.to_vec());
         let topic = topics.first().cloned();
         let consumer = blocking(move || {
@@ -144,6 +172,8 @@ impl Drop for GroupConsumer {
 /// Handles rebalances: starts partitions at the group's offsets, and commits before it gives them up.
 struct GroupContext {
     shared: Arc<Shared>,
+    group: String,
+    admission: Option<Admission>,
 }
 
 impl ClientContext for GroupContext {
@@ -185,6 +215,12 @@ impl GroupContext {
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
         let partitions: Vec<(String, i32)> =
             list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        if let Some(admission) = &self.admission
+            && !admission.admitted(consumer, &self.group, &self.shared)
+        {
+            self.shared.fail(ConsumeError::NotAdmitted);
+            return Ok(());
+        }
         // Retries without limit, because nothing can be read without the answer.
         let starts = loop {
             if self.shared.stopped() {

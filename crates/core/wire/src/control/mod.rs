@@ -6,6 +6,7 @@
 mod announcement;
 mod audit;
 mod dead_letter;
+mod mapping_in_use;
 mod phase;
 mod record;
 mod records;
@@ -17,6 +18,7 @@ use crate::WireError;
 pub use announcement::{Announcement, GATEWAY_ROLE, announcement_key, counter, no_longer_announced};
 pub use audit::{Audit, AuditGate, AuditMeasurement};
 pub use dead_letter::{BadPlace, DeadLetter, Discarded, RecordPlace, settled};
+pub use mapping_in_use::{MAPPING_KEY, MappingInUse, TableInUse};
 pub use phase::PHASE_KEY;
 pub use record::{ControlRecord, ControlSchema, decode_control, encode_control};
 pub use records::{
@@ -211,6 +213,17 @@ mod tests {
         }
     }
 
+    fn mapping_in_use() -> MappingInUse {
+        let table = |table: &str, since| TableInUse { table: table.into(), layout: "0badcafe".into(), since };
+        MappingInUse {
+            generation: 2,
+            layout: "600dcafe".into(),
+            configured: "0cafe".into(),
+            tables: vec![table("shop.orders", None), table("`a.b`.c", Some(3))],
+            at_us: 4,
+        }
+    }
+
     fn audit() -> Audit {
         Audit {
             generation: 7,
@@ -318,6 +331,7 @@ mod tests {
         check(&DeadLetter { record_value: vec![], discarded, ..dead_letter() });
         check(&full_scan());
         check(&resnapshot());
+        check(&mapping_in_use());
         check(&audit());
         check(&announcement());
         check(&table_state());
@@ -348,6 +362,7 @@ mod tests {
             DeadLetter::schema(),
             Announcement::schema(),
             TableState::schema(),
+            MappingInUse::schema(),
         ]
         .map(|schema| {
             let json: serde_json::Value = serde_json::from_str(schema.json()).unwrap();
@@ -369,7 +384,8 @@ mod tests {
                 ("Audit", 534_078_992),
                 ("DeadLetter", 1_999_199_211),
                 ("Announcement", 1_599_010_247),
-                ("TableState", 462_740_483)
+                ("TableState", 462_740_483),
+                ("MappingInUse", 770_320_515)
             ]
         );
     }

@@ -21,6 +21,14 @@ pub(super) fn print(status: &Status, all: bool) {
             s.watermark_age_seconds
         ),
     }
+    if let Some(mapping) = &status.mapping {
+        let here = if mapping.in_use { "this tandem.toml's" } else { "not this tandem.toml's" };
+        println!(
+            "mapping: generation {}, {here}, {} apply processes",
+            mapping.generation,
+            mapping.applies.len()
+        );
+    }
     let totals = &status.totals;
     println!(
         "{} of {} tables copied, {} of about {} rows",

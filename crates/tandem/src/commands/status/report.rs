@@ -14,6 +14,8 @@ const FRESH: f64 = 10.0;
 #[derive(Serialize)]
 pub(super) struct Status {
     pub(super) source: Option<Source>,
+    /// Absent before the first apply has started.
+    pub(super) mapping: Option<Mapping>,
     pub(super) totals: Totals,
     pub(super) tables: Vec<TableStatus>,
     pub(super) topics: Vec<TopicStatus>,
@@ -34,6 +36,17 @@ pub(super) struct Source {
     pub(super) version: i64,
     /// Seconds since the newest watermark's clock.
     pub(super) watermark_age_seconds: f64,
+}
+
+/// The mapping by which apply writes.
+#[derive(Serialize)]
+pub(super) struct Mapping {
+    /// One more with each other mapping.
+    pub(super) generation: i64,
+    /// Whether it is that of this `tandem.toml`.
+    pub(super) in_use: bool,
+    /// The hosts of the apply processes that have it, one for each process.
+    pub(super) applies: Vec<String>,
 }
 
 /// Sums over all tables.
@@ -163,6 +176,17 @@ impl Status {
                 missing.push(format!("capture's newest watermark is {age:.0} s old: is it running?"));
             }
             Some(_) => {}
+        }
+        if let Some(Mapping { in_use: false, generation, applies }) = &self.mapping {
+            let waits_for = if applies.is_empty() {
+                "no apply has started with it".to_owned()
+            } else {
+                let hosts = applies.join(", ");
+                format!("it comes into use when the apply processes with the former one have ended: {hosts}")
+            };
+            missing.push(format!(
+                "the mapping of this tandem.toml is not in use (that of generation {generation} is): {waits_for}"
+            ));
         }
         let open: Vec<&str> =
             self.tables.iter().filter(|t| !t.backfill.done).map(|t| t.name.as_str()).collect();
