@@ -2,5 +2,6 @@
 
 pub(crate) mod ownership;
 pub(crate) mod privileges;
+pub(crate) mod problem;
 pub(crate) mod row_checker;
 pub(crate) mod servers;

@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use tandem_cassandra::{Owner, SchemaError, Target};
 use tandem_model::TargetTable;
 
-use crate::connect::servers::CheckProblem;
+use crate::connect::problem::CheckProblem;
 
 /// What the operator allows beyond the rules above.
 #[derive(Debug, Default)]
