@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tandem_kafka::{
-    Admin, Cleanup, ConsumeError, GroupConsumer, GroupOffsets, KafkaConfig, Producer, PublishError,
-    SchemaStore, TailReader, TopicSpec, TransactionalPublisher, Unapplied, read_all, read_last,
+    Admin, Admission, Admitted, Cleanup, ConsumeError, GroupConsumer, GroupOffsets, KafkaConfig, Producer,
+    PublishError, SchemaStore, TailReader, TopicSpec, TransactionalPublisher, Unapplied, read_all, read_last,
     read_unapplied, topic_specs,
 };
 use tandem_model::{ColumnDef, Disposition, TableDef, TableName, Version};
@@ -535,6 +535,31 @@ async fn a_record_with_a_bad_version_is_not_skipped() {
     }
     let offsets = GroupOffsets::new(&config, &group).unwrap();
     assert_eq!(committed(&offsets, &topic, 1).await, [Some(1)]);
+}
+
+/// The thread that asks holds up the group's rebalances and hears nothing of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_gets_no_answer_leaves_and_can_join_again() {
+    let config = config();
+    let (_admin, topic) = topic(&config, 1).await;
+    Producer::start(&config).await.unwrap().send(vec![record(&topic, 0, "first")]).await.unwrap();
+    let group = format!("{}.asked", config.prefix);
+    let member = async |admission| {
+        let topics = std::slice::from_ref(&topic);
+        GroupConsumer::start_admitted(&config, &group, topics, admission).await.unwrap()
+    };
+    let unanswered = member(Admission::new("a", Arc::new(|_| Err("no answer".into())))).await;
+    let error =
+        until_error(async || unanswered.next_batch(100, Duration::from_millis(200)).await).await.unwrap();
+    assert!(matches!(error, ConsumeError::NotAdmitted), "{error:?}");
+    unanswered.close().await;
+    let admitted = member(Admission::new("b", Arc::new(|_| Ok(Admitted::Yes)))).await;
+    let found = eventually("the record", DEADLINE, async || {
+        let records = admitted.next_batch(100, Duration::from_millis(200)).await?;
+        Ok(if records.is_empty() { Probe::Pending("no records".into()) } else { Probe::Done(records) })
+    });
+    assert_eq!(texts(&found.await.unwrap()), ["first"]);
+    admitted.close().await;
 }
 
 /// The lag is that of the oldest record that is not applied, in any partition. A partition without such

@@ -10,10 +10,11 @@
 //!   member asks again once it has partitions, before it reads a record: which layout is in use, and who else is a member
 //!   ([`turn`]). The record of the layout in use decides. A member that Kafka has expelled, for example because it was
 //!   paused, cannot commit, and is asked again when it comes back.
-//! - **The copy begins behind.** The first member of a layout writes the record when it sees no member of another one. It
-//!   reads the newest watermark after that. Whatever the others have applied lies below it: it was committed to the log in
-//!   a Kafka transaction that ended with a watermark at or below this one. A table whose layout is another one than
-//!   before is copied anew, at watermarks no older than that (`since`). So its rows are read from a MySQL that has executed
+//! - **The copy begins behind.** A member writes the record of its layout when it sees no member of another one. It
+//!   reads the newest watermark after that. Whatever the others have applied and committed lies at or below it: it came to
+//!   the log in a Kafka transaction that ended with a watermark at or below this one. What they have not committed is
+//!   applied again, by the new layout. A table whose layout is another one than before is copied anew, at watermarks above
+//!   that (`since`). So its rows are read from a MySQL that has executed
 //!   all of these changes. The copy overwrites every cell, NULLs included: the layout may have been in use before.
 //!
 //! The group's members are told apart by their client ids, which carry the layout. Kafka itself has the list, and a process
@@ -44,10 +45,8 @@ pub enum Turn {
     Apply,
     /// It leaves the group, and waits until the members with another layout have left.
     Leave,
-    /// Its layout comes into use: it writes the record.
+    /// Its layout comes into use, or its spelling of the layout in use is another one: it writes the record.
     Begin,
-    /// Another member with the same layout writes the record.
-    Await,
 }
 
 impl Layouts {
@@ -98,20 +97,26 @@ pub fn configured<'a>(tables: impl IntoIterator<Item = (&'a str, String)>) -> St
     fingerprint(&format!("{tables:?}"))
 }
 
-/// What a member does once it has partitions. `others` says whether the group has members with another layout, and
-/// `first` whether this member is the first of those with its layout, in an order that is the same for all of them.
-pub fn turn(mine: &Layouts, in_use: Option<&MappingInUse>, others: bool, first: bool) -> Turn {
-    if in_use.is_some_and(|in_use| in_use.layout == mine.layout) {
-        return Turn::Apply;
-    }
-    match (others, first) {
-        (true, _) => Turn::Leave,
-        (false, true) => Turn::Begin,
-        (false, false) => Turn::Await,
+/// What a member does once it has partitions. `others` says whether the group has members with another layout.
+///
+/// Members with one layout may begin at the same time. Each record is valid, because each was written by a member that saw
+/// no other layout. To wait for one another would stop them all: a member that is being asked holds up the rebalance that
+/// the other one needs.
+pub fn turn(mine: &Layouts, in_use: Option<&MappingInUse>, others: bool) -> Turn {
+    match in_use {
+        Some(in_use) if in_use.layout == mine.layout => {
+            if others || in_use.configured == mine.configured {
+                Turn::Apply
+            } else {
+                Turn::Begin
+            }
+        }
+        _ if others => Turn::Leave,
+        _ => Turn::Begin,
     }
 }
 
-/// The record of a layout that comes into use after `before`. `newest` is the version of the newest watermark, read while
+/// The record of a layout that comes into use after `before`. If only the spelling is another one, it differs in nothing else. `newest` is the version of the newest watermark, read while
 /// the group had no member with another layout.
 pub fn begin(
     mine: &Layouts,
@@ -119,11 +124,14 @@ pub fn begin(
     newest: Option<Version>,
     now_us: i64,
 ) -> MappingInUse {
+    let same = before.filter(|before| before.layout == mine.layout);
+    // Above the newest version: at the same one, a tombstone of an earlier copy would win over the row.
+    let above = newest.map(|version| version.0 + 1);
     // A table that was not mapped before was applied by no other layout. One that was taken out and comes back has a
-    // re-snapshot, which is a copy of its own.
+    // rebuild, which is a copy of its own.
     let since = |table: &str, layout: &str| {
         let known = before?.tables.iter().find(|known| known.table == table)?;
-        if known.layout == layout { known.since } else { newest.map(|version| version.0) }
+        if known.layout == layout { known.since } else { above }
     };
     let tables = mine.tables.iter().map(|(table, layout)| TableInUse {
         since: since(table, layout),
@@ -131,7 +139,7 @@ pub fn begin(
         layout: layout.clone(),
     });
     MappingInUse {
-        generation: before.map_or(1, |before| before.generation + 1),
+        generation: same.map_or(before.map_or(0, |b| b.generation) + 1, |same| same.generation),
         layout: mine.layout.clone(),
         configured: mine.configured.clone(),
         tables: tables.collect(),
@@ -169,11 +177,24 @@ mod tests {
         let left_out: [TableName; 1] = ["d.a".parse().unwrap()];
         let without = of(&[table("d.b", "1")], &left_out, Some(&in_use));
         assert_eq!(without, whole);
-        assert_eq!(turn(&without, Some(&in_use), true, false), Turn::Apply);
+        assert_eq!(turn(&without, Some(&in_use), true), Turn::Apply);
         // It comes back with another layout, and its copies from before do not count.
         let back = of(&[table("d.a", "2"), table("d.b", "1")], &[], None);
         let then = begin(&back, Some(&in_use), Some(Version(7)), 0);
-        assert_eq!(["d.a", "d.b"].map(|name| since(Some(&then), name)), [Some(Version(7)), None]);
+        assert_eq!(["d.a", "d.b"].map(|name| since(Some(&then), name)), [Some(Version(8)), None]);
+    }
+
+    #[test]
+    fn another_spelling_of_the_layout_in_use_is_written_down_and_changes_nothing_else() {
+        let before = mine("one", &[("d.a", "1")]);
+        let in_use =
+            begin(&before, Some(&begin(&mine("zero", &[("d.a", "0")]), None, None, 0)), Some(Version(3)), 0);
+        let respelled = Layouts { configured: "other".into(), ..before };
+        assert_eq!(turn(&respelled, Some(&in_use), true), Turn::Apply);
+        assert_eq!(turn(&respelled, Some(&in_use), false), Turn::Begin);
+        let then = begin(&respelled, Some(&in_use), Some(Version(9)), 0);
+        assert_eq!(then, MappingInUse { configured: "other".into(), ..in_use });
+        assert_eq!(turn(&respelled, Some(&then), false), Turn::Apply);
     }
 
     fn mine(layout: &str, tables: &[(&str, &str)]) -> Layouts {
@@ -185,13 +206,13 @@ mod tests {
     fn a_layout_comes_into_use_once_no_other_one_is_in_the_group() {
         let (old, new) = (mine("old", &[]), mine("new", &[]));
         let in_use = begin(&old, None, None, 0);
-        assert_eq!(turn(&new, None, false, true), Turn::Begin);
-        assert_eq!(turn(&new, None, false, false), Turn::Await);
-        assert_eq!(turn(&new, Some(&in_use), true, true), Turn::Leave);
-        assert_eq!(turn(&new, Some(&in_use), false, true), Turn::Begin);
+        assert_eq!(turn(&new, None, false), Turn::Begin);
+        assert_eq!(turn(&new, None, true), Turn::Leave);
+        assert_eq!(turn(&new, Some(&in_use), true), Turn::Leave);
+        assert_eq!(turn(&new, Some(&in_use), false), Turn::Begin);
         // Those who joined by mistake leave; whose layout is in use stays.
-        assert_eq!(turn(&old, Some(&in_use), true, false), Turn::Apply);
-        assert_eq!(turn(&old, Some(&begin(&new, Some(&in_use), None, 0)), true, true), Turn::Leave);
+        assert_eq!(turn(&old, Some(&in_use), true), Turn::Apply);
+        assert_eq!(turn(&old, Some(&begin(&new, Some(&in_use), None, 0)), true), Turn::Leave);
     }
 
     #[test]
@@ -206,7 +227,7 @@ mod tests {
         assert_eq!((since(Some(&first), "d.a"), hash(&first, "d.a").as_str()), (None, "1"));
         let second = begin(&new, Some(&first), Some(Version(10)), 0);
         let versions = ["d.a", "d.b", "d.c"].map(|table| since(Some(&second), table).map(|v| v.0));
-        assert_eq!((second.generation, versions), (2, [Some(10), None, None]));
+        assert_eq!((second.generation, versions), (2, [Some(11), None, None]));
         let third = begin(&old, Some(&second), Some(Version(20)), 0);
         let fourth = begin(&new, Some(&third), Some(Version(30)), 0);
         assert_eq!(fourth.generation, 4);

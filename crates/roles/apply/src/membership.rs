@@ -129,38 +129,31 @@ impl Membership {
         let runtime = Handle::current();
         let decide = move |members: &[GroupMember]| {
             let layout = Some(layouts.layout());
-            let mut same = members.iter().filter(|member| layout_of(member) == layout);
             let others = members.iter().any(|member| layout_of(member) != layout);
-            let first = same.clone().filter_map(|member| member.label.as_ref()).min() == Some(&label);
-            if !same.any(|member| member.label.as_ref() == Some(&label)) {
+            if !members.iter().any(|member| member.label.as_ref() == Some(&label)) {
                 return Err(BoxError::from("the brokers do not list this member of the group"));
             }
-            runtime.block_on(admitted(&kafka, &layouts, others, first))
+            runtime.block_on(admitted(&kafka, &layouts, others))
         };
         Admission::new(&self.label, Arc::new(decide))
     }
 }
 
-async fn admitted(
-    kafka: &KafkaConfig,
-    layouts: &Layouts,
-    others: bool,
-    first: bool,
-) -> Result<Admitted, BoxError> {
+async fn admitted(kafka: &KafkaConfig, layouts: &Layouts, others: bool) -> Result<Admitted, BoxError> {
     let in_use = read_mapping_in_use(kafka).await?;
-    Ok(match turn(layouts, in_use.as_ref(), others, first) {
+    Ok(match turn(layouts, in_use.as_ref(), others) {
         Turn::Apply => Admitted::Yes,
         Turn::Leave => Admitted::No,
-        Turn::Await => Admitted::Later,
         Turn::Begin => {
             let newest = NewestWatermark::read(kafka).await?.map(|newest| newest.watermark.version);
             let mapping = begin(layouts, in_use.as_ref(), newest, now_us());
+            let was_in_use = in_use.is_some_and(|in_use| in_use.layout == mapping.layout);
             tracing::info!(generation = mapping.generation, "the mapping of this process comes into use");
             let (topic, value) = (kafka.topics().control(), encode_control(&mapping)?);
             let record = OutRecord::control(topic, MAPPING_KEY.to_vec(), value);
             Producer::start(kafka).await?.send(vec![record]).await?;
-            // Asked again, so that it is the record on the log that admits this member.
-            Admitted::Later
+            // Asked again, so that it is the record on the log that admits this member. Only the spelling needs no answer.
+            if was_in_use { Admitted::Yes } else { Admitted::Later }
         }
     })
 }

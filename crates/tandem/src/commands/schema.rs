@@ -37,7 +37,7 @@ async fn create(config: &Config, consent: &Consent) -> Result<ExitCode> {
     let kafka = config.kafka()?;
     let refused = ownership::refused(&target, &tables, &kafka.prefix, consent).await?;
     if !refused.is_empty() {
-        let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        let lines: Vec<String> = refused.iter().map(|(_, problem)| problem.to_string()).collect();
         bail!("{}", lines.join("\n"));
     }
     if !target.keyspace_exists().await? {

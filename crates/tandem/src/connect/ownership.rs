@@ -72,7 +72,7 @@ async fn look(target: &Target, tables: &[TargetTable]) -> Result<Vec<Found>, Sch
     Ok(tables.iter().zip(rows).map(found).collect())
 }
 
-/// The tables that this migration may not write, each with the remedy. Tables that do not exist are no problem here.
+/// The target tables that this migration may not write, each with its problem. Tables that do not exist are no problem here.
 ///
 /// # Errors
 ///
@@ -82,10 +82,11 @@ pub(crate) async fn refused(
     tables: &[TargetTable],
     migration: &str,
     consent: &Consent,
-) -> Result<Vec<CheckProblem>, SchemaError> {
+) -> Result<Vec<(String, CheckProblem)>, SchemaError> {
     let found = look(target, tables).await?;
     let problem = |(table, Found { owner, holds_rows }): (&TargetTable, &Found)| {
-        problem(&table.name, owner.as_ref(), &judge(owner.as_ref(), *holds_rows, migration, consent))
+        let verdict = judge(owner.as_ref(), *holds_rows, migration, consent);
+        Some((table.name.clone(), problem(&table.name, owner.as_ref(), &verdict)?))
     };
     Ok(tables.iter().zip(&found).filter_map(problem).collect())
 }

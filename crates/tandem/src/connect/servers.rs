@@ -303,7 +303,11 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
         Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
     }
     match ownership::refused(target, &tables, &kafka.prefix, &Consent::default()).await {
-        Ok(refused) => found.problems.extend(refused),
+        Ok(refused) => found.problems.extend(
+            refused
+                .into_iter()
+                .map(|(target, problem)| CheckProblem { table: sources.get(&target).cloned(), ..problem }),
+        ),
         Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),
     }
     match target.table_limits().await {

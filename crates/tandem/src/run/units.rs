@@ -259,8 +259,8 @@ impl Process<'_> {
                         watermarks: Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?,
                         tables: planned(config, &servers.plans)
                             .map(|(t, p)| {
-                                let held_rows = |table: &TargetTable| servers.held_rows.contains(&table.name);
-                                let held_rows = p.targets().iter().any(|target| held_rows(target.table()));
+                                let held = |table: &TargetTable| servers.held_rows.contains(&table.name);
+                                let held_rows = p.targets().iter().any(|target| held(target.table()));
                                 BackfillTable::new(
                                     Arc::clone(p.source()),
                                     &p.layout(),

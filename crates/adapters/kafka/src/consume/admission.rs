@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -19,6 +19,10 @@ use crate::error::{BoxError, ConsumeError};
 
 /// The pause before a member is asked again.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// A member without an answer after so long leaves the group, to join it anew. The group may have expelled it meanwhile,
+/// and it cannot hear of that while it is being asked.
+const WITHOUT_ANSWER: Duration = Duration::from_secs(10);
 
 /// Stands in a client id before the label.
 const LABEL: &str = "-label-";
@@ -43,7 +47,8 @@ pub enum Admitted {
     Later,
 }
 
-/// Decides for a member. It runs in the member's own thread, and may block. If it fails or panics, it is asked again.
+/// Decides for a member. It runs in the member's own thread, which does not poll meanwhile: a rebalance of the group waits for
+/// it. If it fails or panics, it is asked again.
 pub type Decide = Arc<dyn Fn(&[GroupMember]) -> Result<Admitted, BoxError> + Send + Sync>;
 
 /// The admission of one member.
@@ -65,13 +70,14 @@ impl Admission {
         client.set("client.id", id);
     }
 
-    /// Asks until there is an answer. `false` also if the member is stopped.
+    /// Asks until there is an answer. `false` also if the member is stopped, and if there is none for 10 s.
     pub(crate) fn admitted<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
         group: &str,
         shared: &Shared,
     ) -> bool {
+        let began = Instant::now();
         while !shared.stopped() {
             // A panic must not go on into librdkafka, which called this.
             let decide = || (self.decide)(&members(consumer, group)?);
@@ -82,6 +88,9 @@ impl Admission {
                 Ok(Admitted::No) => return false,
                 Ok(Admitted::Later) => {}
                 Err(error) => shared.health.failed(format!("asking whether to take partitions: {error}")),
+            }
+            if began.elapsed() >= WITHOUT_ANSWER {
+                return false;
             }
             std::thread::sleep(AGAIN);
         }
