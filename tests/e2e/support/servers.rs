@@ -45,8 +45,9 @@ pub(crate) fn full() -> bool {
 }
 
 /// Distinguishes this run's databases, keyspaces, topics and accounts from those of other runs.
+/// It begins with a letter: MySQL reads an unquoted `1e77508581` as a number and a name.
 pub(crate) fn unique_id() -> String {
-    format!("{:08x}", rand::random::<u32>())
+    format!("r{:08x}", rand::random::<u32>())
 }
 
 /// The servers of one migration. A test may replace a shared server by one of its own.
