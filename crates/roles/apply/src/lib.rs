@@ -31,5 +31,5 @@ mod writer;
 pub use error::ApplyError;
 pub use membership::{is_in_use, layout_of, read_mapping_in_use};
 pub use metrics::Metrics;
-pub use plans::{Decoded, Plans};
+pub use plans::Plans;
 pub use run::{Apply, ApplyConfig};

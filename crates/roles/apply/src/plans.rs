@@ -32,14 +32,6 @@ pub struct Plans {
     retired: HashMap<TableName, Version>,
 }
 
-/// What a record of a change topic is for apply.
-pub enum Decoded {
-    /// A change, with the plan for the schema that it was written with.
-    Change(Change, Arc<TablePlan>),
-    /// A change that is not applied: its table has halted, or was taken out of the mapping.
-    Skipped,
-}
-
 impl Plans {
     /// Creates the set from the plans of the mapped tables. `left_out` are those without one, which had halted when this
     /// process started.
@@ -54,8 +46,10 @@ impl Plans {
         Self { kafka, schemas, by_table, left_out, by_schema: HashMap::new(), retired: HashMap::new() }
     }
 
-    /// Decodes a record of a change topic and finds its plan. It skips a record of a halted table, and of a table that was
-    /// taken out of the mapping, because a shared topic keeps such records.
+    /// Decodes a record of a change topic and finds the plan for the schema that it was written with.
+    ///
+    /// `None` means that the change is not applied: its table has halted, or was taken out of the mapping. A shared topic
+    /// keeps such records.
     ///
     /// # Errors
     ///
@@ -66,12 +60,12 @@ impl Plans {
         value: &[u8],
         version: Option<Version>,
         states: &States,
-    ) -> Result<Decoded, ApplyError> {
+    ) -> Result<Option<(Change, Arc<TablePlan>)>, ApplyError> {
         let id = tandem_wire::schema_id(value)?;
         let schema = self.schemas.get(id).await?;
         let table = schema.table();
         if !table_state::is_applied(states.get(&table.name)) {
-            return Ok(Decoded::Skipped);
+            return Ok(None);
         }
         let plan = if let Some(plan) = self.by_schema.get(&id) {
             Arc::clone(plan)
@@ -81,7 +75,7 @@ impl Plans {
                     return Err(ApplyError::LeftOut { table: table.name.clone() });
                 }
                 self.skip(&table.name, version).await?;
-                return Ok(Decoded::Skipped);
+                return Ok(None);
             };
             let plan = if base.source() == table {
                 Arc::clone(base)
@@ -92,7 +86,7 @@ impl Plans {
             self.by_schema.insert(id, Arc::clone(&plan));
             plan
         };
-        Ok(Decoded::Change(schema.decode(value)?, plan))
+        Ok(Some((schema.decode(value)?, plan)))
     }
 
     /// Skips a record that is older than a watermark at which its table is retired.

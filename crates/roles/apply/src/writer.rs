@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tandem_cassandra::{Target, WriteError};
 use tandem_mapping::{OnBadRow, TablePlan, fold};
-use tandem_model::{Disposition, Mutation, Op};
+use tandem_model::{Change, Disposition, Mutation, Op};
 use tandem_runtime::now_us;
 use tandem_table_states::States;
 use tandem_wire::log::InRecord;
@@ -13,7 +13,7 @@ use tandem_wire::log::InRecord;
 use crate::dead_letters::{BadRow, DeadLetterBox};
 use crate::error::ApplyError;
 use crate::metrics::Metrics;
-use crate::plans::{Decoded, Plans};
+use crate::plans::Plans;
 
 /// The reason of a dead letter, or of a halted table, that Cassandra refused.
 const REFUSED: &str = "refused-by-cassandra";
@@ -94,7 +94,7 @@ impl Writer<'_> {
         for record in records {
             let mapped =
                 decode(&mut self.plans, record, skipped_by).await.map_err(|source| at(record, source))?;
-            let Decoded::Change(change, plan) = mapped else { continue };
+            let Some((change, plan)) = mapped else { continue };
             let mut mutations = Vec::new();
             // A change that cannot be converted is a dead letter already.
             if plan.mutations(&change, &mut mutations).is_ok() && mutations.iter().any(concerned) {
@@ -159,7 +159,7 @@ async fn map_one(
     states: &States,
     into: &mut Mapped,
 ) -> Result<(), ApplyError> {
-    let Decoded::Change(change, plan) = decode(plans, record, states).await? else { return Ok(()) };
+    let Some((change, plan)) = decode(plans, record, states).await? else { return Ok(()) };
     if let Err(error) = plan.mutations(&change, &mut into.mutations) {
         let (table, reason) = (&plan.source().name, error.reason());
         let letter = BadRow::new(record, table, reason, error.to_string());
@@ -176,11 +176,15 @@ async fn map_one(
 }
 
 /// Decodes a change and finds its plan.
-async fn decode(plans: &mut Plans, record: &InRecord, states: &States) -> Result<Decoded, ApplyError> {
+async fn decode(
+    plans: &mut Plans,
+    record: &InRecord,
+    states: &States,
+) -> Result<Option<(Change, Arc<TablePlan>)>, ApplyError> {
     // A record without a value is a tombstone for other consumers. The delete itself came in the record before it.
     match &record.value {
         Some(value) => plans.decode(value, record.version, states).await,
-        None => Ok(Decoded::Skipped),
+        None => Ok(None),
     }
 }
 
