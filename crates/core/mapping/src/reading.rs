@@ -33,6 +33,18 @@ impl TablePlan {
         self.targets.iter().position(|target| target.key.len() == key && !target.is_filtered())
     }
 
+    /// The first target that holds every row whole: keyed by the primary key alone, without a filter, and with every
+    /// column.
+    pub fn base_target(&self) -> Option<usize> {
+        let key = self.source.primary_key.len();
+        let holds = |target: &TargetPlan, column| target.columns().any(|held| held == column);
+        self.targets.iter().position(|target| {
+            target.key.len() == key
+                && !target.is_filtered()
+                && (0..self.source.columns.len()).all(|column| holds(target, column))
+        })
+    }
+
     /// The key of a row in target `target`, given its primary key. See [`Self::target_by_primary_key`].
     ///
     /// # Errors

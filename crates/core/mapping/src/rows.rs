@@ -31,6 +31,8 @@ impl TablePlan {
     /// - **Update:** the full row, with NULL only where a column changed to NULL. If the row moves to another
     ///   key of a target, the old key is deleted and the new one is written as for a create.
     /// - **Delete:** a row tombstone.
+    /// - **Any change that Cassandra decided:** what [`TablePlan::repair`] writes, with the keys of the row before. A
+    ///   gateway that made only a part of the write may have left older cells.
     ///
     /// For a target with a filter, a row outside the filter does not exist. An update that moves a row out of
     /// the filter is a delete. One that moves it in is a create. One that keeps it outside under the same key
@@ -55,6 +57,11 @@ impl TablePlan {
     fn push_mutations(&self, change: &Change, out: &mut Vec<Mutation>) -> Result<(), RowError> {
         if !Arc::ptr_eq(&change.table, &self.source) && change.table != self.source {
             return Err(RowError::OtherSchema { table: change.table.name.clone() });
+        }
+        if change.source.native.is_some() {
+            let former = change.before.as_ref().map_or(Vec::new(), |row| self.possible_keys(row));
+            out.extend(self.repair(change.after.as_ref(), &former, change.version)?);
+            return Ok(());
         }
         let before = || self.image(change.before.as_ref(), "before");
         let after = || self.image(change.after.as_ref(), "after");

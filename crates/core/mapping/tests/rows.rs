@@ -7,8 +7,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tandem_mapping::{RowError, TableConfig, TablePlan, TargetConfig, same_shape};
 use tandem_model::{
-    Cell, Change, ColumnDef, Decimal, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName, Value,
-    Version, Write,
+    Cell, Change, ColumnDef, Decimal, Epoch, Mutation, NativeSource, Op, Row, SourceInfo, StoredRow,
+    TableDef, TableName, Value, Version, Write,
 };
 
 fn column(name: &str, ty: &str, nullable: bool) -> ColumnDef {
@@ -108,6 +108,32 @@ fn what_each_operation_writes() {
         (Op::Delete, five.clone(), None, deleted(b"x")),
     ] {
         assert_eq!(written(&plan, &change(&plan, op, before, after)), Ok(expected), "{op:?}");
+    }
+}
+
+/// A native write may have been made by half before. So apply writes it whole, whatever was before.
+#[test]
+fn a_native_change_writes_nulls_and_deletes_the_former_keys() {
+    let plan = plan();
+    let (here, there) = (Some(row("x", None)), Some(row("y", None)));
+    let repair = |row: Option<&Row>, former: Option<&Row>| {
+        let former = former.map_or(Vec::new(), |row| plan.possible_keys(row));
+        plan.repair(row, &former, Version(7))
+    };
+    for (op, before, after) in [
+        (Op::Create, None, here.clone()),
+        (Op::Update, here.clone(), here.clone()),
+        (Op::Update, here.clone(), there),
+        (Op::Delete, here, None),
+    ] {
+        let expected = repair(after.as_ref(), before.as_ref());
+        let mut native = change(&plan, op, before, after);
+        native.source.native = Some(NativeSource { epoch: Epoch(1), request: None });
+        assert_eq!(written(&plan, &native), expected, "{op:?}");
+        assert!(!expected.unwrap().iter().any(|m| match &m.write {
+            Write::Upsert(cells) => cells.contains(&Cell::Unset),
+            Write::DeleteRow => false,
+        }));
     }
 }
 
@@ -233,7 +259,7 @@ fn a_repair_writes_nulls_and_tombstones() {
 #[test]
 fn a_stored_row_converts_back() {
     let plan = plan();
-    assert_eq!(plan.target_by_primary_key(), Some(0));
+    assert_eq!((plan.target_by_primary_key(), plan.base_target()), (Some(0), Some(0)));
     assert_eq!(plan.key_by_primary_key(0, &[Value::Int(1)]), Ok(vec![vec![1]]));
     let mut full = row("x", Some(5));
     full[3] = Value::Date(9);

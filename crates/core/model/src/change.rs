@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Row, TableDef, Version};
+use crate::{Epoch, Nonce, Row, TableDef, Version};
 
 /// What happened to a row. The envelope's `op` holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,17 @@ pub struct SourceInfo {
     /// When the transaction committed on that server, in microseconds since the epoch. For a row read by a
     /// backfill: when it was read.
     pub ts_us: i64,
+    /// Set if the change is a native write: Cassandra decided it, and no binlog holds it.
+    pub native: Option<NativeSource>,
+}
+
+/// The source of a change that Cassandra decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NativeSource {
+    /// The epoch in which the write was accepted.
+    pub epoch: Epoch,
+    /// The request. `None` for a record that repeats what the row was before.
+    pub request: Option<Nonce>,
 }
 
 /// A row change. It is one record on the log.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
-use tandem_model::{Change, Op, Row, SourceInfo, TableDef, Version};
+use tandem_model::{Change, Epoch, NativeSource, Nonce, Op, Row, SourceInfo, TableDef, Version};
 
 use crate::images::{Image, Images};
 use crate::primitive::{Reader, put_bytes, put_long};
@@ -118,7 +118,34 @@ impl<'a> EncodedChange<'a> {
     }
 }
 
+/// The `source.connector` of a native write.
+const CASSANDRA: &[u8] = b"cassandra";
+
+/// The `source.sequence` of a native write: its epoch and its version, as Debezium writes the parts of a position.
+fn sequence(epoch: Epoch, version: Version) -> String {
+    format!("[\"{epoch}\",\"{version}\"]")
+}
+
+/// Reads the epoch of a sequence.
+fn epoch_of(sequence: &str) -> Result<Epoch, WireError> {
+    let parts: Option<[String; 2]> = serde_json::from_str(sequence).ok();
+    let epoch = parts.and_then(|[epoch, _]| epoch.parse().ok());
+    epoch.map(Epoch).ok_or(WireError::Corrupt("the sequence of its source has no epoch"))
+}
+
+fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        None => put_long(out, 0),
+        Some(text) => {
+            put_long(out, 1);
+            put_bytes(out, text.as_bytes());
+        }
+    }
+}
+
 /// Writes an envelope without its frame.
+///
+/// A native write has no GTID and no place in a binlog. Its transaction is its request.
 pub(crate) fn put(
     out: &mut Vec<u8>,
     table: &TableDef,
@@ -137,21 +164,15 @@ pub(crate) fn put(
     }
     let source = change.source;
     put_bytes(out, RELEASE.as_bytes());
-    put_bytes(out, b"mysql");
+    put_bytes(out, if source.native.is_some() { CASSANDRA } else { b"mysql" });
     put_bytes(out, prefix.as_bytes());
     put_times(out, source.ts_us);
     put_bytes(out, snapshot(change.op).as_bytes());
     put_bytes(out, table.name.database.as_bytes());
-    put_long(out, 0); // sequence
+    put_optional(out, source.native.map(|native| sequence(native.epoch, change.version)).as_deref());
     put_bytes(out, table.name.table.as_bytes());
     put_long(out, i64::from(source.server_id));
-    match &source.gtid {
-        None => put_long(out, 0),
-        Some(gtid) => {
-            put_long(out, 1);
-            put_bytes(out, gtid.as_bytes());
-        }
-    }
+    put_optional(out, source.gtid.as_deref());
     put_bytes(out, source.file.as_bytes());
     put_long(out, source.pos as i64);
     put_long(out, source.row as i64);
@@ -160,11 +181,12 @@ pub(crate) fn put(
     put_long(out, change.version.0);
     put_bytes(out, change.op.letter().as_bytes());
     put_times(out, source.ts_us);
-    match &source.gtid {
+    let request = source.native.and_then(|native| native.request);
+    match source.gtid.clone().or_else(|| request.map(|nonce| nonce.to_string())) {
         None => put_long(out, 0),
-        Some(gtid) => {
+        Some(transaction) => {
             put_long(out, 1);
-            put_bytes(out, gtid.as_bytes());
+            put_bytes(out, transaction.as_bytes());
             put_long(out, source.row as i64 + 1);
             put_long(out, 0); // data_collection_order
         }
@@ -189,17 +211,16 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     let r = &mut reader;
     let before = get_row(r, table)?;
     let after = get_row(r, table)?;
-    for _ in 0..3 {
-        r.bytes()?; // version, connector, name
-    }
+    r.bytes()?; // version
+    let is_native = r.bytes()? == CASSANDRA;
+    r.bytes()?; // name
     r.long()?;
     let ts_us = r.long()?;
     r.long()?;
     let resnapshot = r.bytes()? == RESNAPSHOT.as_bytes();
     r.bytes()?; // db
-    if r.present()? {
-        r.bytes()?; // sequence
-    }
+    let sequence = if r.present()? { Some(r.text()?) } else { None };
+    let epoch = is_native.then(|| epoch_of(sequence.unwrap_or_default())).transpose()?;
     r.bytes()?; // table
     let server_id = unsigned(r.long()?)?;
     let gtid = if r.present()? { Some(r.text()?.to_owned()) } else { None };
@@ -220,8 +241,13 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     for _ in 0..3 {
         r.long()?; // ts_ms, ts_us, ts_ns
     }
+    let mut request = None;
     if r.present()? {
-        r.bytes()?; // id
+        let id = r.text()?;
+        if is_native {
+            let nonce = Nonce::parse(id).ok_or(WireError::Corrupt("its transaction is not a request"))?;
+            request = Some(nonce);
+        }
         r.long()?; // total_order
         if r.present()? {
             r.long()?; // data_collection_order
@@ -229,7 +255,8 @@ pub(crate) fn get(bytes: &[u8], table: &Arc<TableDef>) -> Result<Change, WireErr
     }
     r.end()?;
     check_images(op, before.is_some(), after.is_some())?;
-    let source = SourceInfo { gtid, file, pos, row, server_id, ts_us };
+    let native = epoch.map(|epoch| NativeSource { epoch, request });
+    let source = SourceInfo { gtid, file, pos, row, server_id, ts_us, native };
     Ok(Change { table: Arc::clone(table), op, before, after, version, source })
 }
 

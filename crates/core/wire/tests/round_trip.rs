@@ -12,7 +12,8 @@ use apache_avro::{Schema, schema::SchemaKind};
 use proptest::prelude::*;
 use proptest::strategy::Union;
 use tandem_model::{
-    Change, ColumnDef, ColumnType, Decimal, Op, Row, SourceInfo, TableDef, TableName, Value, Version,
+    Change, ColumnDef, ColumnType, Decimal, Epoch, NativeSource, Nonce, Op, Row, SourceInfo, TableDef,
+    TableName, Value, Version,
 };
 use tandem_wire::{EncodedChange, Images, ReadKeySchema, ReadSchema, TableSchema, WireError, schema_id};
 
@@ -126,6 +127,18 @@ fn row_of(table: &TableDef) -> impl Strategy<Value = Row> + use<> {
 }
 
 fn any_source() -> impl Strategy<Value = SourceInfo> {
+    prop_oneof![4 => captured_source(), 1 => native_source()]
+}
+
+fn native_source() -> impl Strategy<Value = SourceInfo> {
+    (any::<u32>(), any::<Option<u128>>(), any::<i32>()).prop_map(|(epoch, request, ts_us)| SourceInfo {
+        ts_us: ts_us.into(),
+        native: Some(NativeSource { epoch: Epoch(epoch), request: request.map(Nonce) }),
+        ..SourceInfo::default()
+    })
+}
+
+fn captured_source() -> impl Strategy<Value = SourceInfo> {
     (
         prop::option::of("[0-9a-f\\-]{36}:[0-9]{1,9}"),
         "(binlog\\.[0-9]{6})?",
@@ -141,6 +154,7 @@ fn any_source() -> impl Strategy<Value = SourceInfo> {
             row,
             server_id,
             ts_us,
+            native: None,
         })
 }
 
@@ -317,10 +331,17 @@ proptest! {
         };
         prop_assert_eq!(field(source, "snapshot"), &Avro::String(snapshot.into()));
         let Avro::Union(_, transaction) = field(&envelope, "transaction") else { panic!("no union") };
-        match &change.source.gtid {
+        let native = change.source.native;
+        let connector = if native.is_some() { "cassandra" } else { "mysql" };
+        prop_assert_eq!(field(source, "connector"), &Avro::String(connector.to_owned()));
+        let Avro::Union(_, sequence) = field(source, "sequence") else { panic!("sequence is a union") };
+        let expected = native.map(|n| Avro::String(format!(r#"["{}","{}"]"#, n.epoch, change.version)));
+        prop_assert_eq!(&**sequence, &expected.unwrap_or(Avro::Null));
+        let id = change.source.gtid.clone().or(native.and_then(|n| n.request).map(|nonce| nonce.to_string()));
+        match id {
             None => prop_assert_eq!(&**transaction, &Avro::Null),
-            Some(gtid) => {
-                prop_assert_eq!(field(transaction, "id"), &Avro::String(gtid.clone()));
+            Some(id) => {
+                prop_assert_eq!(field(transaction, "id"), &Avro::String(id));
                 prop_assert_eq!(field(transaction, "total_order"), &Avro::Long(change.source.row as i64 + 1));
             }
         }

@@ -241,6 +241,7 @@ fn a_record_holds_the_source_of_its_change() {
             row: 1,
             server_id: SERVER,
             ts_us: 2_345_678,
+            native: None,
         },
     };
     assert_eq!(Decoder::new().content(&batch.records[1]), Content::Row(expected));
