@@ -31,7 +31,7 @@ impl Batches {
         let known = guard.as_ref().map_or(Known::Base(base.as_ref()), Known::Guard);
         let write = NativeWrite { nonce: nonce(number), image: row(image), extra: Vec::new(), above: None };
         if is_batch {
-            let made = tentative(plan(), known, write, nonce(TENTATIVE), LIMITS).ok()?;
+            let made = tentative(plan(), known, write, nonce(BATCH), nonce(TENTATIVE), LIMITS).ok()?;
             let present = if now.guard.version > 0 { now.guard.image } else { now.target.0 };
             Some(now.guard.proposed(key, &made, present, Some(image)))
         } else {

@@ -163,6 +163,7 @@ impl Guard {
         let accepted = |bit| Accepted { nonce: nonce(bit), version: Version(self.version.into()) };
         let tentative = self.tentative.map(|image| Tentative {
             batch: nonce(BATCH),
+            request: nonce(BATCH),
             image: row(image),
             stale: Vec::new(),
         });
@@ -170,6 +171,7 @@ impl Guard {
             version: Version(self.version.into()),
             nonce: nonce(self.nonce),
             recent: (0..16).filter(|bit| self.recent & (1 << bit) != 0).map(accepted).collect(),
+            before: None,
             image: row(self.image),
             stale: Vec::new(),
             tentative,

@@ -151,6 +151,7 @@ impl Table {
                 .filter(|bit| small.recent & (1 << bit) != 0)
                 .map(|bit| accepted(bit + 1))
                 .collect(),
+            before: None,
             image: self.row(small.image),
             stale: self.keys_of(small.stale),
             tentative: None,

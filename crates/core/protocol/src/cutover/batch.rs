@@ -9,7 +9,7 @@ use tandem_mapping::{RowError, TablePlan};
 use tandem_model::Version;
 
 use super::guard::{Accepted, Guard, Known, Limits, NativeWrite, Nonce, Proposal, Tentative};
-use super::guard::{stale_keys, version_above};
+use super::guard::{remembered, stale_keys, version_above};
 
 /// The row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub fn settle(batch: Option<Outcome>, now_us: i64) -> Settle {
 
 /// Makes the guard that holds a batch's write as tentative. What the row is does not change yet.
 ///
-/// A key without a guard gets one with the base target's row, at the epoch's floor at least. `cas` is the nonce
-/// of this CAS alone; `write.nonce` is the batch.
+/// A key without a guard gets one with the base target's row, at the epoch's floor at least. `batch` names the
+/// batch, `cas` is the nonce of this CAS alone, and `write.nonce` is the request.
 ///
 /// # Errors
 ///
@@ -64,17 +64,21 @@ pub fn tentative(
     plan: &TablePlan,
     known: Known<'_>,
     write: NativeWrite,
+    batch: Nonce,
     cas: Nonce,
     limits: Limits,
 ) -> Result<Proposal, RowError> {
     let stale = stale_keys(plan, known.image(), &write)?;
-    let tentative = Some(Tentative { batch: write.nonce, image: write.image, stale });
+    let tentative = Some(Tentative { batch, request: write.nonce, image: write.image, stale });
     let guard = match known {
-        Known::Guard(guard) => Guard { nonce: cas, tentative, ..guard.clone() },
+        Known::Guard(guard) => {
+            Guard { nonce: cas, recent: remembered(guard, limits), tentative, ..guard.clone() }
+        }
         Known::Base(row) => Guard {
             version: version_above(None, limits),
             nonce: cas,
             recent: Vec::new(),
+            before: row.cloned(),
             image: row.cloned(),
             stale: Vec::new(),
             tentative,
@@ -97,11 +101,12 @@ pub fn settled(guard: &Guard, batch: Nonce, outcome: Outcome, cas: Nonce) -> Opt
         Outcome::Aborted => Guard { nonce: cas, tentative: None, ..guard.clone() },
         Outcome::Committed(version) => {
             let mut recent = guard.recent.clone();
-            recent.push(Accepted { nonce: batch, version });
+            recent.push(Accepted { nonce: tentative.request, version });
             Guard {
                 version,
                 nonce: cas,
                 recent,
+                before: guard.image.clone(),
                 image: tentative.image.clone(),
                 stale: tentative.stale.clone(),
                 tentative: None,
@@ -116,15 +121,22 @@ mod tests {
     use super::*;
 
     const BATCH: Nonce = Nonce(9);
+    const REQUEST: Nonce = Nonce(10);
 
     fn guard() -> Guard {
         Guard {
             version: Version(5),
             nonce: Nonce(1),
             recent: vec![Accepted { nonce: Nonce(1), version: Version(5) }],
+            before: None,
             image: Some(Vec::new()),
             stale: Vec::new(),
-            tentative: Some(Tentative { batch: BATCH, image: None, stale: vec![(0, Vec::new())] }),
+            tentative: Some(Tentative {
+                batch: BATCH,
+                request: REQUEST,
+                image: None,
+                stale: vec![(0, Vec::new())],
+            }),
         }
     }
 
@@ -153,11 +165,15 @@ mod tests {
         let forward = settled(&guard, BATCH, Outcome::Committed(Version(7)), Nonce(4)).unwrap();
         assert_eq!(forward.expected, Some(Nonce(1)));
         assert_eq!((forward.guard.version, forward.guard.nonce), (Version(7), Nonce(4)));
+        // The log shows the row before, and carries the request: neither the batch nor the CAS.
+        assert_eq!(forward.guard.before, Some(Vec::new()));
+        assert_eq!(forward.guard.record().nonce, Some(REQUEST));
+        assert_eq!(back.guard.record().nonce, Some(Nonce(1)));
         assert_eq!(
             (forward.guard.image, forward.guard.stale.len(), forward.guard.tentative),
             (None, 1, None)
         );
-        assert_eq!(forward.guard.recent.last(), Some(&Accepted { nonce: BATCH, version: Version(7) }));
+        assert_eq!(forward.guard.recent.last(), Some(&Accepted { nonce: REQUEST, version: Version(7) }));
     }
 
     #[test]

@@ -127,6 +127,7 @@ mod tests {
             version: Version(5),
             nonce: Nonce(nonce),
             recent: Vec::new(),
+            before: None,
             image: Some(vec![Value::Int(1), Value::Int(2)]),
             stale: Vec::new(),
             tentative: None,

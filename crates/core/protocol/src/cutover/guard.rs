@@ -13,12 +13,11 @@
 //! 4. Make the effects: publish [`Guard::record`], and write [`NativeRecord::mutations`].
 //! 5. Mark the version as done, and answer.
 
-use tandem_mapping::{RowError, TablePlan};
-use tandem_model::{Mutation, Row, TargetKey, Version};
+use std::sync::Arc;
 
-/// The identity of one request. A retry of the request has the same nonce, and no other request has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Nonce(pub u128);
+use tandem_mapping::{RowError, TablePlan};
+pub use tandem_model::Nonce;
+use tandem_model::{Change, Epoch, Mutation, NativeSource, Op, Row, SourceInfo, TargetKey, Version};
 
 /// A write that a guard has accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +37,8 @@ pub struct Guard {
     pub nonce: Nonce,
     /// The writes accepted lately, the last one included. A retry finds itself here.
     pub recent: Vec<Accepted>,
+    /// The row before the last write, as the log shows it.
+    pub before: Option<Row>,
     /// The row. `None` means that it is deleted.
     pub image: Option<Row>,
     /// The target keys that the row before had and this one has not, each with its target's index.
@@ -49,8 +50,11 @@ pub struct Guard {
 /// A row of a batch, before the batch is committed or aborted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tentative {
-    /// The batch. It is named by the nonce of its request.
+    /// The batch. Each attempt of a request has a batch of its own: a commit of an earlier attempt that arrives late
+    /// must not commit the guards of a later one.
     pub batch: Nonce,
+    /// The request.
+    pub request: Nonce,
     /// What the row becomes if the batch is committed.
     pub image: Option<Row>,
     /// The target keys that are stale then.
@@ -172,13 +176,20 @@ pub fn propose(
     let stale = stale_keys(plan, known.image(), &write)?;
     let last = known.guard().map(|guard| guard.version);
     let version = version_above(last.max(write.above), limits);
-    let oldest = limits.now_us.saturating_sub(limits.remember_us);
-    let known_writes = known.guard().map_or(&[][..], |guard| &guard.recent);
-    // A version is not below the clock at its CAS. So none is forgotten too early.
-    let mut recent: Vec<Accepted> = known_writes.iter().filter(|a| a.version.0 >= oldest).copied().collect();
+    let mut recent = known.guard().map_or(Vec::new(), |guard| remembered(guard, limits));
     recent.push(Accepted { nonce: write.nonce, version });
-    let guard = Guard { version, nonce: write.nonce, recent, image: write.image, stale, tentative: None };
+    let before = known.image().cloned();
+    let guard =
+        Guard { version, nonce: write.nonce, recent, before, image: write.image, stale, tentative: None };
     Ok(Proposal { expected: known.guard().map(|guard| guard.nonce), guard })
+}
+
+/// The writes of a guard that may still be retried, and the last one.
+pub(super) fn remembered(guard: &Guard, limits: Limits) -> Vec<Accepted> {
+    // A version is not below the clock at its CAS. So none is forgotten too early.
+    let oldest = limits.now_us.saturating_sub(limits.remember_us);
+    let kept = |accepted: &&Accepted| accepted.version.0 >= oldest || accepted.version == guard.version;
+    guard.recent.iter().filter(kept).copied().collect()
 }
 
 /// `max(now, last + 1, floor)`.
@@ -209,8 +220,11 @@ pub(super) fn stale_keys(
 pub struct NativeRecord<'a> {
     /// The version.
     pub version: Version,
-    /// The request. Whoever makes the effects of a write for another carries its nonce on.
-    pub nonce: Nonce,
+    /// The request. Whoever makes the effects of a write for another carries its nonce on. `None` for the guard
+    /// that a batch has given a key, before anything was written.
+    pub nonce: Option<Nonce>,
+    /// The row before.
+    pub before: Option<&'a Row>,
     /// The row.
     pub image: Option<&'a Row>,
     /// The target keys that must not exist any more.
@@ -220,9 +234,11 @@ pub struct NativeRecord<'a> {
 impl Guard {
     /// The record of the guard's write. Everybody who makes the effects of the write publishes the same one.
     pub fn record(&self) -> NativeRecord<'_> {
+        let last = self.recent.iter().rfind(|accepted| accepted.version == self.version);
         NativeRecord {
             version: self.version,
-            nonce: self.nonce,
+            nonce: last.map(|accepted| accepted.nonce),
+            before: self.before.as_ref(),
             image: self.image.as_ref(),
             stale: &self.stale,
         }
@@ -230,6 +246,26 @@ impl Guard {
 }
 
 impl NativeRecord<'_> {
+    /// The change that the log holds. It is the same whoever publishes it, and its time is its version. `None` if there
+    /// was no row and is none.
+    pub fn change(&self, plan: &TablePlan, epoch: Epoch) -> Option<Change> {
+        let op = match (self.before, self.image) {
+            (None, None) => return None,
+            (None, Some(_)) => Op::Create,
+            (Some(_), Some(_)) => Op::Update,
+            (Some(_), None) => Op::Delete,
+        };
+        let native = Some(NativeSource { epoch, request: self.nonce });
+        Some(Change {
+            table: Arc::clone(plan.source()),
+            op,
+            before: self.before.cloned(),
+            after: self.image.cloned(),
+            version: self.version,
+            source: SourceInfo { ts_us: self.version.0, native, ..SourceInfo::default() },
+        })
+    }
+
     /// What the write leaves in the targets: the row with explicit NULLs, and a row tombstone under each
     /// stale key. Apply writes the same, and so completes what a gateway left half written.
     ///
@@ -316,6 +352,27 @@ mod tests {
     }
 
     #[test]
+    fn the_log_holds_what_was_and_what_is_and_apply_writes_what_the_gateway_writes() {
+        let plan = plan();
+        let first = after(Known::Base(Some(&row(1))), write(1, Some(row(2))), limits(7, 0)).guard;
+        let second = after(Known::Guard(&first), write(2, None), limits(7, 0)).guard;
+        for (guard, op, request) in [(&first, Op::Update, 1), (&second, Op::Delete, 2)] {
+            let change = guard.record().change(&plan, Epoch(3)).unwrap();
+            assert_eq!(
+                (change.op, change.version, change.source.ts_us),
+                (op, guard.version, guard.version.0)
+            );
+            let native = NativeSource { epoch: Epoch(3), request: Some(Nonce(request)) };
+            assert_eq!(change.source.native, Some(native));
+            let mut applied = Vec::new();
+            plan.mutations(&change, &mut applied).unwrap();
+            assert_eq!(applied, guard.record().mutations(&plan).unwrap());
+        }
+        let third = after(Known::Guard(&second), write(3, None), limits(7, 0)).guard;
+        assert_eq!(third.record().change(&plan, Epoch(3)), None);
+    }
+
+    #[test]
     fn nothing_rests_on_a_guard_before_its_write_is_done() {
         let guard = after(Known::Base(None), write(1, Some(row(1))), limits(7, 0)).guard;
         let at = guard.version;
@@ -335,10 +392,11 @@ mod tests {
     #[test]
     fn a_nonce_is_remembered_for_as_long_as_its_request_may_live() {
         let first = after(Known::Base(None), write(1, Some(row(1))), limits(1000, 0)).guard;
+        let second = after(Known::Guard(&first), write(2, None), limits(1001, 0)).guard;
         let nonces = |now| {
-            let second = after(Known::Guard(&first), write(2, None), limits(now, 0)).guard;
-            second.recent.iter().map(|accepted| accepted.nonce.0).collect::<Vec<_>>()
+            let third = after(Known::Guard(&second), write(3, None), limits(now, 0)).guard;
+            third.recent.iter().map(|accepted| accepted.nonce.0).collect::<Vec<_>>()
         };
-        assert_eq!((nonces(1100), nonces(1101)), (vec![1, 2], vec![2]));
+        assert_eq!((nonces(1100), nonces(1101)), (vec![1, 2, 3], vec![2, 3]));
     }
 }
