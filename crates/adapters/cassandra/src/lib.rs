@@ -7,6 +7,8 @@
 //! cell. Every write carries its version as `USING TIMESTAMP`, on the statement and never on a batch. This is
 //! why [`Target::write`] may retry without limit.
 //!
+//! The exceptions are tables of Tandem's own whose rows change by compare-and-set, see [`Conditional`].
+//!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use tandem_cassandra::{CassandraConfig, Target};
@@ -20,6 +22,7 @@
 //! # }
 //! ```
 
+mod conditional;
 mod connect;
 mod error;
 mod read;
@@ -28,6 +31,7 @@ mod schema;
 mod statement;
 mod write;
 
+pub use conditional::{Cells, Conditional, Freshness, KeyedCells, RowScan, Swap};
 pub use connect::{CassandraConfig, Consistency, Target};
 pub use error::{ConnectError, FailedWrite, ReadError, Rejection, SchemaError, WriteError};
 pub use read::{Scan, Slice, SliceBound, TokenRange};

@@ -32,6 +32,24 @@ impl Consistency {
         (Self::All, "all"),
     ];
 
+    /// The level that orders a compare-and-set among others: within the data centre for levels that stay there.
+    pub(crate) fn serial(self) -> scylla::statement::SerialConsistency {
+        use scylla::statement::SerialConsistency as Driver;
+        match self {
+            Self::LocalQuorum | Self::LocalOne => Driver::LocalSerial,
+            Self::Quorum | Self::One | Self::All => Driver::Serial,
+        }
+    }
+
+    /// The level of a read that sees each compare-and-set of [`Self::serial`].
+    pub(crate) fn serial_read(self) -> scylla::statement::Consistency {
+        use scylla::statement::{Consistency as Driver, SerialConsistency};
+        match self.serial() {
+            SerialConsistency::LocalSerial => Driver::LocalSerial,
+            SerialConsistency::Serial => Driver::Serial,
+        }
+    }
+
     pub(crate) fn driver(self) -> scylla::statement::Consistency {
         use scylla::statement::Consistency as Driver;
         match self {

@@ -12,7 +12,7 @@ use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::Semaphore;
 
-use crate::connect::config::CassandraConfig;
+use crate::connect::config::{CassandraConfig, Consistency};
 use crate::error::{ConnectError, Failure};
 use crate::retry::Outage;
 use crate::statement::prepared::PreparedTable;
@@ -31,6 +31,7 @@ struct Inner {
     session: Session,
     keyspace: String,
     replication_factor: u32,
+    consistency: Consistency,
     request_timeout: Duration,
     datacenter: String,
     tables: Tables,
@@ -111,6 +112,7 @@ impl Target {
                 session,
                 keyspace: config.keyspace.clone(),
                 replication_factor,
+                consistency: config.consistency,
                 request_timeout: config.request_timeout,
                 datacenter,
                 tables: Tables::default(),
@@ -138,6 +140,10 @@ impl Target {
     /// The replication factor of a keyspace that Tandem creates.
     pub fn replication_factor(&self) -> u32 {
         self.inner.replication_factor
+    }
+
+    pub(crate) fn consistency(&self) -> Consistency {
+        self.inner.consistency
     }
 
     pub(crate) fn tables(&self) -> &Tables {

@@ -86,6 +86,46 @@ pub(crate) fn scan(keyspace: &str, table: &TargetTable) -> String {
     )
 }
 
+/// Binds the key. Returns the regular columns, without write times.
+pub(crate) fn select_cells(keyspace: &str, table: &TargetTable) -> String {
+    let columns = names(table.regular.iter());
+    format!("SELECT {columns} FROM {} WHERE {}", qualified(keyspace, &table.name), key_equals(table))
+}
+
+/// Binds the first and the last token. Returns the key and the regular columns.
+pub(crate) fn scan_rows(keyspace: &str, table: &TargetTable) -> String {
+    let token = format!("TOKEN({})", names(table.partition_key.iter()));
+    format!(
+        "SELECT {} FROM {} WHERE {token} >= ? AND {token} <= ?",
+        names(table.key_columns().chain(&table.regular)),
+        qualified(keyspace, &table.name)
+    )
+}
+
+/// Binds the regular columns, the key, and what the first regular column is compared with. A comparison with null holds
+/// where there is no row.
+pub(crate) fn swap(keyspace: &str, table: &TargetTable) -> String {
+    let set: Vec<_> = table.regular.iter().map(|c| format!("{} = ?", quote(&c.name))).collect();
+    format!(
+        "UPDATE {} SET {} WHERE {} IF {}",
+        qualified(keyspace, &table.name),
+        set.join(", "),
+        key_equals(table),
+        compared(table)
+    )
+}
+
+/// Binds the key and what the first regular column is compared with.
+pub(crate) fn remove(keyspace: &str, table: &TargetTable) -> String {
+    let table_name = qualified(keyspace, &table.name);
+    format!("DELETE FROM {table_name} WHERE {} IF {}", key_equals(table), compared(table))
+}
+
+fn compared(table: &TargetTable) -> String {
+    let first: Vec<_> = table.regular.iter().take(1).map(|c| format!("{} = ?", quote(&c.name))).collect();
+    first.concat()
+}
+
 pub(crate) fn create_keyspace(keyspace: &str, datacenter: &str, replication_factor: u32) -> String {
     format!(
         "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = \
@@ -220,6 +260,28 @@ mod tests {
         assert_eq!(
             create_table("Ks", &t),
             r#"CREATE TABLE IF NOT EXISTS "Ks"."Invoice""s" ("Account" bigint, "month" int, "at" timestamp, "id" bigint, "amount" decimal, PRIMARY KEY (("Account", "month"), "at", "id")) WITH CLUSTERING ORDER BY ("at" DESC, "id" ASC)"#
+        );
+    }
+
+    #[test]
+    fn a_compare_and_set_compares_the_first_regular_column() {
+        let more = vec![column("Nonce", CqlType::Blob), column("v", CqlType::Bigint)];
+        let t = TargetTable { regular: more, clustering: vec![], ..table() };
+        assert_eq!(
+            swap("Ks", &t),
+            r#"UPDATE "Ks"."Invoice""s" SET "Nonce" = ?, "v" = ? WHERE "Account" = ? AND "month" = ? IF "Nonce" = ?"#
+        );
+        assert_eq!(
+            remove("Ks", &t),
+            r#"DELETE FROM "Ks"."Invoice""s" WHERE "Account" = ? AND "month" = ? IF "Nonce" = ?"#
+        );
+        assert_eq!(
+            select_cells("Ks", &t),
+            r#"SELECT "Nonce", "v" FROM "Ks"."Invoice""s" WHERE "Account" = ? AND "month" = ?"#
+        );
+        assert_eq!(
+            scan_rows("Ks", &t),
+            r#"SELECT "Account", "month", "Nonce", "v" FROM "Ks"."Invoice""s" WHERE TOKEN("Account", "month") >= ? AND TOKEN("Account", "month") <= ?"#
         );
     }
 
