@@ -199,11 +199,15 @@ pub(super) fn version_above(last: Option<Version>, limits: Limits) -> Version {
 }
 
 /// The keys of the row before, and the extra ones, that the row after does not have.
+///
+/// A guard whose row cannot be converted could never be completed, and would hold up its key for ever. So the whole row
+/// after is converted here, before the CAS.
 pub(super) fn stale_keys(
     plan: &TablePlan,
     before: Option<&Row>,
     write: &NativeWrite,
 ) -> Result<Vec<(usize, TargetKey)>, RowError> {
+    write.image.as_ref().map(|row| plan.expected(row)).transpose()?;
     let after = write.image.as_ref().map_or(Ok(Vec::new()), |row| plan.target_keys(row))?;
     let before = before.map_or(Vec::new(), |row| plan.possible_keys(row));
     let mut stale = Vec::new();
@@ -287,11 +291,23 @@ mod tests {
 
     /// A table `(id, account)` with one target, whose rows move when `account` changes.
     fn plan() -> TablePlan {
-        let column =
-            |name: &str| ColumnDef { name: name.into(), ty: "int".parse().unwrap(), nullable: false };
+        plan_of(&[("id", "int"), ("account", "int")])
+    }
+
+    /// The same with a date.
+    fn noted_plan() -> TablePlan {
+        plan_of(&[("id", "int"), ("account", "int"), ("note", "date")])
+    }
+
+    fn plan_of(columns: &[(&str, &str)]) -> TablePlan {
+        let column = |&(name, ty): &(&str, &str)| ColumnDef {
+            name: name.into(),
+            ty: ty.parse().unwrap(),
+            nullable: false,
+        };
         let table = TableDef {
             name: TableName::new("shop", "orders"),
-            columns: vec![column("id"), column("account")],
+            columns: columns.iter().map(column).collect(),
             primary_key: vec![0],
         };
         let mut config = same_shape(&table);
@@ -370,6 +386,15 @@ mod tests {
         }
         let third = after(Known::Guard(&second), write(3, None), limits(7, 0)).guard;
         assert_eq!(third.record().change(&plan, Epoch(3)), None);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_written_is_refused_before_the_cas() {
+        let refused = |known| propose(&plan(), known, write(2, Some(row(i64::MAX))), limits(7, 0)).is_err();
+        assert!(refused(Known::Base(None)));
+        // Not only a key: `note` is in no key.
+        let bad = vec![Value::Int(1), Value::Int(1), Value::InvalidDate("0000-00-00".into())];
+        assert!(propose(&noted_plan(), Known::Base(None), write(2, Some(bad)), limits(7, 0)).is_err());
     }
 
     #[test]
