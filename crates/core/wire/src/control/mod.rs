@@ -1,4 +1,4 @@
-//! The control records, by which Tandem's roles communicate.
+//! The control records, by which Tandem's roles communicate, on the log and in Cassandra.
 //!
 //! Their schemas are in the project's `schemas/` folder. Each record starts with its `format`. A reader
 //! refuses a record of a later format.
@@ -7,6 +7,7 @@ mod announcement;
 mod audit;
 mod dead_letter;
 mod mapping_in_use;
+mod native;
 mod phase;
 mod record;
 mod records;
@@ -19,6 +20,7 @@ pub use announcement::{Announcement, GATEWAY_ROLE, announcement_key, counter, no
 pub use audit::{Audit, AuditGate, AuditMeasurement};
 pub use dead_letter::{BadPlace, DeadLetter, Discarded, RecordPlace, settled};
 pub use mapping_in_use::{MAPPING_KEY, MappingInUse, TableInUse};
+pub use native::{AcceptedWrite, BatchRow, GuardRecord, NativeBatch, StaleKey, TentativeWrite};
 pub use phase::PHASE_KEY;
 pub use record::{ControlRecord, ControlSchema, decode_control, encode_control};
 pub use records::{
@@ -245,6 +247,29 @@ mod tests {
         }
     }
 
+    fn guard() -> GuardRecord {
+        let stale = |key: u8| StaleKey { target: "t".into(), key: vec![vec![], vec![key]] };
+        GuardRecord {
+            version: 7,
+            schema_id: i64::from(u32::MAX),
+            before: None,
+            image: Some(vec![0, 255]),
+            stale: vec![stale(1), stale(2)],
+            recent: vec![AcceptedWrite { request: "a".into(), version: 7 }],
+            tentative: Some(TentativeWrite {
+                batch: "b".into(),
+                request: "c".into(),
+                image: Some(vec![]),
+                stale: vec![stale(3)],
+            }),
+        }
+    }
+
+    fn batch() -> NativeBatch {
+        let row = BatchRow { table: "shop.orders".into(), key: vec![0, 255] };
+        NativeBatch { deadline_us: 1, version: Some(2), rows: vec![row] }
+    }
+
     fn announcement() -> Announcement {
         Announcement {
             role: GATEWAY_ROLE.into(),
@@ -333,6 +358,10 @@ mod tests {
         check(&resnapshot());
         check(&mapping_in_use());
         check(&audit());
+        check(&guard());
+        check(&GuardRecord { before: Some(vec![1]), image: None, tentative: None, ..guard() });
+        check(&batch());
+        check(&NativeBatch { version: None, rows: vec![], ..batch() });
         check(&announcement());
         check(&table_state());
         for condition in [TableCondition::Live, TableCondition::Replaying, TableCondition::Verifying] {
@@ -363,6 +392,8 @@ mod tests {
             Announcement::schema(),
             TableState::schema(),
             MappingInUse::schema(),
+            GuardRecord::schema(),
+            NativeBatch::schema(),
         ]
         .map(|schema| {
             let json: serde_json::Value = serde_json::from_str(schema.json()).unwrap();
@@ -385,7 +416,9 @@ mod tests {
                 ("DeadLetter", 1_999_199_211),
                 ("Announcement", 1_599_010_247),
                 ("TableState", 462_740_483),
-                ("MappingInUse", 770_320_515)
+                ("MappingInUse", 770_320_515),
+                ("GuardRecord", 1_855_009_298),
+                ("NativeBatch", 551_701_083)
             ]
         );
     }

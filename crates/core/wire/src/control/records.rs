@@ -200,18 +200,18 @@ pub struct FullScan {
 }
 
 /// Serialises a list of `bytes`.
-mod bytes_list {
+pub(super) mod bytes_list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[derive(Serialize, Deserialize)]
     #[serde(transparent)]
     struct One(#[serde(with = "apache_avro::serde::bytes")] Vec<u8>);
 
-    pub(super) fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(list: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(list.iter().map(|bytes| One(bytes.clone())))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<u8>>, D::Error> {
         Ok(Vec::<One>::deserialize(deserializer)?.into_iter().map(|one| one.0).collect())
     }
 }
@@ -241,6 +241,8 @@ macro_rules! plain_record {
         }
     };
 }
+
+pub(super) use plain_record;
 
 plain_record!(Mismatch, "mismatch.avsc");
 plain_record!(BackfillProgress, "backfill-progress.avsc");
