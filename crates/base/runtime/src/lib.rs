@@ -1,7 +1,7 @@
-//! Helpers for long-running loops: the clock, and pauses between attempts.
+//! Helpers for long-running loops: the clocks, and pauses between attempts.
 
 mod backoff;
 mod clock;
 
 pub use backoff::Backoff;
-pub use clock::now_us;
+pub use clock::{boot_us, now_us};
