@@ -59,13 +59,15 @@ const CORE: [(&str, &[&str]); 5] = [
 ];
 
 /// The services, each with those that it may use. Dead letters and the row check use watermarks, and the row check leaves
-/// out the keys of dead letters and the tables that have halted. The HTTP APIs' shared code needs none of the others.
-const SERVICES: [(&str, &[&str]); 5] = [
+/// out the keys of dead letters and the tables that have halted. The HTTP APIs' shared code needs none of the others, and
+/// native writes have neither watermarks nor dead letters.
+const SERVICES: [(&str, &[&str]); 6] = [
     ("tandem-http-api", &[]),
     ("tandem-watermarks", &[]),
     ("tandem-dead-letters", &["tandem-watermarks"]),
     ("tandem-table-states", &[]),
     ("tandem-row-check", &["tandem-watermarks", "tandem-dead-letters", "tandem-table-states"]),
+    ("tandem-native-writes", &[]),
 ];
 
 /// A package is named `tandem-` and its folder. So a path in an error message or a dependency list leads to

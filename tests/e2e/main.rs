@@ -20,6 +20,7 @@ mod history;
 mod huge;
 mod migration;
 mod mysql_source;
+mod native;
 mod owners;
 mod refusals;
 mod registry;

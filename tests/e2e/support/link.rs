@@ -1,5 +1,5 @@
 //! A link to a server with faults on demand. It stops forwarding, as a dead network does, closes connections,
-//! changes a byte, or leads to another server, as an address that moves does.
+//! changes a byte, loses an answer, or leads to another server, as an address that moves does.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,6 +37,7 @@ struct State {
     server: String,
     fault: Fault,
     flip: Option<Vec<u8>>,
+    cut: Option<(Vec<u8>, usize)>,
 }
 
 impl Link {
@@ -49,10 +50,10 @@ impl Link {
     }
 
     /// A link to `host:port`.
-    async fn to(server: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn to(server: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
-        let state = State { server: server.to_owned(), fault: Fault::None, flip: None };
+        let state = State { server: server.to_owned(), fault: Fault::None, flip: None, cut: None };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -70,6 +71,21 @@ impl Link {
     /// Flips the first byte of the next occurrence of this text in the data from the server.
     pub(crate) fn flip(&self, text: &[u8]) {
         self.state.lock().unwrap().flip = Some(text.to_vec());
+    }
+
+    /// Closes the connection on which the next data from the server has this text, instead of forwarding the data.
+    pub(crate) fn cut(&self, text: &[u8]) {
+        self.cut_nth(text, 1);
+    }
+
+    /// The same with the data that is the nth with this text, from 1.
+    pub(crate) fn cut_nth(&self, text: &[u8], nth: usize) {
+        self.state.lock().unwrap().cut = Some((text.to_vec(), nth));
+    }
+
+    /// Whether that data has not come yet.
+    pub(crate) fn is_to_cut(&self) -> bool {
+        self.state.lock().unwrap().cut.is_some()
     }
 
     /// Leads new connections to this server.
@@ -116,6 +132,9 @@ async fn pass(mut client: TcpStream, state: Arc<Mutex<State>>) -> std::io::Resul
                     return Ok(());
                 }
                 let received = &mut down[..received];
+                if is_cut(received, &mut state.lock().unwrap().cut) {
+                    return Ok(());
+                }
                 flip(received, &mut state.lock().unwrap().flip);
                 client.write_all(received).await?;
             }
@@ -126,6 +145,19 @@ async fn pass(mut client: TcpStream, state: Arc<Mutex<State>>) -> std::io::Resul
             }
         }
     }
+}
+
+fn is_cut(bytes: &[u8], cut: &mut Option<(Vec<u8>, usize)>) -> bool {
+    let Some((text, nth)) = cut else { return false };
+    if !bytes.windows(text.len()).any(|w| w == text.as_slice()) {
+        return false;
+    }
+    *nth -= 1;
+    let is_cut = *nth == 0;
+    if is_cut {
+        *cut = None;
+    }
+    is_cut
 }
 
 fn flip(bytes: &mut [u8], text: &mut Option<Vec<u8>>) {

@@ -1,0 +1,193 @@
+//! What the parts of this crate share: one epoch, its tables, and the clients of Cassandra and Kafka.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_cassandra::{Freshness, Target};
+use tandem_kafka::{Producer, SchemaStore};
+use tandem_model::{Epoch, Row, Value, Version};
+use tandem_protocol::cutover::guard::{Guard, Known, Limits};
+use tandem_runtime::{Backoff, now_us};
+use tokio::time::Instant;
+
+use crate::error::NativeWriteError;
+use crate::guards::Guards;
+use crate::key::GuardKey;
+use crate::lease::HeldLease;
+use crate::request::Decision;
+use crate::tables::{NativeTable, Tables};
+
+/// The settings of native writes.
+#[derive(Debug, Clone)]
+pub struct NativeConfig {
+    /// How long a guard remembers a request: the longest time from a request's beginning to its deadline, on any gateway,
+    /// and a margin for their clocks.
+    pub remember: Duration,
+    /// How long one waits for the writer of an unfinished write before one finishes it.
+    pub patience: Duration,
+}
+
+/// What native writes need.
+pub struct NativeParts {
+    /// The epoch. Its tables exist.
+    pub epoch: Epoch,
+    /// The epoch's floor.
+    pub floor: Version,
+    /// Cassandra, with the tables' targets prepared.
+    pub target: Target,
+    /// Publishes the records.
+    pub producer: Producer,
+    /// Where the tables' schemas are registered.
+    pub schemas: SchemaStore,
+    /// The tables.
+    pub tables: Vec<NativeTable>,
+    /// The lease.
+    pub lease: Arc<HeldLease>,
+    /// The settings.
+    pub config: NativeConfig,
+}
+
+/// Makes native writes in one epoch. Clones share everything.
+#[derive(Clone)]
+pub struct NativeWrites {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    epoch: Epoch,
+    floor: Version,
+    target: Target,
+    producer: Producer,
+    schemas: SchemaStore,
+    tables: Tables,
+    lease: Arc<HeldLease>,
+    config: NativeConfig,
+    guards: Guards,
+}
+
+impl NativeWrites {
+    /// Prepares native writes, and registers the schemas of their records.
+    ///
+    /// # Errors
+    /// A table of the epoch does not exist, or Cassandra or the schema store does not answer.
+    pub async fn start(parts: NativeParts) -> Result<Self, NativeWriteError> {
+        let NativeParts { epoch, floor, target, producer, schemas, tables, lease, config } = parts;
+        for table in &tables {
+            schemas.register(table.topic.topic(), table.topic.schema()).await?;
+        }
+        let guards = Guards::open(&target, epoch).await?;
+        let tables = Tables::new(tables);
+        let inner = Inner { epoch, floor, target, producer, schemas, tables, lease, config, guards };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.inner.epoch
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.inner.target
+    }
+
+    pub(crate) fn producer(&self) -> &Producer {
+        &self.inner.producer
+    }
+
+    pub(crate) fn schemas(&self) -> &SchemaStore {
+        &self.inner.schemas
+    }
+
+    pub(crate) fn guards(&self) -> &Guards {
+        &self.inner.guards
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.inner.config.patience
+    }
+
+    pub(crate) fn lease(&self) -> &HeldLease {
+        &self.inner.lease
+    }
+
+    pub(crate) fn table(&self, name: &str) -> Result<&NativeTable, NativeWriteError> {
+        self.inner.tables.get(name)
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let remember_us = self.inner.config.remember.as_micros() as i64;
+        Limits { now_us: now_us(), floor: self.inner.floor, remember_us }
+    }
+
+    /// The row in the base target.
+    pub(crate) async fn base_row(
+        &self,
+        table: &NativeTable,
+        key: &[Value],
+    ) -> Result<Option<Row>, NativeWriteError> {
+        let target = table.plan.targets()[table.base].table();
+        let key = table.plan.key_by_primary_key(table.base, key)?;
+        let stored = self.target().read(&target.name, std::slice::from_ref(&key)).await?.pop().flatten();
+        Ok(stored.map(|stored| table.plan.row(table.base, &key, &stored)).transpose()?)
+    }
+
+    /// Asks what a row becomes, given its guard. Returns the base target's row, if that was asked for, and the new row. `Err`
+    /// is a refusal.
+    pub(crate) async fn decided<R>(
+        &self,
+        table: &NativeTable,
+        key: &[Value],
+        guard: Option<&Guard>,
+        mut decide: impl FnMut(Option<&Row>) -> Decision<R>,
+    ) -> Result<Result<(Option<Row>, Option<Row>), R>, NativeWriteError> {
+        let base = match guard {
+            Some(_) => None,
+            None => self.base_row(table, key).await?,
+        };
+        let known = guard.map_or(Known::Base(base.as_ref()), Known::Guard);
+        let image = match decide(known.image()) {
+            Decision::Become(image) => image,
+            Decision::Refuse(refusal) => return Ok(Err(refusal)),
+        };
+        if image.as_ref().is_some_and(|row| !table.has_key(row, key)) {
+            return Err(NativeWriteError::KeyChanged { table: table.name.clone() });
+        }
+        Ok(Ok((base, image)))
+    }
+
+    /// The guard of a key, and whether its write is done.
+    pub(crate) async fn look(
+        &self,
+        table: &NativeTable,
+        key: &GuardKey,
+        freshness: Freshness,
+    ) -> Result<(Option<Guard>, Option<Version>), NativeWriteError> {
+        let guard = self.guards().read(table, key, freshness).await?;
+        let done = match guard {
+            Some(_) => self.guards().done(std::slice::from_ref(key)).await?.pop().flatten(),
+            None => None,
+        };
+        Ok((guard, done))
+    }
+}
+
+/// The pauses between attempts that another writer has beaten.
+pub(crate) fn pauses() -> Backoff {
+    Backoff::new(Duration::from_millis(10), Duration::from_millis(320))
+}
+
+/// A write that waits for the writer of an unfinished one before it.
+#[derive(Debug, Default)]
+pub(crate) struct Patience(Option<(Version, Instant)>);
+
+impl Patience {
+    /// Whether the write of this version has had its time.
+    pub(crate) fn is_over(&mut self, version: Version, patience: Duration) -> bool {
+        match self.0 {
+            Some((met, since)) if met == version => since.elapsed() >= patience,
+            _ => {
+                self.0 = Some((version, Instant::now()));
+                patience.is_zero()
+            }
+        }
+    }
+}
