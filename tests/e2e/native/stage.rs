@@ -223,6 +223,13 @@ impl Stage {
         Ok(guards)
     }
 
+    /// How many batches of an epoch have a row.
+    pub(crate) async fn batches(&self, epoch: u32) -> anyhow::Result<usize> {
+        let text = format!("SELECT state FROM tandem_batches_{epoch}");
+        let found = self.session.query_unpaged(text, ()).await?.into_rows_result()?;
+        Ok(found.rows_num())
+    }
+
     /// The row in the base target.
     pub(crate) async fn stored(&self, id: i64) -> anyhow::Result<Option<Row>> {
         let key = self.plan.key_by_primary_key(0, &[Value::Int(id)])?;
@@ -298,6 +305,16 @@ impl Gateway {
         decide: impl FnMut(Option<&Row>) -> Decision<R>,
     ) -> Result<Outcome<R>, NativeWriteError> {
         self.writes.write(&self.table, &[Value::Int(id)], request, decide).await
+    }
+
+    pub(crate) async fn batch<R>(
+        &self,
+        ids: &[i64],
+        request: Request,
+        decide: impl FnMut(usize, Option<&Row>) -> Decision<R>,
+    ) -> Result<Outcome<R>, NativeWriteError> {
+        let rows: Vec<_> = ids.iter().map(|id| (self.table.clone(), vec![Value::Int(*id)])).collect();
+        self.writes.write_batch(&rows, request, decide).await
     }
 
     /// Writes a row whatever was before. `None` deletes it.

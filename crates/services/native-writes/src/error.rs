@@ -47,6 +47,12 @@ pub enum NativeWriteError {
         /// `database.table`.
         table: String,
     },
+    /// A batch names a row twice.
+    #[error("a batch names a row of {table} twice: make one change of both")]
+    NamedTwice {
+        /// `database.table`.
+        table: String,
+    },
     /// A guard cannot be read here.
     #[error(
         "the guard of {key} cannot be read: {cause}; run gateways of one release and one definition of the table"
@@ -80,7 +86,7 @@ impl NativeWriteError {
     pub fn retry(&self) -> Disposition {
         match self {
             Self::OutcomeUnknown { .. } | Self::Late | Self::MayNotAct => Disposition::Retry,
-            Self::KeyChanged { .. } => Disposition::Refuse,
+            Self::KeyChanged { .. } | Self::NamedTwice { .. } => Disposition::Refuse,
             Self::NotMapped { .. } | Self::NoBaseTarget { .. } | Self::Guard { .. } => Disposition::Stop,
             Self::Row(error) => error.retry(),
             Self::Read(error) => error.retry(),

@@ -12,8 +12,10 @@
 //! - Before a guard is replaced, and before anything is answered that rests on it, its effects are there: record, targets
 //!   and answer first, the mark `done` after all of them.
 //! - Whoever makes effects makes the same ones, from the guard alone.
-//! - A gateway's lease is asked between the CAS and the effects. A write that lived through a
+//! - A gateway's lease is asked between the CAS and the effects, and before each CAS of a batch. A write that lived through a
 //!   lapse is abandoned. Whoever sweeps asks the same of its own right to act.
+//! - A batch commits by one CAS on its own row. The row is written before any guard names the batch, and stays as long as one
+//!   does.
 //! - A request has an outcome that is known, or [`NativeWriteError::OutcomeUnknown`]. The same request settles it: it finds
 //!   its nonce in the guard, or its answer in Cassandra.
 //!
@@ -21,8 +23,11 @@
 //! |---|---|---|
 //! | `tandem_guards_<epoch>` | the guard of each key written in the epoch | CAS |
 //! | `tandem_done_<epoch>` | the newest version of each guard whose effects are there | plain, at that version |
+//! | `tandem_batches_<epoch>` | each batch that is not settled, and its state | CAS |
 //! | `tandem_answers` | the version of each request lately accepted, in any epoch | plain, at that version |
 
+mod batch;
+mod batches;
 mod complete;
 mod error;
 mod guards;
@@ -30,6 +35,7 @@ mod key;
 mod lease;
 mod request;
 mod service;
+mod settle;
 mod tables;
 mod write;
 

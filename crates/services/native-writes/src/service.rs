@@ -10,6 +10,7 @@ use tandem_protocol::cutover::guard::{Guard, Known, Limits};
 use tandem_runtime::{Backoff, now_us};
 use tokio::time::Instant;
 
+use crate::batches::Batches;
 use crate::error::NativeWriteError;
 use crate::guards::Guards;
 use crate::key::GuardKey;
@@ -63,6 +64,7 @@ struct Inner {
     lease: Arc<HeldLease>,
     config: NativeConfig,
     guards: Guards,
+    batches: Batches,
 }
 
 impl NativeWrites {
@@ -76,8 +78,9 @@ impl NativeWrites {
             schemas.register(table.topic.topic(), table.topic.schema()).await?;
         }
         let guards = Guards::open(&target, epoch).await?;
+        let batches = Batches::open(&target, epoch).await?;
         let tables = Tables::new(tables);
-        let inner = Inner { epoch, floor, target, producer, schemas, tables, lease, config, guards };
+        let inner = Inner { epoch, floor, target, producer, schemas, tables, lease, config, guards, batches };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -99,6 +102,10 @@ impl NativeWrites {
 
     pub(crate) fn guards(&self) -> &Guards {
         &self.inner.guards
+    }
+
+    pub(crate) fn batches(&self) -> &Batches {
+        &self.inner.batches
     }
 
     pub(crate) fn patience(&self) -> Duration {

@@ -39,6 +39,12 @@ pub(crate) fn done(epoch: Epoch) -> TargetTable {
     table(format!("tandem_done_{epoch}"), &ROW_KEY, &[("version", CqlType::Bigint)])
 }
 
+/// The batches of an epoch. A CAS compares `state`.
+pub(crate) fn batches(epoch: Epoch) -> TargetTable {
+    let regular = [("state", CqlType::Text), ("record", CqlType::Blob)];
+    table(format!("tandem_batches_{epoch}"), &[("batch", CqlType::Blob)], &regular)
+}
+
 /// The answers of requests, of every epoch.
 pub(crate) fn answers() -> TargetTable {
     let regular = [("epoch", CqlType::Int), ("version", CqlType::Bigint)];
@@ -54,7 +60,7 @@ pub(crate) fn answers() -> TargetTable {
 /// Cassandra does not answer, or refuses a statement.
 pub async fn create_tables(target: &Target, epoch: Epoch, answers_for: Duration) -> Result<(), SchemaError> {
     let create = |table: &TargetTable| create_table(target.keyspace(), table, GC_GRACE_SECONDS);
-    for table in [guards(epoch), done(epoch)] {
+    for table in [guards(epoch), done(epoch), batches(epoch)] {
         target.execute_ddl(&create(&table)).await?;
     }
     let answers = create(&answers());

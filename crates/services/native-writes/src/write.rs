@@ -73,9 +73,10 @@ impl OneWrite<'_> {
             let freshness = if lost.is_some() { Freshness::Serial } else { Freshness::Acknowledged };
             let (guard, done) = writes.look(self.table, &self.guard_key, freshness).await?;
             match next(guard.as_ref(), done, answered.is_some(), self.request) {
-                Next::Settle(_) => {
-                    let cause = "it belongs to a batch, which this release does not know".to_owned();
-                    return Err(NativeWriteError::Guard { key: self.guard_key.to_string(), cause });
+                Next::Settle(batch) => {
+                    if !writes.settle(batch, &self.guard_key, self.may_act).await? {
+                        pauses.pause().await;
+                    }
                 }
                 Next::Complete(version) => {
                     let Some(guard) = guard else { continue };
