@@ -5,3 +5,4 @@ mod batches;
 mod faults;
 mod single;
 mod stage;
+mod sweep;

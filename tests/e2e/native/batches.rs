@@ -140,6 +140,9 @@ async fn a_batch_that_stops_anywhere_happens_whole_or_not_at_all() -> anyhow::Re
             break;
         }
     }
+    gateways[1].writes.sweep(&|| true).await?;
+    stage.assert_at_rest(1).await?;
+    assert_eq!(stage.batches(1).await?, 0);
     // The first guard, both guards, a committed batch and a complete one were among the states in which it stopped.
     for state in [
         "0 tentative, 0 written",
@@ -203,6 +206,9 @@ async fn a_batch_survives_the_loss_of_any_answer() -> anyhow::Result<()> {
             break;
         }
     }
+    gateway.writes.sweep(&|| true).await?;
+    stage.assert_at_rest(1).await?;
+    assert_eq!(stage.batches(1).await?, 0);
     stage.drop().await
 }
 
@@ -229,5 +235,7 @@ async fn a_batch_that_lived_through_a_lapse_does_not_commit() -> anyhow::Result<
         }
         assert_eq!(values(&stage, ids).await?, [11, 11]);
     }
+    second.writes.sweep(&|| true).await?;
+    stage.assert_at_rest(1).await?;
     stage.drop().await
 }

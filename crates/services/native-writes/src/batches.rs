@@ -1,6 +1,6 @@
 //! The rows of batches in Cassandra.
 
-use tandem_cassandra::{Cells, Conditional, Freshness, Swap, Target};
+use tandem_cassandra::{Cells, Conditional, Freshness, RowScan, Swap, Target, TokenRange};
 use tandem_model::{Epoch, Nonce, TargetKey, Version};
 use tandem_protocol::cutover::batch::Outcome;
 use tandem_wire::control::{BatchRow, NativeBatch, decode_control, encode_control};
@@ -56,6 +56,29 @@ impl Batches {
     /// Removes the row of a settled batch that no guard names any more.
     pub(crate) async fn remove(&self, id: Nonce, outcome: Outcome) -> Result<Swap, NativeWriteError> {
         Ok(self.0.remove(&key(id), state(outcome)).await?)
+    }
+
+    /// Starts a scan of all batches.
+    pub(crate) fn scan(&self) -> BatchScan {
+        BatchScan(self.0.scan(TokenRange::WHOLE))
+    }
+}
+
+/// A scan of batches.
+pub(crate) struct BatchScan(RowScan);
+
+impl BatchScan {
+    /// The next page of batches; `None` at the end.
+    pub(crate) async fn next_page(&mut self) -> Result<Option<Vec<Nonce>>, NativeWriteError> {
+        let Some(page) = self.0.next_page().await? else { return Ok(None) };
+        page.into_iter()
+            .map(|(key, _)| {
+                let id = key.first().and_then(|id| <[u8; 16]>::try_from(&id[..]).ok());
+                id.map(|id| Nonce(u128::from_be_bytes(id)))
+                    .ok_or_else(|| unreadable("its id has another length"))
+            })
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tandem_cassandra::{Cells, Conditional, Freshness, Swap, Target};
+use tandem_cassandra::{Cells, Conditional, Freshness, RowScan, Swap, Target, TokenRange};
 use tandem_model::{Cell, Epoch, Mutation, Nonce, Row, TargetKey, TargetTable, Version, Write};
 use tandem_protocol::cutover::guard::{Accepted, Guard, Tentative};
 use tandem_wire::control::{
@@ -12,7 +12,7 @@ use tandem_wire::{Image, Images};
 
 use crate::error::NativeWriteError;
 use crate::key::GuardKey;
-use crate::tables::{self, NativeTable};
+use crate::tables::{self, NativeTable, Tables};
 
 /// The tables of one epoch, and the answers.
 #[derive(Clone)]
@@ -65,6 +65,11 @@ impl Guards {
         Ok(self.rows.swap(&key.to_cql(), expected, &encode(table, guard)?).await?)
     }
 
+    /// Starts a scan of the guards in a part of the token ring.
+    pub(crate) fn scan(&self, part: TokenRange) -> GuardScan {
+        GuardScan(self.rows.scan(part))
+    }
+
     /// The newest version of each of these guards that is done.
     pub(crate) async fn done(&self, keys: &[GuardKey]) -> Result<Vec<Option<Version>>, NativeWriteError> {
         let keys: Vec<TargetKey> = keys.iter().map(GuardKey::to_cql).collect();
@@ -102,6 +107,29 @@ impl Guards {
             version: answer.version,
             write: Write::Upsert(vec![epoch, version]),
         }
+    }
+}
+
+/// A scan of guards.
+pub(crate) struct GuardScan(RowScan);
+
+impl GuardScan {
+    /// The next page of guards, which may be empty; `None` at the end.
+    pub(crate) async fn next_page(
+        &mut self,
+        tables: &Tables,
+    ) -> Result<Option<Vec<(GuardKey, Guard)>>, NativeWriteError> {
+        let Some(page) = self.0.next_page().await? else { return Ok(None) };
+        let guards = page.into_iter().map(|(key, cells)| {
+            let unknown = || NativeWriteError::Guard {
+                key: "a row".to_owned(),
+                cause: "its key is not that of a guard".to_owned(),
+            };
+            let key = GuardKey::of_cql(key).ok_or_else(unknown)?;
+            let guard = decode(tables.get(&key.table)?, &key, &cells)?;
+            Ok((key, guard))
+        });
+        guards.collect::<Result<_, _>>().map(Some)
     }
 }
 
@@ -245,6 +273,7 @@ mod tests {
     fn a_guard_is_read_as_it_was_written() {
         let table = table(2, "varchar(9)");
         let key = table.guard_key(&[Value::Int(1)]).unwrap();
+        assert_eq!(GuardKey::of_cql(key.to_cql()), Some(key.clone()));
         let tentative = guard();
         let image = tentative.image.clone();
         let absent = Guard { image: None, before: None, stale: Vec::new(), tentative: None, ..guard() };

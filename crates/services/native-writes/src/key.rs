@@ -16,6 +16,12 @@ impl GuardKey {
     pub(crate) fn to_cql(&self) -> TargetKey {
         vec![self.table.clone().into_bytes(), self.key.clone()]
     }
+
+    /// The inverse of [`Self::to_cql`]. `None` if it is no such key.
+    pub(crate) fn of_cql(key: TargetKey) -> Option<Self> {
+        let [table, key] = <[Vec<u8>; 2]>::try_from(key).ok()?;
+        Some(Self { table: String::from_utf8(table).ok()?, key })
+    }
 }
 
 /// The table only: a key is customer data.

@@ -36,6 +36,7 @@ mod lease;
 mod request;
 mod service;
 mod settle;
+mod sweep;
 mod tables;
 mod write;
 
@@ -43,4 +44,5 @@ pub use error::NativeWriteError;
 pub use lease::{Began, HeldLease};
 pub use request::{Decision, Outcome, Request, Token};
 pub use service::{NativeConfig, NativeParts, NativeWrites};
+pub use sweep::Swept;
 pub use tables::{NativeTable, create_tables};

@@ -120,6 +120,10 @@ impl NativeWrites {
         self.inner.tables.get(name)
     }
 
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.inner.tables
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         let remember_us = self.inner.config.remember.as_micros() as i64;
         Limits { now_us: now_us(), floor: self.inner.floor, remember_us }

@@ -12,6 +12,15 @@ use crate::error::NativeWriteError;
 use crate::key::GuardKey;
 use crate::service::{NativeWrites, pauses};
 
+/// What was done to bring a key to rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Rested {
+    /// Whether its write was completed.
+    pub(crate) completed: bool,
+    /// Whether its batch was settled.
+    pub(crate) settled: bool,
+}
+
 impl NativeWrites {
     /// Takes one step to settle the batch that the guard of `met` names. Returns whether it is settled for this guard;
     /// otherwise the caller looks again, after a pause.
@@ -102,22 +111,26 @@ impl NativeWrites {
         &self,
         key: &GuardKey,
         may_act: MayAct<'_>,
-    ) -> Result<(), NativeWriteError> {
+    ) -> Result<Rested, NativeWriteError> {
         let table = self.table(&key.table)?;
         let nobody = Nonce(rand::random());
         let mut pauses = pauses();
+        let mut rested = Rested::default();
         loop {
             let (guard, done) = self.look(table, key, Freshness::Acknowledged).await?;
             match (next(guard.as_ref(), done, false, nobody), guard) {
                 (Next::Settle(batch), _) => {
-                    if !self.settle(batch, key, may_act).await? {
+                    if self.settle(batch, key, may_act).await? {
+                        rested.settled = true;
+                    } else {
                         pauses.pause().await;
                     }
                 }
                 (Next::Complete(_), Some(guard)) => {
                     self.complete(table, key, &guard, may_act).await?;
+                    rested.completed = true;
                 }
-                _ => return Ok(()),
+                _ => return Ok(rested),
             }
         }
     }
