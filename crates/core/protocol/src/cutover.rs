@@ -12,7 +12,8 @@
 //! | [`switch`] | the steps from one authority to the other, and the floor of an epoch's versions |
 //! | [`check`] | whether a row is right while Cassandra decides, and what repairs it |
 //!
-//! No role calls these functions yet. The model in `tests/protocol/cutover` does.
+//! The model in `tests/protocol/cutover` calls these functions, and the service of native writes those of [`guard`],
+//! [`batch`] and [`lease`]. No role uses that service yet.
 
 pub mod batch;
 pub mod check;

@@ -15,7 +15,7 @@
 //! | [`table_state`] | when a table halts, resumes, is copied again and is live |
 //! | [`dual_write`] | what a gateway writes to Cassandra after MySQL |
 //! | [`route`] | which store serves a read |
-//! | [`cutover`] | the write switch, native writes, and the switch back; no role uses it yet |
+//! | [`cutover`] | the write switch, native writes, and the switch back; no role uses them yet |
 //! | [`rollout`] | phases, gates and the next transition |
 //!
 //! The model in `tests/protocol` runs these functions, not copies of them.
