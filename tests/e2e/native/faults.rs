@@ -39,6 +39,8 @@ async fn a_writer_that_stops_anywhere_is_completed_by_the_next() -> anyhow::Resu
         }
     }
     stage.assert_at_rest(1).await?;
+    stage.replay().await?;
+    stage.assert_at_rest(1).await?;
     // It stopped before its CAS, between CAS and mark, and after both.
     assert_eq!(seen, BTreeSet::from([None, Some(false), Some(true)]));
     stage.drop().await

@@ -79,6 +79,8 @@ async fn concurrent_increments_are_neither_lost_nor_doubled() -> anyhow::Result<
         writer?;
     }
     stage.assert_at_rest(1).await?;
+    stage.replay().await?;
+    stage.assert_at_rest(1).await?;
     for id in [1, 2] {
         let n = n_of(&stage.stored(id).await?.expect("the row stays"));
         assert_eq!(n, WRITERS * EACH / 2);

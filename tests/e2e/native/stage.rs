@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use rand::seq::SliceRandom as _;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use tandem_cassandra::{CassandraConfig, Target, TokenRange};
 use tandem_kafka::{Admin, Cleanup, KafkaConfig, Producer, SchemaStore, TopicSpec, read_all};
-use tandem_mapping::{TablePlan, TargetConfig, create_table, differences, same_shape};
+use tandem_mapping::{TablePlan, TargetConfig, create_table, differences, fold, same_shape};
 use tandem_model::{
     Change, ColumnDef, Epoch, Mutation, Nonce, Row, TableDef, TableName, Value, Version, Write,
 };
@@ -279,6 +280,21 @@ impl Stage {
             }
         }
         anyhow::ensure!(expected_rows.is_empty(), "rows are missing: {:?}", expected_rows.keys());
+        Ok(())
+    }
+
+    /// Writes what apply makes of the log, every record twice and in a random order.
+    pub(crate) async fn replay(&self) -> anyhow::Result<()> {
+        let mut changes = self.log().await?;
+        changes.extend_from_within(..);
+        changes.shuffle(&mut rand::rng());
+        for batch in changes.chunks(7) {
+            let mut mutations = Vec::new();
+            for change in batch {
+                self.plan.mutations(change, &mut mutations)?;
+            }
+            self.target.write(fold(mutations)).await?;
+        }
         Ok(())
     }
 

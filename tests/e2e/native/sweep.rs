@@ -25,7 +25,8 @@ async fn a_sweep_completes_what_stopped_writers_left() -> anyhow::Result<()> {
         stage.base(&ids.map(|id| row(id, 0, Some("old"), 0))).await?;
         let nonces = [Nonce(rand::random()), Nonce(rand::random())];
         let single = stopped_after(waits, first.write(ids[0], again(nonces[0]), increment)).await;
-        let soon = Request { nonce: nonces[1], deadline: Instant::now() + Duration::from_secs(3) };
+        let seconds = 3 + waits as u64 / 16;
+        let soon = Request { nonce: nonces[1], deadline: Instant::now() + Duration::from_secs(seconds) };
         let batch = stopped_after(waits, first.batch(&ids[1..], soon, increment_each)).await;
         requests.push((ids, nonces));
         if single.is_some() && batch.is_some_and(|batch| batch.is_ok()) {

@@ -54,7 +54,7 @@ struct OneWrite<'a> {
     guard_key: GuardKey,
     request: Nonce,
     may_act: MayAct<'a>,
-    /// Whether a CAS was sent. From then on the write may have happened.
+    /// Whether a CAS was applied, or may be: its answer is awaited, or was lost.
     sent: bool,
 }
 
