@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::Stage;
+use super::{Stage, is_ready};
 use crate::support::{
     MINUTE, Migration, ORDERS, ORDERS_MAPPING, Probe, Running, Servers, eventually, free_port, http,
 };
@@ -33,8 +33,12 @@ impl Fleet {
         let first = format!("listen = \"127.0.0.1:{}\"", self.stage.port);
         let other = format!("name = \"gateway-{file}\"\nlisten = \"127.0.0.1:{port}\"");
         let config = migration.configure_as(file, "", |common| common.replace(&first, &other))?;
-        let running = migration.start_with(&config, file, &["gateway"])?;
-        self.stage.until_ready(port).await?;
+        let mut running = migration.start_with(&config, file, &["gateway"])?;
+        eventually("another gateway to be ready", MINUTE, async || {
+            running.check()?;
+            Ok(Probe::when(is_ready(port).await, running.tail()))
+        })
+        .await?;
         Ok((running, format!("gateway-{file}")))
     }
 

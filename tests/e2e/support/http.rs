@@ -1,7 +1,8 @@
 //! Raw HTTP requests as clients send them, each over a new connection, with any path, headers and body that a
 //! test needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -110,10 +111,18 @@ pub(crate) async fn until_readyz(port: u16, words: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// A port that is currently free. Usually no other process takes it until it is used: the kernel assigns
-/// other ports first.
+/// A free port that nobody else takes until it is used: the kernel assigns ports from a range above these, so do the
+/// servers of devstack, and no other test of this run gets it.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    for _ in 0..100 {
+        let port = rand::random_range(3_000..12_000);
+        let is_free = std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no port between 3,000 and 12,000 is free")
 }
 
 /// Clients that connect and send nothing.
