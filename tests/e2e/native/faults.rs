@@ -1,11 +1,12 @@
 //! Writers that stop, answers that are lost, and leases that lapse.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 
-use tandem_model::Nonce;
-use tandem_native_writes::{NativeWriteError, Outcome};
+use tandem_model::{Nonce, Row};
+use tandem_native_writes::{Decision, NativeWriteError, Outcome};
 
-use super::stage::{Stage, again, increment, n_of, request, row, stopped_after};
+use super::stage::{Stage, again, increment, n_of, paused_after, request, row, stopped_after};
 use crate::support::{Link, nodes};
 
 /// A writer stops at each of its waits in turn, as a gateway does that is killed. The next writer of the row completes what
@@ -63,6 +64,95 @@ async fn a_lost_answer_of_a_cas_is_settled_by_a_serial_read() -> anyhow::Result<
     }
     stage.assert_at_rest(1).await?;
     assert_eq!(stage.log_of(1).await?.len() as i64, WRITES);
+    stage.drop().await
+}
+
+/// The request with a CAS is lost on its way. The writer sends the same CAS again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cas_that_is_lost_on_its_way_is_sent_again() -> anyhow::Result<()> {
+    const WRITES: i64 = 6;
+    let stage = Stage::new("unsent").await?;
+    stage.base(&[row(1, 0, None, 0)]).await?;
+    let link = Link::to(&nodes()[0]).await?;
+    let gateway = stage.gateway_over(1, vec![link.address.clone()]).await?;
+    for n in 1..=WRITES {
+        let nonce = Nonce(rand::random());
+        // The first message with the nonce asks for its answer. The second is the CAS.
+        link.lose_nth(&nonce.0.to_be_bytes(), 2);
+        let outcome = gateway.write(1, again(nonce), increment).await?;
+        assert!(!link.is_to_lose(), "the CAS was not lost");
+        assert!(matches!(outcome, Outcome::Written { replayed: false, .. }), "{outcome:?}");
+        assert_eq!(n_of(&stage.stored(1).await?.unwrap()), n);
+    }
+    stage.assert_at_rest(1).await?;
+    assert_eq!(stage.log_of(1).await?.len() as i64, WRITES);
+    stage.drop().await
+}
+
+/// One writer pauses at each of its waits, another one stops at each of its own meanwhile. What the first one is refused
+/// by is complete: a client that is told that the row exists finds it in every target.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_rests_on_a_complete_write() -> anyhow::Result<()> {
+    let stage = Stage::new("refusals").await?;
+    let (first, second) = (stage.gateway(1).await?, stage.gateway(1).await?);
+    let insert = |id: i64| {
+        move |present: Option<&Row>| match present {
+            None => Decision::Become(Some(row(id, 1, Some("new"), 0))),
+            Some(_) => Decision::Refuse("exists"),
+        }
+    };
+    let (mut id, mut refused) = (0, 0);
+    'pauses: for pause in 1.. {
+        for stop in 1.. {
+            id += 1;
+            let mut insert_again = pin!(second.write(id, request(), insert(id)));
+            let early = paused_after(pause, insert_again.as_mut()).await;
+            let stopped = stopped_after(stop, first.write(id, request(), insert(id))).await;
+            let outcome = match early {
+                Some(early) => early?,
+                None => insert_again.await?,
+            };
+            if outcome == Outcome::Refused("exists") {
+                refused += 1;
+                let guard = stage.guards(1).await?.remove(&id);
+                assert!(
+                    guard.as_ref().is_some_and(|guard| guard.done == Some(guard.version)),
+                    "paused after {pause} waits, the other one stopped after {stop}: {guard:?}"
+                );
+            }
+            if matches!(outcome, Outcome::Written { .. }) && stopped.is_some() {
+                break 'pauses;
+            }
+            if stopped.is_some() {
+                break;
+            }
+        }
+    }
+    assert!(refused > 0);
+    stage.drop().await
+}
+
+/// A retry meets the CAS of its earlier attempt and may not complete it. It does not say that nothing has happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_has_met_its_earlier_attempt_has_an_unknown_outcome() -> anyhow::Result<()> {
+    let stage = Stage::new("met").await?;
+    let (first, second) = (stage.gateway(1).await?, stage.gateway(1).await?);
+    stage.base(&[row(1, 0, None, 0)]).await?;
+    let nonce = Nonce(rand::random());
+    let abandoned = first.write(1, again(nonce), |present| {
+        first.lapse();
+        increment(present)
+    });
+    assert!(matches!(abandoned.await, Err(NativeWriteError::OutcomeUnknown { .. })));
+    let mut retry = pin!(second.write(1, again(nonce), increment));
+    assert!(paused_after(1, retry.as_mut()).await.is_none());
+    second.lapse();
+    let outcome = retry.await;
+    assert!(matches!(outcome, Err(NativeWriteError::OutcomeUnknown { .. })), "{outcome:?}");
+    second.renew();
+    let outcome = second.write(1, again(nonce), increment).await?;
+    assert!(matches!(outcome, Outcome::Written { replayed: true, .. }), "{outcome:?}");
+    stage.assert_at_rest(1).await?;
     stage.drop().await
 }
 

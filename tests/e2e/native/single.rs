@@ -44,6 +44,9 @@ async fn each_operation_leaves_its_row_in_the_guard_the_targets_and_the_log() ->
     assert!(matches!(moved, Err(NativeWriteError::KeyChanged { .. })), "{moved:?}");
     let unfit = |_: Option<&Row>| Decision::<()>::Become(Some(vec![Value::Int(1), Value::Null]));
     assert!(matches!(gateway.write(1, request(), unfit).await, Err(NativeWriteError::Row(_))));
+    let large = row(1, 1, Some(&"x".repeat(5 << 20)), 0);
+    let large = gateway.write(1, request(), |_| Decision::<()>::Become(Some(large.clone()))).await;
+    assert!(matches!(large, Err(NativeWriteError::TooLarge { .. })), "{large:?}");
     stage.assert_at_rest(1).await?;
     stage.drop().await
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -343,7 +343,11 @@ impl Gateway {
 
 /// Polls a future until it has waited `waits` times, then drops it. `None` if it was dropped before its end.
 pub(crate) async fn stopped_after<F: Future>(waits: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+    paused_after(waits, pin!(future)).await
+}
+
+/// Polls a future until it has waited `waits` times. `None` if it has not ended by then.
+pub(crate) async fn paused_after<F: Future>(waits: usize, mut future: Pin<&mut F>) -> Option<F::Output> {
     let mut waited = 0;
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),

@@ -1,5 +1,5 @@
 //! A link to a server with faults on demand. It stops forwarding, as a dead network does, closes connections,
-//! changes a byte, loses an answer, or leads to another server, as an address that moves does.
+//! changes a byte, loses a request or an answer, or leads to another server, as an address that moves does.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,6 +38,7 @@ struct State {
     fault: Fault,
     flip: Option<Vec<u8>>,
     cut: Option<(Vec<u8>, usize)>,
+    lose: Option<(Vec<u8>, usize)>,
 }
 
 impl Link {
@@ -53,7 +54,8 @@ impl Link {
     pub(crate) async fn to(server: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
-        let state = State { server: server.to_owned(), fault: Fault::None, flip: None, cut: None };
+        let state =
+            State { server: server.to_owned(), fault: Fault::None, flip: None, cut: None, lose: None };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
@@ -88,6 +90,16 @@ impl Link {
         self.state.lock().unwrap().cut.is_some()
     }
 
+    /// Closes the connection on which the nth data from the client has this text, from 1, instead of forwarding the data.
+    pub(crate) fn lose_nth(&self, text: &[u8], nth: usize) {
+        self.state.lock().unwrap().lose = Some((text.to_vec(), nth));
+    }
+
+    /// Whether that data has not come yet.
+    pub(crate) fn is_to_lose(&self) -> bool {
+        self.state.lock().unwrap().lose.is_some()
+    }
+
     /// Leads new connections to this server.
     pub(crate) fn lead_to(&self, server: &str) {
         server.clone_into(&mut self.state.lock().unwrap().server);
@@ -107,6 +119,9 @@ async fn pass(mut client: TcpStream, state: Arc<Mutex<State>>) -> std::io::Resul
                 let sent = &up[..read?];
                 while fault() == Fault::Hold {
                     tick.tick().await;
+                }
+                if is_cut(sent, &mut state.lock().unwrap().lose) {
+                    return Ok(());
                 }
                 // COM_QUERY is byte 3, after the packet's header of four bytes.
                 let commits = sent.get(4..).is_some_and(|rest| rest.starts_with(b"\x03COMMIT"));

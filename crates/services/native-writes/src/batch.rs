@@ -1,12 +1,14 @@
 //! Batches: native writes of several rows that count together or not at all.
 //!
-//! Who reads in between may see a part of a batch. Its commit point is one CAS on the row of the batch, after every guard
+//! A reader in between may see a part of a batch. Its commit point is one CAS on the row of the batch, after every guard
 //! holds its write as tentative.
+
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use tandem_cassandra::{Freshness, Swap};
 use tandem_model::{Nonce, Row, TableName, Value, Version};
-use tandem_protocol::cutover::batch::{Outcome as Decided, commit_version, tentative};
+use tandem_protocol::cutover::batch::{Outcome as Fate, commit_version, tentative};
 use tandem_protocol::cutover::guard::{Guard, Known, NativeWrite, Next, Proposal, next};
 use tandem_runtime::now_us;
 use tokio::time::Instant;
@@ -17,8 +19,11 @@ use crate::error::NativeWriteError;
 use crate::guards::Answer;
 use crate::key::GuardKey;
 use crate::request::{Decision, Outcome, Request, Token, settled};
-use crate::service::{NativeWrites, Patience, pauses};
+use crate::service::{Decided, NativeWrites, Patience, names, pauses};
 use crate::tables::NativeTable;
+
+/// How long a batch that has failed tries to free its rows.
+const ABORT_WITHIN: Duration = Duration::from_secs(1);
 
 /// A row of a batch under way.
 struct Part<'a> {
@@ -40,6 +45,8 @@ struct OneBatch<'a> {
     may_act: MayAct<'a>,
     /// Whether the batch is committed, or may be.
     sent: bool,
+    /// Whether an earlier attempt of the request was met.
+    met: bool,
 }
 
 /// How the placing of a tentative write ended.
@@ -59,8 +66,8 @@ impl NativeWrites {
     /// nothing is written. When this returns, the effects of all writes are there.
     ///
     /// # Errors
-    /// Nothing has happened, unless it is [`NativeWriteError::OutcomeUnknown`]. Dropping the future has an unknown outcome,
-    /// too. Until the request's deadline, other writers of the rows may wait for it then.
+    /// This attempt has done nothing, unless it is [`NativeWriteError::OutcomeUnknown`]. Dropping the future has an unknown
+    /// outcome, too. Until the request's deadline, other writers of the rows may wait for it then.
     pub async fn write_batch<R>(
         &self,
         rows: &[(TableName, Vec<Value>)],
@@ -79,9 +86,11 @@ impl NativeWrites {
         let began = self.lease().begin().ok_or(NativeWriteError::MayNotAct)?;
         let may_act = || began.may_go_on();
         let id = Nonce(rand::random());
-        let mut batch = OneBatch { writes: self, parts, id, request, may_act: &may_act, sent: false };
+        let request = Request { deadline: self.deadline(request), ..request };
+        let mut batch =
+            OneBatch { writes: self, parts, id, request, may_act: &may_act, sent: false, met: false };
         let outcome = tokio::time::timeout_at(request.deadline, batch.run(decide)).await;
-        settled(outcome.unwrap_or(Err(NativeWriteError::Late)), batch.sent)
+        settled(outcome.unwrap_or(Err(NativeWriteError::Late)), batch.sent || batch.met)
     }
 }
 
@@ -91,24 +100,39 @@ impl OneBatch<'_> {
         mut decide: impl FnMut(usize, Option<&Row>) -> Decision<R>,
     ) -> Result<Outcome<R>, NativeWriteError> {
         let answered = self.writes.guards().answer(self.request.nonce).await?;
+        self.met = answered.is_some();
         let batch = self.begin().await?;
+        let outcome = self.carry_out(&batch, answered, &mut decide).await;
+        if outcome.is_err() && !self.sent {
+            // Writers of its rows need not wait for its deadline. If this fails, they do.
+            let _ = tokio::time::timeout(ABORT_WITHIN, self.abort(&batch)).await;
+        }
+        outcome
+    }
+
+    async fn carry_out<R>(
+        &mut self,
+        batch: &Batch,
+        answered: Option<Answer>,
+        decide: &mut impl FnMut(usize, Option<&Row>) -> Decision<R>,
+    ) -> Result<Outcome<R>, NativeWriteError> {
         let mut guards = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            match self.place(part, answered, &mut decide).await? {
+        for part in 0..self.parts.len() {
+            match self.place(part, answered, decide).await? {
                 Placed::Holds(guard) => guards.push(guard),
                 Placed::Refused(refusal) => {
-                    self.abort(&batch).await?;
+                    self.abort(batch).await?;
                     return Ok(Outcome::Refused(refusal));
                 }
                 Placed::Happened(token) => {
-                    self.abort(&batch).await?;
+                    self.abort(batch).await?;
                     self.rest().await?;
                     return Ok(Outcome::Written { token, replayed: true });
                 }
             }
         }
-        let version = self.commit(&batch, &guards).await?;
-        self.writes.settle_all(self.id, &batch.rows, Decided::Committed(version), self.may_act).await?;
+        let version = self.commit(batch, &guards).await?;
+        self.writes.settle_all(self.id, &batch.rows, Fate::Committed(version), self.may_act).await?;
         self.rest().await?;
         Ok(Outcome::Written { token: Token { epoch: self.writes.epoch(), version }, replayed: false })
     }
@@ -118,7 +142,7 @@ impl OneBatch<'_> {
         let left = self.request.deadline.saturating_duration_since(Instant::now());
         let deadline_us = now_us() + left.as_micros() as i64;
         let rows = self.parts.iter().map(|part| part.guard_key.clone()).collect();
-        let batch = Batch { outcome: Decided::Pending { deadline_us }, deadline_us, rows };
+        let batch = Batch { outcome: Fate::Pending { deadline_us }, deadline_us, rows };
         let mut pauses = pauses();
         loop {
             ask(self.may_act)?;
@@ -135,14 +159,15 @@ impl OneBatch<'_> {
         }
     }
 
-    /// Makes the guard of a row hold its write as tentative.
+    /// Makes the guard of the row with this number hold its write as tentative.
     async fn place<R>(
-        &self,
-        part: &Part<'_>,
+        &mut self,
+        part: usize,
         answered: Option<Answer>,
         decide: &mut impl FnMut(usize, Option<&Row>) -> Decision<R>,
     ) -> Result<Placed<R>, NativeWriteError> {
-        let (writes, table, key) = (self.writes, part.table, &part.guard_key);
+        let (writes, part) = (self.writes, &self.parts[part]);
+        let (table, key) = (part.table, &part.guard_key);
         let mut patience = Patience::default();
         let mut pauses = pauses();
         // The CASes whose answers were lost.
@@ -150,6 +175,11 @@ impl OneBatch<'_> {
         loop {
             let freshness = if lost.is_empty() { Freshness::Acknowledged } else { Freshness::Serial };
             let (guard, done) = writes.look(table, key, freshness).await?;
+            let is_of_this_attempt =
+                |guard: &Guard| guard.tentative.as_ref().is_some_and(|tentative| tentative.batch == self.id);
+            self.met |= guard
+                .as_ref()
+                .is_some_and(|guard| names(guard, self.request.nonce) && !is_of_this_attempt(guard));
             match next(guard.as_ref(), done, answered.is_some(), self.request.nonce) {
                 Next::Settle(batch) => {
                     if let Some(guard) = guard.filter(|guard| lost.contains(&guard.nonce)) {
@@ -175,9 +205,14 @@ impl OneBatch<'_> {
                     return Ok(Placed::Happened(Token { epoch, version }));
                 }
                 Next::Propose => {
-                    let proposal = match self.propose(part, guard.as_ref(), decide).await? {
-                        Ok(proposal) => proposal,
-                        Err(refusal) => return Ok(Placed::Refused(refusal)),
+                    let decide = |row: Option<&Row>| decide(part.index, row);
+                    let decided = writes.decided(table, part.key, key, guard.as_ref(), decide).await?;
+                    let proposal = match decided {
+                        Decided::Becomes { base, image } => {
+                            self.propose(part, guard.as_ref(), base.as_ref(), image)?
+                        }
+                        Decided::Refused(refusal) => return Ok(Placed::Refused(refusal)),
+                        Decided::LookAgain => continue,
                     };
                     ask(self.may_act)?;
                     match writes.guards().swap(table, key, proposal.expected, &proposal.guard).await? {
@@ -192,23 +227,18 @@ impl OneBatch<'_> {
         }
     }
 
-    /// Asks what a row becomes. `Err` is a refusal.
-    async fn propose<R>(
+    /// The guard that holds `image` as the row's tentative write.
+    fn propose(
         &self,
         part: &Part<'_>,
         guard: Option<&Guard>,
-        decide: &mut impl FnMut(usize, Option<&Row>) -> Decision<R>,
-    ) -> Result<Result<Proposal, R>, NativeWriteError> {
-        let decide = |row: Option<&Row>| decide(part.index, row);
-        let decided = self.writes.decided(part.table, part.key, guard, decide).await?;
-        let (base, image) = match decided {
-            Ok(decided) => decided,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let known = guard.map_or(Known::Base(base.as_ref()), Known::Guard);
+        base: Option<&Row>,
+        image: Option<Row>,
+    ) -> Result<Proposal, NativeWriteError> {
+        let known = guard.map_or(Known::Base(base), Known::Guard);
         let write = NativeWrite { nonce: self.request.nonce, image, extra: Vec::new(), above: None };
         let cas = Nonce(rand::random());
-        Ok(Ok(tentative(&part.table.plan, known, write, self.id, cas, self.writes.limits())?))
+        Ok(tentative(&part.table.plan, known, write, self.id, cas, self.writes.limits())?)
     }
 
     /// Commits the batch. Returns the version of its writes.
@@ -218,7 +248,7 @@ impl OneBatch<'_> {
         loop {
             ask(self.may_act)?;
             let earlier = std::mem::replace(&mut self.sent, true);
-            match self.writes.batches().decide(self.id, batch, Decided::Committed(version)).await {
+            match self.writes.batches().decide(self.id, batch, Fate::Committed(version)).await {
                 Ok(Swap::Applied) => return Ok(version),
                 // Its deadline has passed by another's clock, and it was aborted: unless an earlier CAS has arrived.
                 Ok(Swap::Lost) => {
@@ -239,8 +269,8 @@ impl OneBatch<'_> {
     async fn committed_version(&self) -> Result<Option<Version>, NativeWriteError> {
         if let Some(row) = self.writes.batches().read(self.id).await? {
             return Ok(match row.outcome {
-                Decided::Committed(version) => Some(version),
-                Decided::Pending { .. } | Decided::Aborted => None,
+                Fate::Committed(version) => Some(version),
+                Fate::Pending { .. } | Fate::Aborted => None,
             });
         }
         // Others have settled it and removed its row. If it was committed, its guards know the request.
@@ -255,12 +285,22 @@ impl OneBatch<'_> {
         let mut pauses = pauses();
         loop {
             ask(self.may_act)?;
-            match self.writes.batches().decide(self.id, batch, Decided::Aborted).await? {
-                Swap::Applied | Swap::Lost => break,
-                Swap::Unknown { .. } => pauses.pause().await,
+            match self.writes.batches().decide(self.id, batch, Fate::Aborted).await? {
+                Swap::Applied => break,
+                // Others have decided it, or have settled it and removed its row.
+                Swap::Lost => match self.writes.batches().read(self.id).await?.map(|row| row.outcome) {
+                    None => return Ok(()),
+                    Some(Fate::Aborted) => break,
+                    Some(fate @ Fate::Committed(_)) => {
+                        return self.writes.settle_all(self.id, &batch.rows, fate, self.may_act).await;
+                    }
+                    Some(Fate::Pending { .. }) => {}
+                },
+                Swap::Unknown { .. } => {}
             }
+            pauses.pause().await;
         }
-        self.writes.settle_all(self.id, &batch.rows, Decided::Aborted, self.may_act).await
+        self.writes.settle_all(self.id, &batch.rows, Fate::Aborted, self.may_act).await
     }
 
     /// Completes the writes of all rows.

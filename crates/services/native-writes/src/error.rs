@@ -8,7 +8,8 @@ use tandem_wire::WireError;
 
 /// Why a native write, a batch or a sweep did not end as it should.
 ///
-/// Nothing has happened, unless it is [`Self::OutcomeUnknown`].
+/// This attempt has done nothing, unless it is [`Self::OutcomeUnknown`]. An earlier attempt of the same request, whose outcome
+/// the caller has not learned, may have happened all the same.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // each variant without a text of its own is the error of the part it names
 pub enum NativeWriteError {
@@ -18,8 +19,8 @@ pub enum NativeWriteError {
         /// Why.
         cause: String,
     },
-    /// The deadline has passed. Nothing has happened, and nothing will.
-    #[error("the deadline passed before the write was made; repeat the request")]
+    /// The deadline has passed.
+    #[error("the deadline passed before the write was made; repeat the request under the same nonce")]
     Late,
     /// This process may not write now: its lease has lapsed, or it does not lead.
     #[error(
@@ -52,6 +53,27 @@ pub enum NativeWriteError {
     NamedTwice {
         /// `database.table`.
         table: String,
+    },
+    /// The guard would be larger than Cassandra takes.
+    #[error(
+        "the guard of a row of {table} would have {bytes} bytes, more than {limit}: it holds the row and the row before, and \
+         remembers the writes of the last minutes; make the row smaller, or write it less often"
+    )]
+    TooLarge {
+        /// `database.table`.
+        table: String,
+        /// The size of the guard.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Cassandra's consistency level does not let a read see each write that was acknowledged.
+    #[error(
+        "native writes need `consistency` in [cassandra] to be local_quorum, quorum or all, and it is {level}"
+    )]
+    WeakConsistency {
+        /// The level.
+        level: String,
     },
     /// A guard cannot be read here.
     #[error(
@@ -86,8 +108,11 @@ impl NativeWriteError {
     pub fn retry(&self) -> Disposition {
         match self {
             Self::OutcomeUnknown { .. } | Self::Late | Self::MayNotAct => Disposition::Retry,
-            Self::KeyChanged { .. } | Self::NamedTwice { .. } => Disposition::Refuse,
-            Self::NotMapped { .. } | Self::NoBaseTarget { .. } | Self::Guard { .. } => Disposition::Stop,
+            Self::KeyChanged { .. } | Self::NamedTwice { .. } | Self::TooLarge { .. } => Disposition::Refuse,
+            Self::NotMapped { .. }
+            | Self::NoBaseTarget { .. }
+            | Self::WeakConsistency { .. }
+            | Self::Guard { .. } => Disposition::Stop,
             Self::Row(error) => error.retry(),
             Self::Read(error) => error.retry(),
             Self::Swap(error) => error.retry(),

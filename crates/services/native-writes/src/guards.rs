@@ -14,6 +14,10 @@ use crate::error::NativeWriteError;
 use crate::key::GuardKey;
 use crate::tables::{self, NativeTable, Tables};
 
+/// The largest guard. Cassandra writes one twice for a CAS, and refuses a mutation of more than half a segment of its commit
+/// log: 16 MiB by default.
+const MAX_BYTES: usize = 4 << 20;
+
 /// The tables of one epoch, and the answers.
 #[derive(Clone)]
 pub(crate) struct Guards {
@@ -62,7 +66,12 @@ impl Guards {
     ) -> Result<Swap, NativeWriteError> {
         let expected = expected.map(|nonce| nonce.0.to_be_bytes());
         let expected = expected.as_ref().map(<[u8; 16]>::as_slice);
-        Ok(self.rows.swap(&key.to_cql(), expected, &encode(table, guard)?).await?)
+        let cells = encode(table, guard)?;
+        let bytes: usize = cells.iter().flatten().map(Vec::len).sum();
+        if bytes > MAX_BYTES {
+            return Err(NativeWriteError::TooLarge { table: table.name.clone(), bytes, limit: MAX_BYTES });
+        }
+        Ok(self.rows.swap(&key.to_cql(), expected, &cells).await?)
     }
 
     /// Starts a scan of the guards in a part of the token ring.
@@ -157,8 +166,8 @@ fn encode(table: &NativeTable, guard: &Guard) -> Result<Cells, NativeWriteError>
     let accepted = guard.recent.iter();
     let tentative = guard.tentative.as_ref().map(|tentative| -> Result<_, NativeWriteError> {
         Ok(TentativeWrite {
-            batch: tentative.batch.to_string(),
-            request: tentative.request.to_string(),
+            batch: tentative.batch.0.to_be_bytes().to_vec(),
+            request: tentative.request.0.to_be_bytes().to_vec(),
             image: image(tentative.image.as_ref())?,
             stale: stale(&tentative.stale),
         })
@@ -170,7 +179,7 @@ fn encode(table: &NativeTable, guard: &Guard) -> Result<Cells, NativeWriteError>
         image: image(guard.image.as_ref())?,
         stale: stale(&guard.stale),
         recent: accepted
-            .map(|a| AcceptedWrite { request: a.nonce.to_string(), version: a.version.0 })
+            .map(|a| AcceptedWrite { request: a.nonce.0.to_be_bytes().to_vec(), version: a.version.0 })
             .collect(),
         tentative: tentative.transpose()?,
     };
@@ -187,7 +196,10 @@ fn decode(table: &NativeTable, key: &GuardKey, cells: &Cells) -> Result<Guard, N
     let [Some(nonce), Some(_), Some(record)] = &cells[..] else {
         return Err(unreadable("it lacks a column"));
     };
-    let nonce = <[u8; 16]>::try_from(&nonce[..]).map_err(|_| unreadable("its nonce has another length"))?;
+    let nonce_of = |bytes: &[u8]| -> Result<Nonce, NativeWriteError> {
+        let bytes = <[u8; 16]>::try_from(bytes).map_err(|_| unreadable("a nonce has another length"))?;
+        Ok(Nonce(u128::from_be_bytes(bytes)))
+    };
     let record: GuardRecord = decode_control(record)?;
     if record.schema_id != i64::from(table.topic.schema().value_id()) {
         return Err(unreadable("its row was written under another definition of the table"));
@@ -202,7 +214,6 @@ fn decode(table: &NativeTable, key: &GuardKey, cells: &Cells) -> Result<Guard, N
         let keys = keys.into_iter().map(|stale| Some((number(&stale.target)?, stale.key)));
         keys.collect::<Option<_>>().ok_or_else(|| unreadable("it names a target that is not mapped here"))
     };
-    let nonce_of = |text: &str| Nonce::parse(text).ok_or_else(|| unreadable("it holds a nonce that is none"));
     let tentative = record.tentative.map(|tentative| -> Result<_, NativeWriteError> {
         Ok(Tentative {
             batch: nonce_of(&tentative.batch)?,
@@ -216,7 +227,7 @@ fn decode(table: &NativeTable, key: &GuardKey, cells: &Cells) -> Result<Guard, N
     });
     Ok(Guard {
         version: Version(record.version),
-        nonce: Nonce(u128::from_be_bytes(nonce)),
+        nonce: nonce_of(nonce)?,
         recent: accepted.collect::<Result<_, NativeWriteError>>()?,
         before: row(record.before)?,
         image: row(record.image)?,

@@ -55,10 +55,13 @@ impl fmt::Display for Token {
     }
 }
 
-/// What an attempt that ended with an error leaves: if a CAS was sent, nobody knows.
-pub(crate) fn settled<T>(outcome: Result<T, NativeWriteError>, sent: bool) -> Result<T, NativeWriteError> {
+/// What an attempt that ended with an error leaves. If it has sent a CAS, or has met an earlier attempt, nobody knows.
+pub(crate) fn settled<T>(
+    outcome: Result<T, NativeWriteError>,
+    may_stand: bool,
+) -> Result<T, NativeWriteError> {
     match outcome {
-        Err(error) if sent && !matches!(error, NativeWriteError::OutcomeUnknown { .. }) => {
+        Err(error) if may_stand && !matches!(error, NativeWriteError::OutcomeUnknown { .. }) => {
             Err(NativeWriteError::OutcomeUnknown { cause: error.to_string() })
         }
         outcome => outcome,

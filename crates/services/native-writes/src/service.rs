@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tandem_cassandra::{Freshness, Target};
 use tandem_kafka::{Producer, SchemaStore};
-use tandem_model::{Epoch, Row, Value, Version};
+use tandem_model::{Epoch, Nonce, Row, Value, Version};
 use tandem_protocol::cutover::guard::{Guard, Known, Limits};
 use tandem_runtime::{Backoff, now_us};
 use tokio::time::Instant;
@@ -15,14 +15,14 @@ use crate::error::NativeWriteError;
 use crate::guards::Guards;
 use crate::key::GuardKey;
 use crate::lease::HeldLease;
-use crate::request::Decision;
+use crate::request::{Decision, Request};
 use crate::tables::{NativeTable, Tables};
 
 /// The settings of native writes.
 #[derive(Debug, Clone)]
 pub struct NativeConfig {
-    /// How long a guard remembers a request: the longest time from a request's beginning to its deadline, on any gateway,
-    /// and a margin for their clocks.
+    /// How long a guard remembers a request. An attempt ends after half of this, if its deadline is later: the other half is
+    /// for clocks that differ. All gateways have the same value.
     pub remember: Duration,
     /// How long one waits for the writer of an unfinished write before one finishes it.
     pub patience: Duration,
@@ -71,9 +71,13 @@ impl NativeWrites {
     /// Prepares native writes, and registers the schemas of their records.
     ///
     /// # Errors
-    /// A table of the epoch does not exist, or Cassandra or the schema store does not answer.
+    /// Cassandra's consistency level is below a quorum, a table of the epoch does not exist, or Cassandra or the schema store
+    /// does not answer.
     pub async fn start(parts: NativeParts) -> Result<Self, NativeWriteError> {
         let NativeParts { epoch, floor, target, producer, schemas, tables, lease, config } = parts;
+        if !target.consistency().is_quorum() {
+            return Err(NativeWriteError::WeakConsistency { level: target.consistency().to_string() });
+        }
         for table in &tables {
             schemas.register(table.topic.topic(), table.topic.schema()).await?;
         }
@@ -124,6 +128,11 @@ impl NativeWrites {
         &self.inner.tables
     }
 
+    /// When an attempt of a request ends that begins now.
+    pub(crate) fn deadline(&self, request: Request) -> Instant {
+        request.deadline.min(Instant::now() + self.inner.config.remember / 2)
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         let remember_us = self.inner.config.remember.as_micros() as i64;
         Limits { now_us: now_us(), floor: self.inner.floor, remember_us }
@@ -141,15 +150,19 @@ impl NativeWrites {
         Ok(stored.map(|stored| table.plan.row(table.base, &key, &stored)).transpose()?)
     }
 
-    /// Asks what a row becomes, given its guard. Returns the base target's row, if that was asked for, and the new row. `Err`
-    /// is a refusal.
+    /// Asks what a row becomes, given its guard.
+    ///
+    /// Without a guard, the row is the base target's. It may already be that of a write whose guard was set meanwhile, and
+    /// whose other effects are not there yet. A CAS finds that out by itself. A refusal looks at the guard again: effects
+    /// begin only after their CAS.
     pub(crate) async fn decided<R>(
         &self,
         table: &NativeTable,
         key: &[Value],
+        guard_key: &GuardKey,
         guard: Option<&Guard>,
         mut decide: impl FnMut(Option<&Row>) -> Decision<R>,
-    ) -> Result<Result<(Option<Row>, Option<Row>), R>, NativeWriteError> {
+    ) -> Result<Decided<R>, NativeWriteError> {
         let base = match guard {
             Some(_) => None,
             None => self.base_row(table, key).await?,
@@ -157,12 +170,16 @@ impl NativeWrites {
         let known = guard.map_or(Known::Base(base.as_ref()), Known::Guard);
         let image = match decide(known.image()) {
             Decision::Become(image) => image,
-            Decision::Refuse(refusal) => return Ok(Err(refusal)),
+            Decision::Refuse(refusal) => {
+                let is_alone = guard.is_some()
+                    || self.guards().read(table, guard_key, Freshness::Serial).await?.is_none();
+                return Ok(if is_alone { Decided::Refused(refusal) } else { Decided::LookAgain });
+            }
         };
         if image.as_ref().is_some_and(|row| !table.has_key(row, key)) {
             return Err(NativeWriteError::KeyChanged { table: table.name.clone() });
         }
-        Ok(Ok((base, image)))
+        Ok(Decided::Becomes { base, image })
     }
 
     /// The guard of a key, and whether its write is done.
@@ -179,6 +196,22 @@ impl NativeWrites {
         };
         Ok((guard, done))
     }
+}
+
+/// What a writer makes of a row.
+pub(crate) enum Decided<R> {
+    /// The row becomes `image`. `base` is the base target's row, if there is no guard.
+    Becomes { base: Option<Row>, image: Option<Row> },
+    /// The caller refuses.
+    Refused(R),
+    /// The caller refuses, but by a row that another write has changed meanwhile.
+    LookAgain,
+}
+
+/// Whether a guard says that an attempt of this request has written, or may still.
+pub(crate) fn names(guard: &Guard, request: Nonce) -> bool {
+    guard.recent.iter().any(|accepted| accepted.nonce == request)
+        || guard.tentative.as_ref().is_some_and(|tentative| tentative.request == request)
 }
 
 /// The pauses between attempts that another writer has beaten.

@@ -106,7 +106,8 @@ impl NativeWrites {
         }
     }
 
-    /// Settles and completes what the guard of a key holds, without patience.
+    /// Settles and completes what the guard of a key holds, without patience. What other writers set meanwhile is theirs:
+    /// what was before it is complete.
     pub(crate) async fn bring_to_rest(
         &self,
         key: &GuardKey,
@@ -116,10 +117,11 @@ impl NativeWrites {
         let nobody = Nonce(rand::random());
         let mut pauses = pauses();
         let mut rested = Rested::default();
+        let mut first = None;
         loop {
             let (guard, done) = self.look(table, key, Freshness::Acknowledged).await?;
             match (next(guard.as_ref(), done, false, nobody), guard) {
-                (Next::Settle(batch), _) => {
+                (Next::Settle(batch), _) if *first.get_or_insert(batch) == batch => {
                     if self.settle(batch, key, may_act).await? {
                         rested.settled = true;
                     } else {
@@ -129,6 +131,7 @@ impl NativeWrites {
                 (Next::Complete(_), Some(guard)) => {
                     self.complete(table, key, &guard, may_act).await?;
                     rested.completed = true;
+                    return Ok(rested);
                 }
                 _ => return Ok(rested),
             }

@@ -20,7 +20,7 @@ pub struct Swept {
     pub guards: u64,
     /// The guards whose write it completed.
     pub completed: u64,
-    /// The guards whose batch it settled, or saw settled.
+    /// The guards whose batch it settled.
     pub settled: u64,
     /// The batches that had a row.
     pub batches: u64,
@@ -36,6 +36,8 @@ impl Swept {
 impl NativeWrites {
     /// Completes every write of the epoch whose CAS was acknowledged before the sweep began. It waits for pending batches
     /// until their deadlines.
+    ///
+    /// It waits for Cassandra and Kafka as long as they are down: the caller bounds it.
     ///
     /// `may_act` is asked between reading a guard and writing: whether this process still leads, or its lease has not
     /// lapsed since the sweep began.
@@ -82,6 +84,8 @@ impl NativeWrites {
             for row in &batch.rows {
                 self.bring_to_rest(row, may_act).await?;
             }
+            // The removal of its row may have been lost.
+            pauses.pause().await;
         }
         Ok(())
     }

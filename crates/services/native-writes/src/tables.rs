@@ -54,7 +54,7 @@ pub(crate) fn answers() -> TargetTable {
 /// Creates the tables of an epoch, and that of the answers, if they do not exist.
 ///
 /// The guards of an epoch need tables of their own: a compare-and-set of an earlier epoch that arrives late must meet
-/// none of this one's. An answer is kept for `answers_for`, in whole seconds.
+/// none of this one's. An answer is kept for `answers_for`, in whole seconds and at least one.
 ///
 /// # Errors
 /// Cassandra does not answer, or refuses a statement.
@@ -64,7 +64,8 @@ pub async fn create_tables(target: &Target, epoch: Epoch, answers_for: Duration)
         target.execute_ddl(&create(&table)).await?;
     }
     let answers = create(&answers());
-    let seconds = answers_for.as_secs();
+    // A time of 0 would be for ever.
+    let seconds = answers_for.as_secs().max(1);
     let with = answers.trim_end_matches(';');
     target.execute_ddl(&format!("{with} AND default_time_to_live = {seconds}")).await
 }

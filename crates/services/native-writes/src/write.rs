@@ -8,7 +8,7 @@ use crate::complete::MayAct;
 use crate::error::NativeWriteError;
 use crate::key::GuardKey;
 use crate::request::{Decision, Outcome, Request, Token, settled};
-use crate::service::{NativeWrites, Patience, pauses};
+use crate::service::{Decided, NativeWrites, Patience, names, pauses};
 use crate::tables::NativeTable;
 
 impl NativeWrites {
@@ -20,8 +20,8 @@ impl NativeWrites {
     /// When this returns, the effects of the write are there, and so are those of every write that a refusal rests on.
     ///
     /// # Errors
-    /// Nothing has happened, unless it is [`NativeWriteError::OutcomeUnknown`]. Dropping the future has an unknown outcome,
-    /// too.
+    /// This attempt has done nothing, unless it is [`NativeWriteError::OutcomeUnknown`]. Dropping the future has an unknown
+    /// outcome, too.
     pub async fn write<R>(
         &self,
         table: &TableName,
@@ -40,9 +40,10 @@ impl NativeWrites {
             request: request.nonce,
             may_act: &may_act,
             sent: false,
+            met: false,
         };
-        let outcome = tokio::time::timeout_at(request.deadline, write.run(decide)).await;
-        settled(outcome.unwrap_or(Err(NativeWriteError::Late)), write.sent)
+        let outcome = tokio::time::timeout_at(self.deadline(request), write.run(decide)).await;
+        settled(outcome.unwrap_or(Err(NativeWriteError::Late)), write.sent || write.met)
     }
 }
 
@@ -56,6 +57,8 @@ struct OneWrite<'a> {
     may_act: MayAct<'a>,
     /// Whether a CAS was applied, or may be: its answer is awaited, or was lost.
     sent: bool,
+    /// Whether an earlier attempt of the request was met.
+    met: bool,
 }
 
 impl OneWrite<'_> {
@@ -65,6 +68,7 @@ impl OneWrite<'_> {
     ) -> Result<Outcome<R>, NativeWriteError> {
         let writes = self.writes;
         let answered = writes.guards().answer(self.request).await?;
+        self.met = answered.is_some();
         let mut patience = Patience::default();
         let mut pauses = pauses();
         // A CAS whose answer was lost. While its guard stands, it may still arrive.
@@ -72,6 +76,7 @@ impl OneWrite<'_> {
         loop {
             let freshness = if lost.is_some() { Freshness::Serial } else { Freshness::Acknowledged };
             let (guard, done) = writes.look(self.table, &self.guard_key, freshness).await?;
+            self.met |= guard.as_ref().is_some_and(|guard| names(guard, self.request));
             match next(guard.as_ref(), done, answered.is_some(), self.request) {
                 Next::Settle(batch) => {
                     if !writes.settle(batch, &self.guard_key, self.may_act).await? {
@@ -99,9 +104,12 @@ impl OneWrite<'_> {
                     let stands = |sent: &Proposal| sent.expected == guard.as_ref().map(|guard| guard.nonce);
                     let proposal = match lost.take().filter(stands) {
                         Some(sent) => sent,
-                        None => match self.propose(guard.as_ref(), &mut decide).await? {
-                            Ok(proposal) => proposal,
-                            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+                        None => match self.decide(guard.as_ref(), &mut decide).await? {
+                            Decided::Becomes { base, image } => {
+                                self.propose(guard.as_ref(), base.as_ref(), image)?
+                            }
+                            Decided::Refused(refusal) => return Ok(Outcome::Refused(refusal)),
+                            Decided::LookAgain => continue,
                         },
                     };
                     // Until its outcome is known.
@@ -132,18 +140,24 @@ impl OneWrite<'_> {
         }
     }
 
-    /// Asks what the row becomes. `Err` is a refusal.
-    async fn propose<R>(
+    /// Asks what the row becomes.
+    async fn decide<R>(
         &self,
         guard: Option<&Guard>,
         decide: &mut impl FnMut(Option<&Row>) -> Decision<R>,
-    ) -> Result<Result<Proposal, R>, NativeWriteError> {
-        let (base, image) = match self.writes.decided(self.table, self.key, guard, decide).await? {
-            Ok(decided) => decided,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let known = guard.map_or(Known::Base(base.as_ref()), Known::Guard);
+    ) -> Result<Decided<R>, NativeWriteError> {
+        self.writes.decided(self.table, self.key, &self.guard_key, guard, decide).await
+    }
+
+    /// The guard that makes the row `image`.
+    fn propose(
+        &self,
+        guard: Option<&Guard>,
+        base: Option<&Row>,
+        image: Option<Row>,
+    ) -> Result<Proposal, NativeWriteError> {
+        let known = guard.map_or(Known::Base(base), Known::Guard);
         let write = NativeWrite { nonce: self.request, image, extra: Vec::new(), above: None };
-        Ok(Ok(propose(&self.table.plan, known, write, self.writes.limits())?))
+        Ok(propose(&self.table.plan, known, write, self.writes.limits())?)
     }
 }

@@ -32,6 +32,14 @@ impl Consistency {
         (Self::All, "all"),
     ];
 
+    /// Whether a read at this level sees each write that was acknowledged at it, whatever the replication factor.
+    pub fn is_quorum(self) -> bool {
+        match self {
+            Self::LocalQuorum | Self::Quorum | Self::All => true,
+            Self::LocalOne | Self::One => false,
+        }
+    }
+
     /// The level that orders a compare-and-set among others: within the data centre for levels that stay there.
     pub(crate) fn serial(self) -> scylla::statement::SerialConsistency {
         use scylla::statement::SerialConsistency as Driver;

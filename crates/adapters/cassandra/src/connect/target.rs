@@ -142,7 +142,8 @@ impl Target {
         self.inner.replication_factor
     }
 
-    pub(crate) fn consistency(&self) -> Consistency {
+    /// The consistency level of its reads and writes.
+    pub fn consistency(&self) -> Consistency {
         self.inner.consistency
     }
 

@@ -255,10 +255,10 @@ mod tests {
             before: None,
             image: Some(vec![0, 255]),
             stale: vec![stale(1), stale(2)],
-            recent: vec![AcceptedWrite { request: "a".into(), version: 7 }],
+            recent: vec![AcceptedWrite { request: vec![1], version: 7 }],
             tentative: Some(TentativeWrite {
-                batch: "b".into(),
-                request: "c".into(),
+                batch: vec![2],
+                request: vec![],
                 image: Some(vec![]),
                 stale: vec![stale(3)],
             }),
@@ -417,7 +417,7 @@ mod tests {
                 ("Announcement", 1_599_010_247),
                 ("TableState", 462_740_483),
                 ("MappingInUse", 770_320_515),
-                ("GuardRecord", 1_855_009_298),
+                ("GuardRecord", 728_445_167),
                 ("NativeBatch", 551_701_083)
             ]
         );

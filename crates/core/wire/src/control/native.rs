@@ -19,8 +19,9 @@ pub struct StaleKey {
 /// A native write that a guard has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptedWrite {
-    /// The nonce of the request, as a UUID.
-    pub request: String,
+    /// The nonce of the request, of 16 bytes.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub request: Vec<u8>,
     /// The version that it got.
     pub version: i64,
 }
@@ -28,10 +29,12 @@ pub struct AcceptedWrite {
 /// The write of a batch that is not settled yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TentativeWrite {
-    /// The batch, as a UUID.
-    pub batch: String,
-    /// The nonce of the request, as a UUID.
-    pub request: String,
+    /// The batch, of 16 bytes.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub batch: Vec<u8>,
+    /// The nonce of the request, of 16 bytes.
+    #[serde(with = "apache_avro::serde::bytes")]
+    pub request: Vec<u8>,
     /// The row if the batch is committed, in Avro and without a frame. `None` deletes it.
     #[serde(with = "apache_avro::serde::bytes_opt")]
     pub image: Option<Vec<u8>>,
