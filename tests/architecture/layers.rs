@@ -64,7 +64,7 @@ const CORE: [(&str, &[&str]); 5] = [
 const SERVICES: [(&str, &[&str]); 6] = [
     ("tandem-http-api", &[]),
     ("tandem-watermarks", &[]),
-    ("tandem-dead-letters", &["tandem-watermarks"]),
+    ("tandem-dead-letters", &["tandem-watermarks", "tandem-table-states"]),
     ("tandem-table-states", &[]),
     ("tandem-row-check", &["tandem-watermarks", "tandem-dead-letters", "tandem-table-states"]),
     ("tandem-native-writes", &[]),

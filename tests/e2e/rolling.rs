@@ -123,6 +123,8 @@ async fn the_status_says_what_waits_for_what() -> anyhow::Result<()> {
     let why = status["why_not_ready"].to_string();
     assert!(why.contains("when the apply processes with the former one have ended: 127.0.0.1"), "{why}");
 
+    let mut old_checks = begun.migration.start_with(&begun.old, "old-checks", &["reconcile"])?;
+    old_checks.until_logged("runs role=reconcile", 0).await?;
     b.kill()?;
     let mut new_b = begun.migration.start_as("new-b", &["apply"])?;
     let status = begun.migration.drained(&mut new_b).await?;
@@ -131,6 +133,9 @@ async fn the_status_says_what_waits_for_what() -> anyhow::Result<()> {
         (&2.into(), &true.into()),
         "{status:#}"
     );
+
+    let log = old_checks.until_ended().await?;
+    assert!(log.contains("apply uses another mapping now"), "{log}");
 
     // A process that comes back with the old file waits, and commits nothing.
     let mut stale = begun.migration.start_with(&begun.old, "stale", &["apply"])?;

@@ -16,6 +16,11 @@
 //!   applied again, by the new layout. A table whose layout is another one than before is copied anew, at watermarks above
 //!   that (`since`). So its rows are read from a MySQL that has executed
 //!   all of these changes. The copy overwrites every cell, NULLs included: the layout may have been in use before.
+//! - **Repairs and checks of another mapping do not count.** Whoever compares or repairs rows by a mapping asks after its last
+//!   read, and before it writes or reports, whether that mapping is still in use. A repair has the version of a watermark
+//!   that it borrowed before it asked. So if the mapping changes after that, that watermark is older than the record of the
+//!   new one, and the copy wins: it begins above the newest watermark that it sees after it has read that record. Without the
+//!   question, a dead letter of the new mapping could be settled by a retry that does not write the new column.
 //!
 //! The group's members are told apart by their client ids, which carry the layout. Kafka itself has the list, and a process
 //! that is not on it cannot commit offsets.
@@ -26,7 +31,7 @@ use std::sync::Arc;
 
 use tandem_mapping::TablePlan;
 use tandem_model::{TableName, Version};
-use tandem_wire::control::{MappingInUse, TableInUse};
+use tandem_wire::control::{BackfillProgress, MappingInUse, TableInUse};
 use tandem_wire::fingerprint;
 
 /// The layouts of a process's mapping.
@@ -89,6 +94,21 @@ impl Layouts {
     pub fn layout(&self) -> &str {
         &self.layout
     }
+
+    /// Whether apply uses these layouts, or none yet.
+    pub fn are_in_use(&self, in_use: Option<&MappingInUse>) -> bool {
+        in_use.is_none_or(|in_use| in_use.layout == self.layout)
+    }
+
+    /// Whether apply uses this layout of a table, or none yet.
+    pub fn is_table_in_use(&self, table: &TableName, in_use: Option<&MappingInUse>) -> bool {
+        let table = table.to_string();
+        let mine = self.tables.get(&table);
+        in_use.is_none_or(|in_use| {
+            let used = in_use.tables.iter().find(|known| known.table == table);
+            used.map(|used| &used.layout) == mine
+        })
+    }
 }
 
 /// The hash of a configured mapping: of the name and the spelling of each table.
@@ -116,8 +136,8 @@ pub fn turn(mine: &Layouts, in_use: Option<&MappingInUse>, others: bool) -> Turn
     }
 }
 
-/// The record of a layout that comes into use after `before`. If only the spelling is another one, it differs in nothing else. `newest` is the version of the newest watermark, read while
-/// the group had no member with another layout.
+/// The record of a layout that comes into use after `before`. If only the spelling is another one, it differs in nothing else.
+/// `newest` is the version of the newest watermark, read while the group had no member with another layout.
 pub fn begin(
     mine: &Layouts,
     before: Option<&MappingInUse>,
@@ -160,6 +180,13 @@ pub fn copy_hash(layout: &str, since: Option<Version>) -> String {
         None => layout.to_owned(),
         Some(since) => fingerprint(&format!("{layout} since {since}")),
     }
+}
+
+/// Whether a copy of a table is one for its layout in the mapping in use. Another one does not count.
+pub fn is_of_mapping_in_use(in_use: Option<&MappingInUse>, progress: &BackfillProgress) -> bool {
+    let tables = in_use.into_iter().flat_map(|in_use| &in_use.tables);
+    let mut of_table = tables.filter(|known| known.table == progress.table);
+    of_table.all(|known| progress.mapping == copy_hash(&known.layout, known.since.map(Version)))
 }
 
 #[cfg(test)]

@@ -47,8 +47,7 @@ pub async fn read_mapping_in_use(kafka: &KafkaConfig) -> Result<Option<MappingIn
 ///
 /// As for [`read_mapping_in_use`].
 pub async fn is_in_use(kafka: &KafkaConfig, layouts: &Layouts) -> Result<bool, ApplyError> {
-    let in_use = read_mapping_in_use(kafka).await?;
-    Ok(in_use.is_none_or(|in_use| in_use.layout == layouts.layout()))
+    Ok(layouts.are_in_use(read_mapping_in_use(kafka).await?.as_ref()))
 }
 
 /// The layout of a member of apply's group. `None` for a member of an earlier release.

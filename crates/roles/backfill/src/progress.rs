@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use tandem_kafka::{ConsumeError, KafkaConfig, read_all};
-use tandem_model::{Disposition, Remedy, TableName, Version};
-use tandem_protocol::mapping_in_use::copy_hash;
+use tandem_model::{Disposition, Remedy, TableName};
+use tandem_protocol::mapping_in_use::is_of_mapping_in_use;
 use tandem_wire::WireError;
 use tandem_wire::control::{
     BackfillProgress, MAPPING_KEY, MappingInUse, RESNAPSHOT_KEY, Resnapshot, TableState, copies_from,
@@ -65,7 +65,7 @@ pub(crate) struct Copies {
 pub async fn read_progress(config: &KafkaConfig) -> Result<HashMap<String, BackfillProgress>, ProgressError> {
     let mut copies = Copies::read(config).await?;
     let mut tables = std::mem::take(&mut copies.tables);
-    tables.retain(|_, progress| copies.is_of_mapping_in_use(progress));
+    tables.retain(|_, progress| is_of_mapping_in_use(copies.in_use.as_ref(), progress));
     Ok(tables)
 }
 
@@ -94,13 +94,6 @@ impl Copies {
         let counting = newest.into_iter().filter(|(key, progress)| counts(key, progress));
         copies.tables = counting.map(|(_, p)| (p.table.clone(), p)).collect();
         Ok(copies)
-    }
-
-    /// Whether a copy of a table counts for the mapping in use.
-    fn is_of_mapping_in_use(&self, progress: &BackfillProgress) -> bool {
-        let in_use = self.in_use.as_ref().into_iter().flat_map(|in_use| &in_use.tables);
-        let mut of_table = in_use.filter(|known| known.table == progress.table);
-        of_table.all(|known| progress.mapping == copy_hash(&known.layout, known.since.map(Version)))
     }
 
     /// The state of a table.

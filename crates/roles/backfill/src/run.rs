@@ -363,7 +363,8 @@ impl Backfill {
     ) -> Result<BackfillProgress, BackfillError> {
         let table = schema.table();
         let name = table.name.to_string();
-        let least = self.least(from).await?.max(since.unwrap_or(Version(i64::MIN)));
+        // Above whatever watermark was there while another mapping was in use: a repair may have its version.
+        let least = self.least(from.max(since.map(|since| since.0))).await?;
         let watermark = self.watermarks.borrow_from(reader, &table.name, least).await?;
         let upto_key = match reader.max_key(table).await? {
             None => None,

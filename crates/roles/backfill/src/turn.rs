@@ -61,6 +61,6 @@ impl Backfill {
     }
 
     fn is_in_turn(&self, copies: &Copies) -> bool {
-        copies.in_use.as_ref().is_none_or(|in_use| in_use.layout == self.layouts.layout())
+        self.layouts.are_in_use(copies.in_use.as_ref())
     }
 }

@@ -11,6 +11,7 @@ use tandem_kafka::{ConsumeError, KafkaConfig, PublishError};
 use tandem_mapping::TablePlan;
 use tandem_model::{Disposition, Remedy, TableName};
 use tandem_mysql::{ClientPool, Mysql, MysqlError};
+use tandem_protocol::mapping_in_use::Layouts;
 use tandem_table_states::TableStatesError;
 use tandem_watermarks::WatermarkError;
 use tandem_wire::WireError;
@@ -68,6 +69,8 @@ pub struct GatewayParts {
     pub target: Target,
     /// The log.
     pub kafka: KafkaConfig,
+    /// The layouts of the mapped tables.
+    pub layouts: Arc<Layouts>,
     /// The mapped tables, each with its entity name if one is configured.
     pub entities: Vec<(Option<String>, Arc<TablePlan>)>,
     /// The entities of mapped tables that this process has no plan for, because they had halted when it started.

@@ -53,6 +53,7 @@ impl Gateway {
             mysql,
             target,
             kafka,
+            layouts,
             entities: plans,
             left_out,
             metrics,
@@ -98,7 +99,8 @@ impl Gateway {
             (mysql, target.clone()),
             (&kafka, secondary.producer.clone()),
             (watermarks.clone(), applied.clone()),
-            (letters.clone(), states.clone()),
+            letters.clone(),
+            (states.clone(), layouts),
             entities.values(),
             metrics.clone(),
         )?;

@@ -66,7 +66,9 @@ impl Reconciler {
         let mut consumer = GroupConsumer::start(&self.kafka, &topics.reconcile_group(), &consumed).await?;
         let plans = self.tables.iter().map(|table| Arc::clone(&table.plan));
         let (target, watermarks) = (self.checker.target.clone(), self.checker.watermarks.clone());
-        let retrier = Retrier::start(&self.kafka, self.schemas.clone(), target, watermarks, plans).await?;
+        let mapping = (self.checker.states.clone(), Arc::clone(&self.checker.layouts));
+        let log = (&self.kafka, self.schemas.clone());
+        let retrier = Retrier::start(log, target, watermarks, mapping, plans).await?;
         let tables = self.tables.iter().map(|table| table.source().name.clone());
         let retries = Retries {
             checker: &self.checker,
@@ -185,8 +187,9 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Checks rows. Fails instead of returning a mismatch if a target of the table has got another owner since this
-    /// process began: nothing may be repaired or deleted there.
+    /// Checks rows, for an outcome that is acted on. Fails if the mapping is not in use any more, and instead of returning a
+    /// mismatch if a target of the table has got another owner since this process began: nothing may be repaired or deleted
+    /// there.
     async fn settle(
         &self,
         reader: &mut Reader,
@@ -194,14 +197,13 @@ impl Reconciler {
         suspects: &[Suspect],
     ) -> Result<Vec<Outcome>, CheckError> {
         let outcomes = self.checker.settle(reader, table, suspects).await?;
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Match)) {
+            self.checker.is_in_use(table).await?;
+        }
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Mismatch(_))) {
-            let owners = self.checker.target.owners().await?;
-            for target in table.plan.targets() {
-                let name = &target.table().name;
-                if owners.get(name).is_some_and(|owner| !owner.stale && owner.migration != self.kafka.prefix)
-                {
-                    return Err(CheckError::NotOwned(name.clone()));
-                }
+            let names = table.plan.targets().iter().map(|target| &*target.table().name);
+            if let Some(name) = self.checker.target.owned_by_another(&self.kafka.prefix, names).await? {
+                return Err(CheckError::NotOwned(name));
             }
         }
         Ok(outcomes)

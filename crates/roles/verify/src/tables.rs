@@ -131,6 +131,7 @@ impl<P: CopyProgress> TableVerifier<P> {
             );
             return Ok(false);
         }
+        self.scan.checker.is_in_use(table).await?;
         change(&self.scan.kafka, |states| {
             Ok::<_, TableStatesError>(verified(states.get(name), incarnation, "verify", now_us()))
         })

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tandem_cassandra::{Target, WriteError};
+use tandem_cassandra::{SchemaError, Target, WriteError};
 use tandem_kafka::{ConsumeError, KafkaConfig, Producer, PublishError, SchemaStore, read_at};
 use tandem_mapping::TablePlan;
 use tandem_model::{Disposition, Remedy, TableName, Version};
 use tandem_mysql::{MysqlError, Reader};
 use tandem_protocol::dead_letter::{former_keys, least_version, retry};
+use tandem_protocol::mapping_in_use::Layouts;
+use tandem_table_states::{TableStates, TableStatesError};
 use tandem_watermarks::{WatermarkError, Watermarks};
 use tandem_wire::WireError;
 use tandem_wire::control::{DeadLetter, decode_control, settled};
@@ -31,6 +33,17 @@ pub enum RetryError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     Wire(#[from] WireError),
+    #[error(transparent)]
+    States(#[from] TableStatesError),
+    #[error(transparent)]
+    Owners(#[from] SchemaError),
+    #[error("table `{0}` in Cassandra does not belong to this migration any more: nothing is written there")]
+    NotOwned(String),
+    #[error(
+        "apply uses another mapping than this tandem.toml: a retry by this one could leave out columns. Retry with the \
+         tandem.toml that apply has"
+    )]
+    OtherMapping,
     #[error("table {0} is not in this tandem.toml: map it, or discard its dead letters")]
     NotMapped(String),
 }
@@ -45,7 +58,10 @@ impl RetryError {
             Self::Write(error) => error.retry(),
             Self::Publish(error) => error.retry(),
             Self::Wire(error) => error.retry(),
-            Self::NotMapped(_) => Disposition::Refuse,
+            Self::States(error) => error.retry(),
+            Self::Owners(error) => error.retry(),
+            Self::OtherMapping => Disposition::Stop,
+            Self::NotMapped(_) | Self::NotOwned(_) => Disposition::Refuse,
         }
     }
 
@@ -54,7 +70,15 @@ impl RetryError {
         match self {
             Self::Watermark(error) => error.remedy(),
             Self::Consume(error) => error.remedy(),
-            Self::Mysql(_) | Self::Write(_) | Self::Publish(_) | Self::Wire(_) | Self::NotMapped(_) => None,
+            Self::States(error) => error.remedy(),
+            Self::Mysql(_)
+            | Self::Write(_)
+            | Self::Publish(_)
+            | Self::Wire(_)
+            | Self::Owners(_)
+            | Self::NotOwned(_)
+            | Self::OtherMapping
+            | Self::NotMapped(_) => None,
         }
     }
 }
@@ -75,20 +99,22 @@ pub struct Retrier {
     schemas: SchemaStore,
     target: Target,
     watermarks: Watermarks,
+    states: TableStates,
+    layouts: Arc<Layouts>,
     plans: HashMap<String, Arc<TablePlan>>,
     producer: Producer,
 }
 
 impl Retrier {
-    /// Prepares retries for these tables. Their targets are prepared in `target`.
+    /// Prepares retries for these tables. Their targets are prepared in `target`, and their layouts are those of `mapping`.
     ///
     /// # Errors
     /// Kafka cannot be reached.
     pub async fn start(
-        kafka: &KafkaConfig,
-        schemas: SchemaStore,
+        (kafka, schemas): (&KafkaConfig, SchemaStore),
         target: Target,
         watermarks: Watermarks,
+        (states, layouts): (TableStates, Arc<Layouts>),
         plans: impl IntoIterator<Item = Arc<TablePlan>>,
     ) -> Result<Self, PublishError> {
         Ok(Self {
@@ -97,6 +123,8 @@ impl Retrier {
             schemas,
             target,
             watermarks,
+            states,
+            layouts,
             plans: plans.into_iter().map(|plan| (plan.source().name.to_string(), plan)).collect(),
             producer: Producer::start(kafka).await?,
         })
@@ -110,7 +138,8 @@ impl Retrier {
     /// Two retries of one dead letter at a time do no harm.
     ///
     /// # Errors
-    /// A store or Kafka does not answer, or the table is not mapped any more.
+    /// A store or Kafka does not answer, the table is not mapped any more, apply uses another mapping, or a target belongs to
+    /// another migration.
     pub async fn retry(&self, reader: &mut Reader, letter: &OpenLetter) -> Result<Retried, RetryError> {
         let Some(record) = read_at(&self.kafka, &self.topic, 0, letter.offset).await? else {
             // Compaction removes a dead letter only after it is settled.
@@ -136,6 +165,14 @@ impl Retrier {
             Ok(mutations) => mutations,
             Err(error) => return Ok(Retried::Refused(error.to_string())),
         };
+        // After the borrowed watermark: if the mapping changes after this, its copy is newer than what is written here.
+        if !self.layouts.is_table_in_use(table, self.states.up_to_now().await?.mapping_in_use()) {
+            return Err(RetryError::OtherMapping);
+        }
+        let targets = plan.targets().iter().map(|target| &*target.table().name);
+        if let Some(name) = self.target.owned_by_another(&self.kafka.prefix, targets).await? {
+            return Err(RetryError::NotOwned(name));
+        }
         match self.target.write(mutations).await {
             Ok(()) => {}
             Err(error) if error.retry() == Disposition::Refuse => {

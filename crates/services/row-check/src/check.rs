@@ -9,9 +9,10 @@ use tandem_kafka::ConsumeError;
 use tandem_mapping::{RowError, TablePlan, differences};
 use tandem_model::{Cell, Disposition, Remedy, Row, TableDef, TargetKey, Value, Watermark};
 use tandem_mysql::{Mysql, MysqlError, Reader};
+use tandem_protocol::mapping_in_use::Layouts;
 use tandem_protocol::row_check::{Evidence, TargetDifference, Verdict, judge};
 use tandem_protocol::table_state;
-use tandem_table_states::{TableStates, TableStatesError};
+use tandem_table_states::{States, TableStates, TableStatesError};
 use tandem_watermarks::{Applied, WatermarkError, Watermarks};
 use tandem_wire::log::Topics;
 use tandem_wire::{ReadKeySchema, TableSchema, WireError};
@@ -54,6 +55,11 @@ pub enum CheckError {
         "table `{0}` in Cassandra does not belong to this migration any more: nothing is repaired or deleted there"
     )]
     NotOwned(String),
+    #[error(
+        "apply uses another mapping than this tandem.toml now: nothing is verified or repaired by this one. Restart with the \
+         tandem.toml that apply has"
+    )]
+    OtherMapping,
     #[error("the backfill of {0} is not complete: its rows can be checked once it is")]
     NotBackfilled(String),
 }
@@ -73,9 +79,11 @@ impl CheckError {
             Self::Publish(error) => error.retry(),
             Self::Schema(error) => error.retry(),
             // A follower that has ended does not start again.
-            Self::DeadLetters(_) | Self::States(_) | Self::NotOwned(_) | Self::NotBackfilled(_) => {
-                Disposition::Stop
-            }
+            Self::DeadLetters(_)
+            | Self::States(_)
+            | Self::NotOwned(_)
+            | Self::OtherMapping
+            | Self::NotBackfilled(_) => Disposition::Stop,
         }
     }
 
@@ -95,6 +103,7 @@ impl CheckError {
             | Self::Publish(_)
             | Self::Schema(_)
             | Self::NotOwned(_)
+            | Self::OtherMapping
             | Self::NotBackfilled(_) => None,
         }
     }
@@ -208,8 +217,10 @@ pub struct Checker {
     pub tracker: ChangeTracker,
     /// The changes that apply has put aside.
     pub letters: DeadLetters,
-    /// The states of tables.
+    /// The states of tables, and the mapping in use.
     pub states: TableStates,
+    /// The layouts by which rows are compared.
+    pub layouts: Arc<Layouts>,
     /// The counters.
     pub metrics: CheckMetrics,
 }
@@ -219,7 +230,8 @@ impl Checker {
     /// total. The outcomes are in the order of the suspects.
     ///
     /// # Errors
-    /// A store or the log cannot be read, no watermark arrives in time, or a row cannot be converted.
+    /// A store or the log cannot be read, no watermark arrives in time, or a row cannot be converted. Rows differ, but by a
+    /// layout that is not in use any more.
     pub async fn settle(
         &self,
         reader: &mut Reader,
@@ -250,6 +262,22 @@ impl Checker {
         let undecided = outcomes.iter().filter(|o| matches!(o, Outcome::Undecided)).count();
         self.metrics.undecided.inc_by(undecided as u64);
         Ok(outcomes)
+    }
+
+    /// Fails if apply uses another layout of the table by now. Asked after the last read, and before equal rows count.
+    ///
+    /// # Errors
+    /// [`CheckError::OtherMapping`], Kafka does not answer, or the states are no longer followed.
+    pub async fn is_in_use(&self, table: &CheckedTable) -> Result<(), CheckError> {
+        self.is_in_use_by(table, &*self.states.up_to_now().await?)
+    }
+
+    fn is_in_use_by(&self, table: &CheckedTable, states: &States) -> Result<(), CheckError> {
+        if self.layouts.is_table_in_use(&table.source().name, states.mapping_in_use()) {
+            Ok(())
+        } else {
+            Err(CheckError::OtherMapping)
+        }
     }
 
     /// Whether checks of the table can count. If it has halted, its changes are not applied.
@@ -283,7 +311,8 @@ impl Checker {
     /// 2. Cassandra is read after W₁ is applied.
     /// 3. The end of the binlog is queried after the read of Cassandra.
     /// 4. The verdict waits until this process has seen the whole log up to a watermark that covers that end, and every
-    ///    dead letter and every state of the table that was published before.
+    ///    dead letter and every state of the table that was published before. Whoever acts on equal rows asks
+    ///    [`Self::is_in_use`].
     ///
     /// # Errors
     /// As for [`Self::settle`].
@@ -313,6 +342,7 @@ impl Checker {
         // table that halts, and its changes are skipped from then on.
         self.letters.up_to_now().await?;
         let states = self.states.up_to_now().await?;
+        self.is_in_use_by(table, &states)?;
         let state = states.get(&table.source().name);
         let changed = state.map(|state| state.incarnation) != incarnation || !table_state::is_checked(state);
         let floor = self.tracker.floor();

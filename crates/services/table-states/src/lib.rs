@@ -1,6 +1,6 @@
-//! The state of each table, on `<prefix>.control`.
+//! The state of each table, and the mapping in use, on `<prefix>.control`.
 //!
-//! [`TableStates`] follows the states. [`change`] writes one, after it has read all earlier ones. The rules are in
+//! [`TableStates`] follows both. [`change`] writes one, after it has read all earlier ones. The rules are in
 //! `tandem_protocol::table_state`.
 
 mod change;

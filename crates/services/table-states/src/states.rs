@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, TailReader, read_all};
 use tandem_model::TableName;
+use tandem_protocol::mapping_in_use::Layouts;
 use tandem_protocol::table_state;
-use tandem_wire::control::{TableState, decode_control, is_table_state_key};
+use tandem_wire::control::{MAPPING_KEY, MappingInUse, TableState, decode_control, is_table_state_key};
 use tandem_wire::log::InRecord;
 use tokio::sync::watch;
 
@@ -16,20 +17,28 @@ use crate::error::TableStatesError;
 /// How long the follower waits for records before it looks whether it is still needed.
 const WAIT: Duration = Duration::from_millis(500);
 
-/// The newest state of each table that has one.
+/// The newest state of each table that has one, and the mapping in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct States(HashMap<String, Arc<TableState>>);
+pub struct States {
+    tables: HashMap<String, Arc<TableState>>,
+    mapping_in_use: Option<Arc<MappingInUse>>,
+}
 
 impl States {
     /// The state of a table. A table without one is live.
     pub fn get(&self, table: &TableName) -> Option<&TableState> {
         // Most migrations have none, and this is asked for each record.
-        if self.0.is_empty() { None } else { self.0.get(&table.to_string()).map(|state| &**state) }
+        if self.tables.is_empty() { None } else { self.tables.get(&table.to_string()).map(|state| &**state) }
     }
 
     /// All states, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &TableState> {
-        self.0.values().map(|state| &**state)
+        self.tables.values().map(|state| &**state)
+    }
+
+    /// The mapping by which apply writes. `None` before the first apply has started.
+    pub fn mapping_in_use(&self) -> Option<&MappingInUse> {
+        self.mapping_in_use.as_deref()
     }
 
     /// Whether the changes of some table are skipped.
@@ -44,12 +53,18 @@ impl States {
 
     fn take(&mut self, record: &InRecord) -> Result<bool, TableStatesError> {
         let (Some(key), Some(value)) = (&record.key, &record.value) else { return Ok(false) };
+        if key == MAPPING_KEY {
+            let mapping =
+                decode_control(value).map_err(|source| TableStatesError::decode(record.offset, source))?;
+            self.mapping_in_use = Some(Arc::new(mapping));
+            return Ok(true);
+        }
         if !is_table_state_key(key) {
             return Ok(false);
         }
         let state: TableState =
             decode_control(value).map_err(|source| TableStatesError::decode(record.offset, source))?;
-        self.0.insert(state.table.clone(), Arc::new(state));
+        self.tables.insert(state.table.clone(), Arc::new(state));
         Ok(true)
     }
 }
@@ -166,6 +181,22 @@ impl TableStates {
     /// The topic is no longer followed.
     pub async fn other_than(&self, known: &States) -> Result<Arc<States>, TableStatesError> {
         self.until(|(_, states)| **states != *known).await
+    }
+
+    /// Waits until apply uses these layouts.
+    ///
+    /// # Errors
+    /// The topic is no longer followed.
+    pub async fn until_in_use(&self, layouts: &Layouts) -> Result<(), TableStatesError> {
+        self.until(|(_, states)| layouts.are_in_use(states.mapping_in_use())).await.map(drop)
+    }
+
+    /// Waits until apply uses other layouts than these.
+    ///
+    /// # Errors
+    /// The topic is no longer followed.
+    pub async fn until_not_in_use(&self, layouts: &Layouts) -> Result<(), TableStatesError> {
+        self.until(|(_, states)| !layouts.are_in_use(states.mapping_in_use())).await.map(drop)
     }
 
     /// Waits until the topic is no longer followed, which happens only after an error.

@@ -12,6 +12,7 @@ use tandem_gateway::to_json;
 use tandem_kafka::{KafkaConfig, Producer, SchemaStore, read_all};
 use tandem_model::{Change, Version};
 use tandem_runtime::now_us;
+use tandem_table_states::TableStates;
 use tandem_watermarks::Watermarks;
 use tandem_wire::control::{DeadLetter, Discarded, RecordPlace, decode_control};
 
@@ -169,11 +170,12 @@ async fn retry(args: &RetryArgs) -> Result<ExitCode> {
     let servers = Servers::connect(&config, &[Role::Reconcile]).await?;
     let Some(target) = servers.target.clone() else { bail!("a retry needs Cassandra") };
     target.prepare(&target_tables(&servers.plans)).await?;
+    let mapping = (TableStates::follow(&servers.kafka).await?, Arc::new(servers.layouts.clone()));
     let retrier = Retrier::start(
-        &servers.kafka,
-        SchemaStore::open(&servers.kafka).await?,
+        (&servers.kafka, SchemaStore::open(&servers.kafka).await?),
         target,
         Watermarks::follow(&servers.kafka, config.watermark_timeout()).await?,
+        mapping,
         servers.plans.iter().cloned(),
     )
     .await?;

@@ -68,6 +68,9 @@ pub(crate) async fn run(config: &Config, json: bool, exit_code: bool) -> Result<
         )
         .await?;
     bar.finish_and_clear();
+    for table in &scan.tables {
+        scan.checker.is_in_use(table).await?;
+    }
     record(&servers.kafka, started_at_us, &report).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);

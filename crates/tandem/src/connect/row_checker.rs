@@ -47,6 +47,7 @@ pub(crate) async fn checker(
         tracker,
         letters: DeadLetters::follow(&servers.kafka).await?,
         states,
+        layouts: Arc::new(servers.layouts.clone()),
         metrics: metrics.clone(),
     };
     Ok((checker, tables))

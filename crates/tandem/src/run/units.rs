@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::BoxFuture;
-use tandem_apply::{Apply, is_in_use};
+use tandem_apply::Apply;
 use tandem_backfill::{Backfill, BackfillTable, ProgressError, read_progress};
 use tandem_controller::{Controller, MappedTable};
 use tandem_gateway::{Gateway, GatewayParts};
@@ -36,9 +36,6 @@ use crate::run::supervise::{Unit, Work};
 
 /// Batches of changes that may wait for streaming verification.
 const FEED: usize = 16;
-
-/// How often the mapping in use is read while a role waits for it.
-const LOOK_FOR_MAPPING: Duration = Duration::from_secs(1);
 
 /// How often a complete backfill looks for a re-snapshot.
 const LOOK_FOR_RESNAPSHOT: Duration = Duration::from_secs(15);
@@ -115,6 +112,7 @@ impl Process<'_> {
             mysql: servers.mysql.clone(),
             target: servers.target.clone().context("the gateway needs Cassandra")?,
             kafka: servers.kafka.clone(),
+            layouts: Arc::new(servers.layouts.clone()),
             entities: planned(config, &servers.plans)
                 .map(|(table, plan)| (table.entity.clone(), Arc::clone(plan)))
                 .collect(),
@@ -184,7 +182,9 @@ impl Process<'_> {
                 Box::pin(async move {
                     let stores = self.stores(stores, &starts).await;
                     let servers = &stores.servers;
-                    match stop.run_until_cancelled(until_in_use(&servers.kafka, &servers.layouts)).await {
+                    let mapping = UsedMapping::of(servers).await?;
+                    let in_use = Back::of(servers).or(Box::pin(mapping.until_in_use()));
+                    match stop.run_until_cancelled(in_use).await {
                         Some(in_use) => in_use?,
                         None => return Ok(Vec::new()),
                     }
@@ -211,13 +211,13 @@ impl Process<'_> {
                             },
                             progress: Copied::of(self.config, servers),
                         };
-                        let (stop, back) = (stop.clone(), Back::of(servers));
+                        let (stop, back, mapping) = (stop.clone(), Back::of(servers), mapping.clone());
                         works.push(work(Role::Verify, async move {
                             let verified = async {
                                 tokio::try_join!(stream.run(feed, stop.clone()), verifier.run(stop))?;
                                 Ok(())
                             };
-                            back.or(Box::pin(verified)).await
+                            back.or(Box::pin(mapping.during(verified))).await
                         }));
                     }
                     if self.has(Role::Reconcile) {
@@ -231,7 +231,8 @@ impl Process<'_> {
                             metrics: self.metrics.verify.clone(),
                         };
                         works.push(work(Role::Reconcile, async move {
-                            back.or(Box::pin(async { Ok(reconciler.run(stop).await?) })).await
+                            let reconciled = async { Ok(reconciler.run(stop).await?) };
+                            back.or(Box::pin(mapping.during(reconciled))).await
                         }));
                     }
                     Ok(works)
@@ -299,17 +300,37 @@ impl Process<'_> {
     }
 }
 
-/// Waits until apply uses this mapping. Before, the targets lack what only this mapping fills.
-async fn until_in_use(kafka: &KafkaConfig, layouts: &Layouts) -> Result<()> {
-    let mut waits = false;
-    while !is_in_use(kafka, layouts).await? {
-        if !waits {
-            tracing::warn!("checks wait until apply uses the mapping of this tandem.toml");
-            waits = true;
-        }
-        tokio::time::sleep(LOOK_FOR_MAPPING).await;
+/// Whether apply uses the mapping that this process has.
+#[derive(Clone)]
+struct UsedMapping {
+    states: TableStates,
+    layouts: Arc<Layouts>,
+}
+
+impl UsedMapping {
+    async fn of(servers: &Servers) -> Result<Self> {
+        let states = TableStates::follow(&servers.kafka).await?;
+        Ok(Self { states, layouts: Arc::new(servers.layouts.clone()) })
     }
-    Ok(())
+
+    /// Waits until apply uses this mapping. Before, the targets lack what only this mapping fills.
+    async fn until_in_use(&self) -> Result<()> {
+        if !self.layouts.are_in_use(self.states.now()?.mapping_in_use()) {
+            tracing::warn!("checks wait until apply uses the mapping of this tandem.toml");
+        }
+        Ok(self.states.until_in_use(&self.layouts).await?)
+    }
+
+    /// Runs checks until they end, or until apply uses another mapping: then they wait again.
+    async fn during(&self, checks: impl Future<Output = Result<()>>) -> Result<()> {
+        tokio::select! {
+            outcome = checks => outcome,
+            ended = self.states.until_not_in_use(&self.layouts) => {
+                ended?;
+                bail!("apply uses another mapping now: checks by the one of this tandem.toml end")
+            }
+        }
+    }
 }
 
 /// Waits until a copy does not count any more, or a table that was not copied can be.

@@ -64,6 +64,22 @@ impl Target {
         Ok(of_existing.map(|(id, claim)| (claim.0.clone(), owner_of(claim, id))).collect())
     }
 
+    /// The first of these tables that belongs to another migration than `migration`.
+    ///
+    /// # Errors
+    /// As for [`Self::owners`].
+    pub async fn owned_by_another<'a>(
+        &self,
+        migration: &str,
+        tables: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Option<String>, SchemaError> {
+        let owners = self.owners().await?;
+        let is_anothers = |table: &&str| {
+            owners.get(*table).is_some_and(|owner| !owner.stale && owner.migration != migration)
+        };
+        Ok(tables.into_iter().find(is_anothers).map(str::to_owned))
+    }
+
     /// Whether a table has a row. One that does not exist has none.
     ///
     /// # Errors

@@ -7,12 +7,13 @@ use std::time::Instant;
 use tandem_model::{PhaseRecord, TableName, Watermark};
 use tandem_wire::WireError;
 use tandem_wire::control::{
-    BackfillProgress, DeadLetter, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchState, PHASE_KEY,
-    RESNAPSHOT_KEY, Resnapshot, TableState, copies_from, decode_backfill_progress, decode_control,
-    decode_phase, is_progress_key, is_table_state_key, progress_key,
+    BackfillProgress, DeadLetter, FULL_SCAN_KEY, FoundBy, FullScan, MAPPING_KEY, MappingInUse, Mismatch,
+    MismatchState, PHASE_KEY, RESNAPSHOT_KEY, Resnapshot, TableState, copies_from, decode_backfill_progress,
+    decode_control, decode_phase, is_progress_key, is_table_state_key, progress_key,
 };
 use tandem_wire::log::InRecord;
 
+use tandem_protocol::mapping_in_use::is_of_mapping_in_use;
 use tandem_protocol::rollout::Measurements;
 use tandem_protocol::table_state::is_live;
 
@@ -35,6 +36,7 @@ pub(crate) struct LogState {
     /// Progress by record key. It includes copies from before the newest re-snapshot.
     progress: HashMap<Vec<u8>, BackfillProgress>,
     resnapshot: Option<Resnapshot>,
+    mapping_in_use: Option<MappingInUse>,
     /// The states of tables, by `database.table`.
     states: HashMap<String, TableState>,
     full_scan: Option<FullScan>,
@@ -84,6 +86,8 @@ impl LogState {
             self.full_scan = Some(decode_control(value)?);
         } else if key == RESNAPSHOT_KEY {
             self.resnapshot = Some(decode_control(value)?);
+        } else if key == MAPPING_KEY {
+            self.mapping_in_use = Some(decode_control(value)?);
         } else if is_table_state_key(key) {
             let state: TableState = decode_control(value)?;
             self.states.insert(state.table.clone(), state);
@@ -152,13 +156,17 @@ impl LogState {
         Some(seconds(watermark.clock_us, now_us).max(taken_in.elapsed().as_secs_f64()))
     }
 
-    /// The progress of a table's copy under the current mapping. After a change of the mapping there is none until
-    /// the backfill has begun again.
+    /// The progress of a table's copy under the current mapping, which must also be the one in use. After a change of the
+    /// mapping there is none until the backfill has begun again, even if the mapping is one from before.
     fn progress_of(&self, table: &MappedTable) -> Option<&BackfillProgress> {
         let name = table.name.to_string();
         let from = copies_from(self.resnapshot.as_ref().map(|r| r.version), self.states.get(&name));
         let key = progress_key(&name, from);
-        self.progress.get(&key).filter(|progress| progress.configured == table.mapping)
+        let counts = |progress: &&BackfillProgress| {
+            progress.configured == table.mapping
+                && is_of_mapping_in_use(self.mapping_in_use.as_ref(), progress)
+        };
+        self.progress.get(&key).filter(counts)
     }
 
     /// Whether every row of a table is copied and applied. `applied` is the applied offset in each partition of its
@@ -233,7 +241,7 @@ fn seconds(then_us: i64, now_us: i64) -> f64 {
 mod tests {
     use super::*;
     use tandem_wire::control::{
-        MismatchKind, TableCondition, encode_backfill_progress, encode_control, encode_phase,
+        MismatchKind, TableCondition, TableInUse, encode_backfill_progress, encode_control, encode_phase,
     };
 
     fn record(key: &[u8], value: Vec<u8>) -> InRecord {
@@ -380,6 +388,22 @@ mod tests {
             (state.is_copied(&table, &[5, 7]), clean, all.get("backfill_rows_left").map_err(str::to_owned))
         };
         assert!(matches!(of(&mut state, "now"), (true, true, Ok(_))));
+        let begun = |since| MappingInUse {
+            generation: 1,
+            layout: "l".into(),
+            configured: "now".into(),
+            tables: vec![TableInUse { table: "d.t".into(), layout: String::new(), since }],
+            at_us: 0,
+        };
+        let begins = |since| record(MAPPING_KEY, encode_control(&begun(since)).unwrap());
+        state.take_control(&begins(None)).unwrap();
+        assert!(matches!(of(&mut state, "now"), (true, true, Ok(_))));
+        // Another one was in use meanwhile.
+        let mut back = LogState::default();
+        for record in [progress(true, 2), scan(10, 0), begins(Some(7))] {
+            back.take_control(&record).unwrap();
+        }
+        assert!(matches!(of(&mut back, "now"), (false, false, Err(_))));
         let (copied, clean, left) = of(&mut state, "later");
         assert!(!copied && !clean);
         assert_eq!(left.unwrap_err(), "the backfill of d.t under its current mapping has not begun");

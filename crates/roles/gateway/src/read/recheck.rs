@@ -17,6 +17,7 @@ use tandem_dead_letters::DeadLetters;
 use tandem_kafka::{KafkaConfig, Producer};
 use tandem_model::{Phase, TableName};
 use tandem_mysql::{Mysql, Reader};
+use tandem_protocol::mapping_in_use::Layouts;
 use tandem_protocol::route::Reason;
 use tandem_protocol::table_state::is_captured;
 use tandem_row_check::{ChangeTracker, CheckError, CheckMetrics, CheckedTable, Checker, Outcome, Suspect};
@@ -148,7 +149,8 @@ impl Rechecks {
         stores: (Mysql, Target),
         log: (&KafkaConfig, Producer),
         (watermarks, applied): (Watermarks, Applied),
-        (letters, states): (DeadLetters, TableStates),
+        letters: DeadLetters,
+        (states, layouts): (TableStates, Arc<Layouts>),
         entities: impl Iterator<Item = &'a Arc<Entity>>,
         metrics: Metrics,
     ) -> Result<Self, WireError> {
@@ -168,6 +170,7 @@ impl Rechecks {
             applied,
             letters,
             states,
+            layouts,
             metrics: metrics.clone(),
         };
         tokio::spawn(rechecker.run(Arc::clone(&queue)));
@@ -228,6 +231,7 @@ struct Rechecker {
     applied: Applied,
     letters: DeadLetters,
     states: TableStates,
+    layouts: Arc<Layouts>,
     metrics: Metrics,
 }
 
@@ -270,6 +274,7 @@ impl Rechecker {
             tracker: ChangeTracker::start(&self.kafka, &topics, &from, None).await?,
             letters: self.letters.clone(),
             states: self.states.clone(),
+            layouts: Arc::clone(&self.layouts),
             metrics: CheckMetrics::default(),
         };
         loop {
