@@ -14,8 +14,8 @@
 //!   reads the newest watermark after that. Whatever the others have applied and committed lies at or below it: it came to
 //!   the log in a Kafka transaction that ended with a watermark at or below this one. What they have not committed is
 //!   applied again, by the new layout. A table whose layout is another one than before is copied anew, at watermarks above
-//!   that (`since`). So its rows are read from a MySQL that has executed
-//!   all of these changes. The copy overwrites every cell, NULLs included: the layout may have been in use before.
+//!   that (`since`). So its rows are read from a MySQL that has executed all of these changes. The copy overwrites every cell,
+//!   NULLs included: the layout may have been in use before.
 //! - **Repairs and checks of another mapping do not count.** Whoever compares or repairs rows by a mapping asks after its last
 //!   read, and before it writes or reports, whether that mapping is still in use. A repair has the version of a watermark
 //!   that it borrowed before it asked. So if the mapping changes after that, that watermark is older than the record of the
