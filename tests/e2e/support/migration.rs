@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use scylla::client::session::Session;
@@ -18,6 +19,9 @@ use super::{
     Finished, MINUTE, Probe, Running, Servers, TANDEM_BIN, connect, eventually, executed, finish,
     random_server_id, required, unique_id,
 };
+
+/// The time between two commands that ask for the status. Each is a process with connections of its own.
+const BETWEEN_COMMANDS: Duration = Duration::from_millis(100);
 
 /// One test's migration.
 pub(crate) struct Migration {
@@ -171,8 +175,11 @@ impl Migration {
         eventually(event, MINUTE, async || {
             running.check()?;
             let status = self.status().await?;
-            let seen = format!("{status:#}; {}", running.tail());
-            Ok(Probe::some(so(&status).then_some(status), seen))
+            if so(&status) {
+                return Ok(Probe::Done(status));
+            }
+            tokio::time::sleep(BETWEEN_COMMANDS).await;
+            Ok(Probe::Pending(format!("{status:#}; {}", running.tail())))
         })
         .await
     }

@@ -20,6 +20,9 @@ use crate::error::ConsumeError;
 /// Limit until all brokers know a new topic.
 const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Up to this many topics, [`Admin::partitions_of`] asks for each by its name.
+const ASKED_BY_NAME: usize = 32;
+
 /// A topic that [`Admin::ensure_topics`] found or created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnsuredTopic {
@@ -139,11 +142,21 @@ impl Admin {
 
     /// Returns the number of partitions of each of these topics; 0 for one that does not exist.
     ///
+    /// A cluster may have many more topics than Tandem's, so a few topics are asked for by name. For many, one
+    /// list of all topics costs less.
+    ///
     /// # Errors
     /// The request fails.
     pub async fn partitions_of(&self, topics: &[String]) -> Result<Vec<i32>, ConsumeError> {
         let topics = topics.to_vec();
         let ask = move |consumer: &Arc<BaseConsumer<LogContext>>| {
+            let named = |topic: &String| match partition_count(consumer, topic) {
+                Err(ConsumeError::NoTopic(_)) => Ok(0),
+                count => count,
+            };
+            if topics.len() <= ASKED_BY_NAME {
+                return topics.iter().map(named).collect();
+            }
             let failed = |e| ConsumeError::request("asking for the topics", &e);
             let metadata = with_retries(|| consumer.fetch_metadata(None, REQUEST).map_err(failed))?;
             let sound = metadata.topics().iter().filter(|topic| topic.error().is_none());
@@ -153,10 +166,7 @@ impl Admin {
                 Some(count) => Ok(*count),
                 // The list leaves out topics that the account may not see. Only a question by name tells them apart from
                 // topics that do not exist.
-                None => match partition_count(consumer, topic) {
-                    Err(ConsumeError::NoTopic(_)) => Ok(0),
-                    count => count,
-                },
+                None => named(topic),
             };
             topics.iter().map(count).collect()
         };
