@@ -4,6 +4,7 @@
 //! because cargo is in the terminal's process group. SIGTERM and SIGHUP are forwarded to cargo. This process
 //! outlives cargo to clean up.
 
+use std::num::NonZero;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result};
@@ -15,6 +16,9 @@ use tandem_devstack::{Endpoints, Package, Stack, remove_instance, sweep_orphans}
 use crate::build::{Executables, build, cargo};
 
 const INSTANCE: &str = "test";
+
+/// How many tests a test binary runs at a time.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 /// Tests that need servers are built only with this feature: the end-to-end tests, and those of
 /// tandem-devstack.
@@ -66,6 +70,11 @@ fn run_tests(args: &TestArgs, endpoints: &Endpoints, built: &Executables) -> Res
         .env("TANDEM_COMPARE_BIN", built.named("tandem-compare")?);
     if args.full {
         cargo.env("TANDEM_TEST_FULL", "1");
+    }
+    if std::env::var_os(TEST_THREADS).is_none() {
+        // A test on real servers waits for them half of its time.
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        cargo.env(TEST_THREADS, (cores + cores.div_ceil(2)).to_string());
     }
     let status = wait_whatever_happens(cargo)?;
     // A process that a signal ended has no code.
