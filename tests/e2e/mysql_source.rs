@@ -7,6 +7,7 @@ mod content;
 mod matrix;
 mod reads;
 mod refusals;
+mod reverse;
 mod stream;
 mod text;
 mod types;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, RwLock};
 
-use tandem_binlog::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
+use tandem_binlog::{BinlogEvent, Origin, RowsEvent, RowsKind, StatementKind};
 use tandem_model::{
     BinlogPosition, Change, Gtid, GtidSet, PartialTransaction, Row, Value, Version, Watermark,
 };
@@ -135,7 +135,7 @@ fn events(read: &[Transaction], from: Resume, mut rows: usize, whole: bool) -> V
             gtid: gtid(number),
             commit_us,
             server_id: 1,
-            by_gateway: false,
+            origin: Origin::Other,
             xa: None,
         });
         events.extend(row_events(&transaction.changes[..last], position(number).pos));

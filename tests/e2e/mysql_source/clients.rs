@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use tandem_binlog::BinlogEvent;
+use tandem_binlog::{BinlogEvent, Origin};
 use tandem_model::{Gtid, GtidSet, TableDef, TableName, Value};
 use tandem_mysql::{BinlogStream, ClientPool, Commit, Mysql, MysqlConfig};
 use tokio::time::Instant;
@@ -132,8 +132,8 @@ async fn the_binlog_shows_who_is_a_client_of_the_pool() -> anyhow::Result<()> {
     let mut found = BTreeMap::new();
     while found.len() < expected.len() {
         let event = tokio::time::timeout(Duration::from_secs(20), stream.next()).await??;
-        if let BinlogEvent::Begin { gtid, by_gateway, .. } = event {
-            found.insert(gtid.to_string(), by_gateway);
+        if let BinlogEvent::Begin { gtid, origin, .. } = event {
+            found.insert(gtid.to_string(), origin == Origin::Gateway);
         }
     }
     assert_eq!(found, expected);

@@ -3,6 +3,7 @@
 //! - [`Mysql`]: a connection pool, the [preflight](Mysql::preflight) checks and table definitions.
 //! - [`BinlogStream`]: the binlog, event by event, as [`tandem_binlog`] decodes it.
 //! - [`Reader`]: one connection that reads chunks, keys, the executed GTID set and the end of the binlog.
+//! - [`ReverseSession`]: writes rows that Cassandra has decided, each once.
 //! - [`ClientPool`]: client reads and client [transactions](ClientTransaction), in strict mode.
 //!
 //! The stream converts the binlog's bytes directly to Avro. The reader returns
@@ -28,6 +29,7 @@ mod connect;
 mod error;
 mod mysql;
 mod read;
+mod reverse;
 mod schema;
 mod stream;
 
@@ -36,5 +38,6 @@ pub use connect::{MysqlConfig, MysqlTls, TlsMode, split_password};
 pub use error::{BinlogError, MysqlError};
 pub use mysql::Mysql;
 pub use read::Reader;
+pub use reverse::{KeptVersion, PartitionOffset, ReverseSession, RowKey};
 pub use schema::{Finding, Need, Severity, TableError, TableProblem};
 pub use stream::BinlogStream;

@@ -19,6 +19,31 @@ mod transaction;
 /// counts as a gateway.
 pub const GATEWAY_LOCALE: u64 = 80;
 
+/// The locale that reverse sets in its sessions, in the same way. This is the number of `en_ZA`.
+pub const REVERSE_LOCALE: u64 = 79;
+
+/// Whose session ran a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// An application's, or anybody else's.
+    Other,
+    /// A gateway's.
+    Gateway,
+    /// Reverse's: the rows are those of native writes.
+    Reverse,
+}
+
+impl Origin {
+    /// By the locale of the session.
+    pub(crate) fn of_locale(locale: u64) -> Self {
+        match locale {
+            GATEWAY_LOCALE => Self::Gateway,
+            REVERSE_LOCALE => Self::Reverse,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// A decoded event of the binlog.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BinlogEvent {
@@ -35,8 +60,8 @@ pub enum BinlogEvent {
         /// Its rows may be published only once its outcome is known. `Commit` follows if it commits in one
         /// phase. Otherwise `Prepared` follows, and later `Decided` as a transaction of its own.
         xa: Option<String>,
-        /// Whether a gateway's session ran the transaction: gateways set [`GATEWAY_LOCALE`].
-        by_gateway: bool,
+        /// Whose session ran the transaction.
+        origin: Origin,
     },
     /// Rows of a wanted table changed.
     Rows(RowsEvent),

@@ -30,7 +30,7 @@ mod types;
 pub use cursor::{Cursor, Malformed};
 pub use decoder::EventDecoder;
 pub use error::DecodeError;
-pub use event::{BinlogEvent, GATEWAY_LOCALE, RowsEvent, RowsKind, StatementKind};
+pub use event::{BinlogEvent, GATEWAY_LOCALE, Origin, REVERSE_LOCALE, RowsEvent, RowsKind, StatementKind};
 pub use excluded::ExcludedColumns;
 pub use types::charset::is_supported_charset;
 pub use types::temporal::DateTimeFields;

@@ -75,7 +75,12 @@ pub(crate) fn chunk(table: &TableDef, has_lower_bound: bool, limit: usize) -> St
 
 /// Selects the rows of `n` keys, in any order.
 pub(crate) fn keys(table: &TableDef, n: usize) -> String {
-    let terms = if table.primary_key.len() == 1 {
+    format!("{} WHERE {}", select_all(table), key_terms(table, n))
+}
+
+/// The condition of `n` keys.
+pub(crate) fn key_terms(table: &TableDef, n: usize) -> String {
+    if table.primary_key.len() == 1 {
         let (name, parameter) = key_column(table, 0);
         format!("{name} IN ({})", vec![parameter; n].join(", "))
     } else {
@@ -84,8 +89,7 @@ pub(crate) fn keys(table: &TableDef, n: usize) -> String {
             format!("{name} = {parameter}")
         });
         vec![format!("({})", one.collect::<Vec<_>>().join(" AND ")); n].join(" OR ")
-    };
-    format!("{} WHERE {terms}", select_all(table))
+    }
 }
 
 /// The `WHERE` clause of one key.

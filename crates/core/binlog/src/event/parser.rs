@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tandem_model::{BinlogPosition, FollowUp, NameCase, Remedy, TableName};
 
 use crate::cursor::{Cursor, Fault};
-use crate::event::GATEWAY_LOCALE;
+use crate::event::Origin;
 use crate::event::header::{EventHeader, PAYLOAD};
 use crate::event::payload::Payload;
 use crate::event::statement::{Query, classify};
@@ -347,10 +347,10 @@ impl EventParser {
         match (&self.state, query) {
             (State::Outside, _) => Err(Fault::unsupported("a statement has no GTID", with_gtids())),
             (State::Opened(_), Query::Begin | Query::CreateAndRows) => {
-                Ok(self.begin(text.locale == GATEWAY_LOCALE, None))
+                Ok(self.begin(Origin::of_locale(text.locale), None))
             }
             (State::Opened(_), Query::XaStart(xid)) => {
-                Ok(self.begin(text.locale == GATEWAY_LOCALE, Some(xid)))
+                Ok(self.begin(Origin::of_locale(text.locale), Some(xid)))
             }
             (State::Opened(_), Query::XaCommit(xid)) => Ok(self.decided(xid, true)),
             (State::Opened(_), Query::XaRollback(xid)) => Ok(self.decided(xid, false)),
@@ -377,11 +377,11 @@ impl EventParser {
         }
     }
 
-    fn begin(&mut self, by_gateway: bool, xa: Option<String>) -> Option<BinlogEvent> {
+    fn begin(&mut self, origin: Origin, xa: Option<String>) -> Option<BinlogEvent> {
         let inside = if xa.is_some() { State::InsideXa } else { State::Inside };
         match std::mem::replace(&mut self.state, inside) {
             State::Opened(Opened { gtid, commit_us, server_id }) => {
-                Some(BinlogEvent::Begin { gtid, commit_us, server_id, by_gateway, xa })
+                Some(BinlogEvent::Begin { gtid, commit_us, server_id, origin, xa })
             }
             State::Outside | State::Inside | State::InsideXa => None,
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use tandem_binlog::{BinlogEvent, RowsEvent, RowsKind, StatementKind};
+use tandem_binlog::{BinlogEvent, Origin, RowsEvent, RowsKind, StatementKind};
 use tandem_model::{
     BinlogPosition, CapturedTables, Gtid, GtidSet, Op, PartialTransaction, SourceInfo, TableDef, TableName,
     Watermark,
@@ -42,7 +42,7 @@ struct Open {
     gtid: Gtid,
     commit_us: i64,
     /// Whether a gateway ran it.
-    by_gateway: bool,
+    origin: Origin,
     /// Where the last row change came from.
     source: SourceInfo,
     /// The row changes seen so far, whether published before a restart or now.
@@ -183,8 +183,8 @@ impl Assembler {
             return self.on_replayed_event(event);
         }
         match event {
-            BinlogEvent::Begin { gtid, commit_us, server_id, by_gateway, xa } => {
-                self.begin(gtid, commit_us, server_id, by_gateway, xa, now_us)
+            BinlogEvent::Begin { gtid, commit_us, server_id, origin, xa } => {
+                self.begin(gtid, commit_us, server_id, origin, xa, now_us)
             }
             BinlogEvent::Rows(rows) => {
                 if let Some(Open { xa: Some((_, held)), .. }) = &mut self.open {
@@ -297,7 +297,7 @@ impl Assembler {
         gtid: Gtid,
         commit_us: i64,
         server_id: u32,
-        by_gateway: bool,
+        origin: Origin,
         xa: Option<String>,
         now_us: i64,
     ) -> Result<(), AssembleError> {
@@ -312,7 +312,7 @@ impl Assembler {
         let xa = xa.map(|xid| (xid, HeldRows::default()));
         let source =
             SourceInfo { gtid: Some(gtid.to_string()), server_id, ts_us: commit_us, ..SourceInfo::default() };
-        self.open = Some(Open { gtid, commit_us, by_gateway, source, rows: 0, skip, xa });
+        self.open = Some(Open { gtid, commit_us, origin, source, rows: 0, skip, xa });
         Ok(())
     }
 
@@ -454,7 +454,7 @@ impl Assembler {
             }
         }
         let added = self.batch.rows - published;
-        if added > 0 && self.open.as_ref().is_some_and(|open| !open.by_gateway) {
+        if added > 0 && self.open.as_ref().is_some_and(|open| open.origin == Origin::Other) {
             *self.batch.out_of_band_rows.entry(event.table.name.clone()).or_default() += added;
         }
         Ok(())

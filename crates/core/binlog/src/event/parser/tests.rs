@@ -109,7 +109,7 @@ fn begin(parser: &mut EventParser) {
     assert_eq!(feed(parser, GTID, 100, &gtid()), Ok(None));
     assert!(matches!(
         feed(parser, QUERY, 200, &query("BEGIN")),
-        Ok(Some(BinlogEvent::Begin { commit_us: 7, server_id: 9, by_gateway: false, .. }))
+        Ok(Some(BinlogEvent::Begin { commit_us: 7, server_id: 9, origin: Origin::Other, .. }))
     ));
 }
 

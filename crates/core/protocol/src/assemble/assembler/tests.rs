@@ -89,7 +89,7 @@ fn assembler() -> Assembler {
 }
 
 fn begin(number: u64, commit_us: i64) -> BinlogEvent {
-    BinlogEvent::Begin { gtid: gtid(number), commit_us, server_id: SERVER, by_gateway: false, xa: None }
+    BinlogEvent::Begin { gtid: gtid(number), commit_us, server_id: SERVER, origin: Origin::Other, xa: None }
 }
 
 fn commit(pos: u64) -> BinlogEvent {
@@ -415,7 +415,7 @@ fn out_of_band_rows_are_counted_by_table() {
         let BinlogEvent::Begin { gtid, commit_us, server_id, .. } = begin(number, 2000) else {
             unreachable!()
         };
-        BinlogEvent::Begin { gtid, commit_us, server_id, by_gateway: true, xa: None }
+        BinlogEvent::Begin { gtid, commit_us, server_id, origin: Origin::Gateway, xa: None }
     };
     let (t, u) = (table("t"), table("u"));
     feed(&mut assembler, [by_gateway(2), insert(&t, &[1, 2]), commit(1100)]);

@@ -10,7 +10,7 @@ fn xa(number: u64, xid: &str) -> BinlogEvent {
         gtid: gtid(number),
         commit_us: 2000,
         server_id: SERVER,
-        by_gateway: false,
+        origin: Origin::Other,
         xa: Some(xid.into()),
     }
 }

@@ -1,0 +1,280 @@
+//! The session that writes native rows.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::{Conn, Opts, Value as Raw};
+use tandem_model::{Epoch, Row, TableDef, Value, Version};
+
+use crate::connect::{MysqlConfig, Server};
+use crate::error::MysqlError;
+use crate::read::query::quoted;
+use crate::read::select::{column_parameter, key_parameters, select_rows};
+use crate::reverse::sql;
+
+/// The session variables.
+///
+/// - Foreign keys are not checked: a row may come before the row that it refers to. Cascades do not run.
+/// - Strict SQL mode: MySQL stores a value unchanged or refuses it. It accepts what it has stored before: invalid dates, and 0
+///   in an AUTO_INCREMENT column.
+/// - `lc_time_names` marks the transactions in the binlog ([`REVERSE_LOCALE`](tandem_binlog::REVERSE_LOCALE)).
+const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
+                     lc_time_names = 'en_ZA', foreign_key_checks = 0, sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,\
+                     NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5";
+
+/// How long one statement may take.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Parameters of one statement at most. MySQL allows 65,535.
+const PARAMETERS: usize = 16_384;
+
+/// Identifies a row of any table: a hash of its table and its key.
+pub type RowKey = [u8; 32];
+
+/// The version that MySQL keeps for a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptVersion {
+    /// The row.
+    pub row: RowKey,
+    /// The epoch of its last native write.
+    pub epoch: Epoch,
+    /// The version of that write.
+    pub version: Version,
+}
+
+/// Up to where a partition of the log is applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the first record that is not applied.
+    pub next: i64,
+}
+
+/// One connection that writes native rows. After an error that is not of a row it must not be used again.
+#[derive(Debug)]
+pub struct ReverseSession {
+    conn: Conn,
+    server: Server,
+    /// The names of Tandem's tables, quoted.
+    versions: String,
+    offsets: String,
+}
+
+impl ReverseSession {
+    /// Connects, and creates Tandem's tables in `database` if they do not exist. Makes one attempt.
+    ///
+    /// # Errors
+    /// The server cannot be reached, refuses the account, or does not let it create the tables.
+    pub async fn open(config: &MysqlConfig, database: &str) -> Result<Self, MysqlError> {
+        let opts: Opts = config.options(vec![SETUP.to_owned()])?.into();
+        let server = Server::new(config, &opts);
+        let conn = server.connecting(Conn::new(opts)).await?;
+        let name = |table: &str| format!("{}.{}", quoted(database), quoted(table));
+        let (versions, offsets) = (name("tandem_reverse_versions"), name("tandem_reverse_offsets"));
+        let mut session = Self { conn, server, versions, offsets };
+        for create in [
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (row_key BINARY(32) PRIMARY KEY, epoch INT UNSIGNED NOT NULL, version BIGINT NOT \
+                 NULL)",
+                session.versions
+            ),
+            format!(
+                "CREATE TABLE IF NOT EXISTS {} (topic VARCHAR(249) CHARACTER SET ascii COLLATE ascii_bin, partition_id INT, \
+                 next_offset BIGINT NOT NULL, PRIMARY KEY (topic, partition_id))",
+                session.offsets
+            ),
+        ] {
+            session.run("creating reverse's tables", &create, Vec::new()).await?;
+        }
+        Ok(session)
+    }
+
+    /// Returns up to where each partition of the log is applied. A partition that is not there has not begun.
+    ///
+    /// # Errors
+    /// The connection is lost or the query fails.
+    pub async fn applied(&mut self) -> Result<Vec<PartitionOffset>, MysqlError> {
+        let select = format!("SELECT topic, partition_id, next_offset FROM {}", self.offsets);
+        let rows: Vec<(String, i32, i64)> =
+            self.ask("reading reverse's offsets", &select, Vec::new()).await?;
+        let offset = |(topic, partition, next)| PartitionOffset { topic, partition, next };
+        Ok(rows.into_iter().map(offset).collect())
+    }
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn begin(&mut self) -> Result<(), MysqlError> {
+        self.run("beginning a transaction", "START TRANSACTION", Vec::new()).await
+    }
+
+    /// Locks and reads the versions of these rows. Another session that writes one of them waits until this transaction ends.
+    ///
+    /// # Errors
+    /// A lock wait times out, a deadlock occurs, or the connection is lost.
+    pub async fn kept(&mut self, rows: &[RowKey]) -> Result<HashMap<RowKey, Version>, MysqlError> {
+        let (mut kept, mut from) = (HashMap::with_capacity(rows.len()), 0);
+        for size in sql::sizes(rows.len(), 1, PARAMETERS) {
+            let some = &rows[from..from + size];
+            from += size;
+            let select = format!(
+                "SELECT row_key, version FROM {} WHERE row_key IN ({}) FOR UPDATE",
+                self.versions,
+                vec!["?"; size].join(", ")
+            );
+            let params = some.iter().map(|row| Raw::from(&row[..])).collect();
+            let found: Vec<(Vec<u8>, i64)> = self.ask("reading reverse's versions", &select, params).await?;
+            let version =
+                |(row, version): (Vec<u8>, i64)| Some((RowKey::try_from(row).ok()?, Version(version)));
+            kept.extend(found.into_iter().filter_map(version));
+        }
+        Ok(kept)
+    }
+
+    /// Makes rows what they are in `rows`: inserts those whose keys are not there, and overwrites the others. Columns that the
+    /// definition leaves out keep their values, or get their defaults. No key comes twice.
+    ///
+    /// # Errors
+    /// MySQL refuses a row, for example because of a unique value or a CHECK; or as for [`Self::kept`]. The transaction must
+    /// be rolled back then.
+    pub async fn put(&mut self, table: &TableDef, rows: &[&Row]) -> Result<(), MysqlError> {
+        let keys: Vec<Vec<Value>> = rows.iter().map(|row| table.key_of(row)).collect();
+        let there = self.lock(table, &keys).await?;
+        let (old, new): (Vec<_>, Vec<_>) =
+            rows.iter().zip(&keys).partition(|(_, key)| there.contains(&hashed(key)));
+        for (rows, statement) in [(old, sql::overwrite as fn(&TableDef, usize) -> String), (new, sql::insert)]
+        {
+            let mut from = 0;
+            for size in sql::sizes(rows.len(), table.columns.len(), PARAMETERS) {
+                let mut params = Vec::with_capacity(size * table.columns.len());
+                for (row, _) in &rows[from..from + size] {
+                    for (column, value) in row.iter().enumerate() {
+                        params.push(column_parameter(table, column, value)?);
+                    }
+                }
+                from += size;
+                self.run(&format!("writing rows of {}", table.name), &statement(table, size), params).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of these keys are there, as [`hashed`]. Locks their rows.
+    async fn lock(&mut self, table: &TableDef, keys: &[Vec<Value>]) -> Result<HashSet<String>, MysqlError> {
+        let columns: Vec<_> = table.primary_key.iter().map(|&i| &table.columns[i]).collect();
+        let (mut there, mut from) = (HashSet::new(), 0);
+        for size in sql::sizes(keys.len(), columns.len(), PARAMETERS) {
+            let mut params = Vec::with_capacity(size * columns.len());
+            for key in &keys[from..from + size] {
+                params.extend(key_parameters(table, key)?);
+            }
+            from += size;
+            let select = sql::lock(table, size);
+            let found = select_rows(
+                &mut self.conn,
+                &self.server,
+                STATEMENT_TIMEOUT,
+                &table.name,
+                &columns,
+                &select,
+                params,
+            );
+            there.extend(found.await?.iter().map(hashed));
+        }
+        Ok(there)
+    }
+
+    /// Deletes the rows of these keys.
+    ///
+    /// # Errors
+    /// As for [`Self::put`].
+    pub async fn delete(&mut self, table: &TableDef, keys: &[Vec<Value>]) -> Result<(), MysqlError> {
+        let mut from = 0;
+        for size in sql::sizes(keys.len(), table.primary_key.len(), PARAMETERS) {
+            let mut params = Vec::with_capacity(size * table.primary_key.len());
+            for key in &keys[from..from + size] {
+                params.extend(key_parameters(table, key)?);
+            }
+            from += size;
+            self.run(&format!("deleting rows of {}", table.name), &sql::delete(table, size), params).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the versions of rows, and up to where the log is applied.
+    ///
+    /// # Errors
+    /// As for [`Self::kept`].
+    pub async fn keep(
+        &mut self,
+        versions: &[KeptVersion],
+        offsets: &[PartitionOffset],
+    ) -> Result<(), MysqlError> {
+        let mut from = 0;
+        for size in sql::sizes(versions.len(), 3, PARAMETERS) {
+            let replace =
+                format!("REPLACE INTO {} VALUES {}", self.versions, vec!["(?, ?, ?)"; size].join(", "));
+            let some = versions[from..from + size].iter();
+            from += size;
+            let params = some
+                .flat_map(|kept| {
+                    [Raw::from(&kept.row[..]), Raw::from(kept.epoch.0), Raw::from(kept.version.0)]
+                })
+                .collect();
+            self.run("keeping reverse's versions", &replace, params).await?;
+        }
+        for offset in offsets {
+            let replace = format!("REPLACE INTO {} VALUES (?, ?, ?)", self.offsets);
+            let params =
+                vec![Raw::from(offset.topic.as_str()), Raw::from(offset.partition), Raw::from(offset.next)];
+            self.run("keeping reverse's offsets", &replace, params).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits the transaction. After an error its outcome is unknown: the versions and the offsets tell.
+    ///
+    /// # Errors
+    /// The connection is lost, or MySQL refuses the transaction.
+    pub async fn commit(&mut self) -> Result<(), MysqlError> {
+        self.run("committing", "COMMIT", Vec::new()).await
+    }
+
+    /// Rolls the transaction back.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn roll_back(&mut self) -> Result<(), MysqlError> {
+        self.run("rolling back", "ROLLBACK", Vec::new()).await
+    }
+
+    async fn run(&mut self, doing: &str, sql: &str, params: Vec<Raw>) -> Result<(), MysqlError> {
+        if params.is_empty() {
+            let question = self.conn.query_drop(sql);
+            return self.server.answer(STATEMENT_TIMEOUT, doing, question).await;
+        }
+        let question = self.conn.exec_drop(sql, params);
+        self.server.answer(STATEMENT_TIMEOUT, doing, question).await
+    }
+
+    async fn ask<T: FromRow + Send + 'static>(
+        &mut self,
+        doing: &str,
+        sql: &str,
+        params: Vec<Raw>,
+    ) -> Result<Vec<T>, MysqlError> {
+        let params = if params.is_empty() { mysql_async::Params::Empty } else { params.into() };
+        let question = self.conn.exec(sql, params);
+        self.server.answer(STATEMENT_TIMEOUT, doing, question).await
+    }
+}
+
+/// A key as the element of a set. Values have no hash of their own.
+fn hashed(key: &Vec<Value>) -> String {
+    format!("{key:?}")
+}
