@@ -10,7 +10,7 @@ pub(crate) mod read;
 pub(crate) mod tail;
 
 pub use admission::{Admission, Admitted, Decide, GroupMember, GroupMembers};
-pub use group::GroupConsumer;
+pub use group::{GroupConsumer, StartOffsets};
 pub use group_offsets::GroupOffsets;
 pub use lag::{PartitionLag, Unapplied, partition_lags, read_unapplied};
 pub use read::{read_all, read_at, read_last};

@@ -40,7 +40,7 @@ pub use admin::{AclReport, Admin, Cleanup, EnsuredTopic, MissingAcl, TopicSpec, 
 pub use connect::{KafkaConfig, KafkaSecurity, Refusals, Sasl, SaslMechanism, TlsFiles};
 pub use consume::{
     Admission, Admitted, Decide, GroupConsumer, GroupMember, GroupMembers, GroupOffsets, PartitionLag,
-    TailReader, Unapplied, partition_lags, read_all, read_at, read_last, read_unapplied,
+    StartOffsets, TailReader, Unapplied, partition_lags, read_all, read_at, read_last, read_unapplied,
 };
 pub use error::{BoxError, ConsumeError, PublishError};
 pub use produce::{Producer, TransactionalPublisher};

@@ -1,5 +1,6 @@
 //! A member of a consumer group.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use crate::connect::health::Health;
 use crate::connect::rebootstrap::Watched;
 use crate::consume::admission::Admission;
 use crate::consume::fetch::{self, Shared, commit_failed, note_positions};
-use crate::error::ConsumeError;
+use crate::error::{BoxError, ConsumeError};
+use tandem_model::Disposition;
 use tandem_wire::log::InRecord;
 
 /// How long closing waits for the last commit and for leaving the group.
@@ -43,7 +45,21 @@ impl GroupConsumer {
     /// [`ConsumeError::Unreachable`] if no broker answers within 8 s; otherwise the configuration is wrong or
     /// the subscription fails.
     pub async fn start(config: &KafkaConfig, group: &str, topics: &[String]) -> Result<Self, ConsumeError> {
-        Self::join(config, group, topics, None).await
+        Self::join(config, group, topics, Rules::default()).await
+    }
+
+    /// The same, for a member whose effects keep their own offsets: it reads each partition from where `starts` says, and
+    /// from the group's offset only where that says nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub async fn start_from(
+        config: &KafkaConfig,
+        group: &str,
+        topics: &[String],
+        starts: StartOffsets,
+    ) -> Result<Self, ConsumeError> {
+        Self::join(config, group, topics, Rules { starts: Some(starts), admission: None }).await
     }
 
     /// The same, for a member that takes partitions only if `admission` lets it.
@@ -58,22 +74,22 @@ impl GroupConsumer {
         topics: &[String],
         admission: Admission,
     ) -> Result<Self, ConsumeError> {
-        Self::join(config, group, topics, Some(admission)).await
+        Self::join(config, group, topics, Rules { admission: Some(admission), starts: None }).await
     }
 
     async fn join(
         config: &KafkaConfig,
         group: &str,
         topics: &[String],
-        admission: Option<Admission>,
+        rules: Rules,
     ) -> Result<Self, ConsumeError> {
         let health = Health::new(&config.refusals, &config.brokers);
         let shared = Shared::new(Arc::clone(&health));
         let mut client = config.consumer(group, &[]);
-        if let Some(admission) = &admission {
+        if let Some(admission) = &rules.admission {
             admission.label(&mut client);
         }
-        let context = GroupContext { shared: Arc::clone(&shared), group: group.to_owned(), admission };
+        let context = GroupContext { shared: Arc::clone(&shared), group: group.to_owned(), rules };
         let consumer: BaseConsumer<GroupContext> = created(client.create_with_context(context))?;
         let (config, topics) = (config.clone(), topics.to_vec());
         let topic = topics.first().cloned();
@@ -173,7 +189,14 @@ impl Drop for GroupConsumer {
 struct GroupContext {
     shared: Arc<Shared>,
     group: String,
+    rules: Rules,
+}
+
+/// What a member asks when the group assigns it partitions.
+#[derive(Default)]
+struct Rules {
     admission: Option<Admission>,
+    starts: Option<StartOffsets>,
 }
 
 impl ClientContext for GroupContext {
@@ -215,7 +238,7 @@ impl GroupContext {
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> KafkaResult<()> {
         let partitions: Vec<(String, i32)> =
             list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
-        if let Some(admission) = &self.admission
+        if let Some(admission) = &self.rules.admission
             && !admission.admitted(consumer, &self.group, &self.shared)
         {
             self.shared.fail(ConsumeError::NotAdmitted);
@@ -226,7 +249,7 @@ impl GroupContext {
             if self.shared.stopped() {
                 return Ok(());
             }
-            match starts(consumer, list, &partitions) {
+            match starts(consumer, list, &partitions, self.rules.starts.as_ref()) {
                 Ok(starts) => break starts,
                 Err(error) => {
                     self.shared.health.failed(error.to_string());
@@ -284,14 +307,30 @@ impl GroupContext {
     }
 }
 
+/// Where each of these partitions is read from, by topic and partition. `None` where nothing is known. It runs in the member's
+/// own thread, which does not poll meanwhile. If it fails or panics, it is asked again.
+pub type StartOffsets = Arc<dyn Fn(&[(String, i32)]) -> Result<Vec<Option<i64>>, BoxError> + Send + Sync>;
+
 /// Returns the start offset and the committed offset of each partition.
 fn starts(
     consumer: &BaseConsumer<GroupContext>,
     list: &TopicPartitionList,
     partitions: &[(String, i32)],
+    kept: Option<&StartOffsets>,
 ) -> Result<Vec<(i64, Option<i64>)>, ConsumeError> {
     let failed = |e| ConsumeError::request("asking for the group's committed offsets", &e);
     let answer = consumer.committed_offsets(list.clone(), REQUEST).map_err(failed)?;
+    let kept = match kept {
+        // A panic must not go on into librdkafka, which called this.
+        Some(kept) => catch_unwind(AssertUnwindSafe(|| kept(partitions)))
+            .unwrap_or_else(|_| Err(BoxError::from("it ended with a panic")))
+            .map_err(|error| ConsumeError::Request {
+                doing: "asking where to begin".into(),
+                cause: error.to_string(),
+                retry: Disposition::Retry,
+            })?,
+        None => Vec::new(),
+    };
     let mut committed = Vec::with_capacity(partitions.len());
     for (topic, partition) in partitions {
         let element = answer.find_partition(topic, *partition);
@@ -305,5 +344,10 @@ fn starts(
     let new: Vec<(String, i32)> =
         partitions.iter().zip(&committed).filter(|(_, c)| c.is_none()).map(|(p, _)| p.clone()).collect();
     let mut firsts = list_offsets(consumer, &new, Offset::Beginning)?.into_iter();
-    Ok(committed.into_iter().map(|c| (c.or_else(|| firsts.next()).unwrap_or(0), c)).collect())
+    let known = kept.into_iter().chain(std::iter::repeat(None));
+    let start = |(kept, committed): (Option<i64>, Option<i64>)| {
+        let by_kafka = committed.or_else(|| firsts.next()).unwrap_or(0);
+        (kept.unwrap_or(by_kafka), kept.or(committed))
+    };
+    Ok(known.zip(committed).map(start).collect())
 }
