@@ -3,6 +3,7 @@
 
 mod batches;
 mod faults;
+mod reverse;
 mod single;
 mod stage;
 mod sweep;

@@ -35,10 +35,10 @@ const DEADLINE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Stage {
     cassandra: CassandraConfig,
-    kafka: KafkaConfig,
+    pub(crate) kafka: KafkaConfig,
     pub(crate) plan: Arc<TablePlan>,
     topic: ChangeTopic,
-    schemas: SchemaStore,
+    pub(crate) schemas: SchemaStore,
     pub(crate) target: Target,
     session: Session,
 }

@@ -43,6 +43,7 @@ pub fn topic_specs(config: &KafkaConfig, tables: &[TableName]) -> Vec<TopicSpec>
         // Retention must not delete a record before reconcile has read it: the group refuses to skip records.
         spec(topics.dual_write_failures(), 1, Cleanup::KeepAll),
         spec(topics.dead_letters(), 1, Cleanup::CompactAfter(config.retention)),
+        spec(topics.reverse_dead_letters(), 1, Cleanup::CompactAfter(config.retention)),
         spec(topics.announcements(), 1, Cleanup::NewestOnly),
         spec(topics.control(), 1, Cleanup::CompactAfter(Duration::ZERO)),
         spec(topics.audit(), 1, Cleanup::KeepAll),

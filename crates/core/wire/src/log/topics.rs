@@ -112,6 +112,11 @@ impl Topics {
         self.named("dead-letters")
     }
 
+    /// The topic of native writes that MySQL refused. It has one partition.
+    pub fn reverse_dead_letters(&self) -> String {
+        self.named("reverse-dead-letters")
+    }
+
     /// The topic of announcements: which roles run, and what they have counted. It has one partition.
     pub fn announcements(&self) -> String {
         self.named("announcements")
@@ -133,6 +138,11 @@ impl Topics {
     /// The consumer group of `apply`.
     pub fn apply_group(&self) -> String {
         self.named("apply")
+    }
+
+    /// The consumer group of `reverse`.
+    pub fn reverse_group(&self) -> String {
+        self.named("reverse")
     }
 
     /// The consumer group of `reconcile`.

@@ -1,0 +1,236 @@
+//! Native writes on their way to MySQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use tandem_kafka::{Admin, Cleanup, TopicSpec, read_all};
+use tandem_model::Row;
+use tandem_mysql::{Mysql, MysqlConfig};
+use tandem_native_writes::Decision;
+use tandem_reverse::{Metrics, Reverse, ReverseConfig, ReverseError};
+use tandem_wire::control::{DeadLetter, decode_control};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::stage::{Gateway, Stage, request, row};
+use crate::support::{MINUTE, Probe, eventually, mysql_url, random_server_id};
+
+/// The table of a [`Stage`] in MySQL, and a reverse that may be started again.
+struct Back {
+    stage: Stage,
+    mysql: MysqlConfig,
+    database: String,
+    sql: Conn,
+}
+
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ReverseError>>,
+}
+
+impl Running {
+    async fn end(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        Ok(self.task.await??)
+    }
+}
+
+impl Back {
+    async fn new(test: &str) -> anyhow::Result<Self> {
+        let stage = Stage::new(test).await?;
+        let database = stage.plan.source().name.database.clone();
+        let mut sql = Conn::from_url(mysql_url()).await?;
+        for statement in [
+            format!("CREATE DATABASE {database}"),
+            format!("USE {database}"),
+            "CREATE TABLE t (id BIGINT PRIMARY KEY, k INT NOT NULL, a VARCHAR(20), n BIGINT NOT NULL)"
+                .to_owned(),
+        ] {
+            sql.query_drop(statement).await?;
+        }
+        let spec = TopicSpec {
+            name: stage.kafka.topics().reverse_dead_letters(),
+            partitions: 1,
+            cleanup: Cleanup::KeepAll,
+        };
+        Admin::connect(&stage.kafka).await?.ensure_topics(&[spec]).await?;
+        Ok(Self { stage, mysql: MysqlConfig::new(mysql_url(), random_server_id()), database, sql })
+    }
+
+    fn start(&self) -> Running {
+        let stop = CancellationToken::new();
+        let reverse = Reverse {
+            kafka: self.stage.kafka.clone(),
+            schemas: self.stage.schemas.clone(),
+            mysql: self.mysql.clone(),
+            tables: vec![self.stage.plan.source().name.clone()],
+            config: ReverseConfig { database: self.database.clone(), max_records: 100 },
+            metrics: Metrics::default(),
+        };
+        let stopped = stop.clone();
+        Running { stop, task: tokio::spawn(async move { reverse.run(stopped).await }) }
+    }
+
+    /// The rows in MySQL, in the order of their keys.
+    async fn rows(&mut self) -> anyhow::Result<Vec<Row>> {
+        let mut reader = Mysql::connect(&self.mysql).await?.reader().await?;
+        let table = self.stage.plan.source();
+        let Some(upto) = reader.max_key(table).await? else { return Ok(Vec::new()) };
+        Ok(reader.read_chunk(table, None, &upto, 10_000).await?)
+    }
+
+    /// Waits until MySQL has the rows that the guards hold.
+    async fn until_equal(&mut self) -> anyhow::Result<()> {
+        let guards = self.stage.guards(1).await?;
+        let expected: Vec<Row> = guards.into_values().filter_map(|guard| guard.image).collect();
+        eventually("MySQL to have what Cassandra has decided", MINUTE, async || {
+            let rows = self.rows().await?;
+            Ok(Probe::when(rows == expected, format!("{rows:?} instead of {expected:?}")))
+        })
+        .await
+    }
+
+    /// What reverse has not read yet.
+    async fn until_read(&mut self) -> anyhow::Result<()> {
+        let end: i64 = self.stage.log().await?.len() as i64;
+        let sum = format!("SELECT SUM(next_offset) FROM {}.tandem_reverse_offsets", self.database);
+        eventually("reverse to have read the log", MINUTE, async || {
+            let read: Option<Option<i64>> = self.sql.query_first(&sum).await?;
+            Ok(Probe::when(read.flatten() == Some(end), format!("{read:?} of {end}")))
+        })
+        .await
+    }
+
+    async fn end(mut self) -> anyhow::Result<()> {
+        self.sql.query_drop(format!("DROP DATABASE {}", self.database)).await?;
+        self.stage.drop().await
+    }
+}
+
+/// Writes rows: inserts, overwrites and deletes some.
+async fn write_some(gateway: &Gateway, round: i64) -> anyhow::Result<()> {
+    for id in 0..12 {
+        let image = ((id + round) % 5 != 0).then(|| row(id, id % 3, (id % 2 == 0).then_some("é"), round));
+        gateway.put(id, image).await?;
+    }
+    Ok(())
+}
+
+/// Rows, versions and offsets are one transaction. So reverse may be stopped anywhere, read everything again, or meet a MySQL
+/// that has lost its last transactions.
+#[tokio::test(flavor = "multi_thread")]
+async fn native_writes_come_to_mysql_once() -> anyhow::Result<()> {
+    let mut back = Back::new("reverse").await?;
+    let gateway = back.stage.gateway(1).await?;
+    write_some(&gateway, 0).await?;
+    let running = back.start();
+    back.until_equal().await?;
+    write_some(&gateway, 1).await?;
+    back.until_equal().await?;
+    back.until_read().await?;
+    running.end().await?;
+
+    // A dump of now, and what a fail-over would lose.
+    for table in ["t", "tandem_reverse_versions", "tandem_reverse_offsets"] {
+        back.sql.query_drop(format!("CREATE TABLE dump_{table} AS SELECT * FROM {table}")).await?;
+    }
+    let running = back.start();
+    write_some(&gateway, 2).await?;
+    back.until_equal().await?;
+    back.until_read().await?;
+    running.end().await?;
+    for table in ["t", "tandem_reverse_versions", "tandem_reverse_offsets"] {
+        back.sql.query_drop(format!("DELETE FROM {table}")).await?;
+        back.sql.query_drop(format!("INSERT INTO {table} SELECT * FROM dump_{table}")).await?;
+    }
+    let running = back.start();
+    back.until_equal().await?;
+    running.end().await?;
+
+    // From the beginning again: nothing goes back, not even for a moment.
+    back.sql.query_drop("UPDATE tandem_reverse_offsets SET next_offset = 0").await?;
+    back.sql.query_drop("CREATE TABLE changed (id INT AUTO_INCREMENT PRIMARY KEY)").await?;
+    for event in ["INSERT", "UPDATE", "DELETE"] {
+        back.sql
+            .query_drop(format!(
+                "CREATE TRIGGER on_{event} AFTER {event} ON t FOR EACH ROW INSERT INTO changed VALUES ()"
+            ))
+            .await?;
+    }
+    let running = back.start();
+    back.until_read().await?;
+    running.end().await?;
+    assert_eq!(back.sql.query_first::<u64, _>("SELECT COUNT(*) FROM changed").await?, Some(0));
+    back.end().await
+}
+
+/// MySQL refuses a row: a dead letter, and the others go on. A later write of the row is not held up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_mysql_refuses_is_a_dead_letter() -> anyhow::Result<()> {
+    let mut back = Back::new("reverseletter").await?;
+    back.sql.query_drop("ALTER TABLE t ADD CONSTRAINT small CHECK (n < 100)").await?;
+    let gateway = back.stage.gateway(1).await?;
+    for id in 0..6 {
+        let n = if id == 3 { 100 } else { id };
+        gateway.put(id, Some(row(id, 0, None, n))).await?;
+    }
+    let running = back.start();
+    back.until_read().await?;
+    let ids: Vec<i64> = back.sql.query("SELECT id FROM t ORDER BY id").await?;
+    assert_eq!(ids, [0, 1, 2, 4, 5]);
+    let topic = back.stage.kafka.topics().reverse_dead_letters();
+    let letters = read_all(&back.stage.kafka, &topic).await?;
+    let letters: Vec<DeadLetter> = letters
+        .iter()
+        .filter_map(|record| record.value.as_deref())
+        .map(decode_control)
+        .collect::<Result<_, _>>()?;
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert!(letters[0].cause.contains("3819") && letters[0].version > 0, "{letters:?}");
+    let small = |_: Option<&Row>| Decision::<()>::Become(Some(row(3, 0, None, 99)));
+    gateway.write(3, request(), small).await?;
+    back.until_equal().await?;
+    running.end().await?;
+    back.end().await
+}
+
+/// Two of them share the partitions, and one ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_reverses_share_the_log() -> anyhow::Result<()> {
+    let mut back = Back::new("reversetwo").await?;
+    let gateway = Arc::new(back.stage.gateway(1).await?);
+    let (first, second) = (back.start(), back.start());
+    let writer = {
+        let gateway = Arc::clone(&gateway);
+        tokio::spawn(async move {
+            for round in 0..6 {
+                write_some(&gateway, round).await?;
+            }
+            anyhow::Ok(())
+        })
+    };
+    tokio::time::timeout(Duration::from_secs(50), async {
+        back.until_read_some().await?;
+        first.end().await
+    })
+    .await??;
+    writer.await??;
+    back.until_equal().await?;
+    second.end().await?;
+    back.end().await
+}
+
+impl Back {
+    /// Waits until reverse has begun.
+    async fn until_read_some(&mut self) -> anyhow::Result<()> {
+        let sum = format!("SELECT SUM(next_offset) FROM {}.tandem_reverse_offsets", self.database);
+        eventually("reverse to begin", MINUTE, async || {
+            // The table may not be there yet.
+            let read = self.sql.query_first::<Option<i64>, _>(&sum).await.ok().flatten().flatten();
+            Ok(Probe::when(read > Some(0), format!("{read:?}")))
+        })
+        .await
+    }
+}
