@@ -145,7 +145,7 @@ async fn unknown_columns_stay_and_the_binlog_shows_the_origin() -> anyhow::Resul
     source.sql("INSERT INTO parent VALUES (1)").await?;
     source.sql("INSERT INTO t VALUES (1, 1, 42)").await?;
     let whole = source.mysql.table_def(&source.table("t")).await?;
-    let known = TableDef { columns: whole.columns[..2].to_vec(), ..(*whole).clone() };
+    let known = TableDef { columns: whole.columns[..2].to_vec(), ..whole.clone() };
     let mut stream = source.stream("t").await?;
     let mut session = ReverseSession::open(&source.config, &source.database).await?;
     session.begin().await?;

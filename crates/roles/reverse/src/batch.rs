@@ -99,14 +99,12 @@ pub(crate) fn by_table<'a>(needed: &[&'a NativeChange]) -> Vec<TableRows<'a>> {
     for native in needed {
         let change = &native.change;
         let of_name = tables.entry(&change.table.name).or_default();
-        let same = of_name.iter_mut().find(|rows| *rows.table == change.table);
-        let rows = match same {
-            Some(rows) => rows,
-            None => {
-                of_name.push(TableRows { table: &change.table, put: Vec::new(), deleted: Vec::new() });
-                of_name.last_mut().expect("it was pushed just now")
-            }
-        };
+        let same = of_name.iter().position(|rows| *rows.table == change.table);
+        let at = same.unwrap_or_else(|| {
+            of_name.push(TableRows { table: &change.table, put: Vec::new(), deleted: Vec::new() });
+            of_name.len() - 1
+        });
+        let rows = &mut of_name[at];
         match &change.after {
             Some(row) => rows.put.push(row),
             None => rows.deleted.push(change.table.key_of(change.image())),

@@ -204,7 +204,7 @@ impl Assembler {
                 Ok(())
             }
             BinlogEvent::Decided { gtid, commit_us, server_id, xid, committed, position } => {
-                self.begin(gtid.clone(), commit_us, server_id, false, None, now_us)?;
+                self.begin(gtid.clone(), commit_us, server_id, Origin::Other, None, now_us)?;
                 match self.prepared.remove(&xid) {
                     Some((rows_of, held)) if committed => self.publish(rows_of, held, position),
                     None if committed => Err(AssembleError::NotPrepared { xid, gtid, position }),
