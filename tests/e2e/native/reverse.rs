@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use tandem_dead_letters::DeadLetters;
 use tandem_kafka::{Admin, Cleanup, TopicSpec, read_all};
 use tandem_model::Row;
 use tandem_mysql::{Mysql, MysqlConfig};
@@ -192,6 +193,55 @@ async fn a_row_that_mysql_refuses_is_a_dead_letter() -> anyhow::Result<()> {
     let small = |_: Option<&Row>| Decision::<()>::Become(Some(row(3, 0, None, 99)));
     gateway.write(3, request(), small).await?;
     back.until_equal().await?;
+    running.end().await?;
+    back.end().await
+}
+
+/// Rows exchange their unique values, in one transaction or by way of dead letters. A value that something else holds is
+/// written as soon as it is free.
+#[tokio::test(flavor = "multi_thread")]
+async fn unique_values_move_between_rows() -> anyhow::Result<()> {
+    let mut back = Back::new("reverseunique").await?;
+    back.sql.query_drop("ALTER TABLE t ADD UNIQUE (n), ADD g BIGINT AS (n + 1) STORED").await?;
+    let gateway = back.stage.gateway(1).await?;
+    let put = async |id: i64, n: i64| gateway.put(id, Some(row(id, 0, None, n))).await;
+    for id in 0..5 {
+        put(id, id).await?;
+    }
+    let running = back.start();
+    back.until_equal().await?;
+    // While it reads, so that some of these records may come alone.
+    for round in 1..6 {
+        for id in 0..5 {
+            put(id, 100 + (id + round) % 5).await?;
+            put((id + 2) % 5, (id + round) % 5).await?;
+        }
+    }
+    back.until_equal().await?;
+    running.end().await?;
+    for id in 0..5 {
+        put(id, 1000 + id).await?;
+    }
+    for id in 0..5 {
+        put(id, 1000 + (id + 1) % 5).await?;
+    }
+    back.sql.query_drop("INSERT INTO t (id, k, n) VALUES (99, 0, 77)").await?;
+    put(6, 77).await?;
+    let running = back.start();
+    back.until_read().await?;
+    let letters = DeadLetters::follow_reverse(&back.stage.kafka).await?;
+    eventually("only the taken value to be a dead letter", MINUTE, async || {
+        let open = letters.all();
+        Ok(Probe::when(open.len() == 1, format!("{open:?}")))
+    })
+    .await?;
+    back.sql.query_drop("DELETE FROM t WHERE id = 99").await?;
+    back.until_equal().await?;
+    eventually("the dead letter to be settled", MINUTE, async || {
+        let open = letters.all();
+        Ok(Probe::when(open.is_empty(), format!("{open:?}")))
+    })
+    .await?;
     running.end().await?;
     back.end().await
 }

@@ -27,13 +27,18 @@ pub(crate) struct NativeChange {
 }
 
 /// Decodes records. Keeps what it has learned of the tables' schemas.
-#[derive(Default)]
 pub(crate) struct Decoder {
+    /// The prefix of the migration. Another migration of the same table has versions of its own.
+    prefix: String,
     /// For the keys of each table, by the id of the envelope's schema.
     keys: HashMap<u32, Arc<TableSchema>>,
 }
 
 impl Decoder {
+    pub(crate) fn of(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), keys: HashMap::new() }
+    }
+
     /// The native writes among the records, in their order.
     pub(crate) async fn decode(
         &mut self,
@@ -57,18 +62,20 @@ impl Decoder {
                 .keys
                 .entry(id)
                 .or_insert_with(|| Arc::new(TableSchema::new(Arc::clone(&change.table), "")));
-            let row = row_key(keys, &change).map_err(at)?;
+            let row = row_key(&self.prefix, keys, &change).map_err(at)?;
             changes.push(NativeChange { record: number, row, epoch: native.epoch, change });
         }
         Ok(changes)
     }
 }
 
-/// The hash of a row's table and key.
-fn row_key(keys: &TableSchema, change: &Change) -> Result<RowKey, tandem_wire::WireError> {
+/// The hash of a row's migration, table and key.
+fn row_key(prefix: &str, keys: &TableSchema, change: &Change) -> Result<RowKey, tandem_wire::WireError> {
     let mut bytes = Vec::new();
     keys.encode_key_values(&change.table.key_of(change.image()), &mut bytes)?;
     let mut hash = Sha256::new();
+    hash.update(prefix);
+    hash.update([0]);
     hash.update(change.table.name.to_string());
     hash.update([0]);
     hash.update(&bytes[FRAME..]);

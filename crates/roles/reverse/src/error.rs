@@ -1,5 +1,6 @@
 //! Why reverse ends.
 
+use tandem_dead_letters::DeadLettersError;
 use tandem_kafka::{ConsumeError, PublishError};
 use tandem_model::{Disposition, Remedy};
 use tandem_mysql::MysqlError;
@@ -13,6 +14,8 @@ pub enum ReverseError {
     Mysql(#[from] MysqlError),
     #[error(transparent)]
     Consume(#[from] ConsumeError),
+    #[error(transparent)]
+    Letters(#[from] DeadLettersError),
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// A record cannot be read.
@@ -37,6 +40,7 @@ impl ReverseError {
         match self {
             Self::Mysql(error) => error.retry(),
             Self::Consume(error) => error.retry(),
+            Self::Letters(error) => error.retry(),
             Self::Publish(error) => error.retry(),
             Self::Record { .. } | Self::Wire(_) => Disposition::Stop,
         }
@@ -46,6 +50,7 @@ impl ReverseError {
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Consume(error) => error.remedy(),
+            Self::Letters(error) => error.remedy(),
             Self::Mysql(_) | Self::Publish(_) | Self::Record { .. } | Self::Wire(_) => None,
         }
     }

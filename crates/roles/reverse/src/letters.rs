@@ -1,25 +1,50 @@
 //! Native writes that MySQL refuses.
 
-use tandem_kafka::{KafkaConfig, Producer};
-use tandem_runtime::now_us;
-use tandem_wire::control::DeadLetter;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tandem_dead_letters::{DeadLetters, OpenLetter};
+use tandem_kafka::{KafkaConfig, Producer, SchemaStore, TailReader};
+use tandem_mysql::ReverseSession;
+use tandem_runtime::{Backoff, now_us};
+use tandem_wire::control::{DeadLetter, RecordPlace, decode_control, settled};
 use tandem_wire::log::InRecord;
 
-use crate::batch::NativeChange;
+use crate::batch::{Decoder, NativeChange};
 use crate::error::ReverseError;
 use crate::metrics::Metrics;
+use crate::write::write_what_it_takes;
 
-/// Publishes reverse's dead letters.
+/// The first and the longest pause between two retries of dead letters.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// Dead letters of one retry at most, and the bytes of their records.
+const OF_ONE_RETRY: (usize, usize) = (500, 32 << 20);
+
+/// How long a retry waits for records of the dead-letter topic.
+const READ: Duration = Duration::from_secs(1);
+
+/// Reverse's dead letters.
 pub(crate) struct Letters {
+    kafka: KafkaConfig,
     topic: String,
     producer: Producer,
+    open: DeadLetters,
     metrics: Metrics,
 }
 
 impl Letters {
     pub(crate) async fn open(kafka: &KafkaConfig, metrics: Metrics) -> Result<Self, ReverseError> {
-        let topic = kafka.topics().reverse_dead_letters();
-        Ok(Self { topic, producer: Producer::start(kafka).await?, metrics })
+        let letters = Self {
+            kafka: kafka.clone(),
+            topic: kafka.topics().reverse_dead_letters(),
+            producer: Producer::start(kafka).await?,
+            open: DeadLetters::follow_reverse(kafka).await?,
+            metrics,
+        };
+        letters.count();
+        Ok(letters)
     }
 
     /// Publishes a dead letter. When this returns, Kafka has acknowledged it.
@@ -49,5 +74,111 @@ impl Letters {
             "MySQL refuses a native write: it is a dead letter of reverse"
         );
         Ok(())
+    }
+
+    /// Writes open dead letters, those above the offset `after` first, in one transaction. Settles those that MySQL has now, or
+    /// a newer write of their row. Returns how many, and the offset of the last one that was tried.
+    ///
+    /// Two processes may retry at a time: a version is written once.
+    pub(crate) async fn retry(
+        &self,
+        session: &mut ReverseSession,
+        schemas: &SchemaStore,
+        decoder: &mut Decoder,
+        after: i64,
+    ) -> Result<(usize, i64), ReverseError> {
+        let mut open = self.open.all();
+        open.sort_by_key(|letter| (letter.offset <= after, letter.offset));
+        open.truncate(OF_ONE_RETRY.0);
+        let letters = self.read(&open).await?;
+        let records: Vec<InRecord> = letters.values().cloned().map(record_of).collect();
+        let changes = decoder.decode(schemas, &records).await?;
+        let refused = write_what_it_takes(session, &self.metrics, &changes).await?;
+        let places: Vec<RecordPlace> = changes
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !refused.contains_key(index))
+            .map(|(_, native)| place_of(&records[native.record]))
+            .collect();
+        self.producer.send(places.iter().map(|place| settled(&self.topic, place)).collect()).await?;
+        for place in &places {
+            tracing::info!(letter = %place, "a dead letter of reverse is settled");
+        }
+        self.metrics.settled.inc_by(places.len() as u64);
+        self.count();
+        let last = letters.keys().next_back().copied().unwrap_or(after);
+        Ok((places.len(), last))
+    }
+
+    /// Reads these dead letters, by their offsets. One that is settled meanwhile may be missing.
+    async fn read(&self, open: &[Arc<OpenLetter>]) -> Result<BTreeMap<i64, DeadLetter>, ReverseError> {
+        let offsets = || open.iter().map(|letter| letter.offset);
+        let (mut found, mut bytes) = (BTreeMap::new(), 0);
+        let (Some(first), Some(last)) = (offsets().min(), offsets().max()) else { return Ok(found) };
+        let mut reader = TailReader::start(&self.kafka, vec![(self.topic.clone(), 0, first)]).await?;
+        while reader.consumed_to(&self.topic, 0).is_none_or(|at| at <= last) {
+            for record in reader.next_batch(100, READ).await? {
+                let Some(value) = &record.value else { continue };
+                if open.iter().any(|letter| letter.offset == record.offset) && bytes < OF_ONE_RETRY.1 {
+                    bytes += value.len();
+                    found.insert(record.offset, decode_control(value)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn count(&self) {
+        self.metrics.open.set(self.open.all().len() as i64);
+    }
+}
+
+/// The record that became a dead letter.
+fn record_of(letter: DeadLetter) -> InRecord {
+    InRecord {
+        topic: letter.topic.into(),
+        partition: letter.partition,
+        offset: letter.offset,
+        key: Some(letter.record_key),
+        value: Some(letter.record_value),
+        version: None,
+        timestamp_ms: None,
+    }
+}
+
+fn place_of(record: &InRecord) -> RecordPlace {
+    RecordPlace { topic: record.topic.to_string(), partition: record.partition, offset: record.offset }
+}
+
+/// When dead letters are tried again: soon after a new one, then less and less often.
+pub(crate) struct Retries {
+    /// The offset of the last dead letter that was tried.
+    pub(crate) last: i64,
+    /// The topic's end when the pauses began.
+    seen: i64,
+    backoff: Backoff,
+    next: Instant,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { last: -1, seen: -1, backoff: Backoff::new(PAUSE.0, PAUSE.1), next: Instant::now() }
+    }
+}
+
+impl Retries {
+    pub(crate) fn are_due(&mut self, letters: &Letters) -> bool {
+        let end = letters.open.position();
+        if end > self.seen {
+            self.seen = end;
+            self.backoff.reset();
+            self.next = self.next.min(Instant::now() + self.backoff.next());
+        }
+        self.next <= Instant::now() && !letters.open.all().is_empty()
+    }
+
+    pub(crate) fn made(&mut self, (_, last): (usize, i64)) {
+        self.last = last;
+        self.next = Instant::now() + self.backoff.next();
     }
 }

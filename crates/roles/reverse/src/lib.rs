@@ -11,6 +11,8 @@
 //! - The offsets stand in MySQL, too, in the same transaction, and reading begins there. So a MySQL that has failed over
 //!   and lost transactions is caught up. Kafka has the same offsets afterwards, for the lag.
 //! - A record that MySQL refuses is a dead letter before its offset is kept. The others go on.
+//! - Dead letters are tried again together, in one transaction: what a later write has freed, and rows that exchange their
+//!   unique values, come to MySQL by themselves. A dead letter falls away when MySQL keeps its version or a later one.
 //! - Only native records count. What capture has published came from MySQL.
 
 mod batch;
@@ -18,6 +20,7 @@ mod error;
 mod letters;
 mod metrics;
 mod run;
+mod write;
 
 pub use error::ReverseError;
 pub use metrics::Metrics;

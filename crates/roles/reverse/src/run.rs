@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_kafka::{GroupConsumer, KafkaConfig, SchemaStore, StartOffsets};
-use tandem_model::{Disposition, TableName};
-use tandem_mysql::{MysqlConfig, MysqlError, PartitionOffset, ReverseSession};
-use tandem_runtime::Backoff;
+use tandem_model::TableName;
+use tandem_mysql::{MysqlConfig, ReverseSession};
 use tandem_wire::log::InRecord;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Decoder, NativeChange, by_table, needed_of, offsets, versions};
+use crate::batch::{Decoder, NativeChange, offsets};
 use crate::error::ReverseError;
-use crate::letters::Letters;
+use crate::letters::{Letters, Retries};
 use crate::metrics::Metrics;
+use crate::write::{is_of_a_row, write_all, write_what_it_takes};
 
-/// The first and the longest pause before a transaction that another session was in the way of is tried again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How long reverse waits for records before it looks after its dead letters.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// The settings of reverse.
 #[derive(Debug, Clone)]
@@ -71,12 +71,17 @@ impl Reverse {
         letters: &Letters,
         stop: &CancellationToken,
     ) -> Result<(), ReverseError> {
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::of(&self.kafka.prefix);
+        let mut retries = Retries::default();
         loop {
             let records = tokio::select! {
-                records = consumer.next_batch(self.config.max_records, Duration::from_millis(100)) => records?,
+                records = consumer.next_batch(self.config.max_records, WAIT) => records?,
                 () = stop.cancelled() => return Ok(()),
             };
+            if retries.are_due(letters) {
+                let settled = letters.retry(session, &self.schemas, &mut decoder, retries.last).await?;
+                retries.made(settled);
+            }
             if records.is_empty() {
                 continue;
             }
@@ -86,7 +91,7 @@ impl Reverse {
         }
     }
 
-    /// Applies a batch: in one transaction, or each write in its own if MySQL refuses one of them.
+    /// Applies a batch in one transaction. If MySQL refuses rows of it, they become dead letters, and the others are applied.
     async fn apply(
         &self,
         session: &mut ReverseSession,
@@ -95,54 +100,15 @@ impl Reverse {
         changes: &[NativeChange],
     ) -> Result<(), ReverseError> {
         let offsets = offsets(records);
-        match self.write(session, changes, &offsets).await {
+        match write_all(session, &self.metrics, changes, &offsets).await {
             Err(error) if is_of_a_row(&error) => {}
             outcome => return Ok(outcome?),
         }
-        for native in changes {
-            match self.write(session, std::slice::from_ref(native), &[]).await {
-                Err(error) if is_of_a_row(&error) => {
-                    letters.put(&records[native.record], native, error.to_string()).await?;
-                }
-                outcome => outcome?,
-            }
+        for (index, cause) in write_what_it_takes(session, &self.metrics, changes).await? {
+            let native = &changes[index];
+            letters.put(&records[native.record], native, cause).await?;
         }
-        Ok(self.write(session, &[], &offsets).await?)
-    }
-
-    /// Writes what MySQL needs of these changes in one transaction. Repeats it while other sessions are in its way.
-    async fn write(
-        &self,
-        session: &mut ReverseSession,
-        changes: &[NativeChange],
-        offsets: &[PartitionOffset],
-    ) -> Result<(), MysqlError> {
-        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
-        loop {
-            session.begin().await?;
-            let written = transaction(session, changes, offsets).await;
-            match written {
-                Ok(rows) => {
-                    session.commit().await?;
-                    self.metrics.rows.inc_by(rows as u64);
-                    self.metrics.skipped.inc_by((changes.len() - rows) as u64);
-                    self.metrics.transactions.inc();
-                    return Ok(());
-                }
-                Err(error) => {
-                    if matches!(error, MysqlError::Lost { .. }) {
-                        return Err(error);
-                    }
-                    session.roll_back().await?;
-                    // A deadlock, or a lock that was not free in time.
-                    if !matches!(error, MysqlError::Server { code: 1205 | 1213, .. }) {
-                        return Err(error);
-                    }
-                    tracing::debug!(%error, "a transaction of reverse is repeated");
-                    backoff.pause().await;
-                }
-            }
-        }
+        Ok(write_all(session, &self.metrics, &[], &offsets).await?)
     }
 
     /// Reading begins where MySQL is. Where it has no offset, the group's counts.
@@ -157,35 +123,5 @@ impl Reverse {
                 .collect::<HashMap<_, _>>();
             Ok(partitions.iter().map(|partition| applied.get(partition).copied()).collect())
         })
-    }
-}
-
-/// Returns how many rows it has written.
-async fn transaction(
-    session: &mut ReverseSession,
-    changes: &[NativeChange],
-    offsets: &[PartitionOffset],
-) -> Result<usize, MysqlError> {
-    let rows: Vec<_> = changes.iter().map(|native| native.row).collect();
-    let kept = session.kept(&rows).await?;
-    let needed = needed_of(changes, &kept);
-    let tables = by_table(&needed);
-    // Deleted first: a row may take over a unique value of one that is gone.
-    for rows in &tables {
-        session.delete(rows.table, &rows.deleted).await?;
-    }
-    for rows in &tables {
-        session.put(rows.table, &rows.put).await?;
-    }
-    session.keep(&versions(&needed), offsets).await?;
-    Ok(needed.len())
-}
-
-/// Whether MySQL refuses a row, so that the others may go on.
-fn is_of_a_row(error: &MysqlError) -> bool {
-    match error {
-        MysqlError::BadValue { .. } => true,
-        MysqlError::Server { .. } => error.retry() == Disposition::Refuse,
-        _ => false,
     }
 }

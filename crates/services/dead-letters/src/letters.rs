@@ -66,7 +66,19 @@ impl DeadLetters {
     /// # Errors
     /// The topic cannot be read.
     pub async fn follow(kafka: &KafkaConfig) -> Result<Self, DeadLettersError> {
-        let topic: Arc<str> = kafka.topics().dead_letters().into();
+        Self::follow_topic(kafka, kafka.topics().dead_letters()).await
+    }
+
+    /// Follows `<prefix>.reverse-dead-letters`, the native writes that MySQL refuses.
+    ///
+    /// # Errors
+    /// The topic cannot be read.
+    pub async fn follow_reverse(kafka: &KafkaConfig) -> Result<Self, DeadLettersError> {
+        Self::follow_topic(kafka, kafka.topics().reverse_dead_letters()).await
+    }
+
+    async fn follow_topic(kafka: &KafkaConfig, topic: String) -> Result<Self, DeadLettersError> {
+        let topic: Arc<str> = topic.into();
         let admin = Arc::new(Admin::connect(kafka).await?);
         let first = admin.first_offsets(&topic, 1).await?[0];
         let mut reader = TailReader::start(kafka, vec![(topic.to_string(), 0, first)]).await?;

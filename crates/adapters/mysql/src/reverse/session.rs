@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Opts, Value as Raw};
-use tandem_model::{Epoch, Row, TableDef, Value, Version};
+use tandem_model::{Epoch, Row, TableDef, TableName, Value, Version};
 
 use crate::connect::{MysqlConfig, Server};
 use crate::error::MysqlError;
@@ -62,6 +62,15 @@ pub struct ReverseSession {
     /// The names of Tandem's tables, quoted.
     versions: String,
     offsets: String,
+    /// What is known of the tables in MySQL.
+    known: HashMap<TableName, HashMap<String, bool>>,
+}
+
+/// The columns of a definition that are written.
+struct Written {
+    columns: Vec<usize>,
+    /// Whether they are all columns of the table in MySQL that are not generated.
+    all: bool,
 }
 
 impl ReverseSession {
@@ -75,7 +84,7 @@ impl ReverseSession {
         let conn = server.connecting(Conn::new(opts)).await?;
         let name = |table: &str| format!("{}.{}", quoted(database), quoted(table));
         let (versions, offsets) = (name("tandem_reverse_versions"), name("tandem_reverse_offsets"));
-        let mut session = Self { conn, server, versions, offsets };
+        let mut session = Self { conn, server, versions, offsets, known: HashMap::new() };
         for create in [
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (row_key BINARY(32) PRIMARY KEY, epoch INT UNSIGNED NOT NULL, version BIGINT NOT \
@@ -137,31 +146,82 @@ impl ReverseSession {
     }
 
     /// Makes rows what they are in `rows`: inserts those whose keys are not there, and overwrites the others. Columns that the
-    /// definition leaves out keep their values, or get their defaults. No key comes twice.
+    /// definition leaves out keep their values, or get their defaults. MySQL computes generated columns. No key comes twice.
     ///
     /// # Errors
     /// MySQL refuses a row, for example because of a unique value or a CHECK; or as for [`Self::kept`]. The transaction must
     /// be rolled back then.
     pub async fn put(&mut self, table: &TableDef, rows: &[&Row]) -> Result<(), MysqlError> {
+        let written = self.written(table).await?;
         let keys: Vec<Vec<Value>> = rows.iter().map(|row| table.key_of(row)).collect();
         let there = self.lock(table, &keys).await?;
         let (old, new): (Vec<_>, Vec<_>) =
             rows.iter().zip(&keys).partition(|(_, key)| there.contains(&hashed(key)));
-        for (rows, statement) in [(old, sql::overwrite as fn(&TableDef, usize) -> String), (new, sql::insert)]
-        {
-            let mut from = 0;
-            for size in sql::sizes(rows.len(), table.columns.len(), PARAMETERS) {
-                let mut params = Vec::with_capacity(size * table.columns.len());
-                for (row, _) in &rows[from..from + size] {
-                    for (column, value) in row.iter().enumerate() {
-                        params.push(column_parameter(table, column, value)?);
-                    }
+        let (old, new) = (old.iter().map(|(row, _)| **row), new.iter().map(|(row, _)| **row));
+        self.write(table, &written.columns, &old.collect::<Vec<_>>(), sql::overwrite).await?;
+        self.write(table, &written.columns, &new.collect::<Vec<_>>(), sql::insert).await
+    }
+
+    /// Inserts rows whose keys are not there.
+    ///
+    /// # Errors
+    /// As for [`Self::put`].
+    pub async fn insert(&mut self, table: &TableDef, rows: &[&Row]) -> Result<(), MysqlError> {
+        let written = self.written(table).await?;
+        self.write(table, &written.columns, rows, sql::insert).await
+    }
+
+    /// Whether a row of this definition is the whole row, so that it can be deleted and inserted again.
+    ///
+    /// # Errors
+    /// The connection is lost or the query fails.
+    pub async fn is_whole(&mut self, table: &TableDef) -> Result<bool, MysqlError> {
+        Ok(self.written(table).await?.all)
+    }
+
+    async fn write(
+        &mut self,
+        table: &TableDef,
+        columns: &[usize],
+        rows: &[&Row],
+        statement: fn(&TableDef, &[usize], usize) -> String,
+    ) -> Result<(), MysqlError> {
+        let mut from = 0;
+        for size in sql::sizes(rows.len(), columns.len(), PARAMETERS) {
+            let mut params = Vec::with_capacity(size * columns.len());
+            for row in &rows[from..from + size] {
+                for &column in columns {
+                    params.push(column_parameter(table, column, &row[column])?);
                 }
-                from += size;
-                self.run(&format!("writing rows of {}", table.name), &statement(table, size), params).await?;
+            }
+            from += size;
+            let sql = statement(table, columns, size);
+            if let Err(error) = self.run(&format!("writing rows of {}", table.name), &sql, params).await {
+                // The table may have been altered.
+                self.known.remove(&table.name);
+                return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// The columns of the definition that MySQL does not compute.
+    async fn written(&mut self, table: &TableDef) -> Result<Written, MysqlError> {
+        if !self.known.contains_key(&table.name) {
+            let select = "SELECT COLUMN_NAME, GENERATION_EXPRESSION <> '' FROM information_schema.COLUMNS \
+                          WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?";
+            let params = vec![Raw::from(table.name.database.as_str()), Raw::from(table.name.table.as_str())];
+            let found: Vec<(String, bool)> =
+                self.ask("reading the columns of a table", select, params).await?;
+            let lowercase = found.into_iter().map(|(name, generated)| (name.to_lowercase(), generated));
+            self.known.insert(table.name.clone(), lowercase.collect());
+        }
+        let known = &self.known[&table.name];
+        let is_generated =
+            |&i: &usize| known.get(&table.columns[i].name.to_lowercase()).copied().unwrap_or(false);
+        let columns: Vec<usize> = (0..table.columns.len()).filter(|i| !is_generated(i)).collect();
+        let stored = known.values().filter(|generated| !**generated).count();
+        Ok(Written { all: columns.len() == stored, columns })
     }
 
     /// Which of these keys are there, as [`hashed`]. Locks their rows.

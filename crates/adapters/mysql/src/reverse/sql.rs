@@ -4,9 +4,9 @@ use tandem_model::TableDef;
 
 use crate::read::query::{key_terms, quoted, quoted_table};
 
-/// Inserts `n` rows. A row whose key or unique value is there already is an error.
-pub(super) fn insert(table: &TableDef, n: usize) -> String {
-    let names: Vec<String> = table.columns.iter().map(|c| quoted(&c.name)).collect();
+/// Inserts `n` rows with these columns. A row whose key or unique value is there already is an error.
+pub(super) fn insert(table: &TableDef, columns: &[usize], n: usize) -> String {
+    let names: Vec<String> = columns.iter().map(|&i| quoted(&table.columns[i].name)).collect();
     let row = format!("({})", vec!["?"; names.len()].join(", "));
     format!(
         "INSERT INTO {} ({}) VALUES {}",
@@ -16,13 +16,14 @@ pub(super) fn insert(table: &TableDef, n: usize) -> String {
     )
 }
 
-/// Sets all columns of `n` rows whose keys are there. Columns that the definition leaves out stay as they are.
+/// Sets these columns of `n` rows whose keys are there. The others stay as they are.
 ///
 /// MySQL looks for a conflict in the primary key first. So the row that is changed is the one with this key.
-pub(super) fn overwrite(table: &TableDef, n: usize) -> String {
-    let set: Vec<String> = (0..table.columns.len())
+pub(super) fn overwrite(table: &TableDef, columns: &[usize], n: usize) -> String {
+    let set: Vec<String> = columns
+        .iter()
         .filter(|column| !table.primary_key.contains(column))
-        .map(|column| {
+        .map(|&column| {
             let name = quoted(&table.columns[column].name);
             format!("{name} = `tandem_new`.{name}")
         })
@@ -34,7 +35,7 @@ pub(super) fn overwrite(table: &TableDef, n: usize) -> String {
     } else {
         set.join(", ")
     };
-    format!("{} AS `tandem_new` ON DUPLICATE KEY UPDATE {set}", insert(table, n))
+    format!("{} AS `tandem_new` ON DUPLICATE KEY UPDATE {set}", insert(table, columns, n))
 }
 
 /// Deletes the rows of `n` keys.
@@ -75,12 +76,15 @@ mod tests {
     #[test]
     fn statements() {
         let t = table(&["a", "b", "c"], vec![1, 0]);
-        assert_eq!(insert(&t, 2), "INSERT INTO `d`.`t` (`a`, `b`, `c`) VALUES (?, ?, ?), (?, ?, ?)");
+        assert_eq!(
+            insert(&t, &[0, 1, 2], 2),
+            "INSERT INTO `d`.`t` (`a`, `b`, `c`) VALUES (?, ?, ?), (?, ?, ?)"
+        );
         assert!(
-            overwrite(&t, 1)
+            overwrite(&t, &[0, 1, 2], 1)
                 .ends_with("VALUES (?, ?, ?) AS `tandem_new` ON DUPLICATE KEY UPDATE `c` = `tandem_new`.`c`")
         );
-        assert!(overwrite(&table(&["a"], vec![0]), 1).ends_with("UPDATE `a` = `tandem_new`.`a`"));
+        assert!(overwrite(&table(&["a"], vec![0]), &[0], 1).ends_with("UPDATE `a` = `tandem_new`.`a`"));
         assert_eq!(delete(&t, 2), "DELETE FROM `d`.`t` WHERE (`b` = ? AND `a` = ?) OR (`b` = ? AND `a` = ?)");
         assert_eq!(
             lock(&table(&["a"], vec![0]), 2),
