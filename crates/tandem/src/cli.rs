@@ -74,8 +74,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SchemaCommand,
     },
-    /// Run every role in one process: capture, apply, backfill, verify, reconcile, and the gateway
-    /// and the controller if there are [gateway] and [controller] sections
+    /// Run every role in one process: capture, apply, backfill, verify, reconcile; and reverse, the gateway and the
+    /// controller if there are [reverse], [gateway] and [controller] sections
     Run(RunArgs),
     /// Run capture: publish MySQL's changes to Kafka
     Capture(RunArgs),
@@ -98,6 +98,8 @@ pub(crate) enum Command {
     },
     /// Run reconcile: repair confirmed mismatches from MySQL
     Reconcile(RunArgs),
+    /// Run reverse: bring what Cassandra has decided back to MySQL
+    Reverse(RunArgs),
     /// Run the gateway: the data API in front of both stores
     Gateway(RunArgs),
     /// Run the controller: walks the migration through its phases, and serves the control API
@@ -274,6 +276,7 @@ impl Command {
             | Self::Apply(_)
             | Self::Backfill(_)
             | Self::Reconcile(_)
+            | Self::Reverse(_)
             | Self::Gateway(_)
             | Self::Controller(_) => true,
             Self::Verify { full, .. } => !full,
@@ -290,8 +293,8 @@ impl Command {
         }
     }
 
-    /// The roles that it runs, if it is one that runs any. The gateway and the controller of `run` are the configuration's
-    /// to ask for.
+    /// The roles that it runs, if it is one that runs any. Reverse, the gateway and the controller of `run` are the
+    /// configuration's to ask for.
     pub(crate) fn roles(&self) -> &'static [Role] {
         match self {
             Self::Run(_) => &Role::OF_EVERY_RUN,
@@ -300,6 +303,7 @@ impl Command {
             Self::Backfill(_) => &[Role::Backfill],
             Self::Verify { full: false, .. } => &[Role::Verify],
             Self::Reconcile(_) => &[Role::Reconcile],
+            Self::Reverse(_) => &[Role::Reverse],
             Self::Gateway(_) => &[Role::Gateway],
             Self::Controller(_) => &[Role::Controller],
             Self::Verify { .. }

@@ -49,6 +49,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
         | Command::Backfill(run)
         | Command::Verify { run, .. }
         | Command::Reconcile(run)
+        | Command::Reverse(run)
         | Command::Gateway(run)
         | Command::Controller(run) => {
             roles::run(&Config::load(&run.config.config)?, roles, run.listen).await?;

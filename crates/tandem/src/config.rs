@@ -19,9 +19,11 @@ use tandem_mapping::{TableConfig, TopicChoice};
 use tandem_model::TableName;
 use tandem_mysql::MysqlConfig;
 use tandem_protocol::mapping_in_use::configured;
+use tandem_reverse::ReverseConfig;
 
 use crate::config::controller::ControllerSection;
 use crate::config::gateway::GatewaySection;
+use crate::config::reverse::ReverseSection;
 use crate::config::secret::Secret;
 use crate::config::security::{KafkaTlsSection, MysqlTlsSection, Protocol, RegistrySection, SaslSection};
 use crate::role::Role;
@@ -30,6 +32,7 @@ pub(crate) mod controller;
 pub(crate) mod gateway;
 pub(crate) mod limits;
 mod renamed;
+mod reverse;
 pub(crate) mod secret;
 mod security;
 mod tokens;
@@ -53,6 +56,7 @@ pub(crate) struct Config {
     apply: ApplySection,
     #[serde(default)]
     backfill: BackfillSection,
+    pub(crate) reverse: Option<ReverseSection>,
     pub(crate) gateway: Option<GatewaySection>,
     pub(crate) controller: Option<ControllerSection>,
     #[serde(default)]
@@ -215,6 +219,9 @@ impl Config {
         if let Some((key, _)) = zero.iter().find(|(_, zero)| *zero) {
             bail!("{key} must be above 0");
         }
+        if let Some(reverse) = &self.reverse {
+            reverse.validate()?;
+        }
         if let Some(gateway) = &self.gateway {
             gateway.validate()?;
         }
@@ -238,11 +245,12 @@ impl Config {
         Ok(())
     }
 
-    /// The roles of `tandem run`. The gateway and the controller run only if they have a section.
+    /// The roles of `tandem run`. Reverse, the gateway and the controller run only if they have a section.
     pub(crate) fn roles(&self) -> Vec<Role> {
+        let reverse = self.reverse.is_some().then_some(Role::Reverse);
         let gateway = self.gateway.is_some().then_some(Role::Gateway);
         let controller = self.controller.is_some().then_some(Role::Controller);
-        Role::OF_EVERY_RUN.into_iter().chain(gateway).chain(controller).collect()
+        Role::OF_EVERY_RUN.into_iter().chain(reverse).chain(gateway).chain(controller).collect()
     }
 
     /// The mapped tables, in the order of the file.
@@ -339,6 +347,23 @@ impl Config {
         }
     }
 
+    /// Reverse's account in MySQL, and its settings.
+    pub(crate) fn reverse(&self) -> Result<(MysqlConfig, ReverseConfig)> {
+        let default = ReverseSection::default();
+        let section = self.reverse.as_ref().unwrap_or(&default);
+        let mut mysql = self.mysql()?;
+        if let Some(url) = &section.url {
+            mysql.url.clone_from(url);
+            mysql.password = None;
+        }
+        if section.password.is_some() {
+            mysql.password = reveal(section.password.as_ref(), "reverse.password")?;
+        }
+        let first = self.tables()?.into_iter().next().map(|table| table.database);
+        let database = section.database.clone().or(first).context("it maps no tables")?;
+        Ok((mysql, ReverseConfig { database, max_records: section.max_records }))
+    }
+
     /// The controller's section, or its defaults.
     pub(crate) fn controller_section(&self) -> Cow<'_, ControllerSection> {
         self.controller.as_ref().map_or_else(|| Cow::Owned(ControllerSection::default()), Cow::Borrowed)
@@ -389,7 +414,9 @@ mod tests {
             let text = SMALLEST.replace(&header, &format!("{header}misspelt = 1\n"));
             assert!(error(&text).contains("misspelt"), "{section}");
         }
-        for section in ["http", "capture", "apply", "backfill", "gateway", "controller", "nonsense"] {
+        for section in
+            ["http", "capture", "apply", "backfill", "reverse", "gateway", "controller", "nonsense"]
+        {
             let text = format!("[{section}]\nmisspelt = 1\n{SMALLEST}");
             let error = error(&text);
             assert!(error.contains("misspelt") || error.contains("nonsense"), "{section}: {error}");

@@ -8,6 +8,7 @@ use tandem_gateway::GatewayError;
 use tandem_kafka::ConsumeError;
 use tandem_model::{FollowUp, Remedy};
 use tandem_mysql::BinlogError;
+use tandem_reverse::ReverseError;
 use tandem_row_check::{CheckError, TrackerError};
 use tandem_watermarks::{WatermarkError, WatermarkReadError};
 
@@ -41,6 +42,7 @@ fn find(error: &anyhow::Error) -> Option<Remedy> {
             .or_else(|| of(error, ProgressError::remedy))
             .or_else(|| of(error, CheckError::remedy))
             .or_else(|| of(error, TrackerError::remedy))
+            .or_else(|| of(error, ReverseError::remedy))
             .or_else(|| of(error, GatewayError::remedy))
             .or_else(|| of(error, ControllerError::remedy))
             .or_else(|| of(error, WatermarkError::remedy))

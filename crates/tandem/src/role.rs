@@ -10,6 +10,7 @@ pub(crate) enum Role {
     Backfill,
     Verify,
     Reconcile,
+    Reverse,
     Gateway,
     Controller,
 }
@@ -28,6 +29,7 @@ impl fmt::Display for Role {
             Self::Backfill => "backfill",
             Self::Verify => "verify",
             Self::Reconcile => "reconcile",
+            Self::Reverse => "reverse",
             Self::Gateway => "gateway",
             Self::Controller => "controller",
         })

@@ -16,7 +16,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::stage::{Gateway, Stage, request, row};
-use crate::support::{MINUTE, Probe, eventually, mysql_url, random_server_id};
+use crate::support::{
+    MINUTE, Migration, Probe, Running as Process, brokers, eventually, finish, mysql_url, nodes,
+    random_server_id,
+};
 
 /// The table of a [`Stage`] in MySQL, and a reverse that may be started again.
 struct Back {
@@ -194,6 +197,58 @@ async fn a_row_that_mysql_refuses_is_a_dead_letter() -> anyhow::Result<()> {
     gateway.write(3, request(), small).await?;
     back.until_equal().await?;
     running.end().await?;
+    back.end().await
+}
+
+/// The command, as an operator sees it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_says_how_far_reverse_is() -> anyhow::Result<()> {
+    let mut back = Back::new("reversecommand").await?;
+    back.sql.query_drop("ALTER TABLE t ADD CONSTRAINT small CHECK (n < 100)").await?;
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("tandem.toml");
+    let text = format!(
+        "[reverse]\nmax_records = 10\n[mysql]\nurl = {:?}\n[kafka]\nbrokers = {:?}\nprefix = {:?}\n[cassandra]\nnodes = \
+         {:?}\nkeyspace = \"unused\"\n[http]\nlisten = \"127.0.0.1:0\"\n[[table]]\nsource = \"{}.t\"\n\
+         [[table.target]]\ntable = \"t\"\npartition_key = [\"id\"]\n",
+        mysql_url(),
+        brokers(),
+        back.stage.kafka.prefix,
+        nodes(),
+        back.database,
+    );
+    std::fs::write(&config, text)?;
+    let json = async |arguments: &[&str]| -> anyhow::Result<serde_json::Value> {
+        let done = finish(Migration::command_with(&config, arguments)).await?;
+        anyhow::ensure!(done.success, "{arguments:?}: {}", done.stderr);
+        Ok(serde_json::from_str(&done.stdout)?)
+    };
+    let gateway = back.stage.gateway(1).await?;
+    for id in 0..6 {
+        gateway.put(id, Some(row(id, 0, None, if id == 3 { 100 } else { id }))).await?;
+    }
+    let status = json(&["status", "--json"]).await?;
+    assert_eq!(status["reverse"], serde_json::json!({ "lag_records": 6, "dead_letters": 0 }));
+
+    let log = folder.path().join("reverse.log");
+    let mut running = Process::of(Migration::command_with(&config, &["reverse"]), log)?;
+    eventually("reverse to have read the log", MINUTE, async || {
+        running.check()?;
+        let status = json(&["status", "--json"]).await?;
+        let expected = serde_json::json!({ "lag_records": 0, "dead_letters": 1 });
+        Ok(Probe::when(status["reverse"] == expected, format!("{status}; {}", running.tail())))
+    })
+    .await?;
+    let ids: Vec<i64> = back.sql.query("SELECT id FROM t ORDER BY id").await?;
+    assert_eq!(ids, [0, 1, 2, 4, 5]);
+    let letters = json(&["dead-letters", "list", "--of", "reverse", "--json"]).await?;
+    let letter = &letters["dead_letters"][0];
+    assert_eq!(letter["reason"], "refused-by-mysql", "{letters}");
+    let place = letter["place"].as_str().unwrap_or_default();
+    json(&["dead-letters", "discard", "--of", "reverse", "--reason", "too large", "--json", place]).await?;
+    let status = json(&["status", "--json"]).await?;
+    assert_eq!(status["reverse"]["dead_letters"], 0, "{status}");
+    running.terminate().await?;
     back.end().await
 }
 

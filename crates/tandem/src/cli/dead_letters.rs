@@ -1,6 +1,6 @@
 //! The arguments of `tandem dead-letters`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use tandem_model::TableName;
 use tandem_wire::control::RecordPlace;
 
@@ -15,19 +15,35 @@ pub(crate) enum DeadLettersCommand {
     /// Read the rows from MySQL again and write them; what succeeds is settled
     ///
     /// Reconcile does this by itself, at once when a row changes and otherwise now and then. The rows must be correct in
-    /// MySQL, or the mapping must be able to carry them now.
+    /// MySQL, or the mapping must be able to carry them now. Reverse tries its own dead letters again by itself.
     Retry(RetryArgs),
-    /// Give dead letters up: Cassandra stays without their changes
+    /// Give dead letters up: Cassandra, or MySQL, stays without their changes
     ///
     /// Reads of the rows may come from Cassandra again, and checks include them. A full verification counts only if it
     /// began afterwards.
     Discard(DiscardArgs),
 }
 
+/// Whose dead letters a command is about.
+#[derive(Args)]
+pub(crate) struct OfArg {
+    /// Whose: apply's, which Cassandra lacks, or reverse's, which MySQL lacks
+    #[arg(long, value_enum, default_value_t = Of::Apply)]
+    pub(crate) of: Of,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Of {
+    Apply,
+    Reverse,
+}
+
 #[derive(Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) of: OfArg,
     #[command(flatten)]
     pub(crate) json: JsonArg,
     /// Only of this table (`database.table`)
@@ -42,6 +58,8 @@ pub(crate) struct ListArgs {
 pub(crate) struct ShowArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) of: OfArg,
     #[command(flatten)]
     pub(crate) json: JsonArg,
     /// The dead letter, as `list` prints it
@@ -66,6 +84,8 @@ pub(crate) struct RetryArgs {
 pub(crate) struct DiscardArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) of: OfArg,
     #[command(flatten)]
     pub(crate) json: JsonArg,
     /// Why, for the record

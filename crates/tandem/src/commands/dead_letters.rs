@@ -1,4 +1,4 @@
-//! `tandem dead-letters`: lists, shows, retries and discards the changes that apply has put aside.
+//! `tandem dead-letters`: lists, shows, retries and discards the changes that apply or reverse has put aside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use tandem_table_states::TableStates;
 use tandem_watermarks::Watermarks;
 use tandem_wire::control::{DeadLetter, Discarded, RecordPlace, decode_control};
 
-use crate::cli::dead_letters::{DeadLettersCommand, DiscardArgs, ListArgs, RetryArgs, ShowArgs, Which};
+use crate::cli::dead_letters::{DeadLettersCommand, DiscardArgs, ListArgs, Of, RetryArgs, ShowArgs, Which};
 use crate::config::Config;
 use crate::connect::servers::{Servers, target_tables};
 use crate::role::Role;
@@ -37,9 +37,9 @@ struct Stored {
 }
 
 /// The dead letters on the topic, by place: those that are open, and those that were discarded.
-async fn stored(kafka: &KafkaConfig) -> Result<BTreeMap<RecordPlace, Stored>> {
+async fn stored(kafka: &KafkaConfig, of: Of) -> Result<BTreeMap<RecordPlace, Stored>> {
     let mut letters = BTreeMap::new();
-    for record in read_all(kafka, &kafka.topics().dead_letters()).await? {
+    for record in read_all(kafka, &of.topic(kafka)).await? {
         if let Some(value) = &record.value {
             let letter: DeadLetter = decode_control(value)?;
             letters.insert(letter.place(), Stored { offset: record.offset, letter });
@@ -50,6 +50,15 @@ async fn stored(kafka: &KafkaConfig) -> Result<BTreeMap<RecordPlace, Stored>> {
         }
     }
     Ok(letters)
+}
+
+impl Of {
+    fn topic(self, kafka: &KafkaConfig) -> String {
+        match self {
+            Self::Apply => kafka.topics().dead_letters(),
+            Self::Reverse => kafka.topics().reverse_dead_letters(),
+        }
+    }
 }
 
 impl Which {
@@ -76,7 +85,7 @@ impl Which {
 async fn list(args: &ListArgs) -> Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
     let kafka = config.kafka()?;
-    let letters = stored(&kafka).await?.into_values().filter(|stored| {
+    let letters = stored(&kafka, args.of.of).await?.into_values().filter(|stored| {
         let letter = &stored.letter;
         letter.discarded.is_some() == args.discarded
             && args.table.as_ref().is_none_or(|table| table.to_string() == letter.table)
@@ -121,7 +130,7 @@ fn summary(letter: &DeadLetter) -> Json {
 async fn show(args: &ShowArgs) -> Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
     let kafka = config.kafka()?;
-    let Some(Stored { letter, .. }) = stored(&kafka).await?.remove(&args.place) else {
+    let Some(Stored { letter, .. }) = stored(&kafka, args.of.of).await?.remove(&args.place) else {
         bail!("{} is not a dead letter: `tandem dead-letters list` shows those that are", args.place)
     };
     let mut shown = summary(&letter);
@@ -166,7 +175,7 @@ fn key(change: &Change) -> Json {
 
 async fn retry(args: &RetryArgs) -> Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
-    let chosen = args.which.choose(stored(&config.kafka()?).await?)?;
+    let chosen = args.which.choose(stored(&config.kafka()?, Of::Apply).await?)?;
     let servers = Servers::connect(&config, &[Role::Reconcile]).await?;
     let Some(target) = servers.target.clone() else { bail!("a retry needs Cassandra") };
     target.prepare(&target_tables(&servers.plans)).await?;
@@ -228,8 +237,8 @@ async fn discard(args: &DiscardArgs) -> Result<ExitCode> {
     }
     let config = Config::load(&args.config.config)?;
     let kafka = config.kafka()?;
-    let topic = kafka.topics().dead_letters();
-    let chosen = args.which.choose(stored(&kafka).await?)?;
+    let topic = args.of.of.topic(&kafka);
+    let chosen = args.which.choose(stored(&kafka, args.of.of).await?)?;
     let (at_us, mut records, mut places) = (now_us(), Vec::new(), Vec::new());
     for Stored { mut letter, .. } in chosen {
         letter.record_value.clear();
@@ -246,15 +255,17 @@ async fn discard(args: &DiscardArgs) -> Result<ExitCode> {
         for place in &places {
             println!("{place} is discarded");
         }
+    }
+    if !args.json.json && !places.is_empty() && args.of.of == Of::Apply {
         println!("run `tandem verify --full`: earlier ones do not count any more");
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// How many open dead letters each table has.
-pub(crate) async fn open_by_table(kafka: &KafkaConfig) -> Result<BTreeMap<Arc<str>, u64>> {
+pub(crate) async fn open_by_table(kafka: &KafkaConfig, of: Of) -> Result<BTreeMap<Arc<str>, u64>> {
     let mut counts: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-    for Stored { letter, .. } in stored(kafka).await?.into_values() {
+    for Stored { letter, .. } in stored(kafka, of).await?.into_values() {
         if letter.discarded.is_none() {
             *counts.entry(letter.table.into()).or_default() += 1;
         }

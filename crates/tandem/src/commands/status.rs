@@ -24,7 +24,10 @@ use tandem_wire::control::TableCondition;
 use tandem_wire::fingerprint;
 use tandem_wire::log::{InRecord, TableOfKey};
 
-use self::report::{Backfill, Lag, Mapping, NotLive, Source, Status, TableStatus, TopicStatus, Totals};
+use self::report::{
+    Backfill, Lag, Mapping, NotLive, ReverseStatus, Source, Status, TableStatus, TopicStatus, Totals,
+};
+use crate::cli::dead_letters::Of;
 use crate::commands::dead_letters::open_by_table;
 use crate::commands::table::what_leads_on;
 use crate::config::Config;
@@ -61,7 +64,7 @@ async fn status(config: &Config) -> Result<Status> {
         let progress = async { read_progress(&kafka).await.map_err(anyhow::Error::from) };
         let states = async { read_states(&kafka).await.map_err(anyhow::Error::from) };
         let mismatches = async { count_mismatches(&kafka).await.map_err(anyhow::Error::from) };
-        tokio::try_join!(progress, mismatches, open_by_table(&kafka), states)?
+        tokio::try_join!(progress, mismatches, open_by_table(&kafka, Of::Apply), states)?
     } else {
         (HashMap::new(), MismatchCounts::default(), BTreeMap::new(), States::default())
     };
@@ -131,12 +134,32 @@ async fn status(config: &Config) -> Result<Status> {
         lag,
         mismatches: mismatches.into(),
         dead_letters: letters.values().sum(),
+        reverse: match &config.reverse {
+            Some(_) => Some(reverse(&kafka, &admin, &config.tables()?).await?),
+            None => None,
+        },
         ready: false,
         why_not_ready: Vec::new(),
     };
     status.why_not_ready = status.missing();
     status.ready = status.why_not_ready.is_empty();
     Ok(status)
+}
+
+async fn reverse(kafka: &KafkaConfig, admin: &Admin, tables: &[TableName]) -> Result<ReverseStatus> {
+    let topics = kafka.topics();
+    let group = GroupOffsets::new(kafka, &topics.reverse_group())?;
+    // Before the first start of any role there are no topics.
+    let letters = match admin.partitions(&topics.reverse_dead_letters()).await {
+        Ok(_) => open_by_table(kafka, Of::Reverse).await?,
+        Err(ConsumeError::NoTopic(_)) => BTreeMap::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let lags = partition_lags(admin, &group, &topics.of_tables(tables)).await?;
+    Ok(ReverseStatus {
+        lag_records: lags.iter().flatten().map(PartitionLag::records).sum(),
+        dead_letters: letters.values().sum(),
+    })
 }
 
 /// The mapping by which apply writes, and the processes that do it.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use tandem_model::TableName;
-use tandem_mysql::Need;
+use tandem_mysql::{Need, ReverseSession};
 
 use crate::config::Config;
 use crate::config::gateway::GatewaySection;
@@ -39,11 +39,30 @@ pub(crate) fn needs(config: &Config, roles: &[Role]) -> Result<Vec<Need>> {
                     }
                 }
             }
-            Role::Apply | Role::Backfill | Role::Controller => {}
+            // Reverse has an account of its own.
+            Role::Apply | Role::Backfill | Role::Reverse | Role::Controller => {}
         }
     }
     for table in config.tables()? {
         need("SELECT", Some(&table), "neither it nor its definition can be read");
+    }
+    Ok(needs)
+}
+
+/// The privileges that reverse's account needs.
+pub(crate) fn needs_of_reverse(config: &Config) -> Result<Vec<Need>> {
+    let mut needs = Vec::new();
+    for table in config.tables()? {
+        for privilege in ["SELECT", "INSERT", "UPDATE", "DELETE"] {
+            let why = "what Cassandra has decided cannot be brought back to MySQL";
+            needs.push(Need { privilege, on: Some(table.clone()), why });
+        }
+    }
+    for table in ReverseSession::tables(&config.reverse()?.1.database) {
+        for privilege in ["CREATE", "SELECT", "INSERT", "UPDATE", "DELETE"] {
+            let why = "reverse cannot keep how far it is";
+            needs.push(Need { privilege, on: Some(table.clone()), why });
+        }
     }
     Ok(needs)
 }

@@ -19,7 +19,7 @@ use tandem_table_states::{States, read_states};
 
 use crate::config::Config;
 use crate::connect::ownership::{self, Consent};
-use crate::connect::privileges::needs;
+use crate::connect::privileges::{needs, needs_of_reverse};
 use crate::connect::problem::CheckProblem;
 use crate::role::Role;
 
@@ -129,7 +129,8 @@ async fn leave_out(kafka: &KafkaConfig, found: &mut Inspection) -> Result<Vec<Ta
 /// Connects to everything that these roles need and checks everything that can be reached. An error means that the
 /// configuration itself is wrong.
 pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspection> {
-    let cassandra = roles.iter().any(|role| !matches!(role, Role::Capture | Role::Controller));
+    let cassandra =
+        roles.iter().any(|role| !matches!(role, Role::Capture | Role::Reverse | Role::Controller));
     let (mysql, kafka) = (config.mysql()?, config.kafka()?);
     let cassandra = if cassandra { Some(config.cassandra()?) } else { None };
     let mut found =
@@ -218,9 +219,17 @@ async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option
 
 async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &mut Inspection) -> Result<()> {
     let needs = needs(config, roles)?;
+    let of_reverse = match roles.contains(&Role::Reverse) {
+        true => Some((config.reverse()?.0, needs_of_reverse(config)?)),
+        false => None,
+    };
     let findings = async {
         let mut all = mysql.preflight().await?;
         all.extend(mysql.missing_privileges(&needs).await?);
+        if let Some((account, needs)) = &of_reverse {
+            let reverse = Mysql::connect(account).await?;
+            all.extend(reverse.missing_privileges(needs).await?);
+        }
         Ok::<_, MysqlError>(all)
     };
     match findings.await {

@@ -23,6 +23,7 @@ pub(super) struct Metrics {
     pub(super) apply: tandem_apply::Metrics,
     pub(super) backfill: tandem_backfill::Metrics,
     pub(super) verify: tandem_verify::Metrics,
+    pub(super) reverse: tandem_reverse::Metrics,
     pub(super) gateway: tandem_gateway::Metrics,
     pub(super) controller: tandem_controller::Metrics,
 }
@@ -37,6 +38,7 @@ impl Metrics {
                 Role::Backfill => self.backfill.register(&mut registry),
                 Role::Reconcile if roles.contains(&Role::Verify) => {}
                 Role::Verify | Role::Reconcile => self.verify.register(&mut registry),
+                Role::Reverse => self.reverse.register(&mut registry),
                 Role::Gateway => self.gateway.register(&mut registry),
                 Role::Controller => self.controller.register(&mut registry),
             }

@@ -116,6 +116,9 @@ impl Process<'_> {
         if self.has(Role::Apply) {
             units.push(self.apply(stores));
         }
+        if self.has(Role::Reverse) {
+            units.push(self.reverse(stores));
+        }
         if self.has(Role::Gateway) {
             units.push(self.gateway(stores));
         }

@@ -17,6 +17,7 @@ use tandem_model::{TableName, TargetTable};
 use tandem_mysql::ClientPool;
 use tandem_protocol::mapping_in_use::Layouts;
 use tandem_protocol::table_state::is_applied;
+use tandem_reverse::Reverse;
 use tandem_row_check::CheckError;
 use tandem_table_states::TableStates;
 use tandem_verify::{CopyProgress, Reconciler, Scan, Stream, TableVerifier};
@@ -80,6 +81,30 @@ impl Process<'_> {
                         metrics: self.metrics.apply.clone(),
                     };
                     Ok(vec![work(Role::Apply, async move { Ok(Box::pin(apply.run(stop)).await?) })])
+                })
+            }),
+        }
+    }
+
+    pub(super) fn reverse<'a>(&'a self, stores: &'a NewestStores) -> Unit<'a> {
+        let starts = Arc::new(AtomicUsize::new(0));
+        Unit {
+            roles: vec![Role::Reverse],
+            retry_start: false,
+            start: Box::new(move |stop| {
+                let starts = Arc::clone(&starts);
+                Box::pin(async move {
+                    let stores = self.stores(stores, &starts).await;
+                    let (mysql, config) = self.config.reverse()?;
+                    let reverse = Reverse {
+                        kafka: stores.servers.kafka.clone(),
+                        schemas: stores.schemas.clone(),
+                        mysql,
+                        tables: self.config.tables()?,
+                        config,
+                        metrics: self.metrics.reverse.clone(),
+                    };
+                    Ok(vec![work(Role::Reverse, async move { Ok(reverse.run(stop).await?) })])
                 })
             }),
         }

@@ -9,7 +9,7 @@ use tandem_model::{Epoch, Row, TableDef, TableName, Value, Version};
 
 use crate::connect::{MysqlConfig, Server};
 use crate::error::MysqlError;
-use crate::read::query::quoted;
+use crate::read::query::quoted_table;
 use crate::read::select::{column_parameter, key_parameters, select_rows};
 use crate::reverse::sql;
 
@@ -74,6 +74,11 @@ struct Written {
 }
 
 impl ReverseSession {
+    /// Reverse's own tables: the versions of rows, and the offsets of the log.
+    pub fn tables(database: &str) -> [TableName; 2] {
+        ["tandem_reverse_versions", "tandem_reverse_offsets"].map(|table| TableName::new(database, table))
+    }
+
     /// Connects, and creates Tandem's tables in `database` if they do not exist. Makes one attempt.
     ///
     /// # Errors
@@ -82,8 +87,7 @@ impl ReverseSession {
         let opts: Opts = config.options(vec![SETUP.to_owned()])?.into();
         let server = Server::new(config, &opts);
         let conn = server.connecting(Conn::new(opts)).await?;
-        let name = |table: &str| format!("{}.{}", quoted(database), quoted(table));
-        let (versions, offsets) = (name("tandem_reverse_versions"), name("tandem_reverse_offsets"));
+        let [versions, offsets] = Self::tables(database).map(|table| quoted_table(&table));
         let mut session = Self { conn, server, versions, offsets, known: HashMap::new() };
         for create in [
             format!(

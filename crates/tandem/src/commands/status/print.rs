@@ -44,6 +44,12 @@ pub(super) fn print(status: &Status, all: bool) {
         m.found, m.resolved, m.unrepairable, m.open
     );
     println!("dead letters: {} open", status.dead_letters);
+    if let Some(reverse) = &status.reverse {
+        println!(
+            "reverse: {} records behind, {} dead letters open",
+            reverse.lag_records, reverse.dead_letters
+        );
+    }
     if status.ready {
         println!("ready: Cassandra holds what MySQL holds");
     } else {

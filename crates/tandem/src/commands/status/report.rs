@@ -23,6 +23,8 @@ pub(super) struct Status {
     pub(super) mismatches: Mismatches,
     /// The changes that are put aside, also of tables that are no longer mapped.
     pub(super) dead_letters: u64,
+    /// Absent without a `[reverse]` section.
+    pub(super) reverse: Option<ReverseStatus>,
     pub(super) ready: bool,
     pub(super) why_not_ready: Vec<String>,
 }
@@ -47,6 +49,15 @@ pub(super) struct Mapping {
     pub(super) in_use: bool,
     /// The hosts of the apply processes that have it, one for each process.
     pub(super) applies: Vec<String>,
+}
+
+/// The way back to MySQL.
+#[derive(Serialize)]
+pub(super) struct ReverseStatus {
+    /// The records that reverse has not read yet.
+    pub(super) lag_records: i64,
+    /// The native writes that MySQL refuses.
+    pub(super) dead_letters: u64,
 }
 
 /// Sums over all tables.
