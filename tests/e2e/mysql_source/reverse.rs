@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
+use mysql_async::prelude::Queryable;
 use tandem_binlog::{BinlogEvent, Origin};
 use tandem_model::{Epoch, Row, TableDef, Value, Version};
 use tandem_mysql::{KeptVersion, MysqlError, PartitionOffset, ReverseSession, RowKey};
+
+use crate::support::{MINUTE, Probe, eventually};
 
 use super::Source;
 
@@ -162,5 +165,35 @@ async fn unknown_columns_stay_and_the_binlog_shows_the_origin() -> anyhow::Resul
         }
     }
     assert_eq!(origins, [Origin::Reverse, Origin::Other]);
+    source.drop().await
+}
+
+/// Two sessions that bring a row its first native write: one waits for the other, and then knows its version.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_without_a_version_is_locked_too() -> anyhow::Result<()> {
+    let mut source = Source::new("reverselock").await?;
+    let mut first = ReverseSession::open(&source.config, &source.database).await?;
+    let mut second = ReverseSession::open(&source.config, &source.database).await?;
+    first.begin().await?;
+    assert_eq!(first.kept(&[row_key(2), row_key(1)]).await?, HashMap::new());
+    second.begin().await?;
+    let second = tokio::spawn(async move {
+        let kept = second.kept(&[row_key(1), row_key(2)]).await?;
+        second.roll_back().await?;
+        Ok::<_, MysqlError>(kept)
+    });
+    let waits = format!(
+        "SELECT COUNT(*) FROM performance_schema.data_locks WHERE OBJECT_SCHEMA = '{}' AND LOCK_STATUS = 'WAITING'",
+        source.database
+    );
+    eventually("the second session to wait", MINUTE, async || {
+        anyhow::ensure!(!second.is_finished(), "it did not wait");
+        let waiting: Option<u64> = source.writer.query_first(&waits).await?;
+        Ok(Probe::when(waiting > Some(0), "nobody waits"))
+    })
+    .await?;
+    first.keep(&[kept(1, 7)], &[]).await?;
+    first.commit().await?;
+    assert_eq!(second.await??, HashMap::from([(row_key(1), Version(7))]));
     source.drop().await
 }

@@ -7,8 +7,8 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tandem_dead_letters::DeadLetters;
 use tandem_kafka::{Admin, Cleanup, TopicSpec, read_all};
-use tandem_model::Row;
-use tandem_mysql::{Mysql, MysqlConfig};
+use tandem_model::{Row, TableName, Value};
+use tandem_mysql::{Deleted, Mysql, MysqlConfig, ReverseSession};
 use tandem_native_writes::Decision;
 use tandem_reverse::{Metrics, Reverse, ReverseConfig, ReverseError};
 use tandem_wire::control::{DeadLetter, decode_control};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::stage::{Gateway, Stage, request, row};
 use crate::support::{
     MINUTE, Migration, Probe, Running as Process, brokers, eventually, finish, mysql_url, nodes,
-    random_server_id,
+    random_server_id, unique_id,
 };
 
 /// The table of a [`Stage`] in MySQL, and a reverse that may be started again.
@@ -196,6 +196,27 @@ async fn a_row_that_mysql_refuses_is_a_dead_letter() -> anyhow::Result<()> {
     let small = |_: Option<&Row>| Decision::<()>::Become(Some(row(3, 0, None, 99)));
     gateway.write(3, request(), small).await?;
     back.until_equal().await?;
+
+    // A table that is gone, and a value that its column cannot hold.
+    back.sql.query_drop("RENAME TABLE t TO gone").await?;
+    gateway.put(7, Some(row(7, 0, None, 7))).await?;
+    gateway.put(0, None).await?;
+    back.until_read().await?;
+    back.sql.query_drop("ALTER TABLE gone MODIFY a VARCHAR(20) CHARACTER SET latin1").await?;
+    back.sql.query_drop("RENAME TABLE gone TO t").await?;
+    gateway.put(8, Some(row(8, 0, Some("☃"), 8))).await?;
+    gateway.put(9, Some(row(9, 0, Some("é"), 9))).await?;
+    back.until_read().await?;
+    let letters = DeadLetters::follow_reverse(&back.stage.kafka).await?;
+    eventually("only the value to be refused", MINUTE, async || {
+        let open = letters.all();
+        Ok(Probe::when(open.len() == 1, format!("{open:?}")))
+    })
+    .await?;
+    let ids: Vec<i64> = back.sql.query("SELECT id FROM t ORDER BY id").await?;
+    assert_eq!(ids, [1, 2, 3, 4, 5, 7, 9]);
+    back.sql.query_drop("ALTER TABLE t MODIFY a VARCHAR(20) CHARACTER SET utf8mb4").await?;
+    back.until_equal().await?;
     running.end().await?;
     back.end().await
 }
@@ -291,6 +312,9 @@ async fn unique_values_move_between_rows() -> anyhow::Result<()> {
     })
     .await?;
     back.sql.query_drop("DELETE FROM t WHERE id = 99").await?;
+    for table in ["t", "tandem_reverse_versions"] {
+        back.sql.query_drop(format!("CREATE TABLE dump_{table} AS SELECT * FROM {table}")).await?;
+    }
     back.until_equal().await?;
     eventually("the dead letter to be settled", MINUTE, async || {
         let open = letters.all();
@@ -298,7 +322,46 @@ async fn unique_values_move_between_rows() -> anyhow::Result<()> {
     })
     .await?;
     running.end().await?;
+
+    // MySQL fails over and has lost only the transaction of the dead letter.
+    back.sql.query_drop("DELETE FROM t").await?;
+    back.sql.query_drop("INSERT INTO t (id, k, a, n) SELECT id, k, a, n FROM dump_t").await?;
+    back.sql.query_drop("DELETE FROM tandem_reverse_versions").await?;
+    back.sql
+        .query_drop("INSERT INTO tandem_reverse_versions SELECT * FROM dump_tandem_reverse_versions")
+        .await?;
+    let running = back.start();
+    back.until_equal().await?;
+    assert_eq!(letters.all(), []);
+    running.end().await?;
     back.end().await
+}
+
+/// Keys that MySQL's collation takes for the same are different rows in Cassandra. None replaces or deletes the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_collation_takes_for_another_is_refused() -> anyhow::Result<()> {
+    let mysql = MysqlConfig::new(mysql_url(), random_server_id());
+    let mut sql = Conn::from_url(mysql_url()).await?;
+    let database = format!("reversecollation_{}", unique_id());
+    sql.query_drop(format!("CREATE DATABASE {database}")).await?;
+    sql.query_drop(format!("CREATE TABLE {database}.t (k VARCHAR(20) PRIMARY KEY, n INT)")).await?;
+    sql.query_drop(format!("INSERT INTO {database}.t VALUES ('A', 1), ('b', 2)")).await?;
+    let table = Mysql::connect(&mysql).await?.table_def(&TableName::new(&database, "t")).await?;
+    let mut session = ReverseSession::open(&mysql, &database).await?;
+    let key = |k: &str| vec![Value::Text(k.into())];
+    session.begin().await?;
+    let row = vec![Value::Text("a".into()), Value::Int(3)];
+    let error = session.put(&table, &[&row]).await.unwrap_err().to_string();
+    assert!(error.contains("1062"), "{error}");
+    session.roll_back().await?;
+    session.begin().await?;
+    let deleted = session.delete(&table, &[key("a"), key("b"), key("c")]).await?;
+    assert_eq!(deleted, Deleted { rows: 1, others: 1 });
+    session.commit().await?;
+    let left: Vec<(String, i32)> = sql.query(format!("SELECT k, n FROM {database}.t")).await?;
+    assert_eq!(left, [("A".to_owned(), 1)]);
+    sql.query_drop(format!("DROP DATABASE {database}")).await?;
+    Ok(())
 }
 
 /// Two of them share the partitions, and one ends.

@@ -38,6 +38,6 @@ pub use connect::{MysqlConfig, MysqlTls, TlsMode, split_password};
 pub use error::{BinlogError, MysqlError};
 pub use mysql::Mysql;
 pub use read::Reader;
-pub use reverse::{KeptVersion, PartitionOffset, ReverseSession, RowKey};
+pub use reverse::{Deleted, KeptVersion, PartitionOffset, ReverseSession, RowKey};
 pub use schema::{Finding, Need, Severity, TableError, TableProblem};
 pub use stream::BinlogStream;

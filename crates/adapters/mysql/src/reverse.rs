@@ -7,4 +7,4 @@
 mod session;
 mod sql;
 
-pub use session::{KeptVersion, PartitionOffset, ReverseSession, RowKey};
+pub use session::{Deleted, KeptVersion, PartitionOffset, ReverseSession, RowKey};

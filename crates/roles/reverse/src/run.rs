@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tandem_kafka::{GroupConsumer, KafkaConfig, SchemaStore, StartOffsets};
 use tandem_model::TableName;
-use tandem_mysql::{MysqlConfig, ReverseSession};
+use tandem_mysql::{MysqlConfig, PartitionOffset, ReverseSession};
 use tandem_wire::log::InRecord;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,9 @@ use crate::write::{is_of_a_row, write_all, write_what_it_takes};
 
 /// How long reverse waits for records before it looks after its dead letters.
 const WAIT: Duration = Duration::from_millis(100);
+
+/// How often an idle reverse looks whether MySQL is there.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// The settings of reverse.
 #[derive(Debug, Clone)]
@@ -72,22 +75,35 @@ impl Reverse {
         stop: &CancellationToken,
     ) -> Result<(), ReverseError> {
         let mut decoder = Decoder::of(&self.kafka.prefix);
+        letters.restore(session, &self.schemas, &mut decoder).await?;
         let mut retries = Retries::default();
+        let (mut idle, mut position) = (Instant::now(), Vec::new());
         loop {
             let records = tokio::select! {
                 records = consumer.next_batch(self.config.max_records, WAIT) => records?,
+                error = letters.ended() => return Err(error),
                 () = stop.cancelled() => return Ok(()),
             };
-            if retries.are_due(letters) {
-                let settled = letters.retry(session, &self.schemas, &mut decoder, retries.last).await?;
-                retries.made(settled);
+            // A transaction that is dropped is rolled back, or its versions and offsets say that it was committed.
+            let step = async {
+                if retries.are_due(letters) {
+                    let tried = letters.retry(session, &self.schemas, &mut decoder, retries.last).await?;
+                    retries.made(tried);
+                }
+                if !records.is_empty() {
+                    let changes = decoder.decode(&self.schemas, &records).await?;
+                    self.apply(session, letters, &records, &changes).await?;
+                    consumer.done(&records)?;
+                } else if idle.elapsed() > IDLE {
+                    idle = Instant::now();
+                    self.keep_position(consumer, session, &mut position).await?;
+                }
+                Ok::<(), ReverseError>(())
+            };
+            match stop.run_until_cancelled(step).await {
+                Some(done) => done?,
+                None => return Ok(()),
             }
-            if records.is_empty() {
-                continue;
-            }
-            let changes = decoder.decode(&self.schemas, &records).await?;
-            self.apply(session, letters, &records, &changes).await?;
-            consumer.done(&records)?;
         }
     }
 
@@ -109,6 +125,30 @@ impl Reverse {
             letters.put(&records[native.record], native, cause).await?;
         }
         Ok(write_all(session, &self.metrics, &[], &offsets).await?)
+    }
+
+    /// Keeps in MySQL how far the log is read, if that has moved without a record: past transaction markers, which retention
+    /// removes like records. Notices a server that is gone.
+    async fn keep_position(
+        &self,
+        consumer: &GroupConsumer,
+        session: &mut ReverseSession,
+        known: &mut Vec<(String, i32, i64)>,
+    ) -> Result<(), ReverseError> {
+        session.ping().await?;
+        let now = consumer.done_up_to();
+        let moved = now.iter().filter(|of| !known.contains(of));
+        let offset = |(topic, partition, next): &(String, i32, i64)| PartitionOffset {
+            topic: topic.clone(),
+            partition: *partition,
+            next: *next,
+        };
+        let moved: Vec<PartitionOffset> = moved.map(offset).collect();
+        if !moved.is_empty() {
+            write_all(session, &self.metrics, &[], &moved).await?;
+            *known = now;
+        }
+        Ok(())
     }
 
     /// Reading begins where MySQL is. Where it has no offset, the group's counts.

@@ -1,10 +1,10 @@
 //! The transactions in MySQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tandem_model::Disposition;
-use tandem_mysql::{MysqlError, PartitionOffset, ReverseSession};
+use tandem_model::{TableDef, TableName};
+use tandem_mysql::{Deleted, MysqlError, PartitionOffset, ReverseSession};
 use tandem_runtime::Backoff;
 
 use crate::batch::{NativeChange, by_table, needed_of, versions};
@@ -15,9 +15,13 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 
 /// MySQL's number for a value that a unique index has already.
 const DUPLICATE: u16 = 1062;
-const UNKNOWN_COLUMN: u16 = 1054;
-const NO_TABLE: u16 = 1146;
-const SIGNALLED: u16 = 1644;
+
+/// MySQL's numbers for what says nothing about a row: a full or failing disk, no memory, no connections left, a shutdown, locks,
+/// read_only, an interrupted or timed out statement, a prepared statement to be prepared again, group replication.
+const OF_THE_SERVER: [u16; 20] = [
+    1021, 1026, 1030, 1037, 1038, 1040, 1041, 1053, 1114, 1205, 1213, 1290, 1317, 1615, 1836, 3024, 3100,
+    3101, 3572, 4031,
+];
 
 /// Writes what MySQL needs of these changes, and the offsets, in one transaction.
 ///
@@ -43,8 +47,8 @@ pub(crate) async fn write_all(
 /// Writes what MySQL needs of these changes in one transaction, except the rows that MySQL refuses. Returns the causes by the
 /// changes' indexes.
 ///
-/// Rows that exchange their unique values are written: all rows of the transaction are deleted before the first is inserted.
-/// That happens only to rows that the changes hold whole.
+/// Rows that exchange their unique values are written: all rows of their table are deleted before the first is inserted. That
+/// happens only to rows that the changes hold whole.
 ///
 /// # Errors
 /// The connection is lost.
@@ -54,7 +58,7 @@ pub(crate) async fn write_what_it_takes(
     changes: &[NativeChange],
 ) -> Result<BTreeMap<usize, String>, MysqlError> {
     let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
-    let (mut refused, mut exchange) = (BTreeMap::new(), false);
+    let (mut refused, mut exchange) = (BTreeMap::new(), BTreeSet::new());
     loop {
         let candidates: Vec<usize> =
             (0..changes.len()).filter(|index| !refused.contains_key(index)).collect();
@@ -62,14 +66,17 @@ pub(crate) async fn write_what_it_takes(
             return Ok(refused);
         }
         session.begin().await?;
-        let outcome = match each(session, changes, &candidates, exchange).await {
+        let outcome = match each(session, changes, &candidates, &exchange).await {
             Ok(Ok(rows)) => Ok(rows),
             Err(error) => Err(error),
             Ok(Err((index, error))) => {
                 session.roll_back().await?;
+                let table = &changes[index].change.table.name;
                 // Another row of this transaction may give the value free.
-                if !exchange && matches!(error, MysqlError::Server { code: DUPLICATE, .. }) {
-                    exchange = true;
+                if matches!(error, MysqlError::Server { code: DUPLICATE, .. })
+                    && exchange.insert(table.clone())
+                {
+                    tracing::debug!(%table, "rows may exchange their unique values");
                 } else {
                     refused.insert(index, error.to_string());
                 }
@@ -90,7 +97,10 @@ async fn ended<T>(
     backoff: &mut Backoff,
 ) -> Result<Option<T>, MysqlError> {
     let error = match outcome {
-        Ok(done) => return session.commit().await.map(|()| Some(done)),
+        Ok(done) => match session.commit().await {
+            Ok(()) => return Ok(Some(done)),
+            Err(error) => error,
+        },
         Err(error) => error,
     };
     if matches!(error, MysqlError::Lost { .. }) {
@@ -101,7 +111,8 @@ async fn ended<T>(
     if !matches!(error, MysqlError::Server { code: 1205 | 1213, .. }) {
         return Err(error);
     }
-    tracing::debug!(%error, "a transaction of reverse is repeated");
+    // MySQL gives a lock up after seconds, a deadlock at once.
+    tracing::warn!(%error, "another session is in the way of reverse: the transaction is repeated");
     backoff.pause().await;
     Ok(None)
 }
@@ -118,7 +129,8 @@ async fn together(
     let tables = by_table(&needed);
     // Deleted first: a row may take over a unique value of one that is gone.
     for rows in &tables {
-        session.delete(rows.table, &rows.deleted).await?;
+        let deleted = session.delete(rows.table, &rows.deleted).await?;
+        refuse_others(rows.table, deleted)?;
     }
     for rows in &tables {
         session.put(rows.table, &rows.put).await?;
@@ -132,7 +144,7 @@ async fn each(
     session: &mut ReverseSession,
     changes: &[NativeChange],
     candidates: &[usize],
-    exchange: bool,
+    exchange: &BTreeSet<TableName>,
 ) -> Result<Result<usize, (usize, MysqlError)>, MysqlError> {
     let rows: Vec<_> = candidates.iter().map(|&index| changes[index].row).collect();
     let kept = session.kept(&rows).await?;
@@ -144,11 +156,16 @@ async fn each(
     for inserts in [false, true] {
         for native in &needed {
             let table = &native.change.table;
-            let anew = exchange && session.is_whole(table).await?;
+            let anew = exchange.contains(&table.name) && session.is_whole(table).await?;
+            let key = || table.key_of(native.change.image());
             let outcome = match (&native.change.after, inserts) {
                 (Some(_), false) if !anew => continue,
                 (None, true) => continue,
-                (_, false) => session.delete(table, &[table.key_of(native.change.image())]).await,
+                (Some(_), false) => session.delete(table, &[key()]).await.map(drop),
+                (None, false) => match session.delete(table, &[key()]).await {
+                    Ok(deleted) => refuse_others(table, deleted),
+                    Err(error) => Err(error),
+                },
                 (Some(row), true) if anew => session.insert(table, &[row]).await,
                 (Some(row), true) => session.put(table, &[row]).await,
             };
@@ -163,13 +180,25 @@ async fn each(
     Ok(Ok(needed.len()))
 }
 
-/// Whether MySQL refuses a row, so that the others may go on. A table or a column that is gone, and a trigger that signals, are
-/// faults of the rows of one table.
+/// A deleted row that is not there, where MySQL has one with a key that its collation takes for the same: which of them Cassandra
+/// means, nobody knows.
+fn refuse_others(table: &TableDef, deleted: Deleted) -> Result<(), MysqlError> {
+    if deleted.others == 0 {
+        return Ok(());
+    }
+    Err(MysqlError::BadValue {
+        table: table.name.clone(),
+        column: table.primary_key.first().map_or_else(String::new, |&i| table.columns[i].name.clone()),
+        problem: "MySQL has a row with another key that its collation takes for the same".into(),
+    })
+}
+
+/// Whether MySQL refuses a row, so that the others may go on. What concerns one table, such as a column that is gone or a
+/// trigger that signals, is a fault of its rows. What concerns the server or the session is not.
 pub(crate) fn is_of_a_row(error: &MysqlError) -> bool {
     match error {
-        MysqlError::BadValue { .. } => true,
-        MysqlError::Server { code: UNKNOWN_COLUMN | NO_TABLE | SIGNALLED, .. } => true,
-        MysqlError::Server { .. } => error.retry() == Disposition::Refuse,
+        MysqlError::BadValue { .. } | MysqlError::TableChanged { .. } => true,
+        MysqlError::Server { code, .. } => !OF_THE_SERVER.contains(code),
         _ => false,
     }
 }

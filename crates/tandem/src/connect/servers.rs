@@ -219,9 +219,10 @@ async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option
 
 async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &mut Inspection) -> Result<()> {
     let needs = needs(config, roles)?;
-    let of_reverse = match roles.contains(&Role::Reverse) {
-        true => Some((config.reverse()?.0, needs_of_reverse(config)?)),
-        false => None,
+    let of_reverse = if roles.contains(&Role::Reverse) {
+        Some((config.reverse()?.0, needs_of_reverse(config)?))
+    } else {
+        None
     };
     let findings = async {
         let mut all = mysql.preflight().await?;

@@ -115,6 +115,16 @@ impl State {
         list
     }
 
+    /// The offset of each partition below which every record is done.
+    pub(crate) fn done_up_to(&self) -> Vec<(String, i32, i64)> {
+        let of_topic = |(topic, partitions): (&Arc<str>, &BTreeMap<i32, Progress>)| {
+            let safe =
+                |(partition, progress): (&i32, &Progress)| (topic.to_string(), *partition, progress.safe());
+            partitions.iter().map(safe).collect::<Vec<_>>()
+        };
+        self.partitions.iter().flat_map(of_topic).collect()
+    }
+
     /// Whether every delivered record is done and committed.
     fn is_settled(&self) -> bool {
         self.partitions.values().flat_map(BTreeMap::values).all(Progress::is_settled)

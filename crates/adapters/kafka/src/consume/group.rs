@@ -157,6 +157,12 @@ impl GroupConsumer {
         self.shared.check_running()
     }
 
+    /// Returns, for each partition of this member, the offset below which every record is done. Transaction markers count as
+    /// done.
+    pub fn done_up_to(&self) -> Vec<(String, i32, i64)> {
+        self.shared.lock().done_up_to()
+    }
+
     /// Whether the partition is assigned to this member, as far as the member knows.
     pub fn is_assigned(&self, topic: &str, partition: i32) -> bool {
         self.shared.lock().progress(topic, partition).is_some()
@@ -244,12 +250,19 @@ impl GroupContext {
             self.shared.fail(ConsumeError::NotAdmitted);
             return Ok(());
         }
+        let kept = match self.rules.starts.as_ref().map(|starts| kept(starts, &partitions)).transpose() {
+            Ok(kept) => kept.unwrap_or_default(),
+            Err(error) => {
+                self.shared.fail(error);
+                return Ok(());
+            }
+        };
         // Retries without limit, because nothing can be read without the answer.
         let starts = loop {
             if self.shared.stopped() {
                 return Ok(());
             }
-            match starts(consumer, list, &partitions, self.rules.starts.as_ref()) {
+            match starts(consumer, list, &partitions, &kept) {
                 Ok(starts) => break starts,
                 Err(error) => {
                     self.shared.health.failed(error.to_string());
@@ -259,19 +272,18 @@ impl GroupContext {
         };
         // A new group and a group with expired offsets look the same. In both cases the log may have lost
         // records that the group has not handled.
-        let lost =
-            partitions.iter().zip(&starts).find(|(_, (start, committed))| committed.is_none() && *start > 0);
-        if let Some(((topic, partition), (start, _))) = lost {
+        let lost = partitions.iter().zip(&starts).find(|(_, start)| !start.is_known && start.offset > 0);
+        if let Some(((topic, partition), Start { offset: start, .. })) = lost {
             let place =
                 format!("{topic}[{partition}] begins at offset {start}, and the group has no offset there");
             self.shared.fail(ConsumeError::OffsetOutOfRange(place));
             return Ok(());
         }
         let mut state = self.shared.lock();
-        for ((topic, partition), (start, committed)) in partitions.iter().zip(&starts) {
-            state.assign(topic, *partition, *start, *committed);
+        for ((topic, partition), start) in partitions.iter().zip(&starts) {
+            state.assign(topic, *partition, start.offset, start.committed);
             if let Some(mut element) = list.find_partition(topic, *partition) {
-                element.set_offset(Offset::Offset(*start))?;
+                element.set_offset(Offset::Offset(start.offset))?;
             }
         }
         drop(state);
@@ -308,29 +320,40 @@ impl GroupContext {
 }
 
 /// Where each of these partitions is read from, by topic and partition. `None` where nothing is known. It runs in the member's
-/// own thread, which does not poll meanwhile. If it fails or panics, it is asked again.
+/// own thread, which does not poll meanwhile. If it fails or panics, the member ends.
 pub type StartOffsets = Arc<dyn Fn(&[(String, i32)]) -> Result<Vec<Option<i64>>, BoxError> + Send + Sync>;
 
-/// Returns the start offset and the committed offset of each partition.
+/// Asks a member's effects where they are.
+fn kept(starts: &StartOffsets, partitions: &[(String, i32)]) -> Result<Vec<Option<i64>>, ConsumeError> {
+    // A panic must not go on into librdkafka, which called this.
+    let answer = catch_unwind(AssertUnwindSafe(|| starts(partitions)));
+    answer.unwrap_or_else(|_| Err(BoxError::from("it ended with a panic"))).map_err(|error| {
+        ConsumeError::Request {
+            doing: "asking where to begin".into(),
+            cause: error.to_string(),
+            retry: Disposition::Retry,
+        }
+    })
+}
+
+/// Where a partition is read from.
+struct Start {
+    offset: i64,
+    /// The group's committed offset.
+    committed: Option<i64>,
+    /// Whether the member or the group has been there before.
+    is_known: bool,
+}
+
+/// Returns the start of each partition. `kept` has the offsets that the member's effects keep.
 fn starts(
     consumer: &BaseConsumer<GroupContext>,
     list: &TopicPartitionList,
     partitions: &[(String, i32)],
-    kept: Option<&StartOffsets>,
-) -> Result<Vec<(i64, Option<i64>)>, ConsumeError> {
+    kept: &[Option<i64>],
+) -> Result<Vec<Start>, ConsumeError> {
     let failed = |e| ConsumeError::request("asking for the group's committed offsets", &e);
     let answer = consumer.committed_offsets(list.clone(), REQUEST).map_err(failed)?;
-    let kept = match kept {
-        // A panic must not go on into librdkafka, which called this.
-        Some(kept) => catch_unwind(AssertUnwindSafe(|| kept(partitions)))
-            .unwrap_or_else(|_| Err(BoxError::from("it ended with a panic")))
-            .map_err(|error| ConsumeError::Request {
-                doing: "asking where to begin".into(),
-                cause: error.to_string(),
-                retry: Disposition::Retry,
-            })?,
-        None => Vec::new(),
-    };
     let mut committed = Vec::with_capacity(partitions.len());
     for (topic, partition) in partitions {
         let element = answer.find_partition(topic, *partition);
@@ -344,10 +367,11 @@ fn starts(
     let new: Vec<(String, i32)> =
         partitions.iter().zip(&committed).filter(|(_, c)| c.is_none()).map(|(p, _)| p.clone()).collect();
     let mut firsts = list_offsets(consumer, &new, Offset::Beginning)?.into_iter();
-    let known = kept.into_iter().chain(std::iter::repeat(None));
+    let known = kept.iter().copied().chain(std::iter::repeat(None));
     let start = |(kept, committed): (Option<i64>, Option<i64>)| {
         let by_kafka = committed.or_else(|| firsts.next()).unwrap_or(0);
-        (kept.unwrap_or(by_kafka), kept.or(committed))
+        let is_known = kept.or(committed).is_some();
+        Start { offset: kept.unwrap_or(by_kafka), committed, is_known }
     };
     Ok(known.zip(committed).map(start).collect())
 }

@@ -1,6 +1,6 @@
 //! The session that writes native rows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
@@ -21,13 +21,16 @@ use crate::reverse::sql;
 /// - `lc_time_names` marks the transactions in the binlog ([`REVERSE_LOCALE`](tandem_binlog::REVERSE_LOCALE)).
 const SETUP: &str = "SET SESSION autocommit = 1, transaction_isolation = 'READ-COMMITTED', time_zone = '+00:00', \
                      lc_time_names = 'en_ZA', foreign_key_checks = 0, sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,\
-                     NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5";
+                     NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = 5, lock_wait_timeout = 5";
 
 /// How long one statement may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Parameters of one statement at most. MySQL allows 65,535.
 const PARAMETERS: usize = 16_384;
+
+/// The version of a placeholder.
+const NO_VERSION: i64 = i64::MIN;
 
 /// Identifies a row of any table: a hash of its table and its key.
 pub type RowKey = [u8; 32];
@@ -64,6 +67,17 @@ pub struct ReverseSession {
     offsets: String,
     /// What is known of the tables in MySQL.
     known: HashMap<TableName, HashMap<String, bool>>,
+    /// The bytes of the rows of one statement at most.
+    max_packet: usize,
+}
+
+/// What a delete has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deleted {
+    /// The rows of these keys, which are deleted.
+    pub rows: usize,
+    /// Rows with other keys that the collation takes for the same. They are still there.
+    pub others: usize,
 }
 
 /// The columns of a definition that are written.
@@ -88,7 +102,7 @@ impl ReverseSession {
         let server = Server::new(config, &opts);
         let conn = server.connecting(Conn::new(opts)).await?;
         let [versions, offsets] = Self::tables(database).map(|table| quoted_table(&table));
-        let mut session = Self { conn, server, versions, offsets, known: HashMap::new() };
+        let mut session = Self { conn, server, versions, offsets, known: HashMap::new(), max_packet: 0 };
         for create in [
             format!(
                 "CREATE TABLE IF NOT EXISTS {} (row_key BINARY(32) PRIMARY KEY, epoch INT UNSIGNED NOT NULL, version BIGINT NOT \
@@ -103,6 +117,11 @@ impl ReverseSession {
         ] {
             session.run("creating reverse's tables", &create, Vec::new()).await?;
         }
+        let packet: Vec<u64> =
+            session.ask("reading max_allowed_packet", "SELECT @@max_allowed_packet", Vec::new()).await?;
+        // The rest is for the statement and for keys.
+        session.max_packet =
+            packet.first().map_or(0, |bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX));
         Ok(session)
     }
 
@@ -128,9 +147,24 @@ impl ReverseSession {
 
     /// Locks and reads the versions of these rows. Another session that writes one of them waits until this transaction ends.
     ///
+    /// A row without a version gets a placeholder first: MySQL cannot lock what is not there.
+    ///
     /// # Errors
     /// A lock wait times out, a deadlock occurs, or the connection is lost.
     pub async fn kept(&mut self, rows: &[RowKey]) -> Result<HashMap<RowKey, Version>, MysqlError> {
+        // Always in the same order, so that two sessions rarely meet in a deadlock.
+        let rows: Vec<RowKey> = rows.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut from = 0;
+        for size in sql::sizes(rows.len(), 1, PARAMETERS) {
+            let placeholders = format!(
+                "INSERT INTO {} VALUES {} ON DUPLICATE KEY UPDATE version = version",
+                self.versions,
+                vec![format!("(?, 0, {NO_VERSION})"); size].join(", ")
+            );
+            let params = rows[from..from + size].iter().map(|row| Raw::from(&row[..])).collect();
+            from += size;
+            self.run("locking reverse's versions", &placeholders, params).await?;
+        }
         let (mut kept, mut from) = (HashMap::with_capacity(rows.len()), 0);
         for size in sql::sizes(rows.len(), 1, PARAMETERS) {
             let some = &rows[from..from + size];
@@ -144,7 +178,7 @@ impl ReverseSession {
             let found: Vec<(Vec<u8>, i64)> = self.ask("reading reverse's versions", &select, params).await?;
             let version =
                 |(row, version): (Vec<u8>, i64)| Some((RowKey::try_from(row).ok()?, Version(version)));
-            kept.extend(found.into_iter().filter_map(version));
+            kept.extend(found.into_iter().filter(|(_, version)| *version != NO_VERSION).filter_map(version));
         }
         Ok(kept)
     }
@@ -161,9 +195,15 @@ impl ReverseSession {
         let there = self.lock(table, &keys).await?;
         let (old, new): (Vec<_>, Vec<_>) =
             rows.iter().zip(&keys).partition(|(_, key)| there.contains(&hashed(key)));
-        let (old, new) = (old.iter().map(|(row, _)| **row), new.iter().map(|(row, _)| **row));
-        self.write(table, &written.columns, &old.collect::<Vec<_>>(), sql::overwrite).await?;
-        self.write(table, &written.columns, &new.collect::<Vec<_>>(), sql::insert).await
+        let old: Vec<&Row> = old.iter().map(|(row, _)| **row).collect();
+        let new: Vec<&Row> = new.iter().map(|(row, _)| **row).collect();
+        if written.all {
+            self.write(table, &written.columns, &old, sql::overwrite).await?;
+        } else {
+            // MySQL would refuse the insert of a row without a column that has no default, even if the key is there.
+            self.update(table, &written.columns, &old).await?;
+        }
+        self.write(table, &written.columns, &new, sql::insert).await
     }
 
     /// Inserts rows whose keys are not there.
@@ -183,6 +223,35 @@ impl ReverseSession {
         Ok(self.written(table).await?.all)
     }
 
+    /// Sets these columns of rows that are there, one by one.
+    async fn update(&mut self, table: &TableDef, columns: &[usize], rows: &[&Row]) -> Result<(), MysqlError> {
+        let columns: Vec<usize> =
+            columns.iter().copied().filter(|column| !table.primary_key.contains(column)).collect();
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let sql = sql::update(table, &columns);
+        for row in rows {
+            let mut params = Vec::with_capacity(columns.len() + table.primary_key.len());
+            for &column in &columns {
+                params.push(column_parameter(table, column, &row[column])?);
+            }
+            params.extend(key_parameters(table, &table.key_of(row))?);
+            self.run_of(table, &sql, params).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a statement that writes rows of a table.
+    async fn run_of(&mut self, table: &TableDef, sql: &str, params: Vec<Raw>) -> Result<(), MysqlError> {
+        let outcome = self.run(&format!("writing rows of {}", table.name), sql, params).await;
+        if outcome.is_err() {
+            // The table may have been altered.
+            self.known.remove(&table.name);
+        }
+        outcome
+    }
+
     async fn write(
         &mut self,
         table: &TableDef,
@@ -190,20 +259,34 @@ impl ReverseSession {
         rows: &[&Row],
         statement: fn(&TableDef, &[usize], usize) -> String,
     ) -> Result<(), MysqlError> {
-        let mut from = 0;
-        for size in sql::sizes(rows.len(), columns.len(), PARAMETERS) {
-            let mut params = Vec::with_capacity(size * columns.len());
-            for row in &rows[from..from + size] {
-                for &column in columns {
-                    params.push(column_parameter(table, column, &row[column])?);
+        let mut converted = Vec::with_capacity(rows.len());
+        for row in rows {
+            let params = columns.iter().map(|&column| column_parameter(table, column, &row[column]));
+            converted.push(params.collect::<Result<Vec<Raw>, _>>()?);
+        }
+        let mut rest = converted.into_iter().peekable();
+        while rest.peek().is_some() {
+            // As many rows as fit into one packet.
+            let (mut fitting, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rest.peek() {
+                let size = packet_size(row);
+                if size > self.max_packet {
+                    return Err(MysqlError::BadValue {
+                        table: table.name.clone(),
+                        column: "(all)".into(),
+                        problem: format!("the row has {size} bytes, more than MySQL's max_allowed_packet"),
+                    });
                 }
+                if bytes + size > self.max_packet {
+                    break;
+                }
+                bytes += size;
+                fitting.extend(rest.next());
             }
-            from += size;
-            let sql = statement(table, columns, size);
-            if let Err(error) = self.run(&format!("writing rows of {}", table.name), &sql, params).await {
-                // The table may have been altered.
-                self.known.remove(&table.name);
-                return Err(error);
+            let mut fitting = fitting.into_iter();
+            for size in sql::sizes(fitting.len(), columns.len(), PARAMETERS) {
+                let params = fitting.by_ref().take(size).flatten().collect();
+                self.run_of(table, &statement(table, columns, size), params).await?;
             }
         }
         Ok(())
@@ -253,21 +336,24 @@ impl ReverseSession {
         Ok(there)
     }
 
-    /// Deletes the rows of these keys.
+    /// Deletes the rows of these keys. A row whose key MySQL only takes for the same, by its collation, stays. Returns how many
+    /// rows there were.
     ///
     /// # Errors
     /// As for [`Self::put`].
-    pub async fn delete(&mut self, table: &TableDef, keys: &[Vec<Value>]) -> Result<(), MysqlError> {
+    pub async fn delete(&mut self, table: &TableDef, keys: &[Vec<Value>]) -> Result<Deleted, MysqlError> {
+        let there = self.lock(table, keys).await?;
+        let keys: Vec<&Vec<Value>> = keys.iter().filter(|key| there.contains(&hashed(key))).collect();
         let mut from = 0;
         for size in sql::sizes(keys.len(), table.primary_key.len(), PARAMETERS) {
             let mut params = Vec::with_capacity(size * table.primary_key.len());
-            for key in &keys[from..from + size] {
+            for &key in &keys[from..from + size] {
                 params.extend(key_parameters(table, key)?);
             }
             from += size;
             self.run(&format!("deleting rows of {}", table.name), &sql::delete(table, size), params).await?;
         }
-        Ok(())
+        Ok(Deleted { rows: keys.len(), others: there.len() - keys.len() })
     }
 
     /// Keeps the versions of rows, and up to where the log is applied.
@@ -293,12 +379,25 @@ impl ReverseSession {
             self.run("keeping reverse's versions", &replace, params).await?;
         }
         for offset in offsets {
-            let replace = format!("REPLACE INTO {} VALUES (?, ?, ?)", self.offsets);
+            // A process that has lost a partition may write later than the one that has it now.
+            let replace = format!(
+                "INSERT INTO {} VALUES (?, ?, ?) AS new ON DUPLICATE KEY UPDATE next_offset = GREATEST({0}.next_offset, \
+                 new.next_offset)",
+                self.offsets
+            );
             let params =
                 vec![Raw::from(offset.topic.as_str()), Raw::from(offset.partition), Raw::from(offset.next)];
             self.run("keeping reverse's offsets", &replace, params).await?;
         }
         Ok(())
+    }
+
+    /// Asks the server for nothing. A session that only waits would not notice that its server is gone.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn ping(&mut self) -> Result<(), MysqlError> {
+        self.run("asking whether it is there", "DO 1", Vec::new()).await
     }
 
     /// Commits the transaction. After an error its outcome is unknown: the versions and the offsets tell.
@@ -336,6 +435,11 @@ impl ReverseSession {
         let question = self.conn.exec(sql, params);
         self.server.answer(STATEMENT_TIMEOUT, doing, question).await
     }
+}
+
+/// The bytes of parameters in a packet, at most.
+fn packet_size(params: &[Raw]) -> usize {
+    params.iter().map(|param| 16 + if let Raw::Bytes(bytes) = param { bytes.len() } else { 0 }).sum()
 }
 
 /// A key as the element of a set. Values have no hash of their own.

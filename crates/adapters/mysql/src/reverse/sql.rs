@@ -38,6 +38,13 @@ pub(super) fn overwrite(table: &TableDef, columns: &[usize], n: usize) -> String
     format!("{} AS `tandem_new` ON DUPLICATE KEY UPDATE {set}", insert(table, columns, n))
 }
 
+/// Sets these columns of the row of a key.
+pub(super) fn update(table: &TableDef, columns: &[usize]) -> String {
+    let set: Vec<String> =
+        columns.iter().map(|&i| format!("{} = ?", quoted(&table.columns[i].name))).collect();
+    format!("UPDATE {} SET {} WHERE {}", quoted_table(&table.name), set.join(", "), key_terms(table, 1))
+}
+
 /// Deletes the rows of `n` keys.
 pub(super) fn delete(table: &TableDef, n: usize) -> String {
     format!("DELETE FROM {} WHERE {}", quoted_table(&table.name), key_terms(table, n))
@@ -85,6 +92,7 @@ mod tests {
                 .ends_with("VALUES (?, ?, ?) AS `tandem_new` ON DUPLICATE KEY UPDATE `c` = `tandem_new`.`c`")
         );
         assert!(overwrite(&table(&["a"], vec![0]), &[0], 1).ends_with("UPDATE `a` = `tandem_new`.`a`"));
+        assert_eq!(update(&t, &[2]), "UPDATE `d`.`t` SET `c` = ? WHERE (`b` = ? AND `a` = ?)");
         assert_eq!(delete(&t, 2), "DELETE FROM `d`.`t` WHERE (`b` = ? AND `a` = ?) OR (`b` = ? AND `a` = ?)");
         assert_eq!(
             lock(&table(&["a"], vec![0]), 2),
