@@ -293,11 +293,11 @@ async fn unique_values_move_between_rows() -> anyhow::Result<()> {
             put((id + 2) % 5, (id + round) % 5).await?;
         }
     }
-    back.until_equal().await?;
-    running.end().await?;
     for id in 0..5 {
         put(id, 1000 + id).await?;
     }
+    back.until_equal().await?;
+    running.end().await?;
     for id in 0..5 {
         put(id, 1000 + (id + 1) % 5).await?;
     }
