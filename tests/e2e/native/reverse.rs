@@ -35,6 +35,12 @@ struct Running {
 }
 
 impl Running {
+    /// An error if reverse has ended.
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.task.is_finished(), "reverse has ended");
+        Ok(())
+    }
+
     async fn end(self) -> anyhow::Result<()> {
         self.stop.cancel();
         Ok(self.task.await??)
@@ -74,7 +80,14 @@ impl Back {
             metrics: Metrics::default(),
         };
         let stopped = stop.clone();
-        Running { stop, task: tokio::spawn(async move { reverse.run(stopped).await }) }
+        let task = tokio::spawn(async move {
+            let outcome = reverse.run(stopped).await;
+            if let Err(error) = &outcome {
+                eprintln!("reverse has ended: {error}");
+            }
+            outcome
+        });
+        Running { stop, task }
     }
 
     /// The rows in MySQL, in the order of their keys.
@@ -216,7 +229,10 @@ async fn a_row_that_mysql_refuses_is_a_dead_letter() -> anyhow::Result<()> {
     let ids: Vec<i64> = back.sql.query("SELECT id FROM t ORDER BY id").await?;
     assert_eq!(ids, [1, 2, 3, 4, 5, 7, 9]);
     back.sql.query_drop("ALTER TABLE t MODIFY a VARCHAR(20) CHARACTER SET utf8mb4").await?;
-    back.until_equal().await?;
+    running.check()?;
+    let equal = back.until_equal().await;
+    running.check()?;
+    equal?;
     running.end().await?;
     back.end().await
 }

@@ -86,7 +86,16 @@ mod tests {
     #[test]
     fn found_ports_differ_and_are_free() {
         let mut ports = find_free(20).unwrap();
-        assert!(ports.iter().all(|&p| is_free(p)));
+        // A process that another test is starting holds the sockets of this one until it becomes another program.
+        let soon_free = |port: &u16| {
+            (0..200).any(|_| {
+                is_free(*port) || {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                    false
+                }
+            })
+        };
+        assert!(ports.iter().all(soon_free));
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 20);

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::write::write_what_it_takes;
 
 /// The first and the longest pause between two retries of dead letters.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// Dead letters of one retry at most, and the bytes of their records.
 const OF_ONE_RETRY: (usize, usize) = (500, 32 << 20);

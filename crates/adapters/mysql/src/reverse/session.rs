@@ -422,7 +422,24 @@ impl ReverseSession {
             return self.server.answer(STATEMENT_TIMEOUT, doing, question).await;
         }
         let question = self.conn.exec_drop(sql, params);
-        self.server.answer(STATEMENT_TIMEOUT, doing, question).await
+        let answer = self.server.answer(STATEMENT_TIMEOUT, doing, question).await;
+        if let Err(MysqlError::Server { .. }) = answer {
+            self.forget(doing, sql).await;
+        }
+        answer
+    }
+
+    /// Has the statement prepared anew at its next use. A prepared statement keeps the collations that its
+    /// parameters had when MySQL prepared it, through an `ALTER TABLE … CONVERT TO CHARACTER SET`, and MySQL
+    /// would refuse the same value for as long as the session lasts (error 3988).
+    async fn forget(&mut self, doing: &str, sql: &str) {
+        let closed = async {
+            // The driver finds the statement in its cache: only the close goes to the server.
+            let statement = self.conn.prep(sql).await?;
+            self.conn.close(statement).await
+        };
+        // A lost connection is told by the next statement. It has nothing to forget.
+        let _ = self.server.answer(STATEMENT_TIMEOUT, doing, closed).await;
     }
 
     async fn ask<T: FromRow + Send + 'static>(
