@@ -21,6 +21,7 @@ mod huge;
 mod migration;
 mod mysql_source;
 mod native;
+mod outages;
 mod owners;
 mod refusals;
 mod registry;

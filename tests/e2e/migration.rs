@@ -36,7 +36,9 @@ async fn migrated(servers: Servers, test: &str) -> anyhow::Result<(Migration, Ru
     migration.succeed(&["check"]).await?;
     let before = migration.status().await?;
     anyhow::ensure!(
-        before["source"].is_null() && before["ready"] == false,
+        before["source"].is_null()
+            && before["caught_up"]["holds"] == false
+            && before["copied"]["holds"] == false,
         "before anything ran: {before:#}"
     );
     let mut running = migration.start(&["run"])?;
@@ -197,7 +199,10 @@ async fn a_target_added_later_is_filled() -> anyhow::Result<()> {
     // The earlier backfill was for other targets, so it no longer counts.
     assert_eq!(left_to_copy(&migration).await?, 1);
     let status = migration.status().await?;
-    assert!(status["tables"][0]["backfill"]["done"] == false && status["ready"] == false, "{status:#}");
+    assert_eq!(
+        (&status["tables"][0]["backfill"]["done"], &status["copied"]["holds"]),
+        (&false.into(), &false.into())
+    );
     let mut running = migration.start(&["run"])?;
     migration.drained(&mut running).await?;
     running.terminate().await?;

@@ -1,8 +1,11 @@
 //! A role of `tandem run` that ends: the others go on, and it returns by itself.
 
 use mysql_async::prelude::Queryable;
+use serde_json::Value as Json;
 
-use crate::support::{Migration, Servers, T, T_MAPPING, host_of, http, unique_id, until_readyz};
+use crate::support::{
+    MINUTE, Migration, Probe, Servers, T, T_MAPPING, eventually, host_of, http, unique_id, until_readyz,
+};
 
 /// MySQL refuses Tandem's account, which ends capture. Apply, which needs no MySQL, goes on. Everything returns once the
 /// account is right again.
@@ -36,6 +39,8 @@ async fn a_role_that_fails_is_started_again_and_the_others_go_on() -> anyhow::Re
     }
     migration.mysql.query_drop("UPDATE t SET v = 10 WHERE id = 1").await?;
     until_readyz(port, "capture has been down for ").await?;
+    let down = state_of(&migration, "capture", "down").await?;
+    assert!(down["cause"].to_string().contains("refused the user"), "{down:#}");
     let metrics = http(port, "GET", "/metrics", &[], "").await?.body;
     for line in ["tandem_role_up{role=\"capture\"} 0", "tandem_role_up{role=\"apply\"} 1"] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
@@ -49,6 +54,41 @@ async fn a_role_that_fails_is_started_again_and_the_others_go_on() -> anyhow::Re
     running.terminate().await?;
     migration.succeed(&["verify", "--full", "--exit-code"]).await?;
     migration.mysql.query_drop(format!("DROP USER {account}")).await?;
+    migration.drop().await
+}
+
+/// Waits until the status says that a role is in this state. Returns what else it says about the role.
+async fn state_of(migration: &Migration, role: &str, state: &str) -> anyhow::Result<Json> {
+    eventually(&format!("the status to say that {role} is {state}"), MINUTE, async || {
+        let status = migration.status().await?;
+        let processes = status["processes"].as_array().into_iter().flatten();
+        let mut roles = processes.flat_map(|process| process["roles"].as_array().into_iter().flatten());
+        let found = roles.find(|one| one["role"] == role && one["state"] == state).cloned();
+        Ok(Probe::some(found, format!("{status:#}")))
+    })
+    .await
+}
+
+/// A killed process takes nothing back. Its silence is seen, until another process runs its role.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_is_silent_until_another_one_has_its_role() -> anyhow::Result<()> {
+    let servers = Servers::from_env();
+    let migration = Migration::new(servers, "silent", &[T, "INSERT INTO t VALUES (1, 1)"]).await?;
+    migration.configure("", T_MAPPING)?;
+    migration.succeed(&["schema", "create"]).await?;
+    let (capture, mut apply) = (migration.start(&["capture"])?, migration.start_as("apply", &["apply"])?);
+    state_of(&migration, "apply", "running").await?;
+    apply.kill()?;
+    let silent = state_of(&migration, "apply", "silent").await?;
+    assert!(silent["since_seconds"].as_f64() > Some(5.0), "{silent:#}");
+    let said = migration.succeed(&["status"]).await?;
+    assert!(said.contains("has said nothing since") && said.contains("it was killed"), "{said}");
+    let again = migration.start_as("again", &["apply"])?;
+    state_of(&migration, "apply", "running").await?;
+    let status = migration.status().await?;
+    assert!(!status["processes"].to_string().contains("silent\":true"), "{status:#}");
+    again.terminate().await?;
+    capture.terminate().await?;
     migration.drop().await
 }
 

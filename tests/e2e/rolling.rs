@@ -120,7 +120,7 @@ async fn the_status_says_what_waits_for_what() -> anyhow::Result<()> {
     begun.update("while the new one waits").await?;
     let status = begun.applied().await?;
     assert_eq!(status["mapping"]["applies"].as_array().map(Vec::len), Some(1), "{status:#}");
-    let why = status["why_not_ready"].to_string();
+    let why = status["copied"]["why_not"].to_string();
     assert!(why.contains("when the apply processes with the former one have ended: 127.0.0.1"), "{why}");
 
     let mut old_checks = begun.migration.start_with(&begun.old, "old-checks", &["reconcile"])?;

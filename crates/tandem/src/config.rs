@@ -20,6 +20,7 @@ use tandem_model::TableName;
 use tandem_mysql::MysqlConfig;
 use tandem_protocol::mapping_in_use::configured;
 use tandem_reverse::ReverseConfig;
+use tandem_runtime::Waits;
 
 use crate::config::controller::ControllerSection;
 use crate::config::gateway::GatewaySection;
@@ -64,6 +65,9 @@ pub(crate) struct Config {
     /// Shared by all of Kafka's clients in this process.
     #[serde(skip)]
     pub(crate) refusals: Refusals,
+    /// What this process waits for.
+    #[serde(skip)]
+    pub(crate) waits: Waits,
 }
 
 /// `[mysql]`.
@@ -310,6 +314,7 @@ impl Config {
         config.request_timeout =
             section.request_timeout_seconds.map_or(config.request_timeout, Duration::from_secs);
         config.max_in_flight = section.max_in_flight.unwrap_or(config.max_in_flight);
+        config.waits = self.waits.clone();
         Ok(config)
     }
 

@@ -19,8 +19,11 @@ async fn a_table_that_is_not_live_is_read_from_mysql() -> anyhow::Result<()> {
     let wait = "token_wait_ms = 10000\ncassandra_read_ms = 10000\n";
     let mapping = format!("{ORDERS_MAPPING}{OTHER_MAPPING}");
     let mut stage = Stage::of(migration, wait, &mapping, &["run"]).await?;
-    let ready = async |stage: &Stage| Ok(stage.migration.status().await?["ready"] == true);
-    stage.until("both tables to be copied", ready).await?;
+    let copied = async |stage: &Stage| {
+        let status = stage.migration.status().await?;
+        Ok(status["copied"]["holds"] == true && status["caught_up"]["holds"] == true)
+    };
+    stage.until("both tables to be copied", copied).await?;
     // Without validation and fallback, so that a stale answer of Cassandra would be served.
     stage.order(PhaseRecord { validate: 0.0, fallback: false, ..everything(Phase::ReadSwitch) }).await?;
     let table = format!("{}.orders", stage.migration.database);

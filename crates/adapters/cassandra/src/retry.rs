@@ -4,13 +4,16 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tandem_runtime::Backoff;
+use tandem_runtime::{Backoff, Hold, Waits};
 use tokio::time::Instant;
 
 use crate::error::Failure;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The name of the wait while Cassandra does not take writes.
+const WAIT: &str = "writes to Cassandra";
 
 /// The pauses between the attempts of a request.
 pub(crate) fn backoff() -> Backoff {
@@ -33,20 +36,26 @@ where
 }
 
 /// Counts the writes that are being retried, over all writers of one target. Logs an outage when the first
-/// retry begins, and its end when the last one succeeds.
-#[derive(Debug, Default)]
+/// retry begins, and its end when the last one succeeds. Meanwhile the process waits for Cassandra.
+#[derive(Debug)]
 pub(crate) struct Outage {
     retrying: AtomicUsize,
+    waits: Waits,
 }
 
 impl Outage {
+    pub(crate) fn reporting_to(waits: &Waits) -> Self {
+        Self { retrying: AtomicUsize::new(0), waits: waits.clone() }
+    }
+
     /// Counts one more write that failed and is retried. Dropping the guard without [`Retrying::recovered`]
     /// logs nothing: the writer was cancelled.
     pub(crate) fn begin(&self, cause: &str) -> Retrying<'_> {
         if self.retrying.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(cause, "Cassandra does not take writes; retrying until it does");
         }
-        Retrying { outage: self, recovered: false }
+        let hold = self.waits.begin(WAIT, cause.to_owned());
+        Retrying { outage: self, recovered: false, hold }
     }
 }
 
@@ -55,9 +64,15 @@ impl Outage {
 pub(crate) struct Retrying<'a> {
     outage: &'a Outage,
     recovered: bool,
+    hold: Hold,
 }
 
 impl Retrying<'_> {
+    /// The write has failed again, and is tried again after `pause`.
+    pub(crate) fn failed(&self, cause: String, pause: Duration) {
+        self.hold.failed(cause, pause);
+    }
+
     /// Records that the write has succeeded.
     pub(crate) fn recovered(mut self) {
         self.recovered = true;

@@ -114,8 +114,10 @@ impl Target {
                 }
                 Err(Failure::Permanent(rejection)) => return Err(rejection),
                 Err(Failure::Transient(cause)) => {
-                    retrying.get_or_insert_with(|| self.outage().begin(&cause));
-                    backoff.pause().await;
+                    let retrying = retrying.get_or_insert_with(|| self.outage().begin(&cause));
+                    let pause = backoff.next();
+                    retrying.failed(cause, pause);
+                    tokio::time::sleep(pause).await;
                 }
             }
         }

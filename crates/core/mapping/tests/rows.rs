@@ -375,3 +375,58 @@ fn equal_definitions_need_not_be_the_same_arc() {
     change.table = Arc::new(other);
     assert!(written(&plan, &change).is_err());
 }
+
+/// A change under a former definition, which lacks a column that a target needs or has it in another form.
+#[test]
+fn a_former_change_leaves_unknown_cells_alone_and_keeps_its_deletes() {
+    let plan = plan();
+    let without = |name: &str| {
+        let mut table = TableDef::clone(plan.source());
+        table.columns.retain(|column| column.name != name);
+        Arc::new(table)
+    };
+    let changed = |table: &Arc<TableDef>, op, before: Option<&Row>, after: Option<&Row>| {
+        let former = plan.former(table).unwrap();
+        let change =
+            Change { table: Arc::clone(table), ..change(&plan, op, before.cloned(), after.cloned()) };
+        let written = written(former.plan(), &former.change(change)).unwrap();
+        let all = written.iter().map(|mutation| (mutation.target.to_string(), mutation.write.clone()));
+        all.collect::<Vec<_>>()
+    };
+    let (x, y) = (Cell::Value(b"x".to_vec()), Cell::Value(b"y".to_vec()));
+    let text = |k: &str| Value::Text(k.into());
+    let t = |cells: Vec<Cell>| ("t".to_owned(), Write::Upsert(cells));
+    let by_k = |write: Write| ("by_k".to_owned(), write);
+    // Without `a`.
+    let table = without("a");
+    let (old, new) =
+        (vec![Value::Int(1), text("x"), Value::Null], vec![Value::Int(1), text("y"), Value::Null]);
+    assert_eq!(
+        changed(&table, Op::Update, Some(&old), Some(&new)),
+        [
+            t(vec![y.clone(), Cell::Unset, Cell::Unset]),
+            by_k(Write::DeleteRow),
+            by_k(Write::Upsert(vec![Cell::Unset]))
+        ]
+    );
+    let gone = [("t".to_owned(), Write::DeleteRow), by_k(Write::DeleteRow)];
+    assert_eq!(changed(&table, Op::Delete, Some(&old), None), gone);
+    // `a` was a text.
+    let mut table = TableDef::clone(plan.source());
+    table.columns[2] = column("a", "varchar(9)", false);
+    let row = vec![Value::Int(1), text("x"), text("a"), Value::Null];
+    let created = [t(vec![x, Cell::Unset, Cell::Unset]), by_k(Write::Upsert(vec![Cell::Unset]))];
+    assert_eq!(changed(&Arc::new(table), Op::Create, None, Some(&row)), created);
+    // Without `k`, a key column of the second target.
+    let row = vec![Value::Int(1), Value::Int(5), Value::Null];
+    let five = Cell::Value(vec![5]);
+    assert_eq!(
+        changed(&without("k"), Op::Create, None, Some(&row)),
+        [t(vec![Cell::Unset, five, Cell::Unset])]
+    );
+    // Other rows had the same key then.
+    let mut table = TableDef::clone(plan.source());
+    table.primary_key = vec![0, 1];
+    assert!(plan.former(&table).is_none());
+    assert!(plan.former(&without("id")).is_none());
+}

@@ -12,6 +12,7 @@
 //! | [`watermark`] | which watermark a write may borrow, what a watermark covers, and when it is applied |
 //! | [`row_check`] | whether a difference between the stores is a mismatch, and what repairs it |
 //! | [`dead_letter`] | how a change that was put aside is retried |
+//! | [`verified`] | what a full verification proves of a table |
 //! | [`table_state`] | when a table halts, resumes, is copied again and is live |
 //! | [`dual_write`] | what a gateway writes to Cassandra after MySQL |
 //! | [`route`] | which store serves a read |
@@ -43,5 +44,6 @@ pub mod rollout;
 pub mod route;
 pub mod row_check;
 pub mod table_state;
+pub mod verified;
 pub mod watermark;
 pub mod watermark_log;

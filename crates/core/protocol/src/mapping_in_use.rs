@@ -16,6 +16,10 @@
 //!   applied again, by the new layout. A table whose layout is another one than before is copied anew, at watermarks above
 //!   that (`since`). So its rows are read from a MySQL that has executed all of these changes. The copy overwrites every cell,
 //!   NULLs included: the layout may have been in use before.
+//! - **Changes from before an ALTER may lack what the mapping needs**, such as a column that was added since. Those below
+//!   `since` are applied as far as they go, because the copy overwrites the rows that they leave ([`is_overwritten`]). A change
+//!   at or above it that does not fit halts its table: after a column was renamed in MySQL and in the mapping, say, the layout
+//!   is the same and no copy comes.
 //! - **Repairs and checks of another mapping do not count.** Whoever compares or repairs rows by a mapping asks after its last
 //!   read, and before it writes or reports, whether that mapping is still in use. A repair has the version of a watermark
 //!   that it borrowed before it asked. So if the mapping changes after that, that watermark is older than the record of the
@@ -171,6 +175,13 @@ pub fn begin(
 pub fn since(in_use: Option<&MappingInUse>, table: &str) -> Option<Version> {
     let table = in_use?.tables.iter().find(|known| known.table == table)?;
     table.since.map(Version)
+}
+
+/// Whether the copy of a table overwrites all that a change with this version leaves in the targets.
+///
+/// The copy begins at versions of `since` and above. So a change from before an ALTER may lack what a later mapping needs.
+pub fn is_overwritten(version: Option<Version>, since: Option<Version>) -> bool {
+    version.zip(since).is_some_and(|(version, since)| version < since)
 }
 
 /// The hash that a copy of a table with this layout has in its progress. A layout that comes into use again, after

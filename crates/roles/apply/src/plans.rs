@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tandem_kafka::{KafkaConfig, SchemaStore};
-use tandem_mapping::TablePlan;
-use tandem_model::{Change, TableName, Version};
+use tandem_mapping::{FormerPlan, PlanError, TablePlan};
+use tandem_model::{Change, TableDef, TableName, Version};
+use tandem_protocol::mapping_in_use::{is_overwritten, since};
 use tandem_protocol::table_state;
 use tandem_table_states::States;
 use tandem_watermarks::NewestWatermark;
 
 use crate::error::ApplyError;
+use crate::membership::read_mapping_in_use;
 
 /// The reason of a table that halts because the mapping does not fit its definition any more.
 const PLAN: &str = "mapping-does-not-fit";
@@ -18,8 +20,31 @@ const PLAN: &str = "mapping-does-not-fit";
 /// The reason of a table that halts again because this process has started without it.
 pub(crate) const LEFT_OUT: &str = "left-out-at-start";
 
+/// How the mapping fits a definition of a table.
+enum Fit {
+    Plan(Arc<TablePlan>),
+    /// It fits only changes that a later copy overwrites. For others this is the error.
+    Former(FormerPlan, PlanError),
+    Not(PlanError),
+}
+
+impl Fit {
+    fn of(base: &Arc<TablePlan>, table: &Arc<TableDef>) -> Self {
+        if base.source() == table {
+            return Self::Plan(Arc::clone(base));
+        }
+        match base.adapt(table) {
+            Ok(adapted) => Self::Plan(Arc::new(adapted)),
+            Err(error) => match base.former(table) {
+                Some(former) => Self::Former(former, error),
+                None => Self::Not(error),
+            },
+        }
+    }
+}
+
 /// Finds the plan of a change. The plan of a table is compiled from its definition when the process starts. A record
-/// written under another definition, for example after an ALTER, gets a plan of its own.
+/// written under another definition, before or after an ALTER, gets a plan of its own.
 pub struct Plans {
     kafka: KafkaConfig,
     schemas: SchemaStore,
@@ -27,7 +52,9 @@ pub struct Plans {
     /// The mapped tables that this process has no plan for.
     left_out: HashSet<TableName>,
     /// By schema id.
-    by_schema: HashMap<u32, Arc<TablePlan>>,
+    by_schema: HashMap<u32, Fit>,
+    /// From which version on each of these tables is copied for the mapping in use.
+    since: HashMap<TableName, Option<Version>>,
     /// The version of a watermark at which each of these tables is not captured any more.
     retired: HashMap<TableName, Version>,
 }
@@ -43,7 +70,15 @@ impl Plans {
     ) -> Self {
         let by_table = plans.into_iter().map(|p| (p.source().name.clone(), p)).collect();
         let left_out = left_out.into_iter().collect();
-        Self { kafka, schemas, by_table, left_out, by_schema: HashMap::new(), retired: HashMap::new() }
+        Self {
+            kafka,
+            schemas,
+            by_table,
+            left_out,
+            by_schema: HashMap::new(),
+            since: HashMap::new(),
+            retired: HashMap::new(),
+        }
     }
 
     /// Decodes a record of a change topic and finds the plan for the schema that it was written with.
@@ -67,26 +102,25 @@ impl Plans {
         if !table_state::is_applied(states.get(&table.name)) {
             return Ok(None);
         }
-        let plan = if let Some(plan) = self.by_schema.get(&id) {
-            Arc::clone(plan)
-        } else {
-            let Some(base) = self.by_table.get(&table.name) else {
-                if self.left_out.contains(&table.name) {
-                    return Err(ApplyError::LeftOut { table: table.name.clone() });
-                }
-                self.skip(&table.name, version).await?;
-                return Ok(None);
-            };
-            let plan = if base.source() == table {
-                Arc::clone(base)
-            } else {
-                let adapted = base.adapt(table);
-                Arc::new(adapted.map_err(|e| ApplyError::of_table(&table.name, PLAN, e.into()))?)
-            };
-            self.by_schema.insert(id, Arc::clone(&plan));
-            plan
+        let Some(base) = self.by_table.get(&table.name) else {
+            if self.left_out.contains(&table.name) {
+                return Err(ApplyError::LeftOut { table: table.name.clone() });
+            }
+            self.skip(&table.name, version).await?;
+            return Ok(None);
         };
-        Ok(Some((schema.decode(value)?, plan)))
+        let fit = self.by_schema.entry(id).or_insert_with(|| Fit::of(base, table));
+        match fit {
+            Fit::Plan(plan) => Ok(Some((schema.decode(value)?, Arc::clone(plan)))),
+            Fit::Former(former, error) => {
+                let since = copied_since(&self.kafka, &mut self.since, &table.name).await?;
+                if !is_overwritten(version, since) {
+                    return Err(ApplyError::of_table(&table.name, PLAN, error.clone().into()));
+                }
+                Ok(Some((former.change(schema.decode(value)?), Arc::clone(former.plan()))))
+            }
+            Fit::Not(error) => Err(ApplyError::of_table(&table.name, PLAN, error.clone().into())),
+        }
     }
 
     /// Skips a record that is older than a watermark at which its table is retired.
@@ -108,4 +142,18 @@ impl Plans {
         }
         if skipped(&self.retired) { Ok(()) } else { Err(ApplyError::NotMapped { table: table.clone() }) }
     }
+}
+
+/// From which version on the table is copied for the mapping in use. It stays the same while this process may apply.
+async fn copied_since(
+    kafka: &KafkaConfig,
+    known: &mut HashMap<TableName, Option<Version>>,
+    table: &TableName,
+) -> Result<Option<Version>, ApplyError> {
+    if let Some(version) = known.get(table) {
+        return Ok(*version);
+    }
+    let version = since(read_mapping_in_use(kafka).await?.as_ref(), &table.to_string());
+    known.insert(table.clone(), version);
+    Ok(version)
 }

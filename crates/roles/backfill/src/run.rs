@@ -169,16 +169,22 @@ impl Backfill {
     /// Copies every table, and retries transient errors until all are copied.
     async fn retry_until_copied(&self) -> Result<(), BackfillError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        self.metrics.waits_no_more();
         loop {
             let chunks = self.metrics.chunks.get();
-            let Err(error) = self.all_tables().await else { return Ok(()) };
+            let Err(error) = self.all_tables().await else {
+                self.metrics.waits_no_more();
+                return Ok(());
+            };
             match error.retry() {
                 Disposition::Retry => {
                     if self.metrics.chunks.get() > chunks {
                         backoff.reset();
                     }
                     tracing::warn!(%error, "the backfill pauses and continues from its last chunk");
-                    backoff.pause().await;
+                    let pause = backoff.next();
+                    self.metrics.failed(error.to_string(), pause);
+                    tokio::time::sleep(pause).await;
                 }
                 Disposition::Stop | Disposition::Refuse => return Err(error),
             }
@@ -315,8 +321,7 @@ impl Backfill {
                 progress.end_offsets = admin.end_offsets(&topic_name, partitions).await?;
             }
             producer.send(vec![progress_record(&self.kafka, from, &progress)]).await?;
-            self.metrics.rows.inc_by(count as u64);
-            self.metrics.chunks.inc();
+            self.metrics.chunk(count);
             if let Some(limit) = self.config.max_rows_per_second {
                 let least = Duration::from_secs_f64(count as f64 / f64::from(limit.max(1)));
                 tokio::time::sleep(least.saturating_sub(began.elapsed())).await;

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tandem_model::{Op, TableName};
+use tandem_runtime::{Trying, Waits};
 
 /// How many tables have metrics of their own.
 const NAMED_TABLES: usize = 200;
@@ -28,6 +30,9 @@ struct TableLabel {
 /// Counters and gauges of one capture. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
+    /// Where capture shows that it waits for MySQL or Kafka.
+    pub waits: Waits,
+    trying: Trying,
     pub(crate) bytes: Counter<u64, AtomicU64>,
     pub(crate) transactions: Counter<u64, AtomicU64>,
     out_of_band_rows: Family<TableLabel, Counter<u64, AtomicU64>>,
@@ -126,6 +131,17 @@ impl Metrics {
     pub(crate) fn count_out_of_band(&self, table: &TableName, rows: u64) {
         self.out_of_band_rows.get_or_create(&TableLabel { table: self.label(table) }).inc_by(rows);
         self.all_out_of_band_rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// Capture has failed, and goes back to its last watermark after `pause`.
+    pub(crate) fn failed(&self, cause: String, pause: Duration) {
+        self.restarts.inc();
+        self.trying.failed(&self.waits, "capture", cause, pause);
+    }
+
+    /// Capture waits for nothing: it has published, stands by, or begins.
+    pub(crate) fn waits_no_more(&self) {
+        self.trying.succeeded();
     }
 
     /// Whether this capture is a standby while another one publishes.

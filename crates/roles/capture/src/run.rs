@@ -97,6 +97,7 @@ impl Capture {
         }
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut displaced = None;
+        self.metrics.waits_no_more();
         loop {
             let before = self.metrics.watermarks.get();
             let session = tokio::select! {
@@ -123,7 +124,7 @@ impl Capture {
                     }
                     let pause = backoff.next();
                     tracing::warn!(%error, pause_ms = pause.as_millis(), "capture goes back to its last watermark");
-                    self.metrics.restarts.inc();
+                    self.metrics.failed(error.to_string(), pause);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = stop.cancelled() => return Ok(()),
@@ -354,6 +355,7 @@ impl Capture {
                         self.metrics.count_out_of_band(table, *rows);
                     }
                     self.metrics.watermarks.inc();
+                    self.metrics.waits_no_more();
                 }
                 changed = states.other_than(&known), if leaving.is_none() => {
                     known = changed?;

@@ -95,6 +95,7 @@ pub(crate) async fn wait(
         }
         others = true;
         metrics.standby.set(1);
+        metrics.waits_no_more();
         limit = timeouts.standby;
         quiet_at = Instant::now() + limit;
     }

@@ -60,7 +60,10 @@ impl Controller {
                 Ok(Ended::Stopped) => break Ok(()),
                 Ok(Ended::Lost | Ended::Fenced) => {}
                 Err(error) => match error.retry() {
-                    Disposition::Retry => tracing::warn!(%error, "the controller failed on Kafka: retrying"),
+                    Disposition::Retry => {
+                        tracing::warn!(%error, "the controller failed on Kafka: retrying");
+                        self.metrics.failed(error.to_string(), RETRY_PAUSE);
+                    }
                     Disposition::Stop | Disposition::Refuse => break Err(error),
                 },
             }
@@ -104,7 +107,7 @@ impl Controller {
                     Ok(Ended::Lost) => self.stand_by(views),
                     ended => break ended,
                 },
-                Ok(false) => {}
+                Ok(false) => self.metrics.waits_no_more(),
             }
             while let Ok(command) = orders.try_recv() {
                 command.answer(Err(OrderError::Standby));
@@ -138,6 +141,7 @@ impl Controller {
         let record = log.phase().cloned().unwrap_or(first);
         tracing::info!(generation = record.generation, phase = %record.phase, "this is the active controller");
         self.metrics.active.set(1);
+        self.metrics.waits_no_more();
         let gap = MEASURING_GAP.max(self.config.interval * 3);
         let mut window = Window::new(self.config.window.as_micros() as i64, gap.as_micros() as i64);
         window.begin(record.generation);

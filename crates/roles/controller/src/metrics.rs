@@ -1,6 +1,7 @@
 //! The controller's metrics.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,8 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tandem_model::Phase;
-
 use tandem_protocol::rollout::Outlook;
+use tandem_runtime::{Trying, Waits};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabel {
@@ -29,6 +30,9 @@ pub(crate) struct ActionLabel {
 /// Gauges and counters of one controller. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
+    /// Where the controller shows that it waits for Kafka.
+    pub waits: Waits,
+    trying: Trying,
     pub(crate) active: Gauge<i64, AtomicI64>,
     pub(crate) generation: Gauge<i64, AtomicI64>,
     phase: Family<PhaseLabel, Gauge<i64, AtomicI64>>,
@@ -38,6 +42,16 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// The controller has failed on Kafka, and tries again after `pause`.
+    pub(crate) fn failed(&self, cause: String, pause: Duration) {
+        self.trying.failed(&self.waits, "controller", cause, pause);
+    }
+
+    /// The controller leads, or another one does.
+    pub(crate) fn waits_no_more(&self) {
+        self.trying.succeeded();
+    }
+
     /// Registers every metric under `tandem_controller_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("tandem_controller");

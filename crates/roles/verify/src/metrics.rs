@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tandem_dead_letters::OpenLetter;
 use tandem_row_check::CheckMetrics;
+use tandem_runtime::Waits;
 
 /// Dead letters by table and reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -28,6 +29,8 @@ struct RetryLabel {
 /// The metrics of verification and repair in one process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
+    /// Where verification and repair show that they wait for MySQL, Kafka or Cassandra.
+    pub waits: Waits,
     /// The metrics of the row checks.
     pub checks: CheckMetrics,
     pub(crate) skipped: Counter<u64, AtomicU64>,

@@ -10,7 +10,7 @@ use tandem_model::{Disposition, Version};
 use tandem_mysql::Reader;
 use tandem_protocol::row_check::repair;
 use tandem_row_check::{CheckError, CheckedTable, Checker, Confirmed, Outcome, Suspect, mismatch_record};
-use tandem_runtime::{Backoff, now_us};
+use tandem_runtime::{Backoff, Trying, Waits, now_us};
 use tandem_wire::control::{DualWriteFailure, Mismatch, MismatchState, decode_control};
 use tandem_wire::log::InRecord;
 use tokio::time::Instant;
@@ -104,7 +104,7 @@ impl Reconciler {
                 records.iter().partition(|record| *record.topic == *failures);
             put_aside.extend(self.of_left_out(&found)?);
             for (table, mut open) in found_keys(&found, &by_name)? {
-                let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+                let mut retry = Retry::new(&self.metrics.waits);
                 while !open.is_empty() {
                     let outcome = self.resolve(table, &mut open).await;
                     put_aside.extend(open.extract_if(.., |o| o.put_aside).map(|o| o.offset));
@@ -112,15 +112,15 @@ impl Reconciler {
                     let resolved = resolved.map(|o| mismatch_record(&self.kafka, &o.event));
                     producer.send(resolved.collect::<Result<_, _>>()?).await?;
                     match outcome {
-                        Ok(()) => backoff.reset(),
-                        Err(error) => pause_after(error, &mut backoff).await?,
+                        Ok(()) => retry.succeeded(),
+                        Err(error) => retry.pause_after(error).await?,
                     }
                 }
             }
             for (table, suspects) in failed_keys(&failed, &by_name)? {
-                let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+                let mut retry = Retry::new(&self.metrics.waits);
                 while let Err(error) = self.repair_failed_writes(table, suspects.clone()).await {
-                    pause_after(error, &mut backoff).await?;
+                    retry.pause_after(error).await?;
                 }
             }
             let waits =
@@ -310,15 +310,35 @@ impl Reconciler {
     }
 }
 
-/// Pauses after a transient error. Returns any other error.
-async fn pause_after(error: CheckError, backoff: &mut Backoff) -> Result<(), CheckError> {
-    match error.retry() {
-        Disposition::Retry => {
-            tracing::warn!(%error, "the repair is retried");
-            backoff.pause().await;
-            Ok(())
+/// The attempts of a repair.
+struct Retry<'a> {
+    waits: &'a Waits,
+    backoff: Backoff,
+    trying: Trying,
+}
+
+impl<'a> Retry<'a> {
+    fn new(waits: &'a Waits) -> Self {
+        Self { waits, backoff: Backoff::new(BACKOFF.0, BACKOFF.1), trying: Trying::default() }
+    }
+
+    fn succeeded(&mut self) {
+        self.backoff.reset();
+        self.trying.succeeded();
+    }
+
+    /// Pauses after a transient error. Returns any other error.
+    async fn pause_after(&mut self, error: CheckError) -> Result<(), CheckError> {
+        match error.retry() {
+            Disposition::Retry => {
+                tracing::warn!(%error, "the repair is retried");
+                let pause = self.backoff.next();
+                self.trying.failed(self.waits, "repair", error.to_string(), pause);
+                tokio::time::sleep(pause).await;
+                Ok(())
+            }
+            Disposition::Stop | Disposition::Refuse => Err(error),
         }
-        Disposition::Stop | Disposition::Refuse => Err(error),
     }
 }
 

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tandem_kafka::{KafkaConfig, Producer, SchemaStore};
-use tandem_mapping::TablePlan;
-use tandem_model::{Disposition, TableDef, TableName};
+use tandem_model::{Disposition, TableName};
 use tandem_mysql::Reader;
 use tandem_protocol::table_state::is_checked;
 use tandem_row_check::{CheckError, CheckedTable, Checker};
-use tandem_runtime::Backoff;
+use tandem_runtime::{Backoff, Trying};
 use tandem_wire::control::FoundBy;
 use tandem_wire::log::InRecord;
 use tokio::sync::{Notify, mpsc};
@@ -79,7 +78,6 @@ impl Stream {
     ) -> Result<(), CheckError> {
         let by_name: HashMap<&TableName, usize> =
             self.tables.iter().enumerate().map(|(i, t)| (&t.source().name, i)).collect();
-        let mut plans: HashMap<u32, Arc<TablePlan>> = HashMap::new();
         while let Some(records) = feed.recv().await {
             for record in records {
                 let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
@@ -93,12 +91,11 @@ impl Stream {
                     continue;
                 }
                 let change = schema.decode(value)?;
-                let plan =
-                    plans.entry(id).or_insert_with(|| plan_for(&self.tables[number].plan, schema.table()));
+                let plan = &self.tables[number].plan;
                 let images = [&change.before, &change.after];
                 let mut targets = Vec::new();
                 for image in images.into_iter().flatten() {
-                    targets.extend(plan.possible_keys(image));
+                    targets.extend(plan.possible_keys_under(schema.table(), image));
                 }
                 let mut pending = lock(&shared.pending);
                 let room = if states.is_live(name) {
@@ -123,6 +120,7 @@ impl Stream {
         let producer = Producer::start(&self.kafka).await?;
         let mut reader: Option<Reader> = None;
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let trying = Trying::default();
         // Tables take turns, so that none waits for ever behind one that changes faster than it is checked.
         let mut turn = 0;
         loop {
@@ -167,6 +165,7 @@ impl Stream {
                     Ok(connected) => {
                         reader = Some(connected);
                         backoff.reset();
+                        trying.succeeded();
                         break;
                     }
                     Err(error) => error,
@@ -174,22 +173,15 @@ impl Stream {
                 match error.retry() {
                     Disposition::Retry => {
                         tracing::warn!(%error, "streaming verification pauses and checks these keys again");
-                        backoff.pause().await;
+                        let pause = backoff.next();
+                        trying.failed(&self.metrics.waits, "verification", error.to_string(), pause);
+                        tokio::time::sleep(pause).await;
                     }
                     Disposition::Stop | Disposition::Refuse => return Err(error),
                 }
             }
         }
     }
-}
-
-/// The plan for records of a schema; where it does not fit (apply halts the table there and says why), the
-/// table's own plan.
-fn plan_for(base: &Arc<TablePlan>, table: &Arc<TableDef>) -> Arc<TablePlan> {
-    if base.source() == table {
-        return Arc::clone(base);
-    }
-    base.adapt(table).map_or_else(|_| Arc::clone(base), Arc::new)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -262,13 +262,23 @@ async fn discard(args: &DiscardArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many open dead letters each table has.
-pub(crate) async fn open_by_table(kafka: &KafkaConfig, of: Of) -> Result<BTreeMap<Arc<str>, u64>> {
-    let mut counts: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+/// What a topic of dead letters holds.
+#[derive(Default)]
+pub(crate) struct Counted {
+    /// How many are open, by table.
+    pub(crate) open: BTreeMap<Arc<str>, u64>,
+    /// When the last one was discarded, in microseconds since the epoch.
+    pub(crate) discarded_us: Option<i64>,
+}
+
+/// Counts the dead letters of a topic.
+pub(crate) async fn count(kafka: &KafkaConfig, of: Of) -> Result<Counted> {
+    let mut counted = Counted::default();
     for Stored { letter, .. } in stored(kafka, of).await?.into_values() {
-        if letter.discarded.is_none() {
-            *counts.entry(letter.table.into()).or_default() += 1;
+        match letter.discarded {
+            None => *counted.open.entry(letter.table.into()).or_default() += 1,
+            Some(discarded) => counted.discarded_us = counted.discarded_us.max(Some(discarded.at_us)),
         }
     }
-    Ok(counts)
+    Ok(counted)
 }

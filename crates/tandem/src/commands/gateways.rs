@@ -8,7 +8,9 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use serde_json::{Value as Json, json};
 use tandem_kafka::{KafkaConfig, Producer, read_all};
 use tandem_runtime::now_us;
-use tandem_wire::control::{Announcement, GATEWAY_ROLE, counter, decode_control, no_longer_announced};
+use tandem_wire::control::{
+    Announcement, GATEWAY_ROLE, counter, decode_control, is_process_key, no_longer_announced,
+};
 
 use crate::cli::gateways::{ForgetArgs, GatewaysCommand, ListArgs};
 use crate::config::Config;
@@ -28,6 +30,9 @@ async fn announced(kafka: &KafkaConfig) -> Result<Vec<Announcement>> {
     let mut known = BTreeMap::new();
     for record in read_all(kafka, &kafka.topics().announcements()).await? {
         let key = record.key.unwrap_or_default();
+        if is_process_key(&key) {
+            continue;
+        }
         match &record.value {
             Some(value) => _ = known.insert(key, decode_control::<Announcement>(value)?),
             None => _ = known.remove(&key),

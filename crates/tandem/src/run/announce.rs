@@ -1,7 +1,10 @@
-//! Announces the running roles of this process on Kafka, each second.
+//! Says on Kafka, each second, what this process does.
 //!
-//! The controller learns from there which gateways there are, on which generation of the phase each of them acts, and what
-//! they have counted. A role that does not run is not announced, so its silence is noticed. One that ends is taken back.
+//! - Its report names the state of each role and what the process waits for. `tandem status` reads the reports of all
+//!   processes.
+//! - The controller learns from the announcements which gateways there are, on which generation of the phase each of them
+//!   acts, and what they have counted. A gateway that does not run is not announced, so its silence is noticed.
+//! - A process that ends takes both back. One that is killed falls silent.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,18 +12,24 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tandem_kafka::{KafkaConfig, Producer};
-use tandem_runtime::{Backoff, now_us};
-use tandem_wire::control::{Announcement, counter, no_longer_announced};
+use tandem_runtime::{Backoff, Wait, now_us};
+use tandem_wire::WireError;
+use tandem_wire::control::{
+    Announcement, ProcessReport, ProcessRole, ProcessWait, counter, no_longer_announced, process_has_ended,
+};
+use tandem_wire::log::OutRecord;
 use tokio::time::Instant;
 
 use crate::config::gateway::GatewaySection;
 use crate::role::Role;
 use crate::run::process::Process;
 
-/// How often a running role is announced.
+/// How often a process reports, and how often a running role is announced.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How often a gateway's generation is compared with the announced one. A new one is announced at once.
+/// How often what was said last is compared with what holds. A change is said at once.
 const LOOK: Duration = Duration::from_millis(100);
+/// If Kafka acknowledges nothing for so long, the process waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long taking the announcements back may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest pause before Kafka is tried again.
@@ -38,16 +47,17 @@ struct Announcer<'a> {
     host: String,
     /// When each role was announced last, with its generation.
     announced: BTreeMap<Role, (Instant, Option<i64>)>,
+    /// When the process reported last, and what.
+    reported: Option<(Instant, Report)>,
 }
 
+/// What the roles of a process do, and what it waits for.
+type Report = (Vec<ProcessRole>, Vec<ProcessWait>);
+
 impl Process<'_> {
-    /// Announces the running roles until this is dropped or `ended` resolves. Then it takes the announcements back.
+    /// Reports until this is dropped or `ended` resolves. Then it takes back what it has said.
     pub(super) async fn announce(&self, ended: impl Future<Output = ()>) -> Result<()> {
         let mut ended = std::pin::pin!(ended);
-        if !ANNOUNCED.iter().any(|role| self.has(*role)) {
-            ended.await;
-            return Ok(());
-        }
         let kafka = self.config.kafka()?;
         let mut announcer = tokio::select! {
             announcer = Announcer::start(self, &kafka) => announcer,
@@ -70,16 +80,17 @@ impl<'a> Announcer<'a> {
         let mut backoff = Backoff::new(PAUSE, PAUSE);
         let producer = loop {
             // The roles create the topic before they run.
-            if ANNOUNCED.iter().any(|role| process.states.runs(*role)) {
-                match Producer::start(kafka).await {
-                    Ok(producer) => break producer,
-                    Err(error) => {
-                        tracing::warn!(%error, "this process does not announce its roles yet");
-                        backoff.pause().await;
-                    }
+            if !process.states.any_has_run() {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            match Producer::start(kafka).await {
+                Ok(producer) => break producer,
+                Err(error) => {
+                    tracing::warn!(%error, "this process does not report what its roles do yet");
+                    backoff.pause().await;
                 }
             }
-            tokio::time::sleep(LOOK).await;
         };
         let topic = kafka.topics().announcements();
         Self {
@@ -89,22 +100,23 @@ impl<'a> Announcer<'a> {
             started_at_us,
             host: host.unwrap_or_default(),
             announced: BTreeMap::new(),
+            reported: None,
         }
     }
 
     async fn run(&mut self) {
         loop {
             let now = Instant::now();
-            let mut due = Vec::new();
+            let mut due: Vec<_> = self.report_if_due(now).into_iter().collect();
             for role in ANNOUNCED.into_iter().filter(|role| self.process.states.runs(*role)) {
                 let generation = self.generation(role);
                 let last = self.announced.get(&role);
                 if last.is_none_or(|(at, of)| now.duration_since(*at) >= INTERVAL || *of != generation) {
                     self.announced.insert(role, (now, generation));
-                    due.push(self.announcement(role, generation));
+                    due.push(self.announcement(role, generation).record(&self.topic));
                 }
             }
-            self.send(&due).await;
+            self.send(due.into_iter().collect::<Result<_, _>>()).await;
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -114,16 +126,53 @@ impl<'a> Announcer<'a> {
         (role == Role::Gateway).then(|| self.process.metrics.gateway.generation())
     }
 
-    async fn send(&self, announcements: &[Announcement]) {
-        let records: Result<Vec<_>, _> = announcements.iter().map(|one| one.record(&self.topic)).collect();
+    /// The process's report, if it was not made for an interval or says something else.
+    fn report_if_due(&mut self, now: Instant) -> Option<Result<OutRecord, WireError>> {
+        let wait = |wait: Wait| ProcessWait {
+            what: wait.what.to_owned(),
+            since_us: wait.since_us,
+            cause: wait.cause,
+            next_try_us: wait.next_try_us,
+        };
+        let roles = self.process.states.report(self.process.metrics.capture.is_standby());
+        let waits: Vec<_> = self.process.config.waits.now().into_iter().map(wait).collect();
+        let report = (roles, waits);
+        let known = self.reported.as_ref();
+        if known.is_some_and(|(at, of)| now.duration_since(*at) < INTERVAL && says_the_same(of, &report)) {
+            return None;
+        }
+        self.reported = Some((now, report.clone()));
+        let (roles, waits) = report;
+        let report = ProcessReport {
+            name: self.name(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at_us: self.started_at_us,
+            roles,
+            waits,
+            at_us: now_us(),
+        };
+        Some(report.record(&self.topic))
+    }
+
+    async fn send(&self, records: Result<Vec<OutRecord>, WireError>) {
         let sent = match records {
-            Ok(records) if records.is_empty() => return,
-            Ok(records) => self.producer.send(records).await.map(drop).map_err(anyhow::Error::from),
+            Ok(records) => self.acknowledged(records).await,
             Err(error) => Err(error.into()),
         };
         if let Err(error) = sent {
-            tracing::warn!(error = format!("{error:#}"), "a running role was not announced");
+            tracing::warn!(error = format!("{error:#}"), "what this process does was not reported");
         }
+    }
+
+    /// Waits until Kafka acknowledges the records. The process waits for Kafka if that takes long.
+    async fn acknowledged(&self, records: Vec<OutRecord>) -> Result<()> {
+        let mut sent = std::pin::pin!(self.producer.send(records));
+        if let Ok(outcome) = tokio::time::timeout(PATIENCE, &mut sent).await {
+            return Ok(outcome.map(drop)?);
+        }
+        let cause = self.producer.last_error().unwrap_or_else(|| "no answer".to_owned());
+        let _hold = self.process.config.waits.begin("Kafka", cause);
+        Ok(sent.await.map(drop)?)
     }
 
     fn announcement(&self, role: Role, generation: Option<i64>) -> Announcement {
@@ -147,9 +196,13 @@ impl<'a> Announcer<'a> {
         }
     }
 
-    /// The name and the address of a role. A role that starts again at the same address is the same one.
-    fn identity(&self, role: Role) -> (String, String) {
-        let named = |address: SocketAddr| match address {
+    /// The name of the process. One that starts again at the same address is the same one.
+    fn name(&self) -> String {
+        self.named(self.process.listen)
+    }
+
+    fn named(&self, address: SocketAddr) -> String {
+        match address {
             // Others of this host have other processes.
             _ if address.port() == 0 => format!("{}:{}", self.host, std::process::id()),
             // Other hosts have the same address.
@@ -157,22 +210,37 @@ impl<'a> Announcer<'a> {
                 format!("{}:{}", self.host, address.port())
             }
             _ => address.to_string(),
-        };
+        }
+    }
+
+    /// The name and the address of a role. A role that starts again at the same address is the same one.
+    fn identity(&self, role: Role) -> (String, String) {
         if role != Role::Gateway {
-            return (named(self.process.listen), String::new());
+            return (self.name(), String::new());
         }
         let default = GatewaySection::default();
         let section = self.process.config.gateway.as_ref().unwrap_or(&default);
         let address = section.listen();
-        (section.name().unwrap_or_else(|| named(address)), address.to_string())
+        (section.name().unwrap_or_else(|| self.named(address)), address.to_string())
     }
 
-    /// Takes the announcements back: the roles have ended, and nobody must wait for them.
+    /// Takes back what was said: the roles have ended, and nobody must wait for them.
     async fn leave(&self) {
         let gone = |role: &Role| no_longer_announced(&self.topic, &role.to_string(), &self.identity(*role).0);
-        let records = self.announced.keys().map(gone).collect();
+        let mut records: Vec<OutRecord> = self.announced.keys().map(gone).collect();
+        records.push(process_has_ended(&self.topic, &self.name()));
         if let Err(error) = self.producer.send(records).await {
             tracing::warn!(%error, "the end of this process was not announced");
         }
     }
+}
+
+/// Whether two reports differ at most in times and in the words of a cause.
+fn says_the_same(one: &Report, other: &Report) -> bool {
+    let roles = |report: &Report| -> Vec<_> {
+        report.0.iter().map(|role| (role.role.clone(), role.state.clone(), role.since_us)).collect()
+    };
+    let waits =
+        |report: &Report| -> Vec<_> { report.1.iter().map(|w| (w.what.clone(), w.since_us)).collect() };
+    roles(one) == roles(other) && waits(one) == waits(other)
 }

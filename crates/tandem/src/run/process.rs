@@ -8,6 +8,7 @@ use anyhow::Result;
 use prometheus_client::registry::Registry;
 use tandem_capture::Capture;
 use tandem_kafka::{SchemaStore, topic_specs};
+use tandem_runtime::Waits;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -29,6 +30,16 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
+    /// The metrics of roles that show in `waits` what they wait for.
+    pub(super) fn waiting_in(waits: &Waits) -> Self {
+        let mut metrics = Self::default();
+        metrics.capture.waits = waits.clone();
+        metrics.backfill.waits = waits.clone();
+        metrics.verify.waits = waits.clone();
+        metrics.controller.waits = waits.clone();
+        metrics
+    }
+
     pub(super) fn registry(&self, roles: &[Role]) -> Registry {
         let mut registry = Registry::default();
         for role in roles {

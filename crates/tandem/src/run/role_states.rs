@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::mem::discriminant;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tandem_runtime::now_us;
+use tandem_wire::control::ProcessRole;
 
 use crate::role::Role;
 
@@ -36,10 +39,13 @@ struct RoleLabel {
     role: String,
 }
 
+/// A state, and since when the role is in it, in microseconds since the epoch.
+type Since = (RoleState, i64);
+
 /// The states of the roles of this process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RoleStates {
-    states: Arc<Mutex<BTreeMap<Role, RoleState>>>,
+    states: Arc<Mutex<BTreeMap<Role, Since>>>,
     up: Family<RoleLabel, Gauge<i64, AtomicI64>>,
     restarts: Family<RoleLabel, Counter<u64, AtomicU64>>,
 }
@@ -73,7 +79,12 @@ impl RoleStates {
 
     /// Whether the role runs now.
     pub(crate) fn runs(&self, role: Role) -> bool {
-        matches!(self.lock().get(&role), Some(RoleState::Running))
+        matches!(self.lock().get(&role), Some((RoleState::Running, _)))
+    }
+
+    /// Whether one of the roles runs now or has run before.
+    pub(crate) fn any_has_run(&self) -> bool {
+        self.lock().values().any(|(state, _)| !matches!(state, RoleState::Starting))
     }
 
     /// Notes that a role ended with an error. Returns for how long it has been down.
@@ -81,7 +92,7 @@ impl RoleStates {
         let now = Instant::now();
         // A start that fails leaves the role as it was.
         let since = match self.lock().get(&role) {
-            Some(RoleState::Down { since, .. }) => *since,
+            Some((RoleState::Down { since, .. }, _)) => *since,
             _ => now,
         };
         self.set(role, RoleState::Down { since, cause: cause.to_owned(), next_try: now + pause });
@@ -96,14 +107,14 @@ impl RoleStates {
     /// Whether one of these roles is down.
     pub(crate) fn is_down(&self, roles: &[Role]) -> bool {
         let states = self.lock();
-        roles.iter().any(|role| matches!(states.get(role), Some(RoleState::Down { .. })))
+        roles.iter().any(|role| matches!(states.get(role), Some((RoleState::Down { .. }, _))))
     }
 
     /// Why this process is not ready, a line for each role. Empty if every role runs.
     pub(crate) fn not_ready(&self) -> String {
         let now = Instant::now();
         let mut text = String::new();
-        for (role, state) in &*self.lock() {
+        for (role, (state, _)) in &*self.lock() {
             // Writing to a String cannot fail.
             let _ = match state {
                 RoleState::Running | RoleState::Done => Ok(()),
@@ -119,13 +130,43 @@ impl RoleStates {
         text
     }
 
+    /// What each role does, for the other processes. `standby` says that capture stands by.
+    pub(crate) fn report(&self, standby: bool) -> Vec<ProcessRole> {
+        let (now, now_us) = (Instant::now(), now_us());
+        let of = |(role, (state, since_us)): (&Role, &Since)| {
+            let (name, cause, next_try_us) = match state {
+                RoleState::Starting => ("starting", "", None),
+                RoleState::Running if standby && *role == Role::Capture => ("standby", "", None),
+                RoleState::Running => ("running", "", None),
+                RoleState::Done => ("done", "", None),
+                RoleState::Down { cause, next_try, .. } => {
+                    let left = next_try.saturating_duration_since(now).as_micros();
+                    ("down", cause.as_str(), Some(now_us + i64::try_from(left).unwrap_or(0)))
+                }
+            };
+            ProcessRole {
+                role: role.to_string(),
+                state: name.to_owned(),
+                since_us: *since_us,
+                cause: cause.to_owned(),
+                next_try_us,
+            }
+        };
+        self.lock().iter().map(of).collect()
+    }
+
     fn set(&self, role: Role, state: RoleState) {
         let up = matches!(state, RoleState::Running | RoleState::Done);
         self.up.get_or_create(&label(role)).set(i64::from(up));
-        self.lock().insert(role, state);
+        let mut states = self.lock();
+        let since_us = match states.get(&role) {
+            Some((known, since_us)) if discriminant(known) == discriminant(&state) => *since_us,
+            _ => now_us(),
+        };
+        states.insert(role, (state, since_us));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Role, RoleState>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Role, Since>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -156,6 +197,11 @@ mod tests {
             text.starts_with("apply has been down for 0 s: no node answers; the next try is in "),
             "{text}"
         );
+        let report = states.report(false);
+        let short: Vec<_> =
+            report.iter().map(|r| (r.role.as_str(), r.state.as_str(), r.cause.as_str())).collect();
+        assert_eq!(short, [("apply", "down", "no node answers"), ("backfill", "done", "")]);
+        assert!(report[0].next_try_us.is_some_and(|next| next > report[0].since_us + 8_000_000));
         states.restarted(Role::Apply);
         states.restarted(Role::Apply);
         let mut registry = Registry::default();

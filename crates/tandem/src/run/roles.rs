@@ -34,13 +34,14 @@ const GRACE: Duration = Duration::from_secs(20);
 pub(crate) async fn run(config: &Config, roles: &[Role], listen: Option<SocketAddr>) -> Result<()> {
     open_files::raise_limit();
     let stop = CancellationToken::new();
-    let (metrics, states) = (Metrics::default(), RoleStates::new(roles));
+    let (metrics, states) = (Metrics::waiting_in(&config.waits), RoleStates::new(roles));
     let mut registry = metrics.registry(roles);
     states.register(&mut registry);
     let telemetry = Arc::new(Telemetry {
         registry,
         roles: states.clone(),
         capture: roles.contains(&Role::Capture).then(|| metrics.capture.clone()),
+        waits: config.waits.clone(),
         refusals: config.refusals.clone(),
         schemas: RwLock::new(None),
     });
@@ -88,7 +89,7 @@ impl Process<'_> {
         let (ended, end) = oneshot::channel();
         let roles = async {
             let outcome = first_error([controller.boxed(), others.boxed()]).await;
-            // Nobody receives it where no role is announced.
+            // Nobody receives it if reporting has ended with an error.
             let _ = ended.send(());
             outcome
         };

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tandem_kafka::{Refusals, SchemaStore};
+use tandem_runtime::{Waits, now_us};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,8 @@ pub(crate) struct Telemetry {
     pub(crate) roles: RoleStates,
     /// The metrics of capture, if it runs in this process. They show whether it is reading the binlog.
     pub(crate) capture: Option<tandem_capture::Metrics>,
+    /// What this process waits for.
+    pub(crate) waits: Waits,
     /// The refusals of Kafka's brokers.
     pub(crate) refusals: Refusals,
     /// The newest store of schemas, which is set before any role starts that uses it.
@@ -81,11 +84,17 @@ async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
 }
 
 async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> (StatusCode, Cow<'static, str>) {
-    let not_ready = telemetry.roles.not_ready();
+    let (not_ready, waits) = (telemetry.roles.not_ready(), telemetry.waits.now());
     if !not_ready.is_empty() {
         (StatusCode::SERVICE_UNAVAILABLE, not_ready.into())
     } else if let Some(refused) = telemetry.refusals.current() {
         (StatusCode::SERVICE_UNAVAILABLE, format!("{refused}\n").into())
+    } else if !waits.is_empty() {
+        let lines = waits.iter().map(|wait| {
+            let seconds = (now_us() - wait.since_us) / 1_000_000;
+            format!("waiting, {} for {seconds} s: {}\n", wait.what, wait.cause)
+        });
+        (StatusCode::SERVICE_UNAVAILABLE, lines.collect::<String>().into())
     } else if telemetry.capture.as_ref().is_some_and(tandem_capture::Metrics::is_standby) {
         (StatusCode::SERVICE_UNAVAILABLE, "another capture is active, this one stands by\n".into())
     } else if telemetry.capture.as_ref().is_some_and(|c| !c.is_connected()) {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use tandem_runtime::Waits;
+
 /// How many replicas must answer. Tandem uses one level for reads and writes.
 ///
 /// A check is sound only if write replicas + read replicas > replication factor. So `LocalOne` and `One`
@@ -108,6 +110,8 @@ pub struct CassandraConfig {
     pub request_timeout: Duration,
     /// The most concurrent writes, and separately the most concurrent reads.
     pub max_in_flight: usize,
+    /// Where an outage is shown.
+    pub waits: Waits,
 }
 
 impl CassandraConfig {
@@ -123,6 +127,7 @@ impl CassandraConfig {
             replication_factor: None,
             request_timeout: Duration::from_secs(10),
             max_in_flight: 256,
+            waits: Waits::default(),
         }
     }
 }
@@ -138,6 +143,7 @@ impl fmt::Debug for CassandraConfig {
             .field("replication_factor", &self.replication_factor)
             .field("request_timeout", &self.request_timeout)
             .field("max_in_flight", &self.max_in_flight)
+            .field("waits", &self.waits)
             .finish()
     }
 }

@@ -119,7 +119,7 @@ impl Target {
                 slices: Statements::default(),
                 writes: Arc::new(Semaphore::new(config.max_in_flight)),
                 reads: Arc::new(Semaphore::new(config.max_in_flight)),
-                outage: Outage::default(),
+                outage: Outage::reporting_to(&config.waits),
             }),
         })
     }

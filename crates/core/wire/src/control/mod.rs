@@ -9,6 +9,7 @@ mod dead_letter;
 mod mapping_in_use;
 mod native;
 mod phase;
+mod process;
 mod record;
 mod records;
 mod table_state;
@@ -22,6 +23,7 @@ pub use dead_letter::{BadPlace, DeadLetter, Discarded, RecordPlace, settled};
 pub use mapping_in_use::{MAPPING_KEY, MappingInUse, TableInUse};
 pub use native::{AcceptedWrite, BatchRow, GuardRecord, NativeBatch, StaleKey, TentativeWrite};
 pub use phase::PHASE_KEY;
+pub use process::{ProcessReport, ProcessRole, ProcessWait, is_process_key, process_has_ended};
 pub use record::{ControlRecord, ControlSchema, decode_control, encode_control};
 pub use records::{
     BackfillProgress, Ddl, DualWriteFailure, FULL_SCAN_KEY, FoundBy, FullScan, Mismatch, MismatchKind,
@@ -286,6 +288,26 @@ mod tests {
         }
     }
 
+    fn process() -> ProcessReport {
+        let role = |state: &str, next_try_us| ProcessRole {
+            role: "apply".into(),
+            state: state.into(),
+            since_us: 2,
+            cause: "é".into(),
+            next_try_us,
+        };
+        let wait =
+            ProcessWait { what: "capture".into(), since_us: 3, cause: "é".into(), next_try_us: Some(4) };
+        ProcessReport {
+            name: "a:80".into(),
+            version: "1.0.0".into(),
+            started_at_us: 1,
+            roles: vec![role("down", Some(5)), role("running", None)],
+            waits: vec![ProcessWait { next_try_us: None, ..wait.clone() }, wait],
+            at_us: 6,
+        }
+    }
+
     fn table_state() -> TableState {
         TableState {
             table: "shop.orders".into(),
@@ -363,6 +385,8 @@ mod tests {
         check(&batch());
         check(&NativeBatch { version: None, rows: vec![], ..batch() });
         check(&announcement());
+        check(&process());
+        check(&ProcessReport { roles: vec![], waits: vec![], ..process() });
         check(&table_state());
         for condition in [TableCondition::Live, TableCondition::Replaying, TableCondition::Verifying] {
             check(&TableState { condition, copy_from: Some(6), captured: false, ..table_state() });
@@ -394,6 +418,7 @@ mod tests {
             MappingInUse::schema(),
             GuardRecord::schema(),
             NativeBatch::schema(),
+            ProcessReport::schema(),
         ]
         .map(|schema| {
             let json: serde_json::Value = serde_json::from_str(schema.json()).unwrap();
@@ -418,7 +443,8 @@ mod tests {
                 ("TableState", 462_740_483),
                 ("MappingInUse", 770_320_515),
                 ("GuardRecord", 728_445_167),
-                ("NativeBatch", 551_701_083)
+                ("NativeBatch", 551_701_083),
+                ("Process", 1_600_280_695)
             ]
         );
     }

@@ -117,7 +117,8 @@ impl<'a> Stage<'a> {
             self.tandem.check()?;
             let status = self.tandem.cli(&["status", "--json"], TIMEOUT).await?;
             let status: Json = serde_json::from_str(&status).context("read the status")?;
-            if status["ready"] == true && status["lag"]["records"] == 0 {
+            let holds = |what: &str| status[what]["holds"] == true;
+            if holds("caught_up") && holds("copied") && status["lag"]["records"] == 0 {
                 return Ok(started.elapsed());
             }
             if started.elapsed() > TIMEOUT {

@@ -19,7 +19,15 @@ pub(crate) struct Status {
     pub(crate) tables: Vec<TableStatus>,
     pub(crate) lag: Lag,
     pub(crate) mismatches: Mismatches,
-    pub(crate) ready: bool,
+    pub(crate) caught_up: Statement,
+    pub(crate) copied: Statement,
+}
+
+/// A statement about the migration.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct Statement {
+    pub(crate) holds: bool,
 }
 
 /// How far the log is behind MySQL.
@@ -99,12 +107,13 @@ mod tests {
              "backfill": {"rows": 10, "estimated_rows": 7, "done": false}},
             {"name": "b", "topic": "t",
              "backfill": {"rows": 5, "estimated_rows": 900, "done": true}}],
-            "lag": {"records": 2, "seconds": null}, "mismatches": {"found": 1, "open": 1}, "ready": true}"#;
+            "lag": {"records": 2, "seconds": null}, "mismatches": {"found": 1, "open": 1}, "caught_up": {"holds": true}}"#;
         let status: Status = serde_json::from_str(text).unwrap();
         assert_eq!(status.backfill(), (15, 15));
         assert!(!status.backfilled());
         assert_eq!(status.lag(), Some(2));
         assert_eq!(status.mismatches.open, 1);
+        assert!(status.caught_up.holds && !status.copied.holds);
         assert_eq!(serde_json::from_str::<Status>("{}").unwrap().lag(), None);
     }
 }

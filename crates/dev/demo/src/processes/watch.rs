@@ -250,7 +250,12 @@ fn describe(status: &Status) -> String {
     let m = &status.mismatches;
     format!(
         "ready {}, {done} of {all} rows backfilled, lag {:?} records ({:?} s), mismatches {} found, {} repaired, {} open",
-        status.ready, status.lag.records, status.lag.seconds, m.found, m.resolved, m.open
+        status.caught_up.holds && status.copied.holds,
+        status.lag.records,
+        status.lag.seconds,
+        m.found,
+        m.resolved,
+        m.open
     )
 }
 

@@ -16,6 +16,7 @@ use tandem_wire::log::InRecord;
 use tandem_protocol::mapping_in_use::is_of_mapping_in_use;
 use tandem_protocol::rollout::Measurements;
 use tandem_protocol::table_state::is_live;
+use tandem_protocol::verified::{found_equal, is_covered};
 
 /// A migrated table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,18 +219,12 @@ impl LogState {
         into.set_flag("full_scan_clean", scan.map(|scan| self.is_clean(scan, tables)));
     }
 
-    /// Whether the scan found no mismatch and began after every table was copied. A table that was copied again or replayed
-    /// since is verified by itself before it is live again. A dead letter that was discarded since may have left a row
-    /// different.
+    /// Whether the scan found no mismatch, and every table was verified after its copy.
     fn is_clean(&self, scan: &FullScan, tables: &[MappedTable]) -> bool {
-        let copied_before = |table: &MappedTable| {
-            let state = self.states.get(&table.name.to_string());
-            let verified_us = state.map_or(i64::MIN, |state| state.since_us).max(scan.started_at_us);
-            is_live(state)
-                && self.progress_of(table).is_some_and(|p| p.done && p.updated_at_us <= verified_us)
+        let covered = |table: &MappedTable| {
+            is_covered(scan, self.states.get(&table.name.to_string()), self.progress_of(table))
         };
-        let discarded_before = self.discarded_us.is_none_or(|at| at <= scan.started_at_us);
-        scan.mismatches == 0 && scan.undecided == 0 && discarded_before && tables.iter().all(copied_before)
+        found_equal(scan, self.discarded_us) && tables.iter().all(covered)
     }
 }
 

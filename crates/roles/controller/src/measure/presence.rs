@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tandem_wire::control::{Announcement, GATEWAY_ROLE, decode_control};
+use tandem_wire::control::{Announcement, GATEWAY_ROLE, decode_control, is_process_key};
 use tandem_wire::log::InRecord;
 use tokio::time::Instant;
 
@@ -49,6 +49,10 @@ impl Presence {
     /// gone.
     pub(crate) fn take(&mut self, record: &InRecord, now: Instant, live: bool) {
         let key = record.key.clone().unwrap_or_default();
+        // What the roles of a process do holds nothing up: what they achieve is measured.
+        if is_process_key(&key) {
+            return;
+        }
         self.unreadable.remove(&key);
         let Some(value) = &record.value else {
             self.known.remove(&key);

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 
+use super::processes::ProcessStatus;
 use super::report::{Status, TableStatus, TopicStatus};
+use super::statements::Statement;
 
 /// With more tables or topics than this, only those that are not in order are printed.
 const FEW: usize = 20;
@@ -50,10 +52,73 @@ pub(super) fn print(status: &Status, all: bool) {
             reverse.lag_records, reverse.dead_letters
         );
     }
-    if status.ready {
-        println!("ready: Cassandra holds what MySQL holds");
+    processes(&status.processes);
+    let seconds = status.lag.seconds.unwrap_or_default();
+    let caught_up = format!("caught up: every change up to {seconds:.1} s ago is in Cassandra");
+    statement(&status.caught_up, &caught_up, "not caught up");
+    statement(&status.copied, "copied: every row of every table is in Cassandra", "not copied");
+    let v = &status.verified;
+    let as_of = v.as_of.as_deref().unwrap_or_default();
+    let verified = format!("verified as of {as_of}: both stores agreed, {} rows were checked", v.rows);
+    statement(&v.statement, &verified, "not verified");
+}
+
+fn statement(statement: &Statement, holds: &str, not: &str) {
+    if statement.holds {
+        println!("{holds}");
     } else {
-        println!("not ready: {}", status.why_not_ready.join("; "));
+        println!("{not}: {}", statement.why_not.join("; "));
+    }
+}
+
+fn processes(all: &[ProcessStatus]) {
+    if all.is_empty() {
+        println!("no process has reported: `tandem run` starts one");
+        return;
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["process", "version", "role", "state", "since"]);
+    for process in all {
+        for role in &process.roles {
+            let (name, version) = (process.name.clone(), process.version.clone());
+            table.add_row([name, version, role.role.clone(), role.state.clone(), ago(role.since_seconds)]);
+        }
+    }
+    println!("{table}");
+    for process in all {
+        for role in process.roles.iter().filter(|role| role.state == "down") {
+            println!("{} of {} is down since {}", role.role, process.name, ago(role.since_seconds));
+            cause(&role.cause, role.next_try_seconds);
+        }
+        for wait in &process.waits {
+            println!("{} waits, {}, since {}", process.name, wait.what, ago(wait.since_seconds));
+            cause(&wait.cause, wait.next_try_seconds);
+        }
+        if process.silent {
+            println!(
+                "{} has said nothing since {}: it was killed, or does not reach Kafka",
+                process.name,
+                ago(process.said_seconds_ago)
+            );
+        }
+    }
+}
+
+fn cause(cause: &str, next_try: Option<f64>) {
+    println!("  cause: {cause}");
+    if let Some(seconds) = next_try {
+        println!("  next try: in {seconds:.0} s");
+    }
+}
+
+/// A length of time, in its largest unit.
+fn ago(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} d", s / 86_400.0),
     }
 }
 
@@ -77,14 +142,15 @@ fn tables(all: &[TableStatus], every: bool) {
     let lag = |t: &TableStatus| t.lag_records.unwrap_or(0);
     let left = |t: &TableStatus| t.backfill.expected() - t.backfill.rows;
     let live = |t: &TableStatus| t.not_live.is_none();
-    let in_order = |t: &TableStatus| live(t) && t.backfill.done && lag(t) == 0 && t.dead_letters == 0;
+    let in_order = |t: &TableStatus| live(t) && t.backfill.applied && lag(t) == 0 && t.dead_letters == 0;
     let chosen = chosen(all, every, in_order, |t| (!live(t), t.dead_letters, left(t), lag(t)));
     let mut table = comfy_table::Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     table.set_header(["table", "state", "backfill", "change topic", "lag", "dead letters"]);
     for t in &chosen {
         let backfill = match &t.backfill {
-            b if b.done => format!("{} rows, done", b.rows),
+            b if b.applied => format!("{} rows, applied", b.rows),
+            b if b.done => format!("{} rows, published", b.rows),
             b if b.estimated_rows == 0 => "not begun".to_owned(),
             b => format!("{} of about {} rows", b.rows, b.expected()),
         };
@@ -153,6 +219,12 @@ mod tests {
         assert_eq!(chosen(&many, false, |n| n % 40 != 1, |n| *n), [&81, &41, &1]);
         assert_eq!(chosen(&many, false, |_| false, |n| *n).len(), FEW);
         assert_eq!(chosen(&many, true, |_| true, |n| *n).len(), 100);
+    }
+
+    #[test]
+    fn a_length_of_time_has_one_unit() {
+        let spans = [0.4, 119.0, 130.0, 7_300.0, 259_200.0].map(ago);
+        assert_eq!(spans, ["0 s", "119 s", "2 min", "2 h", "3 d"]);
     }
 
     #[test]

@@ -5,11 +5,8 @@ use tandem_model::Watermark;
 use tandem_row_check::MismatchCounts;
 use tandem_wire::control::BackfillProgress;
 
-/// How many tables a reason names.
-const NAMED: usize = 5;
-
-/// The age in seconds above which capture counts as not running. It publishes a watermark at least once a second.
-const FRESH: f64 = 10.0;
+use super::processes::ProcessStatus;
+use super::statements::{Statement, Verified};
 
 #[derive(Serialize)]
 pub(super) struct Status {
@@ -25,8 +22,14 @@ pub(super) struct Status {
     pub(super) dead_letters: u64,
     /// Absent without a `[reverse]` section.
     pub(super) reverse: Option<ReverseStatus>,
-    pub(super) ready: bool,
-    pub(super) why_not_ready: Vec<String>,
+    /// The processes, and what each of their roles does.
+    pub(super) processes: Vec<ProcessStatus>,
+    /// Whether every change of the last seconds and before is in Cassandra.
+    pub(super) caught_up: Statement,
+    /// Whether every row that MySQL held before capture began is in Cassandra.
+    pub(super) copied: Statement,
+    /// Whether both stores were seen to agree.
+    pub(super) verified: Verified,
 }
 
 /// The progress of capture.
@@ -114,8 +117,10 @@ pub(super) struct TopicStatus {
 pub(super) struct Backfill {
     pub(super) rows: i64,
     pub(super) estimated_rows: i64,
-    /// Whether every row is on the log. `lag_records` shows whether it is applied.
+    /// Whether every row is on the log.
     pub(super) done: bool,
+    /// Whether every row is also in Cassandra.
+    pub(super) applied: bool,
 }
 
 #[derive(Serialize)]
@@ -170,66 +175,9 @@ impl Backfill {
         if self.done { self.rows } else { self.estimated_rows.max(self.rows) }
     }
 
-    pub(super) fn of(progress: Option<&BackfillProgress>) -> Self {
+    pub(super) fn of(progress: Option<&BackfillProgress>, applied: bool) -> Self {
         let (rows, estimated_rows) = progress.map_or((0, 0), |p| (p.rows, p.estimated_rows));
-        Self { rows, estimated_rows, done: progress.is_some_and(|p| p.done) }
+        let done = progress.is_some_and(|p| p.done);
+        Self { rows, estimated_rows, done, applied: done && applied }
     }
-}
-
-impl Status {
-    /// The reasons why Cassandra does not hold what MySQL holds, apart from the lag.
-    pub(super) fn missing(&self) -> Vec<String> {
-        let mut missing = Vec::new();
-        match &self.source {
-            None => missing.push("capture has not begun".to_owned()),
-            Some(source) if source.watermark_age_seconds > FRESH => {
-                let age = source.watermark_age_seconds;
-                missing.push(format!("capture's newest watermark is {age:.0} s old: is it running?"));
-            }
-            Some(_) => {}
-        }
-        if let Some(Mapping { in_use: false, generation, applies }) = &self.mapping {
-            let waits_for = if applies.is_empty() {
-                "no apply has started with it".to_owned()
-            } else {
-                let hosts = applies.join(", ");
-                format!("it comes into use when the apply processes with the former one have ended: {hosts}")
-            };
-            missing.push(format!(
-                "the mapping of this tandem.toml is not in use (that of generation {generation} is): {waits_for}"
-            ));
-        }
-        let open: Vec<&str> =
-            self.tables.iter().filter(|t| !t.backfill.done).map(|t| t.name.as_str()).collect();
-        if !open.is_empty() {
-            missing.push(format!("the backfill of {} is not complete", named(&open)));
-        }
-        let halted: Vec<&str> =
-            self.tables.iter().filter(|t| t.not_live.is_some()).map(|t| t.name.as_str()).collect();
-        if !halted.is_empty() {
-            missing.push(format!("not live: {}", named(&halted)));
-        }
-        match self.lag.seconds {
-            Some(seconds) if seconds > FRESH => missing.push(format!("apply is {seconds:.0} s behind")),
-            None if self.source.is_some() => missing.push(format!(
-                "apply is {} records behind; their age could not be read from Kafka in time",
-                self.lag.records
-            )),
-            _ => {}
-        }
-        if self.mismatches.open > 0 {
-            missing.push(format!("{} mismatches are open", self.mismatches.open));
-        }
-        if self.dead_letters > 0 {
-            missing.push(format!("{} dead letters are open", self.dead_letters));
-        }
-        missing
-    }
-}
-
-/// The first of these tables, and how many more there are.
-fn named(tables: &[&str]) -> String {
-    let more = tables.len().saturating_sub(NAMED);
-    let more = if more > 0 { format!(" and of {more} more tables") } else { String::new() };
-    format!("{}{more}", tables.iter().take(NAMED).copied().collect::<Vec<_>>().join(", "))
 }
