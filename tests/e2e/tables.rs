@@ -240,6 +240,45 @@ async fn a_change_from_before_a_renamed_column_halts_its_table() -> anyhow::Resu
     migration.drop().await
 }
 
+/// A table is taken out and put back while the other goes on. It is copied again, and rows that vanished are found. A third
+/// table is ordered before any process knows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_removed_and_added_while_the_others_go_on() -> anyhow::Result<()> {
+    let (mut migration, mut running) = running("tableremove", "").await?;
+    let table = format!("{}.orders", migration.database);
+    let refused = migration.tandem(&["table", "add", &table]).await?;
+    assert!(!refused.success && refused.stderr.contains("is there already, and live"), "{refused:?}");
+    migration.succeed(&["table", "remove", &table, "--reason", "for a while"]).await?;
+    let status = until_state(&migration, &mut running, "halted").await?;
+    assert_eq!(orders(&status)["not_live"]["reason"], "removed", "{status:#}");
+    change(&mut migration, &CHANGES).await?;
+    other_goes_on(&mut migration, &mut running, 1).await?;
+    migration.succeed(&["table", "add", &table]).await?;
+    let refused = migration.tandem(&["table", "add", &table]).await?;
+    assert!(!refused.success && refused.stderr.contains("is there already: it is "), "{refused:?}");
+    live_and_equal(&mut migration, &mut running).await?;
+
+    change(&mut migration, &["CREATE TABLE third (id INT PRIMARY KEY)", "INSERT INTO third VALUES (1), (2)"])
+        .await?;
+    let third =
+        "[[table]]\nsource = \"{db}.third\"\n[[table.target]]\ntable = \"third\"\npartition_key = [\"id\"]\n";
+    migration.configure("", &format!("{}{third}", mapping("")))?;
+    migration.succeed(&["schema", "create"]).await?;
+    let name = format!("{}.third", migration.database);
+    for order in ["add", "remove", "rebuild"] {
+        migration.succeed(&["table", order, &name]).await?;
+    }
+    change(&mut migration, &["DELETE FROM third WHERE id = 2"]).await?;
+    running.terminate().await?;
+    let mut running = migration.start_as("second", &["run"])?;
+    migration
+        .until(&mut running, "the third table to be live", |s| s["tables"][2]["state"] == "live")
+        .await?;
+    live_and_equal(&mut migration, &mut running).await?;
+    running.terminate().await?;
+    migration.drop().await
+}
+
 /// What changes a table without row changes halts it, and capture goes on with the others: TRUNCATE, and the swap of
 /// tables by which gh-ost and pt-online-schema-change end. Each time the table is copied again, and rows that vanished are
 /// found.

@@ -5,6 +5,13 @@
 //!
 //! A table that the log lacks changes of is not captured, until an operator has ordered a new copy of it. The copy borrows a
 //! watermark that has the table again, so it begins after capture has taken the table up.
+//!
+//! A table that is added to a log that has begun gets a state before the first watermark that has it: it is copied and
+//! verified before it is live. So the phase of the others says nothing about it. Until a gateway knows a watermark that has
+//! the table, and the states of then, MySQL serves its rows.
+//!
+//! The tables stay the same within a transaction that is partly published. The changes of one that halts meanwhile are
+//! published to the end of the transaction; apply skips them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,18 +37,18 @@ pub enum TablesError {
         /// Its topic by the configuration.
         to: Arc<str>,
     },
-    /// A table halted in the middle of a MySQL transaction that is partly published.
+    /// Capture met what it cannot carry in the middle of a MySQL transaction that is partly published.
     #[error(
-        "the last watermark lies inside a MySQL transaction, and table {table} has halted since: the count of the \
-         published rows may include some of its rows, so capture cannot tell where the others go on"
+        "the last watermark lies inside a MySQL transaction, and table {table} has rows in it that cannot be carried: the \
+         count of the published rows may include some of its rows, so capture cannot tell where the others go on"
     )]
     HaltedInPartial {
         /// The table.
         table: TableName,
     },
-    /// The mapped tables changed in the middle of a MySQL transaction.
+    /// A table was taken out of the mapping in the middle of a MySQL transaction.
     #[error(
-        "the last watermark lies inside a MySQL transaction, and the list of mapped tables has changed since. Start \
+        "the last watermark lies inside a MySQL transaction, and a table was taken out of the mapping since. Start \
          once with the former list until the transaction is published, then change it"
     )]
     ChangedInPartial,
@@ -64,7 +71,12 @@ pub struct Selection {
     /// The tables that it does not publish although nobody has said so yet: they were taken out of the mapping, or put
     /// back without an order to copy them. They must be halted.
     pub left_out: BTreeSet<TableName>,
+    /// The tables that are new in a log that has begun. It publishes them once their states say that they are copied.
+    pub added: BTreeSet<TableName>,
 }
+
+/// The role whose fault says that a table's changes cannot be carried.
+pub const CAPTURE: &str = "capture";
 
 /// Which tables a capture publishes that continues after the watermark `last`. `mapped` has the topic of each mapped table,
 /// `state` the state of a table.
@@ -81,35 +93,50 @@ pub fn select<'a>(
 ) -> Result<Selection, TablesError> {
     let before = &last.tables;
     let mut selection = Selection::default();
-    for (table, topic) in mapped.iter().filter(|(table, _)| is_captured(state(table))) {
-        if before.retired.contains(table) {
-            // Whoever takes a table out says so in its state, and only an order to copy it takes that back.
-            if state(table).is_none_or(|state| state.copy_from.is_none()) {
-                selection.left_out.insert(table.clone());
-                continue;
-            }
-            // It is taken up once the transaction is complete.
-            if last.partial.is_some() {
-                continue;
-            }
-        }
-        if let Some(from) = before.captured.get(table).filter(|from| *from != topic) {
-            let (table, from, to) = (table.clone(), Arc::clone(from), Arc::clone(topic));
-            return Err(TablesError::Moved { table, from, to });
-        }
-        selection.tables.insert(table.clone(), Arc::clone(topic));
-    }
-    let captured = before.captured.keys().filter(|table| is_captured(state(table)));
     if last.partial.is_some() {
-        if let Some(table) = before.captured.keys().find(|table| !is_captured(state(table))) {
-            return Err(TablesError::HaltedInPartial { table: table.clone() });
+        for table in before.captured.keys() {
+            let cannot_be_carried = |state: &TableState| !state.captured && state.by == CAPTURE;
+            if state(table).is_some_and(cannot_be_carried) {
+                return Err(TablesError::HaltedInPartial { table: table.clone() });
+            }
+            let topic = mapped.get(table).ok_or(TablesError::ChangedInPartial)?;
+            selection.tables.insert(table.clone(), topic.clone());
         }
-        if captured.clone().ne(selection.tables.keys()) {
-            return Err(TablesError::ChangedInPartial);
-        }
+        stays(&selection.tables, &before.captured)?;
+        return Ok(selection);
     }
+    let has_begun = !before.captured.is_empty() || !before.retired.is_empty();
+    for (table, topic) in mapped.iter().filter(|(table, _)| is_captured(state(table))) {
+        if has_begun
+            && !before.captured.contains_key(table)
+            && state(table).is_none_or(|state| state.copy_from.is_none())
+        {
+            // Whoever takes a table out says so in its state, and only an order to copy it takes that back.
+            let known = before.retired.contains(table);
+            let held = if known { &mut selection.left_out } else { &mut selection.added };
+            held.insert(table.clone());
+            continue;
+        }
+        selection.tables.insert(table.clone(), topic.clone());
+    }
+    stays(&selection.tables, &before.captured)?;
+    let captured = before.captured.keys().filter(|table| is_captured(state(table)));
     selection.left_out.extend(captured.filter(|table| !mapped.contains_key(*table)).cloned());
     Ok(selection)
+}
+
+/// Each table keeps its topic.
+fn stays(
+    tables: &BTreeMap<TableName, Arc<str>>,
+    before: &BTreeMap<TableName, Arc<str>>,
+) -> Result<(), TablesError> {
+    for (table, to) in tables {
+        if let Some(from) = before.get(table).filter(|from| *from != to) {
+            let (table, from, to) = (table.clone(), Arc::clone(from), Arc::clone(to));
+            return Err(TablesError::Moved { table, from, to });
+        }
+    }
+    Ok(())
 }
 
 /// The tables of the watermarks after `before`, for a capture that publishes `captured`.
@@ -124,7 +151,7 @@ pub fn continued(before: &CapturedTables, captured: &BTreeMap<TableName, Arc<str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table_state::{Changes, TableFault, halt, rebuild};
+    use crate::table_state::{Changes, TableFault, add, halt, rebuild};
     use tandem_model::{BinlogPosition, GtidSet, PartialTransaction, Version};
     use tandem_wire::control::TableCondition;
 
@@ -215,15 +242,45 @@ mod tests {
     }
 
     #[test]
+    fn a_new_table_is_captured_once_its_state_says_that_it_is_copied() {
+        let one = mapped(&[("a", "t")]);
+        let more = mapped(&[("a", "t"), ("b", "t")]);
+        let begun = after(continued(&CapturedTables::default(), &one));
+        let added = select(&begun, &more, |_| None).unwrap();
+        assert_eq!((&added.tables, added.added), (&one, BTreeSet::from([table("b")])));
+        let ordered = add(None, &table("b"), 1, "capture", 2);
+        assert!(ordered.condition == TableCondition::Verifying && ordered.copy_from.is_some());
+        let state = |name: &TableName| (*name == table("b")).then_some(&ordered);
+        assert_eq!(
+            select(&begun, &more, state).unwrap(),
+            Selection { tables: more.clone(), ..Selection::default() }
+        );
+        // The first tables of a log need no order: their copies are the first ones.
+        let nothing = after(CapturedTables::default());
+        assert_eq!(
+            select(&nothing, &more, |_| None).unwrap(),
+            Selection { tables: more, ..Selection::default() }
+        );
+    }
+
+    #[test]
     fn the_tables_do_not_change_within_a_transaction() {
         let one = mapped(&[("a", "t")]);
         let more = mapped(&[("a", "t"), ("b", "t")]);
         let partial = within(after(continued(&CapturedTables::default(), &one)));
-        assert_eq!(select(&partial, &more, |_| None), Err(TablesError::ChangedInPartial));
-        assert_eq!(select(&partial, &one, |_| None).unwrap().tables, one);
+        let ordered = add(None, &table("b"), 1, "capture", 2);
+        for state in [None, Some(&ordered)] {
+            let of = |name: &TableName| state.filter(|_| *name == table("b"));
+            let taken_up_later = select(&partial, &more, of).unwrap();
+            assert_eq!(taken_up_later, Selection { tables: one.clone(), ..Selection::default() });
+        }
         let partial = within(after(continued(&CapturedTables::default(), &more)));
         assert_eq!(select(&partial, &one, |_| None), Err(TablesError::ChangedInPartial));
         let halted = lost("b");
+        let state = |name: &TableName| (*name == table("b")).then_some(&halted);
+        // By an operator: its rows are counted, so they are published to the end.
+        assert_eq!(select(&partial, &more, state).unwrap().tables, more);
+        let halted = TableState { by: CAPTURE.into(), ..lost("b") };
         let state = |name: &TableName| (*name == table("b")).then_some(&halted);
         assert_eq!(select(&partial, &more, state), Err(TablesError::HaltedInPartial { table: table("b") }));
     }

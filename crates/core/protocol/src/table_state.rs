@@ -184,6 +184,17 @@ pub fn rebuild(
     }
 }
 
+/// The state of a table that is new in a log that has begun. `version` is that of the newest watermark.
+pub fn add(
+    current: Option<&TableState>,
+    table: &TableName,
+    version: i64,
+    by: &str,
+    now_us: i64,
+) -> TableState {
+    TableState { reason: "added".to_owned(), ..rebuild(current, table, version, by, "", now_us) }
+}
+
 /// The state after the replay that began with `incarnation`. `None` if that replay does not count any more.
 pub fn replayed(current: Option<&TableState>, incarnation: i64, by: &str, now_us: i64) -> Option<TableState> {
     let state = of(current, incarnation, TableCondition::Replaying)?;

@@ -17,7 +17,7 @@ use tandem_wire::log::{ChangeTopic, OutRecord};
 use tandem_wire::{TableSchema, WireError};
 use tokio_util::sync::CancellationToken;
 
-use crate::progress::progress_record;
+use crate::progress::{Copies, progress_record};
 use crate::{Metrics, ProgressError};
 
 /// The first and the longest pause before a backfill continues after a transient error.
@@ -264,9 +264,15 @@ impl Backfill {
         let topic = ChangeTopic::new(topic_name.clone(), partitions, Arc::clone(&schema));
         let mut reader = self.mysql.reader().await?;
 
-        let mut progress = match known {
-            Some(progress) => progress,
-            None => self.begin(&mut reader, &schema, copied, from, since).await?,
+        let mut progress = if let Some(progress) = known {
+            progress
+        } else {
+            let progress = self.begin(&mut reader, &schema, copied, from, since).await?;
+            // Capture orders the copy of a table that was added before it publishes the first watermark to borrow.
+            if Copies::read(&self.kafka).await?.from(&table.name) != from {
+                return Ok(());
+            }
+            progress
         };
         let key = |bytes: &Option<Vec<u8>>| {
             bytes.as_ref().map(|k| schema.decode_key(k)).transpose().map_err(encode)

@@ -5,7 +5,7 @@ use tandem_kafka::{ConsumeError, PublishError};
 use tandem_model::{Disposition, FollowUp, GtidSet, Remedy, TableName};
 use tandem_mysql::{BinlogError, MysqlError};
 use tandem_protocol::assemble::AssembleError;
-use tandem_protocol::captured_tables::TablesError;
+use tandem_protocol::captured_tables::{CAPTURE, TablesError};
 use tandem_protocol::table_state::{Changes, TableFault};
 use tandem_table_states::TableStatesError;
 use tandem_watermarks::WatermarkReadError;
@@ -119,7 +119,7 @@ impl CaptureError {
             _ => return None,
         };
         let (reason, cause) = (reason.to_lowercase().replace(' ', "-"), self.to_string());
-        Some((tables, TableFault { reason, cause, by: "capture".to_owned(), changes: Changes::NotCaptured }))
+        Some((tables, TableFault { reason, cause, by: CAPTURE.to_owned(), changes: Changes::NotCaptured }))
     }
 
     /// What the caller does next. A retry restarts from the last watermark. Capture skips no change, so it

@@ -9,11 +9,11 @@ use tandem_kafka::{Admin, KafkaConfig, SchemaStore, TransactionalPublisher, read
 use tandem_model::{BinlogPosition, Disposition, Gtid, GtidSet, Op, TableName, Version, Watermark};
 use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_protocol::assemble::{AssembleError, Assembler, AssemblerConfig, Batch};
-use tandem_protocol::captured_tables::{Selection, continued, select};
+use tandem_protocol::captured_tables::{CAPTURE, Selection, continued, select};
 use tandem_protocol::mint::Minter;
-use tandem_protocol::table_state::{Changes, TableFault};
+use tandem_protocol::table_state::{Changes, TableFault, add};
 use tandem_runtime::{Backoff, now_us};
-use tandem_table_states::{States, TableStates, halt};
+use tandem_table_states::{States, TableStates, TableStatesError, change, halt};
 use tandem_watermarks::NewestWatermark;
 use tandem_wire::log::Topics;
 use tokio::time::Instant;
@@ -171,7 +171,8 @@ impl Capture {
         Some(true)
     }
 
-    /// Which tables to capture after `last`, by their states. Those that are left out are halted.
+    /// Which tables to capture after `last`, by their states. Those that are left out are halted, and those that are new are
+    /// copied.
     async fn selection(
         &self,
         last: &Watermark,
@@ -180,8 +181,17 @@ impl Capture {
     ) -> Result<(Selection, Arc<States>), CaptureError> {
         let now = states.up_to_now().await?;
         let selection = select(last, mapped, |table| now.get(table))?;
-        if selection.left_out.is_empty() {
+        if selection.left_out.is_empty() && selection.added.is_empty() {
             return Ok((selection, now));
+        }
+        for table in &selection.added {
+            change(&self.kafka, |states| {
+                let state = states.get(table);
+                let missing = state.is_none_or(|state| state.copy_from.is_none());
+                let next = || add(state, table, last.version.0, CAPTURE, now_us());
+                Ok::<_, TableStatesError>(missing.then(next))
+            })
+            .await?;
         }
         for table in &selection.left_out {
             let cause = if mapped.contains_key(table) {
@@ -189,7 +199,7 @@ impl Capture {
             } else {
                 "it was taken out of tandem.toml"
             };
-            let (reason, by) = ("not-captured".to_owned(), "capture".to_owned());
+            let (reason, by) = ("not-captured".to_owned(), CAPTURE.to_owned());
             let changes = Changes::NotCaptured;
             let fault = TableFault { reason, cause: cause.to_owned(), by, changes };
             halt(&self.kafka, table, &fault).await?;
@@ -230,8 +240,10 @@ impl Capture {
         for topic in mapped.values().collect::<BTreeSet<_>>() {
             partitions.insert(topic.to_string(), admin.partitions(topic).await?);
         }
-        // The topics of tables that come back. Their new copies replace what the topics lack.
-        let back = captured.iter().filter(|(table, _)| last.tables.retired.contains(*table));
+        // The topics of tables that are taken up. Their copies replace what the topics lack.
+        let ordered = |table| known.get(table).is_some_and(|state| state.copy_from.is_some());
+        let back =
+            captured.iter().filter(|(table, _)| !last.tables.captured.contains_key(*table) && ordered(table));
         let back: HashSet<Arc<str>> = back.map(|(_, topic)| Arc::clone(topic)).collect();
         let last = Watermark { tables: Arc::new(continued(&last.tables, &captured)), ..last };
         ends.retain(|topic, _| partitions.contains_key(topic));
@@ -276,7 +288,7 @@ impl Capture {
         let mut leaving: Option<Result<(), CaptureError>> = None;
         // A table is not taken up in the middle of a transaction, but after it.
         let complete = Watermark { partial: None, ..last.clone() };
-        if select(&complete, &mapped, |table| known.get(table))?.tables != captured {
+        if is_other(&select(&complete, &mapped, |table| known.get(table))?, &captured) {
             leaving = Some(Ok(()));
         }
 
@@ -359,7 +371,7 @@ impl Capture {
                 }
                 changed = states.other_than(&known), if leaving.is_none() => {
                     known = changed?;
-                    if select(&complete, &mapped, |table| known.get(table))?.tables != captured {
+                    if is_other(&select(&complete, &mapped, |table| known.get(table))?, &captured) {
                         leaving = Some(Ok(()));
                     }
                 }
@@ -527,4 +539,9 @@ fn behind_us(event: &BinlogEvent, now_us: i64) -> Option<i64> {
         BinlogEvent::Idle { .. } => Some(0),
         BinlogEvent::Rows(_) | BinlogEvent::Commit { .. } | BinlogEvent::Prepared { .. } => None,
     }
+}
+
+/// Whether the selection leads to other tables than those that are captured.
+fn is_other(selection: &Selection, captured: &BTreeMap<TableName, Arc<str>>) -> bool {
+    selection.tables != *captured || !selection.added.is_empty() || !selection.left_out.is_empty()
 }

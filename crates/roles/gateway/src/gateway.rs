@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tandem_dead_letters::DeadLetters;
 use tandem_http_api::{AccessToken, HttpListener, RequestRules, guarded, serve};
+use tandem_model::TableName;
 use tandem_mysql::Forgotten;
 use tandem_table_states::TableStates;
 use tandem_watermarks::{Applied, Watermarks};
@@ -19,6 +20,7 @@ use crate::http::api::Api;
 use crate::http::auth::Scope;
 use crate::http::server::router;
 use crate::phases::Phases;
+use crate::read::live::Live;
 use crate::read::reads::Reads;
 use crate::read::recheck::Rechecks;
 use crate::write::secondary::SecondaryWriter;
@@ -36,6 +38,8 @@ pub struct Gateway {
     watermarks: Watermarks,
     letters: DeadLetters,
     states: TableStates,
+    live: Live,
+    tables: Vec<TableName>,
     idempotency: Option<Idempotency>,
     rules: RequestRules,
 }
@@ -104,6 +108,8 @@ impl Gateway {
             entities.values(),
             metrics.clone(),
         )?;
+        let tables: Vec<TableName> = entities.values().map(|entity| entity.table().name.clone()).collect();
+        let live = Live::start(states.clone(), watermarks.clone(), &tables).await?;
         let followers = Followers { letters: letters.clone(), states: states.clone() };
         let write_tokens = WriteTokens::watch(watermarks.clone(), applied, followers, change_topics);
         let reads = Reads {
@@ -114,7 +120,7 @@ impl Gateway {
             write_tokens,
             token_wait: config.token_wait,
             letters: letters.clone(),
-            states: states.clone(),
+            live: live.clone(),
             rechecks,
             metrics: metrics.clone(),
             cassandra_limit: config.cassandra_read,
@@ -145,7 +151,7 @@ impl Gateway {
             stopping: CancellationToken::new(),
         };
         let (idempotency, rules) = (config.idempotency, config.rules);
-        Ok(Self { api: Arc::new(api), watermarks, letters, states, idempotency, rules })
+        Ok(Self { api: Arc::new(api), watermarks, letters, states, live, tables, idempotency, rules })
     }
 
     /// Serves until `stop`, then finishes the requests in flight and their secondary writes.
@@ -154,7 +160,7 @@ impl Gateway {
     ///
     /// Fails if watermarks, dead letters or the states of tables can no longer be followed.
     pub async fn serve(self, listener: HttpListener, stop: CancellationToken) -> Result<(), GatewayError> {
-        let Self { api, watermarks, letters, states, idempotency, rules } = self;
+        let Self { api, watermarks, letters, states, live, tables, idempotency, rules } = self;
         if let Some(kept) = idempotency {
             let (pool, stopping) = (api.writes.pool.clone(), api.stopping.clone());
             tokio::spawn(stopping.run_until_cancelled_owned(async move {
@@ -182,6 +188,10 @@ impl Gateway {
             let api = Arc::clone(&api);
             async move { api.phases.report(&api.metrics).await }
         }));
+        // Whatever ends it ends the gateway, too.
+        tokio::spawn(
+            api.stopping.clone().run_until_cancelled_owned(async move { live.until_captured(&tables).await }),
+        );
         let router = guarded(router(Arc::clone(&api)), rules);
         let failed = tokio::select! {
             () = serve(listener, router, api.stopping.clone()) => None,

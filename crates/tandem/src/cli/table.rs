@@ -9,6 +9,16 @@ use crate::cli::common::{ConfigArg, JsonArg};
 pub(crate) enum TableCommand {
     /// Show the tables that are not live, why, and what leads on
     Status(StatusArgs),
+    /// Add a table: capture takes it up, it is copied and verified, and the others stay in their phase
+    ///
+    /// Write its section into tandem.toml and create its targets first (`tandem schema create`), then start the roles with it,
+    /// one after the other. Until the table is live, MySQL serves its reads. This command is optional for a new table:
+    /// capture does the same when it first starts with it. A table that was removed needs it.
+    Add(TableArgs),
+    /// Take a table out: it is no longer captured, MySQL serves its reads, and its rows stay in Cassandra
+    ///
+    /// Take its section out of tandem.toml when you next start the roles. Until then it counts as a table that is not live.
+    Remove(OrderArgs),
     /// Halt a table: its changes wait on the log, its reads come from MySQL, and the others go on
     Halt(OrderArgs),
     /// Apply the changes of a halted table again, from the first one that was not applied

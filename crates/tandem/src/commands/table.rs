@@ -9,7 +9,7 @@ use serde_json::json;
 use tandem_kafka::KafkaConfig;
 use tandem_model::{TableName, Watermark};
 use tandem_mysql::Mysql;
-use tandem_protocol::table_state::{Changes, TableFault, is_captured, is_live, rebuild, resume};
+use tandem_protocol::table_state::{Changes, TableFault, add, is_captured, is_live, rebuild, resume};
 use tandem_runtime::now_us;
 use tandem_table_states::{change, halt, read_states};
 use tandem_watermarks::NewestWatermark;
@@ -21,12 +21,17 @@ use crate::config::Config;
 /// How long a rebuild waits until capture has left the table out.
 const LEFT_OUT: Duration = Duration::from_secs(30);
 
+/// The reason of a table that an operator has taken out.
+const REMOVED: &str = "removed";
+
 /// Who writes the states.
 const BY: &str = "tandem table";
 
 pub(crate) async fn run(command: TableCommand) -> Result<ExitCode> {
     match command {
         TableCommand::Status(args) => status(&args).await,
+        TableCommand::Add(args) => added(&args).await,
+        TableCommand::Remove(args) => removed(&args).await,
         TableCommand::Halt(args) => halted(&args).await,
         TableCommand::Resume(args) => resumed(&args).await,
         TableCommand::Rebuild(args) => rebuilt(&args).await,
@@ -40,6 +45,9 @@ pub(crate) fn what_leads_on(state: &TableState) -> String {
         TableCondition::Live => String::new(),
         TableCondition::Halted if state.replayable => format!(
             "remove the cause, then `tandem table resume {table}`, or `rebuild` if its old records do not fit any more"
+        ),
+        TableCondition::Halted if state.reason == REMOVED => format!(
+            "take its section out of tandem.toml and start the roles again, or put it back with `tandem table add {table}`"
         ),
         TableCondition::Halted => format!("`tandem table rebuild {table}`"),
         TableCondition::Replaying => "apply replays what was not applied".to_owned(),
@@ -144,13 +152,60 @@ async fn halted(args: &OrderArgs) -> Result<ExitCode> {
     report(&args.of, TableCondition::Halted, "its changes wait on the log, and its reads come from MySQL")
 }
 
+/// Adds a table that is new, or one that was removed. A new one needs no watermark that passes it: capture has never had it.
+async fn added(args: &TableArgs) -> Result<ExitCode> {
+    let kafka = mapped(args)?;
+    let table = &args.table;
+    let Some(newest) = NewestWatermark::read(&kafka).await? else {
+        bail!("capture has not begun: `tandem run` begins with every table of tandem.toml")
+    };
+    // What capture takes up later has a state before that.
+    if newest.watermark.tables.captured.contains_key(table) && read_states(&kafka).await?.get(table).is_none()
+    {
+        bail!("table {table} is there already, and live: `tandem table status --all`");
+    }
+    let newest = left_out(&Config::load(&args.config.config)?, &kafka, table).await?;
+    change(&kafka, |states| match states.get(table) {
+        Some(state) if state.captured => {
+            bail!("table {table} is there already: it is {}. `tandem table status`", state.condition)
+        }
+        state => Ok::<_, anyhow::Error>(Some(add(state, table, newest.version.0, BY, now_us()))),
+    })
+    .await?;
+    report(
+        args,
+        TableCondition::Verifying,
+        "capture takes it up once the roles run with this tandem.toml. Then it is copied and verified, and MySQL serves its \
+         reads until it is live",
+    )
+}
+
+async fn removed(args: &OrderArgs) -> Result<ExitCode> {
+    let kafka = mapped(&args.of)?;
+    let fault = TableFault {
+        reason: REMOVED.to_owned(),
+        cause: args.reason.clone(),
+        by: BY.to_owned(),
+        changes: Changes::NotCaptured,
+    };
+    if halt(&kafka, &args.of.table, &fault).await?.is_none() {
+        bail!("table {} is not captured already: `tandem table status`", args.of.table);
+    }
+    report(
+        &args.of,
+        TableCondition::Halted,
+        "it is no longer captured, and MySQL serves its reads. Its rows stay in Cassandra. Take its section out of tandem.toml \
+         when you next start the roles, or put it back with `tandem table add`",
+    )
+}
+
 async fn rebuilt(args: &OrderArgs) -> Result<ExitCode> {
     let kafka = mapped(&args.of)?;
     let table = &args.of.table;
     let newest = left_out(&Config::load(&args.of.config.config)?, &kafka, table).await?;
     change(&kafka, |states| {
         let state = states.get(table);
-        if !is_captured(state) && !newest.tables.retired.contains(table) {
+        if !is_captured(state) && newest.tables.captured.contains_key(table) {
             bail!("capture has just left the table out: order the rebuild again");
         }
         Ok::<_, anyhow::Error>(Some(rebuild(state, table, newest.version.0, BY, &args.reason, now_us())))
@@ -175,7 +230,7 @@ async fn left_out(config: &Config, kafka: &KafkaConfig, table: &TableName) -> Re
             executed = Some(reader.executed().await?);
         }
         let passed = executed.as_ref().is_some_and(|executed| executed.is_subset(&watermark.gtid_set));
-        if passed && watermark.tables.retired.contains(table) {
+        if passed && !watermark.tables.captured.contains_key(table) {
             return Ok(watermark);
         }
         if begun.elapsed() > LEFT_OUT {

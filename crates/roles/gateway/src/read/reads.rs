@@ -10,7 +10,6 @@ use tandem_mapping::RowError;
 use tandem_model::{CohortAttribute, Phase, PhaseRecord, Row, Value};
 use tandem_mysql::{ClientPool, MysqlError};
 use tandem_protocol::route::{ReadFacts, Reason, Route, route};
-use tandem_table_states::TableStates;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -22,6 +21,7 @@ use crate::metrics::{Metrics, ReadLabel, RoutedLabel};
 use crate::phases::Phases;
 use crate::problem;
 use crate::read::compare::{Found, compare};
+use crate::read::live::Live;
 use crate::read::page::Page;
 use crate::read::recheck::{Divergence, DivergenceSource, Rechecks};
 use crate::write_tokens::{WriteToken, WriteTokens};
@@ -133,7 +133,7 @@ pub(crate) struct Reads {
     /// How long a read waits until its token is applied. It leaves half of the request's time to the stores.
     pub(crate) token_wait: Duration,
     pub(crate) letters: DeadLetters,
-    pub(crate) states: TableStates,
+    pub(crate) live: Live,
     pub(crate) rechecks: Rechecks,
     pub(crate) metrics: Metrics,
     /// How long Cassandra may take before MySQL answers.
@@ -256,9 +256,8 @@ impl Reads {
         }
     }
 
-    /// Whether Cassandra may serve the table's rows. While the states of tables are unknown, it may not.
     fn is_live(&self, read: &Read) -> bool {
-        self.states.now().is_ok_and(|states| states.is_live(&read.entity.table().name))
+        self.live.is_live(&read.entity.table().name)
     }
 
     /// Reads both stores. MySQL's answer wins where they differ.

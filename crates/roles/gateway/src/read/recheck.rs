@@ -262,9 +262,10 @@ impl Rechecker {
         let states = self.states.now()?;
         let names = self.tables.values().map(|table| &table.source().name);
         let newest = self.watermarks.newest();
-        let retired = |table: &TableName| newest.as_ref().is_some_and(|w| w.tables.retired.contains(table));
+        let captured =
+            |table: &TableName| newest.as_ref().is_none_or(|w| w.tables.captured.contains_key(table));
         let known: Vec<&TableName> =
-            names.filter(|table| is_captured(states.get(table)) && !retired(table)).collect();
+            names.filter(|table| is_captured(states.get(table)) && captured(table)).collect();
         let from = self.watermarks.knowing(&known).await?;
         let checker = Checker {
             mysql: self.mysql.clone(),
