@@ -45,6 +45,7 @@ fn plan(table: &Arc<TableDef>) -> TablePlan {
         entity: None,
         topic: tandem_mapping::TopicChoice::Shared,
         on_new_column: tandem_mapping::OnNewColumn::Halt,
+        on_truncate: tandem_mapping::OnTruncate::default(),
         on_bad_row: tandem_mapping::OnBadRow::default(),
         zero_dates: tandem_mapping::ZeroDates::default(),
         exclude_from_capture: Vec::new(),

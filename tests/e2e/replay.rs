@@ -19,6 +19,7 @@ use crate::support::Migration;
 pub(crate) fn outline(migration: &Migration) -> AssemblerConfig {
     let (topics, table) = (migration.topics(), migration.table("t"));
     AssemblerConfig {
+        truncatable: HashSet::new(),
         tables: HashSet::from([table.clone()]),
         partitions: HashMap::from([(topics.changes(&table), 3)]),
         topics,

@@ -1,5 +1,7 @@
 //! One table halts, and the others go on: why tables halt, and how each is live again without a loss.
 
+mod rewrites;
+
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
 
@@ -279,21 +281,16 @@ async fn a_table_is_removed_and_added_while_the_others_go_on() -> anyhow::Result
     migration.drop().await
 }
 
-/// What changes a table without row changes halts it, and capture goes on with the others: TRUNCATE, and the swap of
-/// tables by which gh-ost and pt-online-schema-change end. Each time the table is copied again, and rows that vanished are
-/// found.
+/// A TRUNCATE halts its table by default, and so does a table that goes away. Capture goes on with the others. Each time the
+/// table is copied again, and rows that vanished are found.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_truncated_and_a_swapped_table_are_rebuilt_while_the_others_go_on() -> anyhow::Result<()> {
+async fn a_truncated_and_a_renamed_table_are_rebuilt_while_the_others_go_on() -> anyhow::Result<()> {
     let (mut migration, mut running) = running("tablerebuild", "").await?;
     let table = format!("{}.orders", migration.database);
-    let swap = [
-        "CREATE TABLE _orders_gho LIKE orders",
-        "ALTER TABLE _orders_gho MODIFY note VARCHAR(80)",
-        "INSERT INTO _orders_gho SELECT * FROM orders WHERE id <> 1001",
-        "RENAME TABLE orders TO _orders_del, _orders_gho TO orders",
-    ];
+    let renamed =
+        ["RENAME TABLE orders TO away", "DELETE FROM away WHERE id = 1001", "RENAME TABLE away TO orders"];
     for (number, reason, statements) in
-        [(1, "truncate", &["TRUNCATE orders"][..]), (2, "rename-table", &swap[..])]
+        [(1, "truncate", &["TRUNCATE orders"][..]), (2, "rename-table", &renamed[..])]
     {
         change(&mut migration, statements).await?;
         let status = until_state(&migration, &mut running, "halted").await?;

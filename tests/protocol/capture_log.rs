@@ -5,7 +5,7 @@
 //! assembler's own tests show that. To break a rule of capture, the model alters the watermark that the assembler
 //! resumes from ([`Resume`]), or the versions that it returns (`renumbered`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use tandem_binlog::{BinlogEvent, Origin, RowsEvent, RowsKind, StatementKind};
@@ -219,6 +219,7 @@ fn int(value: &Value) -> Option<u8> {
 fn config() -> AssemblerConfig {
     let topics = Topics::new(PREFIX);
     AssemblerConfig {
+        truncatable: HashSet::default(),
         tables: [definition().name.clone()].into(),
         partitions: [(topics.changes(&definition().name), 1)].into(),
         topics,

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use tandem_mapping::{
-    ExpectedRow, OnBadRow, OnNewColumn, TableConfig, TablePlan, TargetConfig, TopicChoice, ZeroDates,
-    differences,
+    ExpectedRow, OnBadRow, OnNewColumn, OnTruncate, TableConfig, TablePlan, TargetConfig, TopicChoice,
+    ZeroDates, differences,
 };
 use tandem_model::{
     Cell, Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName,
@@ -83,6 +83,7 @@ fn table() -> &'static Table {
             entity: None,
             topic: TopicChoice::Shared,
             on_new_column: OnNewColumn::Halt,
+            on_truncate: OnTruncate::default(),
             on_bad_row: OnBadRow::default(),
             zero_dates: ZeroDates::default(),
             exclude_from_capture: Vec::new(),

@@ -2,7 +2,7 @@
 //! silently does nothing.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tandem_backfill::BackfillConfig;
 use tandem_capture::CaptureConfig;
 use tandem_cassandra::CassandraConfig;
 use tandem_kafka::{KafkaConfig, Refusals};
-use tandem_mapping::{TableConfig, TopicChoice};
+use tandem_mapping::{OnTruncate, TableConfig, TopicChoice};
 use tandem_model::TableName;
 use tandem_mysql::MysqlConfig;
 use tandem_protocol::mapping_in_use::configured;
@@ -42,7 +42,7 @@ mod tokens;
 const WATERMARK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The configuration file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) mysql: MysqlSection,
@@ -71,7 +71,7 @@ pub(crate) struct Config {
 }
 
 /// `[mysql]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MysqlSection {
     url: String,
@@ -82,7 +82,7 @@ pub(crate) struct MysqlSection {
 }
 
 /// `[kafka]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KafkaSection {
     brokers: String,
@@ -106,7 +106,7 @@ pub(crate) struct KafkaSection {
 }
 
 /// `[cassandra]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CassandraSection {
     nodes: Vec<String>,
@@ -120,13 +120,13 @@ pub(crate) struct CassandraSection {
 }
 
 /// `[http]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HttpSection {
     pub(crate) listen: SocketAddr,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct CaptureSection {
     max_records: usize,
@@ -137,14 +137,14 @@ struct CaptureSection {
     tombstones_on_delete: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ApplySection {
     max_records: usize,
     max_dead_letters_per_minute: usize,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct BackfillSection {
     chunk_rows: usize,
@@ -323,6 +323,7 @@ impl Config {
         Ok(CaptureConfig {
             source: "mysql".to_owned(),
             tables: self.tables()?,
+            truncatable: self.truncatable()?,
             max_records: self.capture.max_records,
             max_bytes: self.capture.max_bytes,
             idle: Duration::from_millis(self.capture.watermark_interval_ms),
@@ -330,6 +331,12 @@ impl Config {
             max_clock_ahead: Duration::from_secs(self.capture.max_clock_ahead_seconds),
             tombstones: self.capture.tombstones_on_delete,
         })
+    }
+
+    /// The tables with `on_truncate = "apply"`.
+    fn truncatable(&self) -> Result<HashSet<TableName>> {
+        let tables = self.tables()?.into_iter().zip(&self.table);
+        Ok(tables.filter(|(_, table)| table.on_truncate == OnTruncate::Apply).map(|(name, _)| name).collect())
     }
 
     /// The hash of the configured mapping.

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use tandem_mapping::{OnBadRow, OnNewColumn, TableConfig, TablePlan, TargetConfig, TopicChoice, ZeroDates};
+use tandem_mapping::{
+    OnBadRow, OnNewColumn, OnTruncate, TableConfig, TablePlan, TargetConfig, TopicChoice, ZeroDates,
+};
 use tandem_model::{
     Cell, Change, ColumnDef, ColumnType, Mutation, Op, Row, SourceInfo, StoredRow, TableDef, TableName,
     TargetKey, Value, Version, Write as ProductWrite,
@@ -75,6 +77,7 @@ fn table() -> &'static Table {
             entity: None,
             topic: TopicChoice::Shared,
             on_new_column: OnNewColumn::Halt,
+            on_truncate: OnTruncate::default(),
             on_bad_row: OnBadRow::default(),
             zero_dates: ZeroDates::default(),
             exclude_from_capture: Vec::new(),

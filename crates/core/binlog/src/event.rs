@@ -169,8 +169,11 @@ pub enum StatementKind {
     DropDatabase,
     /// `RENAME TABLE`, and `ALTER TABLE … RENAME`.
     Rename,
-    /// `ALTER TABLE`.
+    /// `ALTER TABLE` that changes no stored value, as far as the statement shows: new columns, indexes, options.
     Alter,
+    /// `ALTER TABLE` that may change stored values, or which column holds them, without row changes: `MODIFY`, `CHANGE`,
+    /// `CONVERT TO CHARACTER SET`, `RENAME COLUMN`, `DROP COLUMN`. A column that is added again has other values.
+    Rewrite,
     /// `CREATE TABLE`, except of temporary tables.
     Create,
     /// A statement that changes rows without row images. The decoder refuses it with an error, so no event
@@ -188,7 +191,7 @@ impl StatementKind {
             Self::Drop => "DROP TABLE",
             Self::DropDatabase => "DROP DATABASE",
             Self::Rename => "RENAME TABLE",
-            Self::Alter => "ALTER TABLE",
+            Self::Alter | Self::Rewrite => "ALTER TABLE",
             Self::Create => "CREATE TABLE",
             Self::DataChange => "a change of rows",
             Self::Other => "other",

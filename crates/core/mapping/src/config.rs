@@ -20,6 +20,9 @@ pub struct TableConfig {
     /// What to do when MySQL gets a column that the plan does not know.
     #[serde(default)]
     pub on_new_column: OnNewColumn,
+    /// What to do when rows vanish or appear by TRUNCATE or by partition DDL.
+    #[serde(default, skip_serializing_if = "OnTruncate::is_default")]
+    pub on_truncate: OnTruncate,
     /// What to do with a row that the mapping cannot convert or that Cassandra refuses.
     #[serde(default, skip_serializing_if = "OnBadRow::is_default")]
     pub on_bad_row: OnBadRow,
@@ -118,6 +121,24 @@ impl ZeroDates {
     }
 }
 
+/// What to do when rows vanish or appear by TRUNCATE or by partition DDL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTruncate {
+    /// Halt the table.
+    #[default]
+    Halt,
+    /// Verify the table, and bring Cassandra to what MySQL holds.
+    Apply,
+}
+
+impl OnTruncate {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What to do when MySQL gets a column that the plan does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -127,6 +148,8 @@ pub enum OnNewColumn {
     Halt,
     /// Go on without it.
     Ignore,
+    /// Add it to the targets, and copy the table again.
+    Add,
 }
 
 /// `[[table.target]]`: one Cassandra table. All columns are named as MySQL names them.
@@ -162,6 +185,7 @@ pub fn same_shape(table: &TableDef) -> TableConfig {
         entity: None,
         topic: TopicChoice::Shared,
         on_new_column: OnNewColumn::Halt,
+        on_truncate: OnTruncate::default(),
         on_bad_row: OnBadRow::default(),
         zero_dates: ZeroDates::default(),
         exclude_from_capture: Vec::new(),

@@ -27,7 +27,9 @@ mod report;
 mod rows;
 
 pub use compile::compile_all;
-pub use config::{OnBadRow, OnNewColumn, TableConfig, TargetConfig, TopicChoice, ZeroDates, same_shape};
+pub use config::{
+    OnBadRow, OnNewColumn, OnTruncate, TableConfig, TargetConfig, TopicChoice, ZeroDates, same_shape,
+};
 pub use convert::cql_type;
 pub use ddl::create_table;
 pub use equality::{Difference, differences};

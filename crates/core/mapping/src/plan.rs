@@ -52,6 +52,11 @@ impl TablePlan {
         &self.source
     }
 
+    /// What to do when MySQL gets a column that the plan does not know.
+    pub fn on_new_column(&self) -> OnNewColumn {
+        self.on_new_column
+    }
+
     /// What to do with a row that cannot be converted or that Cassandra refuses.
     pub fn on_bad_row(&self) -> OnBadRow {
         self.on_bad_row

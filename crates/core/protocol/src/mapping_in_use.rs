@@ -17,8 +17,9 @@
 //!   that (`since`). So its rows are read from a MySQL that has executed all of these changes. The copy overwrites every cell,
 //!   NULLs included: the layout may have been in use before.
 //! - **Changes from before an ALTER may lack what the mapping needs**, such as a column that was added since. Those below
-//!   `since` are applied as far as they go, because the copy overwrites the rows that they leave ([`is_overwritten`]). A change
-//!   at or above it that does not fit halts its table: after a column was renamed in MySQL and in the mapping, say, the layout
+//!   `since` are applied as far as they go, because the copy overwrites the rows that they leave ([`is_overwritten`]). All
+//!   changes from before the definitions that the layout rests on are below it: the watermark that it is taken from covers
+//!   what MySQL had executed when they were read. A change at or above it that does not fit halts its table: after a column was renamed in MySQL and in the mapping, say, the layout
 //!   is the same and no copy comes.
 //! - **Repairs and checks of another mapping do not count.** Whoever compares or repairs rows by a mapping asks after its last
 //!   read, and before it writes or reports, whether that mapping is still in use. A repair has the version of a watermark
@@ -102,6 +103,11 @@ impl Layouts {
     /// Whether apply uses these layouts, or none yet.
     pub fn are_in_use(&self, in_use: Option<&MappingInUse>) -> bool {
         in_use.is_none_or(|in_use| in_use.layout == self.layout)
+    }
+
+    /// Whether apply uses other layouts for the same configured mapping: MySQL's tables have other definitions by now.
+    pub fn are_superseded(&self, in_use: Option<&MappingInUse>) -> bool {
+        !self.are_in_use(in_use) && in_use.is_some_and(|in_use| in_use.configured == self.configured)
     }
 
     /// Whether apply uses this layout of a table, or none yet.

@@ -12,6 +12,10 @@
 //!    └─ no record        rebuild: copy again, also if the log lacks changes
 //! ```
 //!
+//! A statement that changes rows without row changes leads from live to verifying ([`recheck`]): no change is lost, and the
+//! verification finds the rows that the statement has changed. Its state is written before a later change of the table is on
+//! the log. A verification that began before counts no more.
+//!
 //! **Nothing is lost**, because every skipped change lies in the range that is replayed:
 //!
 //! - Records of states are written by one writer at a time, who has read all earlier ones ([`halt`] and the others get the
@@ -30,6 +34,15 @@ use std::collections::BTreeMap;
 
 use tandem_model::{Disposition, TableName};
 use tandem_wire::control::{TableCondition, TableState};
+
+/// The reason of a table that halts until its targets have a new column.
+pub const NEW_COLUMN: &str = "new-column";
+
+/// The reasons of a table that is verified after a statement that may have changed its definition.
+const REDEFINED: [&str; 2] = ["alter-table", "rename-table"];
+
+/// The reasons of a table that is verified after a statement that may have changed rows without row changes.
+const REWRITTEN: [&str; 3] = ["alter-table", "rename-table", "truncate"];
 
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<String, Vec<i64>>;
@@ -101,6 +114,21 @@ pub fn is_checked(state: Option<&TableState>) -> bool {
 /// Whether Cassandra may serve the table's rows.
 pub fn is_live(state: Option<&TableState>) -> bool {
     state.is_none_or(|state| state.condition == TableCondition::Live)
+}
+
+/// Whether MySQL has another definition of the table since the table got this state. Whoever has a plan for the table reads the
+/// definition again.
+pub fn is_redefined(state: &TableState) -> bool {
+    match state.condition {
+        TableCondition::Halted => state.reason == NEW_COLUMN,
+        TableCondition::Verifying => REDEFINED.contains(&state.reason.as_str()),
+        TableCondition::Live | TableCondition::Replaying => false,
+    }
+}
+
+/// Whether the table is verified because a statement has changed rows without row changes.
+pub fn is_rewritten(state: &TableState) -> bool {
+    state.condition == TableCondition::Verifying && REWRITTEN.contains(&state.reason.as_str())
 }
 
 /// Whether capture publishes the table's changes.
@@ -193,6 +221,37 @@ pub fn add(
     now_us: i64,
 ) -> TableState {
     TableState { reason: "added".to_owned(), ..rebuild(current, table, version, by, "", now_us) }
+}
+
+/// The state of a table whose rows a statement has changed without row changes. It is verified again: what differs is
+/// repaired. `None` for a table that has halted or is replayed, because that ends with a verification anyway.
+pub fn recheck(
+    current: Option<&TableState>,
+    table: &TableName,
+    statement: &str,
+    by: &str,
+    now_us: i64,
+) -> Option<TableState> {
+    if !is_checked(current) {
+        return None;
+    }
+    let reason = match current {
+        // Whoever has a plan for the table still has to read its definition again.
+        Some(earlier) if is_redefined(earlier) && !REDEFINED.contains(&&*reason_of(statement)) => {
+            earlier.reason.clone()
+        }
+        _ => reason_of(statement),
+    };
+    Some(TableState {
+        reason,
+        cause: format!("{statement} may have changed rows without row changes"),
+        by: by.to_owned(),
+        ..next(current, table, TableCondition::Verifying, now_us)
+    })
+}
+
+fn reason_of(statement: &str) -> String {
+    statement.to_lowercase().replace(' ', "-")
 }
 
 /// The state after the replay that began with `incarnation`. `None` if that replay does not count any more.

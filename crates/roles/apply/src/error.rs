@@ -51,8 +51,7 @@ pub enum ApplyError {
     },
     /// A record belongs to a table that capture publishes and that is not in this process's mapping.
     #[error(
-        "capture publishes table {table}, which is not in this tandem.toml: start every role again with the same file, \
-         capture first"
+        "capture publishes table {table}, which is not in this tandem.toml: start apply again with the file that has it"
     )]
     NotMapped {
         /// The table.

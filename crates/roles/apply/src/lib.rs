@@ -32,4 +32,4 @@ pub use error::ApplyError;
 pub use membership::{is_in_use, layout_of, read_mapping_in_use};
 pub use metrics::Metrics;
 pub use plans::Plans;
-pub use run::{Apply, ApplyConfig};
+pub use run::{Apply, ApplyConfig, Definitions};

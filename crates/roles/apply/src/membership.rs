@@ -11,7 +11,7 @@ use tandem_kafka::{
     Admission, Admitted, BoxError, ConsumeError, GroupConsumer, GroupMember, GroupMembers, KafkaConfig,
     Producer, read_all,
 };
-use tandem_model::Disposition;
+use tandem_model::{Disposition, GtidSet, Watermark};
 use tandem_protocol::mapping_in_use::{Layouts, Turn, begin, turn};
 use tandem_runtime::now_us;
 use tandem_watermarks::NewestWatermark;
@@ -59,15 +59,23 @@ pub fn layout_of(member: &GroupMember) -> Option<&str> {
 pub(crate) struct Membership {
     kafka: KafkaConfig,
     layouts: Arc<Layouts>,
+    /// What MySQL had executed before the layouts were read from its definitions.
+    executed: GtidSet,
     /// The layout and what tells this process from others with the same one.
     label: String,
     metrics: Metrics,
 }
 
 impl Membership {
-    pub(crate) fn new(kafka: &KafkaConfig, layouts: &Arc<Layouts>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(
+        kafka: &KafkaConfig,
+        layouts: &Arc<Layouts>,
+        executed: &GtidSet,
+        metrics: &Metrics,
+    ) -> Self {
         let label = format!("{}.{:x}-{:x}", layouts.layout(), std::process::id(), now_us());
-        Self { kafka: kafka.clone(), layouts: Arc::clone(layouts), label, metrics: metrics.clone() }
+        let (layouts, executed) = (Arc::clone(layouts), executed.clone());
+        Self { kafka: kafka.clone(), layouts, executed, label, metrics: metrics.clone() }
     }
 
     /// Joins the group once it has no member with another layout. Returns `None` at `stop`.
@@ -125,6 +133,7 @@ impl Membership {
     /// What decides whenever the group assigns partitions to this process.
     fn admission(&self) -> Admission {
         let (kafka, layouts, label) = (self.kafka.clone(), Arc::clone(&self.layouts), self.label.clone());
+        let executed = self.executed.clone();
         let runtime = Handle::current();
         let decide = move |members: &[GroupMember]| {
             let layout = Some(layouts.layout());
@@ -132,20 +141,32 @@ impl Membership {
             if !members.iter().any(|member| member.label.as_ref() == Some(&label)) {
                 return Err(BoxError::from("the brokers do not list this member of the group"));
             }
-            runtime.block_on(admitted(&kafka, &layouts, others))
+            runtime.block_on(admitted(&kafka, &layouts, &executed, others))
         };
         Admission::new(&self.label, Arc::new(decide))
     }
 }
 
-async fn admitted(kafka: &KafkaConfig, layouts: &Layouts, others: bool) -> Result<Admitted, BoxError> {
+async fn admitted(
+    kafka: &KafkaConfig,
+    layouts: &Layouts,
+    executed: &GtidSet,
+    others: bool,
+) -> Result<Admitted, BoxError> {
     let in_use = read_mapping_in_use(kafka).await?;
     Ok(match turn(layouts, in_use.as_ref(), others) {
         Turn::Apply => Admitted::Yes,
         Turn::Leave => Admitted::No,
         Turn::Begin => {
-            let newest = NewestWatermark::read(kafka).await?.map(|newest| newest.watermark.version);
-            let mapping = begin(layouts, in_use.as_ref(), newest, now_us());
+            let newest = NewestWatermark::read(kafka).await?.map(|newest| newest.watermark);
+            let covers = |watermark: &Arc<Watermark>| executed.is_subset(&watermark.gtid_set);
+            if !layouts.are_in_use(in_use.as_ref()) && !newest.as_ref().is_none_or(covers) {
+                tracing::info!(
+                    "a new mapping comes into use once capture has read the ALTER statements before it"
+                );
+                return Ok(Admitted::Later);
+            }
+            let mapping = begin(layouts, in_use.as_ref(), newest.map(|w| w.version), now_us());
             let was_in_use = in_use.is_some_and(|in_use| in_use.layout == mapping.layout);
             tracing::info!(generation = mapping.generation, "the mapping of this process comes into use");
             let (topic, value) = (kafka.topics().control(), encode_control(&mapping)?);

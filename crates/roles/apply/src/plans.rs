@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tandem_kafka::{KafkaConfig, SchemaStore};
-use tandem_mapping::{FormerPlan, PlanError, TablePlan};
+use tandem_mapping::{FormerPlan, OnNewColumn, PlanError, PlanProblemKind, TablePlan};
 use tandem_model::{Change, TableDef, TableName, Version};
 use tandem_protocol::mapping_in_use::{is_overwritten, since};
-use tandem_protocol::table_state;
+use tandem_protocol::table_state::{self, NEW_COLUMN};
 use tandem_table_states::States;
 use tandem_watermarks::NewestWatermark;
 
@@ -115,11 +115,11 @@ impl Plans {
             Fit::Former(former, error) => {
                 let since = copied_since(&self.kafka, &mut self.since, &table.name).await?;
                 if !is_overwritten(version, since) {
-                    return Err(ApplyError::of_table(&table.name, PLAN, error.clone().into()));
+                    return Err(misfit(base, error));
                 }
                 Ok(Some((former.change(schema.decode(value)?), Arc::clone(former.plan()))))
             }
-            Fit::Not(error) => Err(ApplyError::of_table(&table.name, PLAN, error.clone().into())),
+            Fit::Not(error) => Err(misfit(base, error)),
         }
     }
 
@@ -156,4 +156,12 @@ async fn copied_since(
     let version = since(read_mapping_in_use(kafka).await?.as_ref(), &table.to_string());
     known.insert(table.clone(), version);
     Ok(version)
+}
+
+/// The error of a table whose plan does not fit a definition.
+fn misfit(base: &TablePlan, error: &PlanError) -> ApplyError {
+    let only_new = error.problems.iter().all(|p| matches!(p.kind, PlanProblemKind::NewColumn { .. }));
+    let adds = base.on_new_column() == OnNewColumn::Add && only_new;
+    let reason = if adds { NEW_COLUMN } else { PLAN };
+    ApplyError::of_table(&base.source().name, reason, error.clone().into())
 }

@@ -4,13 +4,13 @@
 //! state says "replaying", and applies the table's changes. New changes are applied by the loop at the same time: versions
 //! make the order irrelevant. A replay that is broken off begins again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tandem_kafka::{Admin, GroupConsumer, TailReader};
 use tandem_model::TableName;
-use tandem_protocol::table_state::{self, Changes, TableFault, is_applied};
+use tandem_protocol::table_state::{self, Changes, NEW_COLUMN, TableFault, is_applied};
 use tandem_runtime::now_us;
 use tandem_table_states::{States, TableStates, TableStatesError, change, halt};
 use tandem_wire::control::{TableCondition, TableState};
@@ -28,14 +28,24 @@ const REPORT: Duration = Duration::from_secs(5);
 
 impl Apply {
     /// Replays the tables whose first partition this member has, one after the other. A table that has come back and that
-    /// this process has no plan for is halted again, unless a restart may bring its plan. Returns only an error.
+    /// this process has no plan for is halted again, unless a restart may bring its plan. `renewed` are the tables that had
+    /// halted for a new column when apply started, and that resume. Returns only an error.
     pub(crate) async fn replay_tables(
         &self,
         consumer: &GroupConsumer,
         states: &TableStates,
+        renewed: &BTreeSet<TableName>,
     ) -> Result<(), ApplyError> {
+        let mut renewed = renewed.clone();
         loop {
             let known = states.now()?;
+            let assigned = |table: &TableName| consumer.is_assigned(&self.kafka.topics().changes(table), 0);
+            if let Some(table) = renewed.iter().find(|table| assigned(table)).cloned() {
+                self.resume(&table).await?;
+                states.up_to_now().await?;
+                renewed.remove(&table);
+                continue;
+            }
             for table in self.left_out.iter().filter(|table| is_applied(known.get(table))) {
                 self.halt(ApplyError::LeftOut { table: table.clone() }, states).await?;
             }
@@ -60,6 +70,16 @@ impl Apply {
                 self.halt(error, states).await?;
             }
         }
+    }
+
+    /// Resumes a table that has halted for a new column, unless somebody else has.
+    async fn resume(&self, table: &TableName) -> Result<(), ApplyError> {
+        change(&self.kafka, |all| {
+            let state = all.get(table).filter(|state| state.reason == NEW_COLUMN);
+            Ok::<_, TableStatesError>(table_state::resume(state, table, "apply", now_us()).ok())
+        })
+        .await?;
+        Ok(())
     }
 
     async fn replay(

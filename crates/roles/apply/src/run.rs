@@ -1,15 +1,17 @@
 //! The apply loop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tandem_cassandra::Target;
 use tandem_kafka::{GroupConsumer, KafkaConfig, SchemaStore};
 use tandem_mapping::TablePlan;
-use tandem_model::TableName;
+use tandem_model::{GtidSet, TableName};
 use tandem_protocol::mapping_in_use::Layouts;
-use tandem_protocol::table_state::is_applied;
+use tandem_protocol::table_state::{NEW_COLUMN, is_applied};
 use tandem_table_states::{States, TableStates, halt};
+use tandem_wire::control::TableCondition;
 use tandem_wire::log::InRecord;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,15 @@ pub struct ApplyConfig {
     pub max_dead_letters_per_minute: usize,
 }
 
+/// When MySQL's definitions of the mapped tables were read.
+#[derive(Debug, Clone)]
+pub struct Definitions {
+    /// The time at which reading them began, in microseconds since the epoch.
+    pub read_at_us: i64,
+    /// What MySQL had executed before.
+    pub executed: GtidSet,
+}
+
 /// Applies changes to Cassandra.
 pub struct Apply {
     /// The log.
@@ -45,6 +56,8 @@ pub struct Apply {
     pub restarts: bool,
     /// The layouts of the mapped tables.
     pub layouts: Arc<Layouts>,
+    /// Where the plans come from.
+    pub definitions: Definitions,
     /// The settings.
     pub config: ApplyConfig,
     /// The metrics.
@@ -68,13 +81,23 @@ impl Apply {
         for table in self.left_out.iter().filter(|table| is_applied(known.get(table))) {
             self.halt_left_out(table, &states).await?;
         }
+        // Their targets have the column by now, if this process has read MySQL's definitions since they halted.
+        let waits_for_column = |table: &&TableName| {
+            known.get(table).is_some_and(|state| {
+                let halted = state.condition == TableCondition::Halted && state.reason == NEW_COLUMN;
+                halted && state.since_us <= self.definitions.read_at_us
+            })
+        };
+        let tables = self.plans.iter().map(|plan| &plan.source().name);
+        let renewed: BTreeSet<TableName> = tables.filter(waits_for_column).cloned().collect();
         let mut writer = self.writer().await?;
-        let membership = Membership::new(&self.kafka, &self.layouts, &self.metrics);
+        let membership =
+            Membership::new(&self.kafka, &self.layouts, &self.definitions.executed, &self.metrics);
         loop {
             let Some(consumer) = membership.join(&names, &stop).await? else { return Ok(()) };
             let outcome = tokio::select! {
                 outcome = self.consume(&consumer, &states, &mut writer, &stop) => outcome,
-                outcome = self.replay_tables(&consumer, &states) => outcome,
+                outcome = self.replay_tables(&consumer, &states, &renewed) => outcome,
             };
             consumer.close().await;
             match outcome {

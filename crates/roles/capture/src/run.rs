@@ -11,7 +11,7 @@ use tandem_mysql::{BinlogStream, Mysql, MysqlConfig, Reader};
 use tandem_protocol::assemble::{AssembleError, Assembler, AssemblerConfig, Batch};
 use tandem_protocol::captured_tables::{CAPTURE, Selection, continued, select};
 use tandem_protocol::mint::Minter;
-use tandem_protocol::table_state::{Changes, TableFault, add};
+use tandem_protocol::table_state::{Changes, TableFault, add, recheck};
 use tandem_runtime::{Backoff, now_us};
 use tandem_table_states::{States, TableStates, TableStatesError, change, halt};
 use tandem_watermarks::NewestWatermark;
@@ -35,6 +35,8 @@ pub struct CaptureConfig {
     pub source: String,
     /// The mapped tables.
     pub tables: Vec<TableName>,
+    /// Those that go on after a TRUNCATE.
+    pub truncatable: HashSet<TableName>,
     /// Records in one Kafka transaction at most. One binlog event may exceed it.
     pub max_records: usize,
     /// Bytes of keys and values in one Kafka transaction at most. One event may exceed it. The same limit applies to
@@ -266,6 +268,7 @@ impl Capture {
         let wanted: HashSet<TableName> = captured.keys().cloned().collect();
         let outline = AssemblerConfig {
             tables: wanted.clone(),
+            truncatable: self.config.truncatable.clone(),
             topics: topics.clone(),
             partitions: partitions.into_iter().collect(),
             max_clock_ahead_us: self.config.max_clock_ahead.as_micros() as i64,
@@ -435,6 +438,12 @@ impl Capture {
                 "the schema of a mapped table changed; values that the statement itself changed are not \
                  row changes and are not carried"
             );
+        }
+        for (table, statement) in &batch.rewritten {
+            change(&self.kafka, |states| {
+                Ok::<_, TableStatesError>(recheck(states.get(table), table, statement, CAPTURE, now_us()))
+            })
+            .await?;
         }
         let Batch { mut records, transactions, changes, out_of_band_rows, .. } = batch;
         let published = Published { transactions, bytes, changes, out_of_band_rows };

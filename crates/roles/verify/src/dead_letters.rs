@@ -46,10 +46,10 @@ impl Retries<'_> {
             let states = self.checker.states.now()?;
             // A retry would wait for a watermark that a table does not get while it is not captured.
             let newest = self.checker.watermarks.newest();
-            let retired = |table| newest.as_ref().is_some_and(|w| w.tables.retired.contains(table));
+            let captured = |table| newest.as_ref().is_none_or(|w| w.tables.captured.contains_key(table));
             let can_settle = |letter: &Arc<OpenLetter>| {
                 let table = self.tables.get(&*letter.table);
-                table.is_some_and(|table| is_applied(states.get(table)) && !retired(table))
+                table.is_some_and(|table| is_applied(states.get(table)) && captured(table))
             };
             let open: Vec<Arc<OpenLetter>> = open.into_iter().filter(can_settle).collect();
             for (letter, change) in schedule.due(&open, Instant::now(), |letter| self.last_change(letter)) {

@@ -32,6 +32,8 @@ pub struct TableReport {
     pub undecided: u64,
     /// Rows left out: they have dead letters, or the mapping cannot convert them.
     pub put_aside: u64,
+    /// Those of them that the mapping cannot convert.
+    pub unmappable: u64,
     /// Whether the table was left out, wholly or from some row on, because it is not live.
     pub halted: bool,
     /// The incarnation of the table's state when its verification began.
@@ -228,6 +230,7 @@ impl Scan {
         let count = |wanted: fn(&Outcome) -> bool| outcomes.iter().filter(|o| wanted(o)).count() as u64;
         counts.undecided += count(|outcome| matches!(outcome, Outcome::Undecided));
         counts.put_aside += count(|outcome| matches!(outcome, Outcome::PutAside | Outcome::Unmappable));
+        counts.unmappable += count(|outcome| matches!(outcome, Outcome::Unmappable));
         let checked = suspects.iter().zip(&outcomes);
         let checked = checked.map(|(suspect, outcome)| (suspect, outcome, FoundBy::Verification));
         let published = self.checker.publish_mismatches(&self.kafka, producer, table, checked).await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tandem_kafka::Producer;
 use tandem_model::Disposition;
-use tandem_protocol::table_state::verified;
+use tandem_protocol::table_state::{is_rewritten, rebuild, verified};
 use tandem_row_check::{CheckError, CheckedTable};
 use tandem_runtime::{Backoff, now_us};
 use tandem_table_states::{TableStatesError, change};
@@ -113,6 +113,37 @@ impl<P: CopyProgress> TableVerifier<P> {
         }
     }
 
+    /// Waits for a watermark that covers what MySQL has executed by now. A statement that changes rows without row changes is
+    /// known from the state of its table before it is on the log, and so are the changes before it: a check that borrows
+    /// an older watermark proves nothing about them.
+    async fn reach_now(&self) -> Result<(), CheckError> {
+        let executed = self.scan.checker.mysql.reader().await?.executed().await?;
+        self.scan.checker.watermarks.until_containing(&executed).await?;
+        Ok(())
+    }
+
+    /// Has a table copied again. A statement has changed rows so that the mapping cannot convert them any more. No change of
+    /// these rows says so: the copy makes them dead letters.
+    async fn copy_again(
+        &self,
+        table: &Arc<CheckedTable>,
+        incarnation: i64,
+        rows: u64,
+    ) -> Result<bool, CheckError> {
+        let name = &table.source().name;
+        let cause = format!("a statement has changed {rows} rows so that the mapping cannot convert them");
+        let newest = self.scan.checker.watermarks.newest().map_or(0, |watermark| watermark.version.0);
+        change(&self.scan.kafka, |states| {
+            let state = states.get(name).filter(|state| state.incarnation == incarnation);
+            Ok::<_, TableStatesError>(
+                state.map(|state| rebuild(Some(state), name, newest, "verify", &cause, now_us())),
+            )
+        })
+        .await?;
+        self.scan.checker.states.up_to_now().await?;
+        Ok(false)
+    }
+
     /// Verifies a table. If it is equal, it is live from now on.
     async fn verify(
         &self,
@@ -123,6 +154,7 @@ impl<P: CopyProgress> TableVerifier<P> {
     ) -> Result<bool, CheckError> {
         let name = &table.source().name;
         let topic = self.scan.kafka.topics().backfill(name);
+        self.reach_now().await?;
         let report = self.scan.table(table, copy, &topic, producer, &mut |_| {}).await?;
         if report.halted || report.mismatches > 0 || report.undecided > 0 {
             tracing::warn!(
@@ -132,6 +164,9 @@ impl<P: CopyProgress> TableVerifier<P> {
             return Ok(false);
         }
         self.scan.checker.is_in_use(table).await?;
+        if report.unmappable > 0 && self.scan.checker.states.now()?.get(name).is_some_and(is_rewritten) {
+            return self.copy_again(table, incarnation, report.unmappable).await;
+        }
         change(&self.scan.kafka, |states| {
             Ok::<_, TableStatesError>(verified(states.get(name), incarnation, "verify", now_us()))
         })

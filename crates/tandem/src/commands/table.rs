@@ -9,7 +9,9 @@ use serde_json::json;
 use tandem_kafka::KafkaConfig;
 use tandem_model::{TableName, Watermark};
 use tandem_mysql::Mysql;
-use tandem_protocol::table_state::{Changes, TableFault, add, is_captured, is_live, rebuild, resume};
+use tandem_protocol::table_state::{
+    Changes, NEW_COLUMN, TableFault, add, is_captured, is_live, rebuild, resume,
+};
 use tandem_runtime::now_us;
 use tandem_table_states::{change, halt, read_states};
 use tandem_watermarks::NewestWatermark;
@@ -43,6 +45,9 @@ pub(crate) fn what_leads_on(state: &TableState) -> String {
     let table = &state.table;
     match state.condition {
         TableCondition::Live => String::new(),
+        TableCondition::Halted if state.reason == NEW_COLUMN => {
+            "apply starts again, adds the column to the targets, and resumes".to_owned()
+        }
         TableCondition::Halted if state.replayable => format!(
             "remove the cause, then `tandem table resume {table}`, or `rebuild` if its old records do not fit any more"
         ),

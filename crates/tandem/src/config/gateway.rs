@@ -13,7 +13,7 @@ use crate::config::tokens::{TokenSection, access_tokens};
 use crate::tls::Endpoint;
 
 /// `[gateway]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct GatewaySection {
     listen: SocketAddr,

@@ -10,7 +10,7 @@ use tandem_mysql::{MysqlTls, TlsMode};
 use crate::config::secret::Secret;
 
 /// `tls` of `[mysql]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MysqlTlsSection {
     #[serde(default)]
@@ -60,7 +60,7 @@ pub(crate) enum Protocol {
 }
 
 /// `tls` of `[kafka]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KafkaTlsSection {
     ca: Option<PathBuf>,
@@ -69,7 +69,7 @@ pub(crate) struct KafkaTlsSection {
 }
 
 /// `sasl` of `[kafka]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SaslSection {
     mechanism: Mechanism,
@@ -128,7 +128,7 @@ pub(crate) fn kafka(
 }
 
 /// `[schema_registry]`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegistrySection {
     url: String,

@@ -32,11 +32,11 @@ pub(crate) async fn checker(
     let now = states.now()?;
     let newest = NewestWatermark::read(&servers.kafka).await?;
     // A table that is not captured, or not yet again, is in no watermark.
-    let retired =
-        |table: &TableName| newest.as_ref().is_some_and(|n| n.watermark.tables.retired.contains(table));
+    let captured =
+        |table: &TableName| newest.as_ref().is_none_or(|n| n.watermark.tables.captured.contains_key(table));
     let names = servers.plans.iter().map(|plan| &plan.source().name);
     let known: Vec<&TableName> =
-        names.filter(|table| is_captured(now.get(table)) && !retired(table)).collect();
+        names.filter(|table| is_captured(now.get(table)) && captured(table)).collect();
     let from = watermarks.knowing(&known).await?;
     let tracker = ChangeTracker::start(&servers.kafka, &topics, &from, feed).await?;
     let checker = Checker {

@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 use tandem_apply::read_mapping_in_use;
 use tandem_cassandra::{TableLimits, Target};
 use tandem_kafka::{Admin, ConsumeError, KafkaConfig, MissingAcl, SchemaStore, missing_acls};
-use tandem_mapping::{TableConfig, TablePlan, compile_all};
-use tandem_model::{TableName, TargetTable};
+use tandem_mapping::{OnNewColumn, TableConfig, TablePlan, TargetPlan, compile_all};
+use tandem_model::{GtidSet, TableName, TargetTable};
 use tandem_mysql::{Mysql, MysqlError, Severity, TableError};
 use tandem_protocol::mapping_in_use::Layouts;
 use tandem_protocol::table_state::is_live;
@@ -30,6 +30,8 @@ pub(crate) struct Inspection {
     pub(crate) admin: Option<Admin>,
     pub(crate) target: Option<Target>,
     pub(crate) plans: Vec<Arc<TablePlan>>,
+    /// What MySQL had executed before its definitions were read.
+    pub(crate) executed: GtidSet,
 }
 
 /// The connected servers and the compiled mapping, after all checks.
@@ -39,6 +41,8 @@ pub(crate) struct Servers {
     pub(crate) admin: Admin,
     pub(crate) target: Option<Target>,
     pub(crate) plans: Vec<Arc<TablePlan>>,
+    /// What MySQL had executed before the tables' definitions were read.
+    pub(crate) executed: GtidSet,
     /// The layouts of all mapped tables.
     pub(crate) layouts: Layouts,
     /// The mapped tables without a plan: they have halted, and have problems.
@@ -52,6 +56,9 @@ impl Servers {
     /// names every problem. A table that has halted may have problems: it is left out of the plans.
     pub(crate) async fn connect(config: &Config, roles: &[Role]) -> Result<Self> {
         let mut found = Box::pin(inspect(config, roles)).await?;
+        if roles.contains(&Role::Apply) && add_columns(&config.kafka()?, &found).await {
+            found = Box::pin(inspect(config, roles)).await?;
+        }
         let left_out = leave_out(&config.kafka()?, &mut found).await?;
         for warning in found.problems.iter().filter(|p| !p.fatal) {
             tracing::warn!(part = warning.part, what = warning.what, "{}", warning.cause);
@@ -72,7 +79,17 @@ impl Servers {
                 };
                 let in_use = if left_out.is_empty() { None } else { read_mapping_in_use(&kafka).await? };
                 let layouts = Layouts::of(&plans, &left_out, in_use.as_ref(), config.mapping());
-                Ok(Self { mysql, kafka, admin, target, plans, layouts, left_out, held_rows })
+                Ok(Self {
+                    mysql,
+                    kafka,
+                    admin,
+                    target,
+                    plans,
+                    executed: found.executed,
+                    layouts,
+                    left_out,
+                    held_rows,
+                })
             }
             _ => bail!("{}", fatal.join("\n")),
         }
@@ -90,6 +107,69 @@ pub(crate) fn planned<'a>(
         Some((table, plan))
     };
     config.table.iter().filter_map(plan)
+}
+
+/// Adds missing columns to the targets of tables with `on_new_column = "add"`. Returns whether there were any. What could not be
+/// added is a problem still.
+async fn add_columns(kafka: &KafkaConfig, found: &Inspection) -> bool {
+    let Some(target) = &found.target else { return false };
+    let mut tables: Vec<TargetTable> = extensible(&found.plans).cloned().collect();
+    // Another migration's table is not altered.
+    let Ok(refused) = ownership::refused(target, &tables, &kafka.prefix, &Consent::default()).await else {
+        return false;
+    };
+    tables.retain(|table| refused.iter().all(|(other, _)| *other != table.name));
+    let missing = match target.check_schema(&tables).await {
+        Ok(findings) => findings.into_iter().filter(|finding| finding.missing_column().is_some()),
+        Err(_) => return false,
+    };
+    let statements: Vec<String> = missing.filter_map(|finding| finding.remedy).collect();
+    for cql in &statements {
+        match target.execute_ddl(cql).await {
+            Ok(()) => tracing::info!(cql, "a target has a new column"),
+            // Another process may have added it.
+            Err(error) => tracing::warn!(cql, %error, "a target did not get a new column"),
+        }
+    }
+    !statements.is_empty()
+}
+
+/// Leaves the columns that a target lacks out of the plans of tables with `on_new_column = "ignore"`.
+async fn ignore_columns(config: &Config, target: &Target, plans: &mut [Arc<TablePlan>]) {
+    for plan in plans.iter_mut().filter(|plan| plan.on_new_column() == OnNewColumn::Ignore) {
+        let tables: Vec<TargetTable> = plan.targets().iter().map(|target| target.table().clone()).collect();
+        // What cannot be read is a problem of its own.
+        let Ok(findings) = target.check_schema(&tables).await else { return };
+        let name = &plan.source().name;
+        let Some(mut table) = config
+            .table
+            .iter()
+            .find(|table| table.source.parse().is_ok_and(|n: TableName| n == *name))
+            .cloned()
+        else {
+            continue;
+        };
+        let mut ignored = false;
+        for finding in &findings {
+            let of = table.target.iter_mut().find(|target| target.table == finding.table);
+            if let (Some(column), Some(of)) = (finding.missing_column(), of) {
+                let renamed = of.rename.iter().find(|(_, target)| *target == column);
+                let source = renamed.map_or_else(|| column.to_owned(), |(source, _)| source.clone());
+                tracing::warn!(table = %name, target = of.table, column, "a column that the target lacks is ignored");
+                of.exclude_from_target.push(source);
+                ignored = true;
+            }
+        }
+        if ignored && let Ok(without) = TablePlan::compile(&table, plan.source()) {
+            *plan = Arc::new(without);
+        }
+    }
+}
+
+/// The targets that get new columns.
+fn extensible(plans: &[Arc<TablePlan>]) -> impl Iterator<Item = &TargetTable> {
+    let extensible = plans.iter().filter(|plan| plan.on_new_column() == OnNewColumn::Add);
+    extensible.flat_map(|plan| plan.targets()).map(TargetPlan::table)
 }
 
 /// Leaves the halted tables out that have problems. Returns them.
@@ -133,8 +213,14 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
         roles.iter().any(|role| !matches!(role, Role::Capture | Role::Reverse | Role::Controller));
     let (mysql, kafka) = (config.mysql()?, config.kafka()?);
     let cassandra = if cassandra { Some(config.cassandra()?) } else { None };
-    let mut found =
-        Inspection { problems: Vec::new(), mysql: None, admin: None, target: None, plans: Vec::new() };
+    let mut found = Inspection {
+        problems: Vec::new(),
+        mysql: None,
+        admin: None,
+        target: None,
+        plans: Vec::new(),
+        executed: GtidSet::default(),
+    };
     let target = async {
         match &cassandra {
             Some(cassandra) => Target::connect(cassandra).await.map(Some),
@@ -146,6 +232,10 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
         tokio::join!(Mysql::connect(&mysql), Admin::connect(&kafka), target, registry);
     match mysql {
         Ok(mysql) => {
+            match executed(&mysql).await {
+                Ok(executed) => found.executed = executed,
+                Err(error) => found.problems.push(CheckProblem::fatal("mysql", "", error)),
+            }
             inspect_mysql(config, roles, &mysql, &mut found).await?;
             found.mysql = Some(mysql);
         }
@@ -158,6 +248,7 @@ pub(crate) async fn inspect(config: &Config, roles: &[Role]) -> Result<Inspectio
     found.problems.extend(registry?);
     match target {
         Ok(Some(target)) => {
+            ignore_columns(config, &target, &mut found.plans).await;
             inspect_cassandra(&kafka, &target, &mut found).await;
             found.target = Some(target);
         }
@@ -215,6 +306,10 @@ async fn inspect_registry(config: &Config, kafka: &KafkaConfig) -> Result<Option
         fatal: false,
         table: None,
     }))
+}
+
+async fn executed(mysql: &Mysql) -> Result<GtidSet, MysqlError> {
+    mysql.reader().await?.executed().await
 }
 
 async fn inspect_mysql(config: &Config, roles: &[Role], mysql: &Mysql, found: &mut Inspection) -> Result<()> {
@@ -304,10 +399,10 @@ async fn inspect_cassandra(kafka: &KafkaConfig, target: &Target, found: &mut Ins
                     format!("{cql};{}", if f.is_absence() { " (`tandem schema create` does it)" } else { "" })
                 }),
                 table: sources.get(&f.table).cloned(),
+                fatal: true,
                 part: "cassandra",
                 what: if f.table.is_empty() { String::new() } else { format!("table {}", f.table) },
                 cause: f.problem,
-                fatal: true,
             }));
         }
         Err(error) => found.problems.push(CheckProblem::fatal("cassandra", "", error)),

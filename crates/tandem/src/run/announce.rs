@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -79,8 +80,8 @@ impl<'a> Announcer<'a> {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         let mut backoff = Backoff::new(PAUSE, PAUSE);
         let producer = loop {
-            // The roles create the topic before they run.
-            if !process.states.any_has_run() {
+            // The process creates the topic when it connects, and the controller before it runs.
+            if !process.connected.load(Ordering::Relaxed) && !process.states.any_has_run() {
                 tokio::time::sleep(LOOK).await;
                 continue;
             }

@@ -1,14 +1,14 @@
 //! What the roles of one process share.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use prometheus_client::registry::Registry;
 use tandem_capture::Capture;
 use tandem_kafka::{SchemaStore, topic_specs};
-use tandem_runtime::Waits;
+use tandem_runtime::{Waits, now_us};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -66,6 +66,8 @@ pub(super) struct Process<'a> {
     pub(super) states: RoleStates,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) stop: CancellationToken,
+    /// Whether the process has connected to its stores, and created the topics.
+    pub(super) connected: AtomicBool,
     /// Where the process serves its metrics.
     pub(super) listen: SocketAddr,
 }
@@ -84,6 +86,8 @@ impl Process<'_> {
 
 /// The stores that roles use, with the tables' definitions and the log's schemas.
 pub(super) struct Stores {
+    /// When the tables' definitions began to be read, in microseconds since the epoch.
+    pub(super) read_at_us: i64,
     pub(super) servers: Servers,
     pub(super) schemas: SchemaStore,
 }
@@ -106,6 +110,7 @@ impl NewestStores {
 impl Process<'_> {
     /// Connects to the stores, prepares the statements, creates missing topics and opens the schema store.
     pub(super) async fn connect(&self) -> Result<Stores> {
+        let read_at_us = now_us();
         let servers = Servers::connect(self.config, self.roles).await?;
         if let Some(target) = &servers.target {
             target.prepare(&target_tables(&servers.plans)).await?;
@@ -113,7 +118,7 @@ impl Process<'_> {
         servers.admin.ensure_topics(&topic_specs(&servers.kafka, &self.config.tables()?)).await?;
         let schemas = SchemaStore::open(&servers.kafka).await?;
         self.telemetry.set_schemas(schemas.clone());
-        Ok(Stores { servers, schemas })
+        Ok(Stores { read_at_us, servers, schemas })
     }
 
     /// The stores for a role's start: the first time those that the process began with. A restart connects again, as a new

@@ -6,6 +6,7 @@
 //!   process at once.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -47,7 +48,16 @@ pub(crate) async fn run(config: &Config, roles: &[Role], listen: Option<SocketAd
     });
     let listen = listen.unwrap_or(config.http.listen);
     telemetry::serve(listen, Arc::clone(&telemetry), stop.clone()).await?;
-    let process = Process { config, roles, metrics, states, telemetry, stop: stop.clone(), listen };
+    let process = Process {
+        config,
+        roles,
+        metrics,
+        states,
+        telemetry,
+        stop: stop.clone(),
+        connected: AtomicBool::new(false),
+        listen,
+    };
     let mut working = std::pin::pin!(process.work());
     let by_signal = tokio::select! {
         outcome = &mut working => return outcome,
@@ -81,7 +91,10 @@ impl Process<'_> {
         };
         let others = async {
             match self.stop.run_until_cancelled(self.connect_first().boxed()).await {
-                Some(Ok(Some(stores))) => self.supervise(self.units(&stores)).await,
+                Some(Ok(Some(stores))) => {
+                    self.connected.store(true, Ordering::Relaxed);
+                    self.supervise(self.units(&stores)).await
+                }
                 Some(Err(error)) => Err(self.fatal(error)),
                 Some(Ok(None)) | None => Ok(()),
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures::future::BoxFuture;
-use tandem_apply::Apply;
+use tandem_apply::{Apply, Definitions};
 use tandem_backfill::{Backfill, BackfillTable, ProgressError, read_progress};
 use tandem_controller::{Controller, MappedTable};
 use tandem_gateway::{Gateway, GatewayParts};
@@ -16,10 +16,11 @@ use tandem_kafka::{Admin, KafkaConfig, topic_specs};
 use tandem_model::{TableName, TargetTable};
 use tandem_mysql::ClientPool;
 use tandem_protocol::mapping_in_use::Layouts;
-use tandem_protocol::table_state::is_applied;
+use tandem_protocol::table_state::{is_applied, is_redefined};
 use tandem_reverse::Reverse;
 use tandem_row_check::CheckError;
-use tandem_table_states::TableStates;
+use tandem_runtime::{Backoff, Trying};
+use tandem_table_states::{States, TableStates};
 use tandem_verify::{CopyProgress, Reconciler, Scan, Stream, TableVerifier};
 use tandem_watermarks::Watermarks;
 use tandem_wire::control::BackfillProgress;
@@ -37,6 +38,9 @@ use crate::run::supervise::{Unit, Work};
 
 /// Batches of changes that may wait for streaming verification.
 const FEED: usize = 16;
+
+/// The pauses between two attempts to start with the new definition of a table.
+const START_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// How often a complete backfill looks for a re-snapshot.
 const LOOK_FOR_RESNAPSHOT: Duration = Duration::from_secs(15);
@@ -77,10 +81,16 @@ impl Process<'_> {
                         left_out: servers.left_out.clone(),
                         restarts: !self.alone(),
                         layouts: Arc::new(servers.layouts.clone()),
+                        definitions: Definitions {
+                            read_at_us: stores.read_at_us,
+                            executed: servers.executed.clone(),
+                        },
                         config: self.config.apply(),
                         metrics: self.metrics.apply.clone(),
                     };
-                    Ok(vec![work(Role::Apply, async move { Ok(Box::pin(apply.run(stop)).await?) })])
+                    let (config, roles) = (self.config.clone(), self.roles.to_vec());
+                    let applied = async move { Ok(Box::pin(apply.run(stop)).await?) };
+                    Ok(vec![work(Role::Apply, or_redefined(config, roles, Box::pin(applied)))])
                 })
             }),
         }
@@ -301,6 +311,7 @@ impl Process<'_> {
                     };
                     let (states, alone) = (self.states.clone(), self.alone());
                     let back = Back::of(servers);
+                    let mapping = UsedMapping::of(servers).await?;
                     let copies = async move {
                         loop {
                             backfill.run(stop.clone()).await?;
@@ -318,7 +329,8 @@ impl Process<'_> {
                             states.running(Role::Backfill);
                         }
                     };
-                    Ok(vec![work(Role::Backfill, back.or(Box::pin(copies)))])
+                    let copies = Box::pin(mapping.or_superseded(copies));
+                    Ok(vec![work(Role::Backfill, back.or(copies))])
                 })
             }),
         }
@@ -346,6 +358,26 @@ impl UsedMapping {
         Ok(self.states.until_in_use(&self.layouts).await?)
     }
 
+    /// Runs a role until it ends, or until apply uses the same mapping with newer definitions of MySQL's tables.
+    async fn or_superseded(self, role: impl Future<Output = Result<()>>) -> Result<()> {
+        let superseded = async {
+            loop {
+                self.states.until_in_use(&self.layouts).await?;
+                self.states.until_not_in_use(&self.layouts).await?;
+                if self.layouts.are_superseded(self.states.now()?.mapping_in_use()) {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::select! {
+            outcome = role => outcome,
+            superseded = superseded => {
+                superseded?;
+                bail!("apply uses newer definitions of MySQL's tables: the role starts again with them")
+            }
+        }
+    }
+
     /// Runs checks until they end, or until apply uses another mapping: then they wait again.
     async fn during(&self, checks: impl Future<Output = Result<()>>) -> Result<()> {
         tokio::select! {
@@ -355,6 +387,46 @@ impl UsedMapping {
                 bail!("apply uses another mapping now: checks by the one of this tandem.toml end")
             }
         }
+    }
+}
+
+/// Runs apply until it ends, or until MySQL has another definition of a table: then apply starts again with it. It adds new
+/// columns to the targets, and resumes a table that has halted for one. While it could not start, for example because
+/// another table has a problem, it goes on with what it has.
+async fn or_redefined(
+    config: Config,
+    roles: Vec<Role>,
+    apply: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>>,
+) -> Result<()> {
+    let of = |known: &States| -> BTreeSet<(String, i64)> {
+        let redefined = known.iter().filter(|state| is_redefined(state));
+        redefined.map(|state| (state.table.clone(), state.incarnation)).collect()
+    };
+    let one = async {
+        let states = TableStates::follow(&config.kafka()?).await?;
+        let mut known = states.now()?;
+        let before = of(&known);
+        let table = loop {
+            known = states.other_than(&known).await?;
+            if let Some((table, _)) = of(&known).difference(&before).next() {
+                break table.clone();
+            }
+        };
+        let (mut backoff, trying) = (Backoff::new(START_AGAIN.0, START_AGAIN.1), Trying::default());
+        while let Err(error) = Box::pin(Servers::connect(&config, &roles)).await {
+            let (pause, cause) = (backoff.next(), format!("{table} was altered in MySQL: {error:#}"));
+            tracing::warn!(
+                cause,
+                "apply cannot start with the new definition yet and goes on with the former one"
+            );
+            trying.failed(&config.waits, "a start with an altered table", cause, pause);
+            tokio::time::sleep(pause).await;
+        }
+        anyhow::Ok(table)
+    };
+    tokio::select! {
+        outcome = apply => outcome,
+        table = one => bail!("table {} was altered in MySQL: apply starts again with its definition", table?),
     }
 }
 

@@ -5,6 +5,9 @@ use tandem_model::{ClusteringOrder, CqlColumn, CqlType, TargetTable};
 use crate::error::SchemaError;
 use crate::statement::cql;
 
+/// How the problem of a missing column ends.
+const MISSING: &str = "` is missing";
+
 /// A difference between a required table and the existing one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -21,6 +24,11 @@ impl Finding {
     /// existing ones.
     pub fn is_absence(&self) -> bool {
         self.remedy.as_ref().is_some_and(|cql| cql.starts_with("CREATE "))
+    }
+
+    /// The missing column that the remedy adds.
+    pub fn missing_column(&self) -> Option<&str> {
+        self.problem.strip_prefix("column `")?.strip_suffix(MISSING)
     }
 }
 
@@ -116,7 +124,7 @@ pub(crate) fn compare(keyspace: &str, wanted: &TargetTable, actual: Option<&Actu
     for column in &wanted.regular {
         match actual.columns.iter().find(|c| c.name == column.name) {
             None => findings.push(finding(
-                format!("column `{}` is missing", column.name),
+                format!("column `{}{MISSING}", column.name),
                 Some(cql::add_column(keyspace, &wanted.name, column)),
             )),
             Some(c) if c.kind != "regular" => findings.push(finding(
@@ -229,7 +237,7 @@ mod tests {
         let mut table = actual();
         table.columns.remove(2);
         let altered = compare("k", &wanted(), Some(&table));
-        assert!(!altered[0].is_absence());
+        assert!(!altered[0].is_absence() && altered[0].missing_column() == Some("c"));
         assert_eq!(
             altered,
             [Finding {

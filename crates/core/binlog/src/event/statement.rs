@@ -130,21 +130,23 @@ fn alter(tokens: &mut Tokens<'_>, database: &str) -> Query {
             Token::End => break,
             Token::Sign('(') => depth += 1,
             Token::Sign(')') => depth -= 1,
-            Token::Word(word)
-                if depth == 0
-                    && clause_begins
-                    && word.eq_ignore_ascii_case("RENAME")
-                    && !["COLUMN", "INDEX", "KEY"].iter().any(|w| tokens.skip(&[w])) =>
-            {
-                if !tokens.skip(&["TO"]) {
-                    tokens.skip(&["AS"]);
+            Token::Word(word) if depth == 0 && clause_begins && word.eq_ignore_ascii_case("RENAME") => {
+                if tokens.skip(&["COLUMN"]) {
+                    kind = rewrites(kind);
+                } else if !["INDEX", "KEY"].iter().any(|w| tokens.skip(&[w])) {
+                    if !tokens.skip(&["TO"]) {
+                        tokens.skip(&["AS"]);
+                    }
+                    tables.extend(tokens.table(database));
+                    kind = StatementKind::Rename;
                 }
-                tables.extend(tokens.table(database));
-                kind = StatementKind::Rename;
             }
             // Rows disappear or appear without row changes, so the statement counts as a TRUNCATE.
             Token::Word(word) if depth == 0 && clause_begins && moves_rows(word, tokens) => {
                 kind = StatementKind::Truncate;
+            }
+            Token::Word(word) if depth == 0 && clause_begins && changes_columns(word, tokens) => {
+                kind = rewrites(kind);
             }
             // EXCHANGE PARTITION p WITH TABLE x changes the rows of x as well.
             Token::Word(word)
@@ -160,6 +162,23 @@ fn alter(tokens: &mut Tokens<'_>, database: &str) -> Query {
         clause_begins = depth == 0 && token == Token::Sign(',');
     }
     Query::Other { kind, tables, dropped: None }
+}
+
+/// The kind of a statement with a clause that may change stored values. A rename or a lost row says more.
+fn rewrites(kind: StatementKind) -> StatementKind {
+    if kind == StatementKind::Alter { StatementKind::Rewrite } else { kind }
+}
+
+/// Whether a clause of ALTER TABLE that begins with `word` changes or drops columns.
+fn changes_columns(word: &str, tokens: &mut Tokens<'_>) -> bool {
+    match word.to_ascii_uppercase().as_str() {
+        "MODIFY" | "CHANGE" | "CONVERT" => true,
+        "DROP" => {
+            let others = ["INDEX", "KEY", "PRIMARY", "FOREIGN", "CONSTRAINT", "CHECK"];
+            !others.iter().any(|other| tokens.skip(&[other]))
+        }
+        _ => false,
+    }
 }
 
 /// Whether a clause of ALTER TABLE that begins with `word` removes or adds rows without row changes.
@@ -326,11 +345,23 @@ mod tests {
             ("DROP VIEW v", K::Other, ""),
             ("RENAME TABLE a TO b, c.d TO `e`.`f`", K::Rename, "d.a d.b c.d e.f"),
             ("RENAME USER a TO b", K::Other, ""),
-            ("ALTER TABLE x ADD COLUMN `rename` int, DROP c", K::Alter, "d.x"),
+            ("ALTER TABLE x ADD COLUMN `rename` int, ADD INDEX (c)", K::Alter, "d.x"),
+            ("ALTER TABLE x ADD COLUMN `rename` int, DROP c", K::Rewrite, "d.x"),
+            ("alter table x modify c int, RENAME y", K::Rename, "d.x d.y"),
+            ("ALTER TABLE x MODIFY COLUMN c DECIMAL(9, 1), DROP PARTITION p", K::Truncate, "d.x"),
+            ("ALTER TABLE x ALGORITHM=COPY, CHANGE a b INT", K::Rewrite, "d.x"),
+            ("ALTER TABLE x CONVERT TO CHARACTER SET latin1", K::Rewrite, "d.x"),
+            (
+                "ALTER TABLE x DROP INDEX i, DROP PRIMARY KEY, DROP FOREIGN KEY f, DROP CHECK c",
+                K::Alter,
+                "d.x",
+            ),
+            ("ALTER TABLE x ALTER COLUMN c SET DEFAULT 'MODIFY'", K::Alter, "d.x"),
             ("ALTER TABLE a.x ADD k INT DEFAULT (f(1, rename)), RENAME TO y", K::Rename, "a.x d.y"),
             ("alter table x rename y", K::Rename, "d.x d.y"),
             ("alter table x rename as `q``q`.y", K::Rename, "d.x `q``q`.y"),
-            ("ALTER TABLE x RENAME COLUMN a TO b, RENAME INDEX i TO j", K::Alter, "d.x"),
+            ("ALTER TABLE x RENAME INDEX i TO j, RENAME KEY k TO l", K::Alter, "d.x"),
+            ("ALTER TABLE x RENAME COLUMN a TO b, RENAME INDEX i TO j", K::Rewrite, "d.x"),
             ("ALTER TABLE x COMMENT 'it''s, RENAME TO y'", K::Alter, "d.x"),
             ("ALTER TABLE x DROP PARTITION p0, p1", K::Truncate, "d.x"),
             ("ALTER TABLE x TRUNCATE PARTITION ALL", K::Truncate, "d.x"),
@@ -343,10 +374,10 @@ mod tests {
             ("ALTER TABLE x IMPORT PARTITION p TABLESPACE", K::Truncate, "d.x"),
             (
                 "ALTER TABLE x DROP `partition`, ADD PARTITION (PARTITION p VALUES LESS THAN (9))",
-                K::Alter,
+                K::Rewrite,
                 "d.x",
             ),
-            ("ALTER TABLE x DROP COLUMN c, COMMENT 'DROP PARTITION p'", K::Alter, "d.x"),
+            ("ALTER TABLE x DROP COLUMN c, COMMENT 'DROP PARTITION p'", K::Rewrite, "d.x"),
             ("ALTER USER u IDENTIFIED BY 'x'", K::Other, ""),
             ("CREATE TABLE IF NOT EXISTS x (i int)", K::Create, "d.x"),
             ("CREATE DATABASE x", K::Other, ""),

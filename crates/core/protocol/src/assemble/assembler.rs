@@ -1,7 +1,7 @@
 //! Turns binlog events into batches of records. It mints versions, ends batches and resumes from watermarks,
 //! and does no I/O.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tandem_binlog::{BinlogEvent, Origin, RowsEvent, RowsKind, StatementKind};
@@ -35,6 +35,8 @@ pub struct Batch {
     /// The statements that changed the schema of a mapped table. Values that such a statement changes itself
     /// are not row changes and are not published.
     pub schema_changes: Vec<Ddl>,
+    /// The tables whose rows a statement has changed without row changes, with its kind. They are to be verified.
+    pub rewritten: Vec<(TableName, &'static str)>,
 }
 
 /// The MySQL transaction being read.
@@ -79,6 +81,8 @@ const OPS: [Op; 3] = [Op::Create, Op::Update, Op::Delete];
 pub struct AssemblerConfig {
     /// The mapped tables.
     pub tables: HashSet<TableName>,
+    /// The tables that go on after a TRUNCATE: they are verified, and what is gone in MySQL is deleted.
+    pub truncatable: HashSet<TableName>,
     /// The names of the topics.
     pub topics: Topics,
     /// How many partitions each change topic has.
@@ -221,7 +225,9 @@ impl Assembler {
             BinlogEvent::Statement { gtid, commit_us, database, sql, kind, tables, position } => {
                 self.check_next(&gtid, commit_us, now_us)?;
                 self.check_partial(&gtid)?;
-                self.refuse_lost_table(&gtid, kind, &database, &tables, &position)?;
+                let rewritten = self.rewritten(kind, &tables);
+                self.refuse_lost_table(&gtid, kind, (&database, &tables), &rewritten, &position)?;
+                self.batch.rewritten.extend(rewritten.into_iter().map(|table| (table, kind.name())));
                 if tables.iter().any(|t| self.config.tables.contains(t)) {
                     let ddl = Ddl {
                         gtid: gtid.to_string(),
@@ -396,23 +402,47 @@ impl Assembler {
         self.batch.transactions += 1;
     }
 
+    /// The mapped tables whose rows a statement changes without row changes, and that go on: a verification finds what
+    /// differs.
+    ///
+    /// - `ALTER TABLE` that may change stored values;
+    /// - TRUNCATE and partitions that come or go, where the mapping says so;
+    /// - the swap at the end of gh-ost and pt-online-schema-change, `RENAME TABLE t TO old, new TO t`: there is a table of
+    ///   this name as before, with the rows of the copy.
+    fn rewritten(&self, kind: StatementKind, tables: &[TableName]) -> BTreeSet<TableName> {
+        let mapped = tables.iter().filter(|table| self.config.tables.contains(table));
+        let goes_on = |table: &&TableName| match kind {
+            StatementKind::Rewrite => true,
+            StatementKind::Truncate => self.config.truncatable.contains(table),
+            StatementKind::Rename => {
+                // Pairs of a former and a new name.
+                let leaves = tables.iter().step_by(2).rposition(|former| former == *table);
+                let arrives = tables.iter().skip(1).step_by(2).rposition(|new| new == *table);
+                leaves.is_some() && arrives > leaves
+            }
+            _ => false,
+        };
+        mapped.filter(goes_on).cloned().collect()
+    }
+
     fn refuse_lost_table(
         &self,
         gtid: &Gtid,
         kind: StatementKind,
-        database: &str,
-        tables: &[TableName],
+        (database, tables): (&str, &[TableName]),
+        rewritten: &BTreeSet<TableName>,
         position: &BinlogPosition,
     ) -> Result<(), AssembleError> {
         let mapped = &self.config.tables;
         let mut lost: Vec<TableName> = match kind {
             StatementKind::Truncate | StatementKind::Drop | StatementKind::Rename => {
-                tables.iter().filter(|t| mapped.contains(t)).cloned().collect()
+                tables.iter().filter(|t| mapped.contains(t) && !rewritten.contains(t)).cloned().collect()
             }
             StatementKind::DropDatabase => {
                 mapped.iter().filter(|t| t.database == database).cloned().collect()
             }
             StatementKind::Alter
+            | StatementKind::Rewrite
             | StatementKind::Create
             | StatementKind::DataChange
             | StatementKind::Other => Vec::new(),

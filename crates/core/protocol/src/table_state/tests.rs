@@ -93,3 +93,24 @@ fn a_live_table_does_not_resume() {
         assert!(matches!(refused, TableOrderError::NotHalted { .. }), "{refused}");
     }
 }
+
+#[test]
+fn a_rewritten_table_is_verified_again() {
+    let first = recheck(None, &table(), "ALTER TABLE", "capture", 5).unwrap();
+    assert_eq!((first.condition, first.reason.as_str()), (TableCondition::Verifying, "alter-table"));
+    assert!(first.captured && first.copy_from.is_none() && first.from.is_empty());
+    assert!(is_redefined(&first));
+    // A verification that began before the second statement does not count.
+    let second = recheck(Some(&first), &table(), "TRUNCATE", "capture", 6).unwrap();
+    assert_eq!(verified(Some(&second), first.incarnation, "verify", 7), None);
+    assert!(is_redefined(&second) && is_rewritten(&second), "the definition was changed before");
+    let truncated = recheck(None, &table(), "TRUNCATE", "capture", 6).unwrap();
+    assert!(!is_redefined(&truncated) && is_rewritten(&truncated));
+    let live = verified(Some(&second), second.incarnation, "verify", 7).unwrap();
+    assert!(is_live(Some(&live)));
+    // These end with a verification anyway.
+    let replaying = resume(Some(&halted()), &table(), "cli", 2).unwrap();
+    for current in [halted(), replaying] {
+        assert_eq!(recheck(Some(&current), &table(), "TRUNCATE", "capture", 6), None);
+    }
+}

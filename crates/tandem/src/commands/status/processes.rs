@@ -64,7 +64,8 @@ pub(super) async fn processes(kafka: &KafkaConfig) -> Result<Vec<ProcessStatus>>
             continue;
         }
         match &record.value {
-            Some(value) => _ = reports.insert(key, decode_control(value)?),
+            // One of another release may say it in another way: it is silent for this one.
+            Some(value) => _ = decode_control(value).map(|report| reports.insert(key, report)),
             None => _ = reports.remove(&key),
         }
     }

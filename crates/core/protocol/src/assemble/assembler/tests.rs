@@ -53,6 +53,7 @@ fn config() -> AssemblerConfig {
     let topics = topics();
     let tables = HashSet::from([name("t"), name("u")]);
     AssemblerConfig {
+        truncatable: HashSet::new(),
         partitions: tables.iter().map(|t| (topics.changes(t), 4)).collect(),
         tables,
         topics,
@@ -534,6 +535,34 @@ fn statements_that_take_a_mapped_table_away_are_refused() {
             }
             other => panic!("{kind:?} was refused as {other}"),
         }
+    }
+}
+
+#[test]
+fn a_table_whose_rows_a_statement_changes_goes_on_and_is_verified() {
+    let truncatable = HashSet::from([name("u")]);
+    let mut assembler = Assembler::resume(AssemblerConfig { truncatable, ..config() }, &start());
+    let swap = [name("t"), name("_t_old"), name("_t_new"), name("t")];
+    let statements = [
+        (StatementKind::Rewrite, &[name("t")][..]),
+        (StatementKind::Truncate, &[name("u"), name("other")]),
+        (StatementKind::Rename, &swap),
+        (StatementKind::Alter, &[name("u")]),
+    ];
+    for (number, (kind, tables)) in (2..).zip(statements) {
+        feed(&mut assembler, [statement(number, kind, tables, 1100 + number)]);
+    }
+    let (batch, w) = assembler.take(None);
+    assert_eq!(
+        batch.rewritten,
+        [(name("t"), "ALTER TABLE"), (name("u"), "TRUNCATE"), (name("t"), "RENAME TABLE")]
+    );
+    assert_eq!((batch.schema_changes.len(), w.gtid_set), (4, upto(5)));
+    // A name that leaves last is gone.
+    let gone = [name("_t_new"), name("t"), name("t"), name("_t_old")];
+    match refusal(&start(), [statement(2, StatementKind::Rename, &gone, 1100)]) {
+        AssembleError::TablesGone { tables, .. } => assert_eq!(tables, [name("t")]),
+        other => panic!("{other}"),
     }
 }
 
