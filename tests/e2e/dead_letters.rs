@@ -1,12 +1,18 @@
 //! Dead letters: a bad row is put aside, all others go on, and it settles without a loss.
 
+use std::time::Instant;
+
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::{MINUTE, Migration, Probe, Running, Servers, T, T_MAPPING, eventually, finish};
+use crate::support::{MINUTE, Migration, Probe, Running, Servers, T, T_MAPPING, eventually, finish, full};
 
 /// A table with a date, which can be a zero date for a client without a strict SQL mode.
 const DATED: &str = "CREATE TABLE dated (id INT PRIMARY KEY, place INT NOT NULL, day DATE)";
+
+/// More bytes than Cassandra takes in a mutation.
+const OVERSIZED: usize = 17 << 20;
 
 /// By its key, and by the place, so that a row can move.
 const DATED_MAPPING: &str = "[[table]]\nsource = \"{db}.dated\"\n\
@@ -152,6 +158,98 @@ async fn what_cassandra_refuses_is_put_aside_and_retried() -> anyhow::Result<()>
     assert_eq!(rows, [(4, Some(4)), (6, Some(6))]);
     apply.terminate().await?;
     capture.terminate().await?;
+    migration.drop().await
+}
+
+/// Two bad rows among many, while clients change the others: one is copied, one is changed. All others are applied. One settles by
+/// itself once it is corrected, one by `retry`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_row_among_many_holds_nothing_up() -> anyhow::Result<()> {
+    let rows = if full() { 1_000_000 } else { 20_000 };
+    let mut migration = lax("deadmany", &[DATED]).await?;
+    let filled = format!(
+        "INSERT INTO dated WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) \
+         SELECT i, i % 100, IF(i = 777, '0000-00-00', '2024-01-01') FROM n"
+    );
+    for statement in [&format!("SET SESSION cte_max_recursion_depth = {rows}"), &filled] {
+        migration.mysql.query_drop(statement).await?;
+    }
+    migration.configure("", DATED_MAPPING)?;
+    migration.succeed(&["schema", "create"]).await?;
+    let mut running = migration.start(&["run"])?;
+    let (stop, mut client) = (CancellationToken::new(), migration.session().await?);
+    let stopped = stop.clone();
+    let load = tokio::spawn(async move {
+        let mut n = 0;
+        while !stopped.is_cancelled() {
+            n += 1;
+            // Every row but the bad ones.
+            let id = 1 + n * 13 % 700;
+            client.query_drop(format!("UPDATE dated SET place = {} WHERE id = {id}", n % 100)).await?;
+        }
+        anyhow::Ok(n)
+    });
+    migration.mysql.query_drop("UPDATE dated SET day = '2024-00-00' WHERE id = 888").await?;
+    let began = Instant::now();
+    let copied = |s: &Json| s["copied"]["holds"] == true && s["dead_letters"] == 2;
+    let status = eventually("everything but two rows to be applied", 10 * MINUTE, async || {
+        running.check()?;
+        let status = migration.status().await?;
+        Ok(Probe::some(copied(&status).then_some(status.clone()), format!("{status:#}; {}", running.tail())))
+    })
+    .await?;
+    println!(
+        "{rows} rows copied {:.0} s after the start; {}",
+        began.elapsed().as_secs_f64(),
+        status["caught_up"]
+    );
+    let places: Vec<String> =
+        listed(&migration).await?.iter().filter_map(|l| l["place"].as_str().map(str::to_owned)).collect();
+    migration.mysql.query_drop("UPDATE dated SET day = '2024-07-07' WHERE id = 777").await?;
+    until_open(&migration, &mut running, 1).await?;
+    migration.mysql.query_drop("UPDATE dated SET day = '2024-08-08' WHERE id = 888").await?;
+    // Whichever of the two comes first.
+    let retried = migration
+        .tandem(&["dead-letters", "retry", "--table", &format!("{}.dated", migration.database)])
+        .await?;
+    assert!(retried.success, "{retried:?}; {places:?}");
+    until_open(&migration, &mut running, 0).await?;
+    stop.cancel();
+    assert!(load.await?? > 100);
+    migration.drained(&mut running).await?;
+    let mut verify = tokio::process::Command::from(migration.command(&["verify", "--full", "--exit-code"]));
+    let verified = tokio::time::timeout(10 * MINUTE, verify.kill_on_drop(true).status()).await??;
+    assert!(verified.success(), "{verified}");
+    running.terminate().await?;
+    migration.drop().await
+}
+
+/// A row that is larger than Cassandra's largest mutation is put aside, a copied one and a changed one. The others of its batch
+/// are applied, and it settles once it is smaller.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_larger_than_a_mutation_is_put_aside() -> anyhow::Result<()> {
+    let table = "CREATE TABLE large (id INT PRIMARY KEY, body LONGBLOB)";
+    let copied = format!("INSERT INTO large VALUES (1, REPEAT('x', {OVERSIZED})), (2, 'small')");
+    let migration = Migration::new(Servers::from_env(), "deadlarge", &[table, &copied]).await?;
+    let mapping =
+        "[[table]]\nsource = \"{db}.large\"\n[[table.target]]\ntable = \"large\"\npartition_key = [\"id\"]\n";
+    migration.configure("", mapping)?;
+    migration.succeed(&["schema", "create"]).await?;
+    let mut running = migration.start(&["run"])?;
+    until_open(&migration, &mut running, 1).await?;
+    let mut session = migration.session().await?;
+    session.query_drop("INSERT INTO large VALUES (3, 'small')").await?;
+    session.query_drop(format!("UPDATE large SET body = REPEAT('y', {OVERSIZED}) WHERE id = 2")).await?;
+    session.query_drop("INSERT INTO large VALUES (4, 'small')").await?;
+    until_open(&migration, &mut running, 2).await?;
+    let letters = listed(&migration).await?;
+    assert!(letters.iter().all(|letter| letter["reason"] == "refused-by-cassandra"), "{letters:#?}");
+    session.query_drop("UPDATE large SET body = 'small'").await?;
+    until_open(&migration, &mut running, 0).await?;
+    let mut migration = migration;
+    migration.drained(&mut running).await?;
+    migration.succeed(&["verify", "--full", "--exit-code"]).await?;
+    running.terminate().await?;
     migration.drop().await
 }
 

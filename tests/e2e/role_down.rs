@@ -2,9 +2,11 @@
 
 use mysql_async::prelude::Queryable;
 use serde_json::Value as Json;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    MINUTE, Migration, Probe, Servers, T, T_MAPPING, eventually, host_of, http, unique_id, until_readyz,
+    MINUTE, Migration, Probe, Servers, T, T_MAPPING, eventually, free_port, host_of, http, unique_id,
+    until_readyz,
 };
 
 /// MySQL refuses Tandem's account, which ends capture. Apply, which needs no MySQL, goes on. Everything returns once the
@@ -89,6 +91,61 @@ async fn a_killed_process_is_silent_until_another_one_has_its_role() -> anyhow::
     assert!(!status["processes"].to_string().contains("silent\":true"), "{status:#}");
     again.terminate().await?;
     capture.terminate().await?;
+    migration.drop().await
+}
+
+/// Each role is killed in a process of its own, and then all of them in one, while a client changes rows. The status says which
+/// role is silent. Nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_is_killed_and_nothing_is_lost() -> anyhow::Result<()> {
+    let mut migration =
+        Migration::new(Servers::from_env(), "rolekill", &[T, "INSERT INTO t VALUES (1, 1), (2, 0)"]).await?;
+    let sections = format!(
+        "[gateway]\nlisten = \"127.0.0.1:{}\"\n[controller]\nlisten = \"127.0.0.1:{}\"\n",
+        free_port()?,
+        free_port()?
+    );
+    migration
+        .configure(&sections, &T_MAPPING.replace("[[table.target]]", "entity = \"t\"\n[[table.target]]"))?;
+    migration.succeed(&["schema", "create"]).await?;
+    let mut running = migration.start(&["run"])?;
+    migration.drained(&mut running).await?;
+    running.kill()?;
+    let (stop, mut client) = (CancellationToken::new(), migration.session().await?);
+    let stopped = stop.clone();
+    let load = tokio::spawn(async move {
+        let mut n = 10;
+        while !stopped.is_cancelled() {
+            n += 1;
+            client.query_drop(format!("INSERT INTO t VALUES ({n}, 0)")).await?;
+            client.query_drop(format!("UPDATE t SET v = v + 1 WHERE id > {}", n - 5)).await?;
+        }
+        anyhow::Ok(n)
+    });
+    let roles = ["capture", "apply", "verify", "reconcile", "gateway", "controller"];
+    let mut processes = roles.map(|role| migration.start_as(role, &[role]));
+    for role in roles {
+        state_of(&migration, role, "running").await?;
+    }
+    for (role, process) in roles.iter().zip(&mut processes) {
+        let process = process.as_mut().map_err(|error| anyhow::anyhow!("{role}: {error}"))?;
+        process.kill()?;
+        state_of(&migration, role, "silent").await?;
+        *process = migration.start_as(role, &[role])?;
+        state_of(&migration, role, "running").await?;
+    }
+    for process in processes {
+        process?.kill()?;
+    }
+    let mut running = migration.start_as("all", &["run"])?;
+    for role in roles {
+        state_of(&migration, role, "running").await?;
+    }
+    stop.cancel();
+    assert!(load.await?? > 100);
+    migration.drained(&mut running).await?;
+    migration.succeed(&["verify", "--full", "--exit-code"]).await?;
+    running.terminate().await?;
     migration.drop().await
 }
 
