@@ -119,8 +119,8 @@ fn unknown_keys_are_refused() {
 #[test]
 fn an_unknown_value_of_on_new_column_is_refused_with_the_allowed_ones() {
     let error =
-        toml::from_str::<TableConfig>("source = 'd.t'\non_new_column = 'add'").unwrap_err().to_string();
-    assert!(error.contains("unknown variant `add`, expected `halt` or `ignore`"), "{error}");
+        toml::from_str::<TableConfig>("source = 'd.t'\non_new_column = 'drop'").unwrap_err().to_string();
+    assert!(error.contains("unknown variant `drop`, expected one of `halt`, `ignore`, `add`"), "{error}");
 }
 
 #[test]
