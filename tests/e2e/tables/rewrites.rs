@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tandem_kafka::Producer;
+use tandem_protocol::table_state::recheck;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -273,5 +275,43 @@ async fn an_ignored_column_stays_ignored() -> anyhow::Result<()> {
     change(&mut migration, &["UPDATE orders SET extra = 10, note = 'z' WHERE id < 30"]).await?;
     live_and_equal(&mut migration, &mut running).await?;
     running.terminate().await?;
+    migration.drop().await
+}
+
+/// The state of a table says that a statement has changed it before the statement, and what came before it, is on the log. A
+/// verification that rests on less of the log than MySQL has executed would see both stores agree, and miss what is still to be
+/// applied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_waits_for_what_mysql_has_executed() -> anyhow::Result<()> {
+    let mut migration = Migration::new(Servers::from_env(), "tablecovers", &TABLES).await?;
+    migration.configure("", &mapping(APPLY))?;
+    migration.succeed(&["schema", "create"]).await?;
+    let capture = migration.start_as("capture", &["capture"])?;
+    let mut apply = migration.start_as("apply", &["apply"])?;
+    let mut verify = migration.start_as("verify", &["verify"])?;
+    migration.start_as("backfill", &["backfill"])?.until_ended().await?;
+    migration.drained(&mut apply).await?;
+    verify.until_logged("runs role=verify", 0).await?;
+    capture.signal("STOP")?;
+    change(
+        &mut migration,
+        &["INSERT INTO orders (id, customer) VALUES (400, 1)", "DELETE FROM orders WHERE id = 400"],
+    )
+    .await?;
+    // As capture does before it publishes the statement.
+    let state = recheck(None, &migration.table("orders"), "TRUNCATE", "capture", 1).expect("a live table");
+    let record = state.record(&migration.topics().control())?;
+    Producer::start(&migration.kafka()).await?.send(vec![record]).await?;
+    until_rewritten(&migration, &mut verify, "truncate").await?;
+    for _ in 0..3 {
+        // It takes longer than a verification of the table.
+        migration.succeed(&["verify", "--full"]).await?;
+    }
+    assert_eq!(orders(&migration.status().await?)["state"], "verifying");
+    capture.signal("CONT")?;
+    live_and_equal(&mut migration, &mut verify).await?;
+    for running in [capture, apply, verify] {
+        running.terminate().await?;
+    }
     migration.drop().await
 }
